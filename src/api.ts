@@ -1,0 +1,115 @@
+/**
+ * The public face of the machine: the types that an embedder, the command line and the tools use.
+ * Everything else is internal.
+ */
+import type { Nanoseconds } from './devices/ports.ts'
+
+/** A CPU model by name with features switched on or off, such as `{ model: 'intel', add: ['pku'], remove: ['la57'] }`. */
+export interface CpuSelection {
+  /** `intel` and `amd` are the newest complete models; `help` lists all names. */
+  model: string
+  add?: string[]
+  remove?: string[]
+  /** Vendor string, when it is to differ from the model's: `GenuineIntel` or `AuthenticAMD`. */
+  vendor?: string
+}
+
+/** What is put into memory before the first instruction. */
+export interface BootOptions {
+  /** Linux bzImage (64-bit boot protocol) or an ELF or flat multiboot 1 kernel; the kind is told from its bytes. */
+  kernel?: Uint8Array
+  /** The kernel's file name as software sees it (first word of a multiboot command line). */
+  kernelName?: string
+  /** Linux: the initial RAM disk. Multiboot: the first module. */
+  initrd?: Uint8Array
+  initrdName?: string
+  commandLine?: string
+  /** A raw image executed from physical address `at`, in real mode: for tests. */
+  raw?: { image: Uint8Array; at: number; mode: 'real16' | 'protected32' | 'long64' }
+}
+
+export interface MachineOptions extends BootOptions {
+  cpu?: CpuSelection
+  cpus?: number
+  /** RAM in bytes: a multiple of 1 MiB, at least 2 MiB. */
+  memory?: number
+  /** `pc` puts up to 3 GiB of RAM below 4 GiB, `q35` up to 2 GiB (as QEMU does). */
+  chipset?: 'pc' | 'q35'
+  /** Devices besides the platform's own: name and properties, as after `--device`. */
+  devices?: { name: string; properties: Record<string, string> }[]
+  /** Which engine runs instructions; the result is the same. */
+  engine?: 'interpreter' | 'jit' | 'step'
+  /** Seed of everything that is random in the machine. */
+  seed?: number
+  /** Wall-clock time at power-on as the RTC shows it, in seconds since 1970 UTC. Default: a fixed date. */
+  rtcEpoch?: number
+  /** A reset requested by software ends the run instead of restarting the machine. */
+  noReboot?: boolean
+}
+
+/** Why a run stopped. */
+export type StopReason =
+  | { kind: 'budget' } // the instruction budget given to run() is used up
+  | { kind: 'time' } // the deadline in virtual time given to run() is reached
+  | { kind: 'idle' } // every CPU is halted and no alarm is set: only outside input can wake the machine
+  | { kind: 'power-off' }
+  | { kind: 'reset' } // software asked for a reset and noReboot is set
+  | { kind: 'debug-exit'; status: number } // isa-debug-exit: status is (value << 1) | 1
+  | { kind: 'triple-fault'; report: string }
+  | { kind: 'breakpoint'; cpu: number }
+
+export interface RunLimits {
+  /** At most this many instructions (of all CPUs together), exactly. */
+  maxInstructions?: number
+  /** Stop when the virtual clock reaches this time. */
+  untilTime?: Nanoseconds
+  /** With all CPUs halted, jump to the next alarm (default), or return `{ kind: 'time' }` at `untilTime` to let an embedder pace the run. */
+}
+
+/** Architectural registers of one CPU as plain data; 64-bit values are BigInt. */
+export interface CpuRegisters {
+  /** rax rcx rdx rbx rsp rbp rsi rdi r8..r15, in this order. */
+  gpr: bigint[]
+  rip: bigint
+  rflags: bigint
+  segments: Record<'es' | 'cs' | 'ss' | 'ds' | 'fs' | 'gs' | 'ldtr' | 'tr', { selector: number; base: bigint; limit: number; attributes: number }>
+  gdtr: { base: bigint; limit: number }
+  idtr: { base: bigint; limit: number }
+  cr0: bigint; cr2: bigint; cr3: bigint; cr4: bigint; cr8: bigint
+  efer: bigint
+  dr: bigint[]
+  /** 16 (xmm), low and high half each. */
+  xmm: { low: bigint; high: bigint }[]
+  mxcsr: number
+  /** x87: control, status, tag (16-bit, two bits a register), and st(0)..st(7) as 80-bit integers. */
+  x87: { control: number; status: number; tag: number; st: bigint[] }
+}
+
+/** An x86-64 PC. All methods are synchronous; between two runs the embedder may look at and feed everything. */
+export interface Machine {
+  /** Runs until a limit or an event; resumable. */
+  run(limits?: RunLimits): StopReason
+  /** Executes exactly one instruction (or delivers one interrupt) on a CPU. */
+  step(cpu?: number): StopReason | undefined
+  /** Instructions retired by all CPUs since power-on. */
+  readonly retired: number
+  /** The virtual clock. */
+  readonly now: Nanoseconds
+  /** Bytes typed into the first serial port. */
+  serialInput(bytes: Uint8Array): void
+  /** Called with the bytes that the first serial port sends, in order, in batches. */
+  onSerialOutput: (bytes: Uint8Array) => void
+  /** Messages of the machine itself: what software touched that is not there or not implemented. */
+  onLog: (message: string) => void
+  registers(cpu?: number): CpuRegisters
+  setRegisters(registers: Partial<CpuRegisters>, cpu?: number): void
+  /** Physical memory, without side effects on devices; unbacked RAM reads as zero, anything else as 0xFF. */
+  readPhysical(address: number, length: number): Uint8Array
+  writePhysical(address: number, bytes: Uint8Array): void
+  /** Translates as the CPU would now, without faults or side effects; undefined when not mapped. */
+  translate(linear: bigint, cpu?: number): number | undefined
+  /** SHA-256 (hexadecimal) over all architectural state: equal hashes mean equal machines. */
+  stateHash(): string
+  /** A human's picture of a CPU now: registers, disassembly around RIP where it can be read, last branches. */
+  describe(cpu?: number): string
+}
