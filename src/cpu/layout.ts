@@ -1,0 +1,141 @@
+/**
+ * The layout of one CPU's state in linear memory: the only description of it, for generated code, TypeScript, snapshots and GDB alike.
+ *
+ * The state of the CPU that runs lies at `stateBase`; a parked CPU's state is copied out and in at the ends of its quantum, so that
+ * generated code has constant addresses, all below 64 KiB (records hold register addresses in 16 bits).
+ */
+
+export type FieldType = 'u32' | 'i64' | 'v512' | 'x87'
+
+export interface Field<Type extends FieldType = FieldType> {
+  readonly type: Type
+  readonly count: number
+  /** architectural: what software can see, part of snapshots and of the state hash. derived: recomputed from it. scratch: meaningless between instructions. */
+  readonly kind: 'architectural' | 'derived' | 'scratch'
+  readonly text: string
+}
+
+const bytesOf: Record<FieldType, number> = { u32: 4, i64: 8, v512: 64, x87: 16 }
+
+const field = <Type extends FieldType>(type: Type, count: number, kind: Field['kind'], text: string): Field<Type> => ({ type, count, kind, text })
+const u32 = (text: string, count = 1): Field<'u32'> => field('u32', count, 'architectural', text)
+const i64 = (text: string, count = 1): Field<'i64'> => field('i64', count, 'architectural', text)
+const derived32 = (text: string, count = 1): Field<'u32'> => field('u32', count, 'derived', text)
+const derived64 = (text: string, count = 1): Field<'i64'> => field('i64', count, 'derived', text)
+const scratch32 = (text: string, count = 1): Field<'u32'> => field('u32', count, 'scratch', text)
+const scratch64 = (text: string, count = 1): Field<'i64'> => field('i64', count, 'scratch', text)
+
+/** Every field, in the order of its address. Segment registers are numbered ES CS SS DS FS GS LDTR TR, as in the ModR/M encoding. */
+export const fields = {
+  gpr: i64('RAX RCX RDX RBX RSP RBP RSI RDI R8..R15', 16),
+  zero: derived64('always 0: the base or index of an operand that has none'),
+  codePage: scratch64('RIP of byte 0 of the page of code that runs: RIP = codePage + the offset in the record'),
+  rip: i64('RIP, valid whenever generated code does not run'),
+  segBase: i64('segment bases', 8),
+  flagZero: i64('ZF = (this == 0)'),
+  flagSign: i64('SF = sign of this; PF = even parity of its low byte'),
+  flagAux: i64('AF = bit 4; OF = bit 63 XOR CF'),
+  flagCarry: u32('CF, 0 or 1'),
+  eflags: u32('RFLAGS without the six arithmetic flags (those bits are 0); bit 1 is 1'),
+  segLimit: u32('segment limits in bytes, granularity applied', 8),
+  segSelector: u32('selectors', 8),
+  segAttributes: u32('descriptor attributes: bits 0-7 type, S, DPL, P; bits 8-11 limit (unused, 0); bits 12-15 AVL, L, D/B, G; bit 16: unusable (VMX)', 8),
+  gdtrBase: i64('GDTR base'),
+  idtrBase: i64('IDTR base'),
+  gdtrLimit: u32('GDTR limit'),
+  idtrLimit: u32('IDTR limit'),
+  cr0: i64('CR0'),
+  cr2: i64('CR2'),
+  cr3: i64('CR3'),
+  cr4: i64('CR4'),
+  xcr0: i64('XCR0'),
+  efer: i64('IA32_EFER'),
+  pdpte: i64('PAE page-directory-pointer entries, loaded by MOV CR3', 4),
+  dr: i64('DR0..DR3, unused, unused, DR6, DR7', 8),
+  msrStar: i64('IA32_STAR'),
+  msrLstar: i64('IA32_LSTAR'),
+  msrCstar: i64('IA32_CSTAR'),
+  msrFmask: i64('IA32_FMASK'),
+  msrKernelGsBase: i64('IA32_KERNEL_GS_BASE'),
+  msrSysenterCs: i64('IA32_SYSENTER_CS'),
+  msrSysenterEsp: i64('IA32_SYSENTER_ESP'),
+  msrSysenterEip: i64('IA32_SYSENTER_EIP'),
+  msrTscAux: i64('IA32_TSC_AUX'),
+  msrTscAdjust: i64('IA32_TSC_ADJUST'),
+  tscOffset: i64('TSC = virtual nanoseconds + this'),
+  msrPat: i64('IA32_PAT'),
+  msrPkrs: i64('IA32_PKRS'),
+  pkru: u32('PKRU'),
+  mxcsr: u32('MXCSR'),
+  cpl: u32('current privilege level'),
+  activity: u32('0 running, 1 HLT, 2 shutdown, 3 wait for SIPI'),
+  interruptShadow: u32('bit 0: blocked by STI, bit 1: blocked by MOV SS, bit 3: blocked by NMI; cleared as the SDM says'),
+  pendingNmi: u32('an NMI is latched'),
+  pendingDebug: u32('DR6 bits of a trap that is delivered before the next instruction (single step, data breakpoint)'),
+  fpControl: u32('x87 control word'),
+  fpStatus: u32('x87 status word without TOP'),
+  fpTop: u32('x87 TOP'),
+  fpTags: u32('x87 abridged tags: bit i = physical register i is not empty'),
+  fpOpcode: u32('x87 last opcode'),
+  fpCs: u32('x87 last instruction selector'),
+  fpDs: u32('x87 last data selector'),
+  fpIp: i64('x87 last instruction pointer'),
+  fpDp: i64('x87 last data pointer'),
+  fpr: field('x87', 8, 'architectural', 'x87 physical registers R0..R7: 8 bytes of significand (an MMX register), then sign and exponent'),
+  vector: field('v512', 32, 'architectural', 'XMM, YMM, ZMM registers'),
+  msrMisc: i64('other MSRs that are storage only; numbered by the MSR table', 32),
+
+  mode: derived32('mode of code: see mode.ts'),
+  addressMask: derived64('all ones in 64-bit mode, 0xFFFFFFFF otherwise: applied to RIP + code segment base'),
+  codeBase: derived64('base of CS as it takes part in fetching: 0 in 64-bit mode'),
+  tlbRead: derived32('linear address of the read table of the current translation context'),
+  tlbWrite: derived32('linear address of the write table'),
+  tlbFetch: derived32('linear address of the fetch table'),
+  sseNative: derived32('1 when SSE arithmetic may run natively: all exceptions masked, round to nearest, no DAZ or FTZ, PE already set'),
+  fpuTrap: derived32('not 0: x87 and MMX raise #NM or #UD (CR0.EM, TS); bit 1: SSE does (CR0.EM, TS, CR4.OSFXSR)'),
+  interruptPending: derived32('1: the interrupt controller asks for an interrupt, so setting IF must leave generated code'),
+
+  budget: scratch32('virtual nanoseconds that this quantum may still use; below 0 ends it (signed)'),
+  extraTime: scratch32('virtual nanoseconds of this quantum that are not instructions: PAUSE, I/O'),
+  stepping: scratch32('1: accesses to what is not plain RAM are performed, not refused'),
+  leaveRecord: scratch32('record at which generated code stopped'),
+  faultVector: scratch32('vector of the fault that a Leave reports'),
+  faultError: scratch32('its error code'),
+  faultHasError: scratch32('1: it has an error code'),
+  faultAddress: scratch64('linear address of a page fault'),
+  segmentAddress: scratch64('linear address computed by a segment-address record for the operation after it'),
+  argument: scratch64('arguments of a helper', 4),
+  bounce: field('v512', 16, 'scratch', 'where accesses that are not one piece of RAM are put together'),
+} as const satisfies Record<string, Field>
+
+export type FieldName = keyof typeof fields
+
+/** The first 16 KiB of linear memory stay zero: the empty code table, and address 0 is never valid. */
+export const emptyCodeTable = 0
+export const stateBase = 0x8000
+
+/** Linear address of a field of the running CPU. */
+export const at = {} as Record<FieldName, number>
+
+let next = stateBase
+for (const [name, description] of Object.entries(fields) as [FieldName, Field][]) {
+  const size = bytesOf[description.type]
+  const align = Math.min(size, 64)
+  next = (next + align - 1) & -align
+  at[name] = next
+  next += size * description.count
+}
+
+/** Size of one CPU's state in bytes. */
+export const stateSize = ((next + 63) & ~63) - stateBase
+if (stateBase + stateSize > 0x10000) throw new Error('CPU state must lie below 64 KiB')
+
+export const fieldBytes = (name: FieldName): number => bytesOf[fields[name].type] * fields[name].count
+
+/** Segment register numbers. */
+export const segment = { es: 0, cs: 1, ss: 2, ds: 3, fs: 4, gs: 5, ldtr: 6, tr: 7 } as const
+
+/** Linear address of general register `index` of the running CPU. */
+export const gprAddress = (index: number): number => at.gpr + index * 8
+export const vectorAddress = (index: number): number => at.vector + index * 64
+export const segBaseAddress = (index: number): number => at.segBase + index * 8
