@@ -1,0 +1,25 @@
+/** An architectural exception as a value: vector, error code, address. Intel SDM vol. 3, "Interrupt and Exception Handling". */
+
+export const vector = {
+  DE: 0, DB: 1, NMI: 2, BP: 3, OF: 4, BR: 5, UD: 6, NM: 7, DF: 8, TS: 10, NP: 11, SS: 12, GP: 13, PF: 14, MF: 16, AC: 17, MC: 18, XM: 19, VE: 20, CP: 21,
+} as const
+
+/**
+ * Generated code and the access path report faults by status. TypeScript helpers, which fault rarely, throw a Fault; it is caught in one
+ * place, where helpers are called. It is not an Error: an architectural fault is not a bug of ours and needs no stack trace.
+ */
+export class Fault {
+  readonly vector: number
+  /** undefined: this exception pushes no error code. */
+  readonly error: number | undefined
+  /** Linear address of a page fault. */
+  readonly address: bigint | undefined
+  constructor(faultVector: number, error?: number, address?: bigint) {
+    this.vector = faultVector
+    this.error = error
+    this.address = address
+  }
+}
+
+export const generalProtection = (error = 0): Fault => new Fault(vector.GP, error)
+export const invalidOpcode = (): Fault => new Fault(vector.UD)

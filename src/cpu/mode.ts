@@ -1,0 +1,13 @@
+/** The mode of code: what bytes mean. Records and regions are keyed by physical page and mode. Intel SDM vol. 1, "Modes of Operation". */
+
+/** Bits 0-1: code size (0 = 16, 1 = 32, 2 = 64 bits). Bit 2: stack size (SS.B or 64-bit). Bit 3: real-address or virtual-8086 mode. */
+export const mode = {
+  code16: 0,
+  code32: 1,
+  code64: 2,
+  codeMask: 3,
+  stack32: 4,
+  real: 8,
+} as const
+
+export const modeCount = 16

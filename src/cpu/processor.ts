@@ -1,0 +1,116 @@
+/**
+ * What TypeScript helpers see of the CPU they run for. A helper is the meaning of an instruction that is too big for WebAssembly:
+ * one function, called by every engine.
+ */
+import type { CpuState } from './state.ts'
+import type { CpuModel } from './model.ts'
+
+/** Memory as the instruction sees it: linear addresses, translated and checked. All methods throw a Fault. Values are unsigned. */
+export interface LinearMemory {
+  read8(address: bigint, as?: Privilege): number
+  read16(address: bigint, as?: Privilege): number
+  read32(address: bigint, as?: Privilege): number
+  read64(address: bigint, as?: Privilege): bigint
+  write8(address: bigint, value: number, as?: Privilege): void
+  write16(address: bigint, value: number, as?: Privilege): void
+  write32(address: bigint, value: number, as?: Privilege): void
+  write64(address: bigint, value: bigint, as?: Privilege): void
+  /** Fault now if a later write (read) of `length` bytes would; nothing is changed but accessed and dirty bits. */
+  probeWrite(address: bigint, length: number, as?: Privilege): void
+  probeRead(address: bigint, length: number, as?: Privilege): void
+  /**
+   * For string instructions: linear-memory place of `address`, good for the bytes up to the end of its page; 0 when that is not plain RAM
+   * (use the single accesses then). Throws a Fault when the access faults. A place for writing is clean of code and watchers.
+   */
+  placeForRead(address: bigint, as?: Privilege): number
+  placeForWrite(address: bigint, as?: Privilege): number
+}
+
+/** Who accesses: `current` by CPL; `supervisor` for implicit supervisor accesses (descriptor tables, TSS, IDT); `user` as CPL 3. */
+export type Privilege = 'current' | 'supervisor' | 'user'
+
+/** The memory system as control instructions see it. */
+export interface TranslationControl {
+  /** CR0, CR3, CR4, EFER, CPL, AC, PKRU or the mode changed: choose the TLB tables that fit. Cheap when nothing changed. */
+  updateContext(): void
+  /** MOV CR3 with the invalidations that it orders; state.cr3 is already new. `keep`: bit 63 was set. Loads PDPTEs in PAE paging (throws #GP). */
+  cr3Written(keep: boolean): void
+  /** CR0, CR4 or EFER were changed from these values; does the invalidations that follow from it. */
+  controlWritten(oldCr0: bigint, oldCr4: bigint, oldEfer: bigint): void
+  invlpg(address: bigint): void
+  /** INVPCID with an already checked descriptor. */
+  invpcid(type: number, pcid: number, address: bigint): void
+  /** Everything, for reset and for tests. */
+  flushAll(): void
+  /** Translates without faults or side effects; undefined when not mapped. */
+  probe(address: bigint): number | undefined
+}
+
+/** The local APIC as the CPU sees it. MSR accesses return undefined/false for #GP. */
+export interface ApicPort {
+  getTpr(): number
+  setTpr(cr8: number): void
+  readMsr(index: number): bigint | undefined
+  writeMsr(index: number, value: bigint): boolean
+}
+
+export interface PortPort {
+  read(port: number, size: 1 | 2 | 4): number
+  write(port: number, size: 1 | 2 | 4, value: number): void
+}
+
+/** The instruction that runs, as its decoded record says. */
+export interface CurrentOperation {
+  /** Operand size in bits (16, 32, 64) and address size in bits. */
+  readonly operandSize: number
+  readonly addressSize: number
+  /** Prefixes: 0 none, 1 REP/REPE (F3), 2 REPNE (F2). */
+  readonly repeat: number
+  /** Segment register that data operands use (default or override). */
+  readonly segment: number
+  /** RIP after this instruction. */
+  readonly nextRip: bigint
+  /** The immediate, sign-extended. */
+  readonly immediate: bigint
+  /** Register numbers of the operands in record slots A, B, C (general, segment, control... as the form says). */
+  readonly registers: readonly [number, number, number]
+  readonly length: number
+}
+
+export interface Processor {
+  readonly index: number
+  readonly state: CpuState
+  readonly model: CpuModel
+  readonly memory: LinearMemory
+  readonly translation: TranslationControl
+  readonly apic: ApicPort
+  readonly ports: PortPort
+  readonly operation: CurrentOperation
+  /** Virtual nanoseconds, exact at this instruction. */
+  now(): number
+  /** Spends virtual time beyond the instruction itself: PAUSE, port I/O, MMIO. */
+  spend(nanoseconds: number): void
+  /** Recomputes mode, addressMask, codeBase, sseNative, fpuTrap and the translation context from architectural state. Call after changing CS, SS, CPL, CR0, CR4, EFER, EFLAGS.VM, MXCSR. */
+  stateChanged(): void
+  /** Says once per message what is not implemented or not there. */
+  log(message: string): void
+}
+
+/** What a helper's return value tells the engine. */
+export const after = {
+  /** Go on with the next instruction. */
+  next: 0,
+  /** state.rip is set: go on there (IRET, far jumps, SYSCALL). */
+  jump: 2,
+  /** Retired; return to the run loop before the next instruction: interrupts, time or mode may have changed. */
+  leave: 3,
+  /** As `jump`, then return to the run loop. */
+  jumpAndLeave: 4,
+  /** Not finished: progress is in the registers, RIP stays; return to the run loop, which checks for interrupts (REP, HLT uses leave). */
+  again: 5,
+} as const
+
+export type After = (typeof after)[keyof typeof after]
+
+/** The meaning of an instruction in TypeScript. Arguments are in `cpu.state.argument`. At entry state.rip is this instruction's RIP. */
+export type Helper = (cpu: Processor) => After

@@ -1,0 +1,26 @@
+/** Where things lie in a machine's linear memory (the WebAssembly memory). Physical memory is only the last part of it. */
+
+const KiB = 1024
+const MiB = 1024 * KiB
+
+/** Entries of the first-level TLB tables: 16 bytes each, { i64 page, i32 place, i32 unused }. Powers of two. */
+export const tlbDataEntries = 4096
+export const tlbFetchEntries = 1024
+export const tlbEntrySize = 16
+
+/** One set of tables is one translation context at one privilege: read, write, fetch. */
+export const tlbSets = 32
+export const tlbSetSize = (2 * tlbDataEntries + tlbFetchEntries) * tlbEntrySize
+
+/** 0..16 KiB stays zero (layout.ts); CPU state from 32 KiB; parked CPUs' states; then: */
+export const parkedStates = 0x10000
+export const tlbBase = 1 * MiB
+export const scratchRecords = 0x80000
+export const codeBase = 16 * MiB
+export const codeSize = 160 * MiB
+/** RAM and ROM are backed from here on, a chunk at a time. */
+export const backingBase = codeBase + codeSize
+/** RAM is backed in chunks of this size when first touched. */
+export const chunkSize = 256 * KiB
+
+if (tlbBase + tlbSets * tlbSetSize > codeBase) throw new Error('TLB sets overlap the code area')
