@@ -1,0 +1,334 @@
+/**
+ * What a row's body is written against: values, operands, memory, flags, control transfer. Engines extend it and decide how operands and
+ * state are reached (a field of a decoded record, or a constant and a WebAssembly local); bodies do not know which engine they serve.
+ */
+import { FunctionBuilder, type Node, type Operand as Value } from '../wasm/function.ts'
+import type { ValueType } from '../wasm/encode.ts'
+import type { LoadKind, StoreKind } from '../wasm/opcodes.ts'
+import { at, fields, type FieldName } from '../cpu/layout.ts'
+import { vector as exception } from '../cpu/fault.ts'
+import { tlbDataEntries, tlbEntrySize } from '../memory/map.ts'
+import type { Operand } from './operands.ts'
+
+/** The six arithmetic flags in the form in which they are stored: see the fields flagZero, flagSign, flagAux, flagCarry of the CPU's layout. */
+export interface FlagPieces {
+  /** i64: ZF = (zero == 0). */
+  zero?: Node
+  /** i64: SF = sign, PF = even parity of the low byte. */
+  sign?: Node
+  /** i64: AF = bit 4, OF = bit 63 XOR CF. */
+  aux?: Node
+  /** i32: CF, 0 or 1. */
+  carry?: Node
+}
+
+/** What a handler is generated for: the row's operands and what else its body may depend on. */
+export interface RowContext {
+  readonly operands: readonly Operand[]
+  /** 16, 32 or 64. */
+  readonly operandSize: number
+  /** Code runs in 64-bit mode: the stack is 64 bits wide and flat, branches need no limit check. */
+  readonly wide: boolean
+}
+
+/** Flags of a slow access besides its size in bytes: src/mmu understands them. */
+export const accessFlag = { stack: 1 << 8, supervisor: 1 << 9, modify: 1 << 10 } as const
+
+const loadKinds: Record<number, LoadKind> = { 8: 'i32_8u', 16: 'i32_16u', 32: 'i32', 64: 'i64' }
+const storeKinds: Record<number, StoreKind> = { 8: 'i32_8', 16: 'i32_16', 32: 'i32', 64: 'i64' }
+
+export abstract class Semantics extends FunctionBuilder {
+  protected row!: RowContext
+  private pending: (() => void)[] = []
+
+  // ---- what an engine supplies ----
+
+  /** A general register as i32 (8 and 16 bits zero-extended, 32 bits) or i64. */
+  protected abstract readGpr(operand: Operand): Node
+  protected abstract writeGpr(operand: Operand, value: Node): void
+  /** A numbered general register (0 RAX .. 15 R15), i64. */
+  abstract gpr(index: number): Node
+  protected abstract setGpr(index: number, value: Node): void
+  /** Immediate or relative target: i32 for widths up to 32 bits (8 and 16 zero-extended), else i64 sign-extended. */
+  protected abstract readImmediate(operand: Operand): Node
+  /** Effective address (base + index × scale + displacement) plus segment base: linear, i64. */
+  abstract address(operand: Operand): Node
+  /** Effective address without segment base, for LEA. */
+  abstract offset(operand: Operand): Node
+  /** i32 linear-memory address of a vector (mmx: x87) register operand. */
+  abstract registerPlace(operand: Operand): Node
+  /** i64 RIP of the next instruction. */
+  abstract nextRip(): Node
+  /** i32 from a slow access: the place, or the row has been left. `write` selects the function. */
+  protected abstract slowPlace(write: boolean, address: Node, sizeAndFlags: number): Node
+  /** Leaves the row with a fault that is already stored in the state. */
+  protected abstract leaveWithFault(): void
+  protected abstract emitJump(rip: Node): void
+  protected abstract emitRelativeJump(operand: Operand, condition: Node | undefined): void
+  protected abstract callHelper(name: string): void
+  /** Legacy stacks: the linear address of SS:offset with limit checks; leaves with #SS. */
+  protected abstract stackAddress(offset: Node, sizeAndFlags: number): Node
+
+  // ---- row frame ----
+
+  get operandSize(): number { return this.row.operandSize }
+  get wide(): boolean { return this.row.wide }
+
+  protected beginRow(row: RowContext): void {
+    this.row = row
+    this.pending = []
+  }
+  /** Register and flag writes of the row take effect here. */
+  protected commit(): void {
+    const writes = this.pending
+    this.pending = []
+    for (const write of writes) write()
+  }
+  // ---- state ----
+
+  /** A field of the CPU's state (its first element, or `index`): i32 or i64. */
+  state(name: FieldName, index = 0): Node {
+    const wide = fields[name].type !== 'u32'
+    return this.load(wide ? 'i64' : 'i32', 0, at[name] + index * (wide ? 8 : 4))
+  }
+  /** Writes a field now (flags and registers have their own, deferred ways). */
+  setState(name: FieldName, value: Value, index = 0): void {
+    const wide = fields[name].type !== 'u32'
+    this.store(wide ? 'i64' : 'i32', 0, this.literal(wide ? 'i64' : 'i32', value), at[name] + index * (wide ? 8 : 4))
+  }
+
+  // ---- operands ----
+
+  /** The operand's value: i32 (8 and 16 bits zero-extended) or i64; a 128-bit memory or vector operand is a v128. Reading memory happens here. */
+  read(operand: Operand): Node {
+    switch (operand.class) {
+      case 'gpr': return this.readGpr(operand)
+      case 'immediate': case 'relative': return this.readImmediate(operand)
+      case 'memory': return operand.bits === 128 ? this.readMemory(this.address(operand), 'v128', 16) : this.readMemory(this.address(operand), loadKinds[operand.bits], operand.bits / 8)
+      case 'vector': return this.load('v128', this.registerPlace(operand))
+      case 'mmx': return this.load('i64', this.registerPlace(operand))
+      default: throw new Error(`${this.name}: cannot read a ${operand.class} operand`)
+    }
+  }
+  /** As read, sign-extended from the operand's width (i32 for 8 to 32 bits). */
+  readSigned(operand: Operand): Node {
+    return this.signed(this.read(operand), operand.bits)
+  }
+  /** Sign-extends an i32 that holds a value of 8 or 16 bits; wider values stay as they are. */
+  signed(value: Node, bits: number): Node {
+    return bits === 8 ? this.unary('extend8S', value) : bits === 16 ? this.unary('extend16S', value) : value
+  }
+  /** Zero-extends an i32 that may have garbage above 8 or 16 bits. */
+  unsigned(value: Node, bits: number): Node {
+    return bits === 8 ? this.and(value, 0xff) : bits === 16 ? this.and(value, 0xffff) : value
+  }
+  /** i64 of a value of this width, sign-extended. */
+  widen(value: Node, bits: number): Node {
+    return value.type === 'i64' ? value : this.extendS(this.signed(value, bits))
+  }
+  /** i64 of a value of this width, zero-extended. */
+  widenUnsigned(value: Node, bits: number): Node {
+    return value.type === 'i64' ? value : this.extendU(this.unsigned(value, bits))
+  }
+  /** A literal of the type in which values of this width are held. */
+  constant(bits: number, value: number | bigint): Node {
+    return bits === 64 ? this.i64(value) : this.i32(Number(value))
+  }
+
+  /** Writes an operand. Memory is written here; registers at the end of the row (32-bit writes clear the upper half). Upper bits of narrow values are ignored. */
+  write(operand: Operand, value: Node): void {
+    switch (operand.class) {
+      case 'gpr': value.uses++; this.pending.push(() => { value.uses--; this.writeGpr(operand, value) }); return
+      case 'memory':
+        if (operand.bits === 128) return this.writeMemory(this.address(operand), 'v128', value, 16)
+        return this.writeMemory(this.address(operand), storeKinds[operand.bits], value, operand.bits / 8)
+      case 'vector': {
+        const place = this.registerPlace(operand)
+        value.uses++
+        place.uses++
+        this.pending.push(() => { value.uses--; place.uses--; this.store(value.type === 'v128' ? 'v128' : value.type as StoreKind, place, value) })
+        return
+      }
+      case 'mmx': {
+        const place = this.registerPlace(operand)
+        value.uses++
+        place.uses++
+        this.pending.push(() => { value.uses--; place.uses--; this.store('i64', place, value) })
+        return
+      }
+      default: throw new Error(`${this.name}: cannot write a ${operand.class} operand`)
+    }
+  }
+  /** Reads, computes and writes one operand with a single translation; the write's permission is tested before anything changes. Returns nothing: use the values inside. */
+  update(operand: Operand, compute: (old: Node) => Node): void {
+    if (operand.class !== 'memory') return this.write(operand, compute(this.read(operand)))
+    const bytes = operand.bits / 8
+    const place = this.writablePlace(this.address(operand), bytes | accessFlag.modify)
+    const old = this.load(loadKinds[operand.bits], place)
+    this.store(storeKinds[operand.bits], place, compute(old))
+  }
+  /** Writes a general register by number, at the end of the row. */
+  writeRegister(index: number, value: Node): void {
+    value.uses++
+    this.pending.push(() => { value.uses--; this.setGpr(index, value) })
+  }
+
+  // ---- memory ----
+
+  /** i32 place in linear memory of `bytes` readable bytes at a linear address (i64). Leaves the row when there are none. */
+  readablePlace(address: Node, sizeAndFlags: number): Node { return this.place(false, address, sizeAndFlags) }
+  /** The same for writing (and reading). */
+  writablePlace(address: Node, sizeAndFlags: number): Node { return this.place(true, address, sizeAndFlags) }
+
+  /** One exclusive-or and one unsigned compare decide tag, canonicality and page crossing at once. */
+  private place(write: boolean, address: Node, sizeAndFlags: number): Node {
+    const bytes = sizeAndFlags & 0xff
+    const index = this.and(this.wrap(this.shrU(address, 12 - 4)), (tlbDataEntries - 1) * tlbEntrySize)
+    const entry = this.add(this.tlbTable(write), index)
+    const inPage = this.xor(address, this.load('i64', entry))
+    return this.ifValue(
+      this.leU(inPage, this.i64(4096 - bytes)),
+      'i32',
+      () => this.add(this.wrap(inPage), this.load('i32', entry, 8)),
+      () => this.slowPlace(write, address, sizeAndFlags),
+    )
+  }
+  /** i32 address of the first-level TLB table of the current context. */
+  protected tlbTable(write: boolean): Node {
+    return this.state(write ? 'tlbWrite' : 'tlbRead')
+  }
+
+  /** Reads memory at a linear address. `kind` is a load of opcodes.ts; `bytes` how many bytes it touches. */
+  readMemory(address: Node, kind: LoadKind, bytes: number, flags = 0): Node {
+    return this.load(kind, this.readablePlace(address, bytes | flags))
+  }
+  /** Writes memory at a linear address, now: do it before register and flag writes can be seen to matter (they are deferred anyway). */
+  writeMemory(address: Node, kind: StoreKind, value: Node, bytes: number, flags = 0): void {
+    this.store(kind, this.writablePlace(address, bytes | flags), value)
+  }
+
+  // ---- stack ----
+
+  /** Pushes `value` (i32 or i64 by `bits`: 16, 32 or 64). RSP changes at the end of the row. One push a row. */
+  push(value: Node, bits: number): void {
+    const bytes = bits / 8
+    const top = this.sub(this.gpr(4), bytes)
+    this.writeMemory(this.wide ? top : this.stackAddress(top, bytes | accessFlag.stack), storeKinds[bits], value, bytes, accessFlag.stack)
+    this.setStackPointer(top)
+  }
+  /** Pops a value; `extra` more bytes are released (RET imm16). RSP changes at the end of the row, before later register writes. */
+  pop(bits: number, extra?: Node): Node {
+    const bytes = bits / 8
+    const top = this.gpr(4)
+    const value = this.readMemory(this.wide ? top : this.stackAddress(top, bytes | accessFlag.stack), loadKinds[bits], bytes, accessFlag.stack)
+    const next = this.add(top, bytes)
+    this.setStackPointer(extra ? this.add(next, extra) : next)
+    return value
+  }
+  /** RSP, ESP or SP, by the stack's width, at the end of the row. */
+  setStackPointer(value: Node): void {
+    this.writeRegister(4, this.wide ? value : this.mergeStackPointer(value))
+  }
+  private mergeStackPointer(value: Node): Node {
+    const wideStack = this.and(this.state('mode'), 4)
+    const old = this.gpr(4)
+    return this.select(wideStack, this.and(value, 0xffffffffn), this.or(this.and(old, ~0xffffn), this.and(value, 0xffffn)))
+  }
+
+  // ---- flags ----
+
+  /** Sets arithmetic flags at the end of the row; pieces that are not given stay. */
+  setFlags(pieces: FlagPieces): void {
+    const names = { zero: 'flagZero', sign: 'flagSign', aux: 'flagAux', carry: 'flagCarry' } as const
+    for (const key of ['zero', 'sign', 'aux', 'carry'] as const) {
+      const value = pieces[key]
+      if (!value) continue
+      value.uses++
+      this.pending.push(() => { value.uses--; this.writeFlagPiece(names[key], value) })
+    }
+  }
+  protected writeFlagPiece(name: 'flagZero' | 'flagSign' | 'flagAux' | 'flagCarry', value: Node): void { this.setState(name, value) }
+  protected readFlagPiece(name: 'flagZero' | 'flagSign' | 'flagAux' | 'flagCarry'): Node { return this.state(name) }
+
+  /** One arithmetic flag now, i32 0 or 1. */
+  flagNow(name: 'CF' | 'PF' | 'AF' | 'ZF' | 'SF' | 'OF'): Node {
+    switch (name) {
+      case 'CF': return this.readFlagPiece('flagCarry')
+      case 'ZF': return this.eqz(this.readFlagPiece('flagZero'))
+      case 'SF': return this.ltS(this.readFlagPiece('flagSign'), 0)
+      case 'OF': return this.xor(this.ltS(this.readFlagPiece('flagAux'), 0), this.readFlagPiece('flagCarry'))
+      case 'AF': return this.and(this.wrap(this.shrU(this.readFlagPiece('flagAux'), 4)), 1)
+      case 'PF': return this.xor(this.and(this.unary('popcnt', this.and(this.wrap(this.readFlagPiece('flagSign')), 0xff)), 1), 1)
+    }
+  }
+  /** A condition by its number in the opcode (Jcc, SETcc, CMOVcc): i32 0 or 1. */
+  condition(code: number): Node {
+    const negate = (value: Node): Node => (code & 1 ? this.xor(value, 1) : value)
+    switch (code >> 1) {
+      case 0: return negate(this.flagNow('OF'))
+      case 1: return negate(this.flagNow('CF'))
+      case 2: return negate(this.flagNow('ZF'))
+      case 3: return negate(this.or(this.flagNow('CF'), this.flagNow('ZF')))
+      case 4: return negate(this.flagNow('SF'))
+      case 5: return negate(this.flagNow('PF'))
+      case 6: return negate(this.less())
+      default: return negate(this.or(this.less(), this.flagNow('ZF')))
+    }
+  }
+  /** SF ≠ OF. */
+  private less(): Node {
+    return this.xor(this.ltS(this.xor(this.readFlagPiece('flagSign'), this.readFlagPiece('flagAux')), 0), this.readFlagPiece('flagCarry'))
+  }
+
+  // ---- leaving the straight line ----
+
+  /** Raises a fault; with an error code when one is given. What the row has written to memory stays, registers and flags are unchanged. */
+  fault(vector: number, error?: Value): void {
+    this.setState('faultVector', vector)
+    this.setState('faultHasError', error === undefined ? 0 : 1)
+    if (error !== undefined) this.setState('faultError', error)
+    this.leaveWithFault()
+  }
+  faultIf(condition: Node, vector: number, error?: Value): void {
+    this.if(condition, () => this.fault(vector, error))
+  }
+  undefinedOpcode(): void { this.fault(exception.UD) }
+
+  /** Continues at `rip` (i64) after the row's writes. The last thing that a body does. */
+  jump(rip: Node): void {
+    rip.uses++
+    this.commit()
+    rip.uses--
+    this.emitJump(this.wide ? rip : this.and(rip, this.operandSize === 16 ? 0xffffn : 0xffffffffn))
+  }
+  /** Continues at a relative target, if the condition (i32) holds. */
+  jumpRelative(target: Operand, condition?: Node): void {
+    if (condition) condition.uses++
+    this.commit()
+    if (condition) condition.uses--
+    this.emitRelativeJump(target, condition)
+  }
+  /** RIP of a relative target, i64. */
+  abstract relativeTarget(operand: Operand): Node
+
+  /** Runs a TypeScript helper with up to four arguments (i32 are zero-extended); it may fault, branch or leave. The last thing that a body does. */
+  helper(name: string, ...args: Node[]): void {
+    args.forEach((value, i) => this.setState('argument', value.type === 'i64' ? value : this.extendU(value), i))
+    this.commit()
+    this.callHelper(name)
+  }
+
+  /** A branch of the body with its own register and flag writes, which take effect at its end. Memory is best accessed outside. */
+  when(condition: Node, then: () => void, otherwise?: () => void): void {
+    const scoped = (body: () => void) => (): void => {
+      const outer = this.pending
+      this.pending = []
+      body()
+      this.commit()
+      this.pending = outer
+    }
+    this.if(condition, scoped(then), otherwise && scoped(otherwise))
+  }
+  /** The type in which values of this width are held. */
+  typeOf(bits: number): ValueType { return bits === 64 ? 'i64' : 'i32' }
+}
