@@ -1,0 +1,53 @@
+#!/usr/bin/env node
+// Starts the command line on the Node that the project pins, whichever Node was asked: generated code is fastest there,
+// and older ones cannot run TypeScript. When the asked one is the pinned one already (npx, npm scripts), nothing is spawned.
+import { existsSync, readFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+
+const root = new URL('..', import.meta.url)
+const windows = process.platform === 'win32'
+const pinned = fileURLToPath(new URL(windows ? 'node_modules/.bin/node.cmd' : 'node_modules/.bin/node', root))
+
+function pinnedMajor() {
+  const { optionalDependencies = {} } = JSON.parse(readFileSync(new URL('package.json', root), 'utf8'))
+  return Number.parseInt(Object.values(optionalDependencies)[0] ?? '26', 10)
+}
+
+const major = Number.parseInt(process.versions.node, 10)
+if (major >= pinnedMajor()) {
+  const { main } = await import('../src/embedder/node/main.ts')
+  await main(process.argv.slice(2))
+} else if (existsSync(pinned)) {
+  await runOn(pinned)
+} else {
+  process.stderr.write(`vitrine: needs Node ${pinnedMajor()} and was started by ${process.versions.node}: run "npm ci" in the project's folder, which brings the right one\n`)
+  process.exitCode = 2
+}
+
+/** Runs ourselves on another Node as if it were this process: same terminal, signals and exit status. */
+async function runOn(node) {
+  const { spawn } = await import('node:child_process')
+  const child = spawn(node, [fileURLToPath(import.meta.url), ...process.argv.slice(2)], {
+    stdio: 'inherit',
+    shell: windows,
+    env: { ...process.env, VITRINE_LAUNCHER: String(process.pid) },
+  })
+  // A terminal sends these to the whole process group, so the child has them already: sent twice they would mean "at once".
+  const fromTerminal = process.stdin.isTTY || process.stdout.isTTY || process.stderr.isTTY
+  for (const signal of ['SIGINT', 'SIGQUIT', 'SIGTERM', 'SIGHUP', 'SIGUSR1', 'SIGUSR2']) {
+    if (windows && signal !== 'SIGINT') continue
+    process.on(signal, () => {
+      if (!(fromTerminal && (signal === 'SIGINT' || signal === 'SIGQUIT' || signal === 'SIGHUP'))) child.kill(signal)
+    })
+  }
+  const [status, signal] = await new Promise((resolve, reject) => {
+    child.on('error', reject)
+    child.on('exit', (...how) => resolve(how))
+  })
+  if (signal) {
+    process.removeAllListeners(signal)
+    process.kill(process.pid, signal)
+  } else {
+    process.exitCode = status
+  }
+}
