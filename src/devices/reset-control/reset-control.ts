@@ -1,0 +1,51 @@
+/** The chipset's reset and A20 registers: CF9h (Intel ICH9 datasheet, "RST_CNT - Reset Control Register") and port 92h ("Fast A20 and Init Register"). */
+import type { DeviceState, PortHandler, Stateful } from '../ports.ts'
+
+/** A20 is a fact for software to read back: this machine never masks address bit 20, as processors of today do not. */
+export interface A20Gate {
+  enabled: boolean
+}
+
+export class ResetControl implements Stateful {
+  readonly #reset: () => void
+  readonly #a20: A20Gate
+  #resetControl = 0
+
+  constructor(reset: () => void, a20: A20Gate) {
+    this.#reset = reset
+    this.#a20 = a20
+  }
+
+  /** RST_CPU going from 0 to 1 resets; SYS_RST says how hard, which makes no difference here. */
+  readonly portCf9: PortHandler = {
+    readPort: () => this.#resetControl,
+    writePort: (_port, _size, value) => {
+      const rising = value & 4 && !(this.#resetControl & 4)
+      this.#resetControl = value & 0x0e
+      if (rising) this.#reset()
+    },
+  }
+
+  readonly port92: PortHandler = {
+    readPort: () => (this.#a20.enabled ? 2 : 0),
+    writePort: (_port, _size, value) => {
+      this.#a20.enabled = (value & 2) !== 0
+      if (value & 1) this.#reset()
+    },
+  }
+
+  reset(): void {
+    this.#resetControl = 0
+    this.#a20.enabled = true
+  }
+
+  saveState(): DeviceState {
+    return { resetControl: this.#resetControl, a20: this.#a20.enabled }
+  }
+
+  restoreState(state: DeviceState): void {
+    const saved = state as { resetControl: number; a20: boolean }
+    this.#resetControl = saved.resetControl
+    this.#a20.enabled = saved.a20
+  }
+}
