@@ -12,14 +12,18 @@ export class Fault {
   readonly vector: number
   /** undefined: this exception pushes no error code. */
   readonly error: number | undefined
-  /** Linear address of a page fault. */
+  /** Linear address of a page fault; for #DB the bits that it sets in DR6. */
   readonly address: bigint | undefined
-  constructor(faultVector: number, error?: number, address?: bigint) {
+  /** The event whose delivery raised this fault; a software interrupt's, because other events are delivered by the run loop (interrupt.ts). */
+  readonly during: unknown
+  constructor(faultVector: number, error?: number, address?: bigint, during?: unknown) {
     this.vector = faultVector
     this.error = error
     this.address = address
+    this.during = during
   }
 }
 
+export const selectorFault = (faultVector: number, selector: number, external = 0): Fault => new Fault(faultVector, (selector & 0xfffc) | external)
 export const generalProtection = (error = 0): Fault => new Fault(vector.GP, error)
 export const invalidOpcode = (): Fault => new Fault(vector.UD)

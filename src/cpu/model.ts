@@ -7,4 +7,30 @@ export interface CpuModel {
   readonly linearBits: number
   /** True when the feature is offered; names are CPUID flag names in lower case as Linux spells them in /proc/cpuinfo (`sse4_2`, `pcid`, `la57`). */
   has(feature: string): boolean
+  readonly identity: CpuIdentity
+}
+
+/** What CPUID says besides features. */
+export interface CpuIdentity {
+  /** EAX of leaf 1, and EDX after reset. */
+  readonly signature: number
+  /** At most 47 characters. */
+  readonly brand: string
+  /** Highest basic and extended leaf. */
+  readonly basicLeaves: number
+  readonly extendedLeaves: number
+  /** Logical processors of the machine: one package, one thread a core. */
+  readonly processors: number
+  /** Starts the generator behind RDRAND and RDSEED. */
+  readonly seed: bigint
+  readonly caches: readonly Cache[]
+}
+
+/** One cache as leaves 4 and 8000001DH describe it. `sharedBy` is a number of logical processors, or 'all' of the package. */
+export interface Cache {
+  readonly level: 1 | 2 | 3
+  readonly type: 'data' | 'instruction' | 'unified'
+  readonly bytes: number
+  readonly ways: number
+  readonly sharedBy: number | 'all'
 }

@@ -9,7 +9,13 @@ type ValueOf<Name extends FieldName> = (typeof fields)[Name]['type'] extends 'u3
   : Name extends ArrayField ? BigUint64Array : bigint
 
 /** One property a field: a number (u32, unsigned), a bigint (i64, unsigned) or a typed array of them. `gpr[4]` is RSP. */
-export type CpuState = { [Name in FieldName]: ValueOf<Name> }
+export type CpuState = { [Name in FieldName]: ValueOf<Name> } & MemoryViews
+
+/** All of linear memory, for hot paths: `words[at.rip >> 2]` is the low half of RIP, and makes no BigInt. */
+export interface MemoryViews {
+  readonly words: Uint32Array
+  readonly bytes: Uint8Array
+}
 
 const arrayFields: ReadonlySet<string> = new Set<ArrayField>([
   'gpr', 'segBase', 'segLimit', 'segSelector', 'segAttributes', 'pdpte', 'dr', 'fpr', 'vector', 'msrMisc', 'argument', 'bounce',
@@ -18,6 +24,8 @@ const arrayFields: ReadonlySet<string> = new Set<ArrayField>([
 /** The state of the running CPU of the machine whose linear memory this is. The memory never grows, so views stay valid. */
 export function createCpuState(memory: WebAssembly.Memory): CpuState {
   const state = {}
+  Object.defineProperty(state, 'words', { value: new Uint32Array(memory.buffer) })
+  Object.defineProperty(state, 'bytes', { value: new Uint8Array(memory.buffer) })
   for (const name of Object.keys(fields) as FieldName[]) {
     const wide = fields[name].type !== 'u32'
     const words = fieldBytes(name) / (wide ? 8 : 4)

@@ -1,0 +1,44 @@
+/** What follows from architectural state and is kept beside it for speed: the mode of code, the masks of fetching, what the FPU may do. */
+import { attribute, cr0, cr4, efer } from './bits.ts'
+import { at } from './layout.ts'
+import { mode } from './mode.ts'
+import type { CpuState } from './state.ts'
+
+const index = {
+  cr0: at.cr0 >> 2, cr4: at.cr4 >> 2, efer: at.efer >> 2, eflags: at.eflags >> 2, csAttributes: (at.segAttributes >> 2) + 1, ssAttributes: (at.segAttributes >> 2) + 2, csBase: (at.segBase >> 2) + 2,
+  mode: at.mode >> 2, addressMask: at.addressMask >> 2, codeBase: at.codeBase >> 2, mxcsr: at.mxcsr >> 2, sseNative: at.sseNative >> 2, fpuTrap: at.fpuTrap >> 2,
+} as const
+
+/** All masked, round to nearest, neither DAZ nor FTZ, PE already set: the flags left over are sticky and arithmetic can only set PE again. */
+const nativeMask = 0xffe0
+const nativeValue = 0x1fa0
+
+/** Bit 0 of fpuTrap: x87 and MMX raise #NM; bit 1: SSE raises #UD or #NM. */
+export function deriveFpu(state: CpuState): void {
+  const { words } = state
+  const blocked = (words[index.cr0] & (cr0.EM | cr0.TS)) !== 0
+  words[index.fpuTrap] = (blocked ? 3 : 0) | (words[index.cr4] & cr4.OSFXSR ? 0 : 2)
+  words[index.sseNative] = (words[index.mxcsr] & nativeMask) === nativeValue ? 1 : 0
+}
+
+/** The body of Processor.stateChanged, apart from the translation context. */
+export function deriveState(state: CpuState): void {
+  const { words } = state
+  const cs = words[index.csAttributes]
+  const long = (words[index.efer] & efer.LMA) !== 0
+  if (long && cs & attribute.long) {
+    words[index.mode] = mode.code64 | mode.stack32
+    words[index.addressMask] = 0xffffffff
+    words[index.addressMask + 1] = 0xffffffff
+    words[index.codeBase] = 0
+    words[index.codeBase + 1] = 0
+  } else {
+    const paragraphs = !(words[index.cr0] & cr0.PE) || (words[index.eflags] & 0x20000) !== 0
+    words[index.mode] = (cs & attribute.big ? mode.code32 : mode.code16) | (words[index.ssAttributes] & attribute.big ? mode.stack32 : 0) | (paragraphs ? mode.real : 0)
+    words[index.addressMask] = 0xffffffff
+    words[index.addressMask + 1] = 0
+    words[index.codeBase] = words[index.csBase]
+    words[index.codeBase + 1] = words[index.csBase + 1]
+  }
+  deriveFpu(state)
+}

@@ -1,0 +1,100 @@
+/** RDMSR and WRMSR. Intel SDM vol. 2, "RDMSR", "WRMSR"; vol. 4, "Model-Specific Registers". */
+import { canonicalFor, cr0, cr0Low, efer } from './bits.ts'
+import type { CpuModel } from './model.ts'
+import { isOffered, msrTable, resetValue, slotOf, type Msr } from './msr-table.ts'
+import type { Processor } from './processor.ts'
+
+const low32 = 0xffff_ffffn
+
+/** TSC ticks are virtual nanoseconds. */
+export const readTsc = (cpu: Processor): bigint => BigInt.asUintN(64, BigInt(cpu.now()) + cpu.state.tscOffset)
+
+/** Moving the TSC moves TSC_ADJUST by as much, and the other way round. */
+function moveTsc(cpu: Processor, by: bigint): void {
+  const { state } = cpu
+  state.tscOffset = BigInt.asUintN(64, state.tscOffset + by)
+  state.msrTscAdjust = BigInt.asUintN(64, state.msrTscAdjust + by)
+}
+
+function writeEfer(cpu: Processor, value: bigint): boolean {
+  const { state, model } = cpu
+  let writable = 0
+  if (model.has('syscall')) writable |= efer.SCE
+  if (model.has('lm')) writable |= efer.LME | efer.LMA
+  if (model.has('nx')) writable |= efer.NXE
+  if (model.has('svm')) writable |= efer.SVME
+  if (model.has('fxsr_opt')) writable |= efer.FFXSR
+  if (model.has('tce')) writable |= efer.TCE
+  if (model.has('autoibrs')) writable |= efer.AUTOIBRS
+  if (value & ~BigInt(writable)) return false
+  const old = state.efer
+  if ((old ^ value) & BigInt(efer.LME) && cr0Low(state) & cr0.PG) return false
+  state.efer = (value & ~BigInt(efer.LMA)) | (old & BigInt(efer.LMA))
+  cpu.translation.controlWritten(state.cr0, state.cr4, old)
+  cpu.stateChanged()
+  return true
+}
+
+/** FS and GS bases are the hidden parts of the segments. */
+const baseOf = (index: number, name: string, segment: number): Msr => ({
+  index, name, feature: 'lm',
+  read: cpu => cpu.state.segBase[segment],
+  write: (cpu, value) => {
+    if (!canonicalFor(value, cpu.model.linearBits)) return false
+    cpu.state.segBase[segment] = value
+    return true
+  },
+})
+
+const special: readonly Msr[] = [
+  { index: 0x10, name: 'IA32_TIME_STAMP_COUNTER', feature: 'tsc', read: readTsc, write: (cpu, value) => (moveTsc(cpu, value - readTsc(cpu)), true) },
+  { index: 0x3b, name: 'IA32_TSC_ADJUST', feature: 'tsc_adjust', read: cpu => cpu.state.msrTscAdjust, write: (cpu, value) => (moveTsc(cpu, value - cpu.state.msrTscAdjust), true) },
+  { index: 0xe7, name: 'IA32_MPERF', vendor: 'AuthenticAMD', read: readTsc, write: () => true },
+  { index: 0xe8, name: 'IA32_APERF', vendor: 'AuthenticAMD', read: readTsc, write: () => true },
+  { index: 0xc0000080, name: 'IA32_EFER', read: cpu => cpu.state.efer, write: writeEfer },
+  baseOf(0xc0000100, 'IA32_FS_BASE', 4),
+  baseOf(0xc0000101, 'IA32_GS_BASE', 5),
+]
+
+const rows = new Map<number, Msr[]>()
+for (const row of [...special, ...msrTable]) {
+  const others = rows.get(row.index)
+  if (others) others.push(row)
+  else rows.set(row.index, [row])
+}
+
+function find(model: CpuModel, index: number): Msr | undefined {
+  return rows.get(index)?.find(row => isOffered(row, model))
+}
+
+const isApic = (index: number): boolean => index === 0x1b || index === 0x6e0 || (index >= 0x800 && index <= 0x8ff)
+
+/** The value, or undefined for #GP. */
+export function readMsr(cpu: Processor, index: number): bigint | undefined {
+  if (isApic(index)) return cpu.apic.readMsr(index)
+  const row = find(cpu.model, index)
+  if (!row) {
+    cpu.log(`RDMSR ${index.toString(16)}: not there, #GP`)
+    return undefined
+  }
+  if (row.read) return row.read(cpu)
+  if (row.field === 'none') return resetValue(row, cpu.model)
+  return row.field ? cpu.state[row.field] : cpu.state.msrMisc[slotOf(index)]
+}
+
+/** False for #GP. */
+export function writeMsr(cpu: Processor, index: number, value: bigint): boolean {
+  if (isApic(index)) return cpu.apic.writeMsr(index, value)
+  const row = find(cpu.model, index)
+  if (!row) {
+    cpu.log(`WRMSR ${index.toString(16)} = ${value.toString(16)}: not there, #GP`)
+    return false
+  }
+  if (row.write) return row.write(cpu, value)
+  if (row.writable === undefined || value & ~row.writable) return false
+  if (row.accepts && !row.accepts(value, cpu)) return false
+  if (row.field === 'none') return true
+  if (row.field) cpu.state[row.field] = row.field === 'msrSysenterCs' ? value & low32 : value
+  else cpu.state.msrMisc[slotOf(index)] = value
+  return true
+}

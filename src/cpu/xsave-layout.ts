@@ -1,0 +1,35 @@
+/** The XSAVE area: which state components there are and where they lie. Intel SDM vol. 1, "Managing State Using the XSAVE Feature Set". */
+import type { CpuModel } from './model.ts'
+
+export interface StateComponent {
+  readonly size: number
+  /** In the standard format; 0 for supervisor components, which have only the compacted one. */
+  readonly offset: number
+  readonly supervisor: boolean
+  /** Starts on 64 bytes in the compacted format. */
+  readonly aligned: boolean
+}
+
+/** By component number. 0 and 1 lie in the legacy area. */
+export const extendedStateLayout: Readonly<Record<number, StateComponent>> = {
+  9: { size: 8, offset: 2688, supervisor: false, aligned: false },
+}
+
+export const component = { x87: 1n, sse: 2n, pkru: 1n << 9n } as const
+export const legacyBytes = 512
+export const headerBytes = 64
+
+export const supportedXcr0 = (model: CpuModel): bigint => (model.has('xsave') ? component.x87 | component.sse | (model.has('pku') ? component.pkru : 0n) : 0n)
+export const supportedXss = (_model: CpuModel): bigint => 0n
+
+/** Size of the area for the components of `mask`. */
+export function xsaveSizes(mask: bigint): { standard: number; compact: number } {
+  let standard = legacyBytes + headerBytes
+  let compact = legacyBytes + headerBytes
+  for (const [index, each] of Object.entries(extendedStateLayout)) {
+    if (!(mask & (1n << BigInt(index)))) continue
+    if (!each.supervisor) standard = Math.max(standard, each.offset + each.size)
+    compact = (each.aligned ? (compact + 63) & ~63 : compact) + each.size
+  }
+  return { standard, compact }
+}
