@@ -57,6 +57,10 @@ export abstract class Semantics extends FunctionBuilder {
   abstract offset(operand: Operand): Node
   /** i32 linear-memory address of a vector (mmx: x87) register operand. */
   abstract registerPlace(operand: Operand): Node
+  /** i32 number of a segment, control or debug register operand. */
+  abstract registerNumber(operand: Operand): Node
+  /** i32: the record's prefix byte (operand size, address size, repeat, LOCK). */
+  abstract prefixes(): Node
   /** i64 RIP of the next instruction. */
   abstract nextRip(): Node
   /** i32 from a slow access: the place, or the row has been left. `write` selects the function. */
@@ -283,8 +287,8 @@ export abstract class Semantics extends FunctionBuilder {
   // ---- leaving the straight line ----
 
   /** Raises a fault; with an error code when one is given. What the row has written to memory stays, registers and flags are unchanged. */
-  fault(vector: number, error?: Value): void {
-    this.setState('faultVector', vector)
+  fault(vector: number, error?: Value, computedVector?: Node): void {
+    this.setState('faultVector', computedVector ?? vector)
     this.setState('faultHasError', error === undefined ? 0 : 1)
     if (error !== undefined) this.setState('faultError', error)
     this.leaveWithFault()
@@ -318,6 +322,8 @@ export abstract class Semantics extends FunctionBuilder {
     this.callHelper(name)
   }
 
+  /** A helper inside a branch of `when`: what the body writes after it in that branch is not possible. */
+  helperInside(name: string, ...args: Node[]): void { this.helper(name, ...args) }
   /** A branch of the body with its own register and flag writes, which take effect at its end. Memory is best accessed outside. */
   when(condition: Node, then: () => void, otherwise?: () => void): void {
     const scoped = (body: () => void) => (): void => {

@@ -22,6 +22,8 @@ export interface FormOptions {
   lockable?: boolean
   /** #UD in 64-bit mode, or outside of it. */
   only?: 'legacy' | '64'
+  /** Only without REX.B: NOP, which else is XCHG R8, RAX. */
+  noRexB?: boolean
   /** Operand size in 64-bit mode: `default64` is 64 unless 66 is given, `force64` always. */
   size64?: 'default64' | 'force64'
 }
@@ -36,7 +38,8 @@ export interface Form {
 export type Check =
   | 'cpl0' // #GP(0) unless CPL = 0
   | 'protected' // #UD in real-address and virtual-8086 mode
-  | 'fpu' // #NM or #UD by CR0.EM, TS; pending x87 exceptions are the row's business
+  | 'fpu' // #NM by CR0.EM, TS; pending x87 exceptions are the row's business
+  | 'mmx' // #UD by CR0.EM, #NM by CR0.TS
   | 'sse' // #UD or #NM by CR0.EM, CR4.OSFXSR, CR0.TS
 
 /** Names of intercepts, one per vendor; they take effect where virtualization is on and mean nothing to a row's body. */
@@ -58,8 +61,8 @@ export interface Definition {
   sized?: boolean
   /** The instruction ends a run of records: it always branches or always leaves. */
   ends?: boolean
-  /** F3 and F2 are repeat prefixes (string instructions) or are ignored, rather than selecting another row. */
-  repeatable?: boolean
+  /** The memory operand is only an address: no segment, no limit (LEA). */
+  addressOnly?: boolean
 }
 
 export interface Instruction extends Definition {

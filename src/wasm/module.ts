@@ -21,6 +21,8 @@ export interface ModuleParts {
   exports: { name: string; functionIndex: number }[]
   /** A table of functions for call_indirect: function indices, from element 0. */
   table?: number[]
+  /** A table of functions imported as `env.table`, instead of an own one. */
+  importTable?: { minimum: number }
   /** Types to be numbered first, so that call_indirect can name them: type i is `types[i]`. */
   types?: FunctionType[]
 }
@@ -48,7 +50,7 @@ export function encodeModule(parts: ModuleParts): Uint8Array {
     }
   })
   section(out, 2, w => {
-    w.unsigned(parts.imports.length + (parts.memory ? 1 : 0))
+    w.unsigned(parts.imports.length + (parts.memory ? 1 : 0) + (parts.importTable ? 1 : 0))
     parts.imports.forEach((imported, i) => {
       w.text(imported.module)
       w.text(imported.name)
@@ -61,6 +63,12 @@ export function encodeModule(parts: ModuleParts): Uint8Array {
       w.append(Uint8Array.of(2, 1))
       w.unsigned(parts.memory.minimum)
       w.unsigned(parts.memory.maximum)
+    }
+    if (parts.importTable) {
+      w.text('env')
+      w.text('table')
+      w.append(Uint8Array.of(1, 0x70, 0))
+      w.unsigned(parts.importTable.minimum)
     }
   })
   section(out, 3, w => {

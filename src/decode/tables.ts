@@ -1,0 +1,100 @@
+/** Opcode maps made from the rows of isa/. Intel SDM vol. 2, "Instruction Format" and appendix "Opcode Map". */
+import type { Form, Instruction } from '../isa/define.ts'
+import type { OperandSpec } from '../isa/operands.ts'
+
+/** One form of one instruction, its encoding taken apart. */
+export interface Candidate {
+  readonly row: Instruction
+  readonly form: Form
+  /** Unique number of the form. */
+  readonly number: number
+  /** Mandatory prefix: 'any' takes 66 as operand size and ignores F3, F2. */
+  readonly prefix: 'any' | 'none' | '66' | 'f3' | 'f2'
+  readonly hasModrm: boolean
+  /** ModR/M reg field that the form demands, or -1. */
+  readonly digit: number
+  /** Whole ModR/M byte that the form demands (x87 and 0F 01 forms), or -1; with `plusI` its low three bits are free. */
+  readonly fixedModrm: number
+  readonly plusI: boolean
+  /** REX.W that the form demands, or -1. */
+  readonly w: number
+  /** The r/m operand must be (2) a register, (1) memory, or may be both (0). */
+  readonly modrmKind: 0 | 1 | 2
+  /** Where each operand's register number goes: record slots, in the order of register operands. */
+  readonly slots: readonly (0 | 1 | 2)[]
+}
+
+/** map 0: one byte; 1: 0F; 2: 0F 38; 3: 0F 3A. Index: map * 256 + opcode. */
+export type OpcodeTables = Candidate[][]
+
+const registerLetters = 'EGRZSCDVWUPQNHF'
+const memoryLetters = 'EMWQO'
+const modrmLetters = 'EGRMSCDVWUPQN'
+
+function parse(row: Instruction, form: Form, number: number): { opcodes: number[]; map: number; candidate: Candidate } {
+  const words = form.encoding.split(/\s+/)
+  let prefix = 'any' as Candidate['prefix']
+  let mandatory = false
+  let w = -1
+  const bytes: number[] = []
+  let digit = -1
+  let plusR = false
+  let plusI = false
+  let slashR = false
+  for (const word of words) {
+    if (bytes.length === 0 && word === 'REX.W') w = 1
+    else if (bytes.length === 0 && word === 'W0') w = 0
+    else if (bytes.length === 0 && word === 'NP') prefix = 'none'
+    else if (bytes.length === 0 && !mandatory && (word === '66' || word === 'F3' || word === 'F2') && words.length > 1) {
+      prefix = word.toLowerCase() as Candidate['prefix']
+      mandatory = true
+    }
+    else if (word === '/r') slashR = true
+    else if (/^\/[0-7]$/.test(word)) digit = Number(word[1])
+    else if (/^[0-9A-F]{2}\+r$/.test(word)) {
+      bytes.push(parseInt(word, 16))
+      plusR = true
+    } else if (/^[0-9A-F]{2}\+i$/.test(word)) {
+      bytes.push(parseInt(word, 16))
+      plusI = true
+    } else if (/^[0-9A-F]{2}$/.test(word)) bytes.push(parseInt(word, 16))
+    else if (/^(i[bwdzv]|i16|c[bz]|mo)$/.test(word)) continue
+    else throw new Error(`${row.name}: cannot read '${word}' in the encoding '${form.encoding}'`)
+  }
+  const [first, second] = bytes
+  const escaped = first === 0x0f && bytes.length > 1
+  const map = !escaped ? 0 : second === 0x38 && bytes.length > 2 ? 2 : second === 0x3a && bytes.length > 2 ? 3 : 1
+  bytes.splice(0, map === 0 ? 0 : map === 1 ? 1 : 2)
+  const opcode = bytes[0]
+  const fixedModrm = bytes.length > 1 ? bytes[1] : -1
+  const rm = form.operands.find(o => 'ERMWUQN'.includes(o.letter))
+  const modrmKind = !rm ? 0 : rm.letter === 'M' ? 1 : 'RUN'.includes(rm.letter) ? 2 : 0
+  let slot = 0
+  const slots = form.operands.map(o => (registerLetters.includes(o.letter) ? (Math.min(slot++, 2) as 0 | 1 | 2) : 0))
+  const hasModrm = slashR || digit >= 0 || fixedModrm >= 0 || form.operands.some(o => modrmLetters.includes(o.letter))
+  const candidate: Candidate = { row, form, number, prefix, hasModrm, digit, fixedModrm, plusI, w, modrmKind, slots }
+  const opcodes = plusR ? [0, 1, 2, 3, 4, 5, 6, 7].map(r => opcode + r) : [opcode]
+  return { opcodes, map, candidate }
+}
+
+/** How much a candidate demands: those that demand more are tried first. */
+function strictness(candidate: Candidate): number {
+  return (
+    (candidate.fixedModrm >= 0 ? (candidate.plusI ? 32 : 64) : 0) + (candidate.prefix !== 'any' ? 16 : 0) + (candidate.digit >= 0 ? 8 : 0) + (candidate.w >= 0 ? 4 : 0) + (candidate.form.options.only || candidate.form.options.noRexB ? 2 : 0) + (candidate.modrmKind ? 1 : 0)
+  )
+}
+
+export function buildTables(rows: readonly Instruction[]): OpcodeTables {
+  const tables: OpcodeTables = Array.from({ length: 4 * 256 }, () => [])
+  let number = 0
+  for (const row of rows)
+    for (const form of row.forms) {
+      const { opcodes, map, candidate } = parse(row, form, number++)
+      for (const opcode of opcodes) tables[map * 256 + opcode].push(candidate)
+    }
+  for (const list of tables) list.sort((a, b) => strictness(b) - strictness(a))
+  return tables
+}
+
+export const hasRegisterForm = (spec: OperandSpec): boolean => registerLetters.includes(spec.letter)
+export const hasMemoryForm = (spec: OperandSpec): boolean => memoryLetters.includes(spec.letter)

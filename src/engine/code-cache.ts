@@ -1,0 +1,249 @@
+/**
+ * Decoded code, kept by physical page and mode: a code table a page (offset in the page → record) and runs of records.
+ *
+ * A page's table stays where it is for the machine's life, so that fetch-TLB entries may point to it; when bytes of decoded instructions
+ * change, the table is emptied and its records are forgotten. Records are never reused before everything is dropped at once.
+ */
+import { at, segBaseAddress, segment } from '../cpu/layout.ts'
+import { mode as codeMode, modeCount } from '../cpu/mode.ts'
+import { vector as exception } from '../cpu/fault.ts'
+import { Decoder, type Decoded } from '../decode/decoder.ts'
+import type { OpcodeTables } from '../decode/tables.ts'
+import { longestRun, recordField, recordSize } from '../decode/record.ts'
+import { codeBase, codeSize } from '../memory/map.ts'
+import { pseudo, type HandlerSpec } from './interpreter.ts'
+
+const tableBytes = 4096 * 4
+const longestInstruction = 15
+
+export interface HandlerSource {
+  /** Number of the handler for this shape; its code exists when this returns. */
+  handlerNumber(spec: HandlerSpec): number
+  /** Whether the handler writes its memory operand (known once its code exists). */
+  writesMemory(spec: HandlerSpec): boolean
+}
+
+export class CodeCache {
+  private readonly bytes: Uint8Array
+  private readonly words: Int32Array
+  private readonly view: DataView
+  private readonly decoder: Decoder
+  private readonly handlers: HandlerSource
+  private readonly specs = new Map<number, HandlerSpec>()
+  /** (page number of the place) * modeCount + mode → address of the code table. */
+  private readonly tables = new Map<number, number>()
+  private readonly markCode: (place: number) => void
+  private next = codeBase
+  /** Grows whenever decoded code was dropped: what runs may be stale. */
+  drops = 0
+
+  /** `markCode` is told when a page starts to hold decoded code. */
+  constructor(memory: WebAssembly.Memory, opcodes: OpcodeTables, offers: (feature: string) => boolean, handlers: HandlerSource, markCode: (place: number) => void) {
+    this.bytes = new Uint8Array(memory.buffer)
+    this.words = new Int32Array(memory.buffer)
+    this.view = new DataView(memory.buffer)
+    this.decoder = new Decoder(opcodes, offers)
+    this.handlers = handlers
+    this.markCode = markCode
+  }
+
+  /** Linear address of the code table of the page at `place` for `mode`; created empty when there is none. */
+  tableFor(place: number, mode: number): number {
+    const key = (place >>> 12) * modeCount + mode
+    let table = this.tables.get(key)
+    if (table === undefined) {
+      table = this.allocate(tableBytes)
+      this.bytes.fill(0, table, table + tableBytes)
+      this.tables.set(key, table)
+    }
+    return table
+  }
+
+  private allocate(size: number): number {
+    const address = this.next
+    if (address + size > codeBase + codeSize) throw new Error('the code area is full: flush() before decoding')
+    this.next = address + size
+    return address
+  }
+
+  /** True when flush() is due before more code is decoded. */
+  get full(): boolean { return this.next + (1 << 20) > codeBase + codeSize }
+
+  /** Forgets everything. The caller drops all fetch translations, and no record may be running. */
+  flush(): void {
+    this.tables.clear()
+    this.next = codeBase
+    this.drops++
+  }
+
+  /** Bytes [place, place + length) change: drops decoded code that they may be part of. True when the page holds none any more. */
+  written(place: number, length: number): boolean {
+    const page = place >>> 12
+    const first = Math.max(0, (place & 4095) - longestInstruction + 1)
+    const last = Math.min(4096, (place & 4095) + length)
+    let clean = true
+    for (let mode = 0; mode < modeCount; mode++) {
+      const table = this.tables.get(page * modeCount + mode)
+      if (table === undefined) continue
+      const words = this.words.subarray(table >> 2, (table >> 2) + 4096)
+      let hit = false
+      for (let i = first; i < last && !hit; i++) hit = words[i] !== 0
+      if (hit) {
+        words.fill(0)
+        this.drops++
+      } else if (clean) clean = words.every(word => word === 0)
+    }
+    return clean
+  }
+
+  /** The record at `offset` of the page at `page`, decoded if need be; 0 when the instruction crosses the end of the page. */
+  recordAt(page: number, offset: number, mode: number): number {
+    const table = this.tableFor(page, mode)
+    const found = this.words[(table >> 2) + offset]
+    return found !== 0 ? found : this.buildRun(page, offset, mode, table)
+  }
+
+  private buildRun(page: number, start: number, mode: number, table: number): number {
+    this.markCode(page)
+    const run = this.next
+    const counted: number[] = []
+    let offset = start
+    let to = run
+    let ends = false
+    while (counted.length < longestRun && offset < 4096 && !ends) {
+      if (offset !== start && this.words[(table >> 2) + offset] !== 0) break
+      const decoded = this.decoder.decode(this.bytes, page + offset, 4096 - offset, mode)
+      if (decoded.result === 'more') break
+      this.words[(table >> 2) + offset] = to
+      counted.push(to)
+      to = this.writeRecords(to, decoded, offset, mode, table)
+      ends = decoded.result !== 'ok' || (decoded.candidate!.row.ends ?? false)
+      offset += decoded.length
+    }
+    if (counted.length === 0) return 0
+    if (!ends) {
+      this.writePseudo(to, pseudo.resume, offset, offset < 4096 ? this.words[(table >> 2) + offset] : 0)
+      to += recordSize
+    }
+    for (let i = 0; i < counted.length; i++) this.setLeft(counted[i], i + 1 < counted.length ? counted[i + 1] : to, counted.length - i)
+    this.next = to
+    return run
+  }
+
+  /** An operation may have records before it (its address): all of them have its count. */
+  private setLeft(from: number, to: number, left: number): void {
+    for (let record = from; record < to; record += recordSize) if (!this.isResume(record)) this.bytes[record + recordField.left] = left
+  }
+  private isResume(record: number): boolean { return this.view.getUint16(record, true) === pseudo.resume }
+
+  /** A copy of one instruction for execution by itself, decoded from `code`; returns the address after its records. */
+  decodeInto(to: number, code: Uint8Array, offset: number, mode: number): { end: number; result: Decoded['result']; length: number } {
+    const decoded = this.decoder.decode(code, 0, code.length, mode)
+    if (decoded.result === 'more') return { end: to, result: 'more', length: decoded.length }
+    const end = this.writeRecords(to, decoded, offset, mode, 0)
+    for (let record = to; record < end; record += recordSize) this.bytes[record + recordField.left] = 1
+    return { end, result: decoded.result, length: decoded.length }
+  }
+
+  writePseudo(record: number, handler: number, offset: number, target: number): void {
+    this.bytes.fill(0, record, record + recordSize)
+    const view = this.view
+    view.setUint16(record + recordField.handler, handler, true)
+    view.setUint16(record + recordField.offset, offset, true)
+    view.setUint8(record + recordField.left, 1)
+    view.setInt32(record + recordField.displacement, target, true)
+    view.setBigInt64(record + recordField.immediate, BigInt(offset), true)
+  }
+
+  private writeRecords(to: number, decoded: Decoded, offset: number, mode: number, table: number): number {
+    if (decoded.result !== 'ok') return this.writeUndefined(to, decoded, offset)
+    const { spec, handler } = this.handlerOf(decoded, mode)
+    let record = to
+    let base = decoded.base >= 0 ? at.gpr + decoded.base * 8 : at.zero
+    let displacement = decoded.displacement
+    if (decoded.base === -2) {
+      base = at.codePage
+      displacement += BigInt(offset + decoded.length)
+    }
+    const flat = decoded.addressSize === 2 && BigInt.asIntN(32, displacement) === displacement
+    const prepared = decoded.memory && !flat
+    if (prepared) {
+      this.writeCommon(record, pseudo.segmentAddress, decoded, offset)
+      const size = (spec.context.operands.find(o => o.class === 'memory')?.bits ?? 8) >> 3
+      this.view.setUint16(record + recordField.slotA, (spec.row.addressOnly ? 0x8000 : 0) | (this.handlers.writesMemory(spec) ? 0x4000 : 0) | Math.max(1, size), true)
+      this.view.setBigInt64(record + recordField.immediate, BigInt.asIntN(64, displacement), true)
+      this.writeAddress(record, decoded, base, 0)
+      record += recordSize
+    }
+    this.writeCommon(record, handler, decoded, offset)
+    const view = this.view
+    view.setUint16(record + recordField.slotA, decoded.slots[0], true)
+    view.setUint16(record + recordField.slotB, decoded.slots[1], true)
+    view.setUint16(record + recordField.slotC, decoded.slots[2], true)
+    if (prepared) {
+      view.setUint16(record + recordField.base, at.segmentAddress, true)
+      view.setUint16(record + recordField.index, at.zero, true)
+      view.setUint16(record + recordField.segBase, at.zero, true)
+    } else this.writeAddress(record, decoded, base, Number(displacement))
+    let immediate = decoded.immediate
+    if (decoded.candidate!.form.operands.some(o => o.letter === 'J')) {
+      immediate += BigInt(offset + decoded.length)
+      const near = Number(immediate)
+      if (table !== 0 && near >= 0 && near < 4096) view.setInt32(record + recordField.displacement, this.words[(table >> 2) + near], true)
+    }
+    view.setBigInt64(record + recordField.immediate, BigInt.asIntN(64, immediate), true)
+    return record + recordSize
+  }
+
+  private writeAddress(record: number, decoded: Decoded, base: number, displacement: number): void {
+    const view = this.view
+    view.setUint16(record + recordField.base, base, true)
+    view.setUint16(record + recordField.index, decoded.index >= 0 ? at.gpr + decoded.index * 8 : at.zero, true)
+    const based = decoded.segment >= segment.fs && decoded.addressSize === 2
+    view.setUint16(record + recordField.segBase, based ? segBaseAddress(decoded.segment) : at.zero, true)
+    view.setUint8(record + recordField.scale, decoded.scale)
+    view.setInt32(record + recordField.displacement, displacement, true)
+  }
+
+  private writeCommon(record: number, handler: number, decoded: Decoded, offset: number): void {
+    this.bytes.fill(0, record, record + recordSize)
+    const view = this.view
+    view.setUint16(record + recordField.handler, handler, true)
+    view.setUint16(record + recordField.offset, offset, true)
+    view.setUint8(record + recordField.length, decoded.length | (decoded.segment << 4))
+    view.setUint8(record + recordField.prefixes, decoded.operandSize | (decoded.addressSize << 2) | (decoded.repeat << 4) | (decoded.lock ? 0x40 : 0))
+  }
+
+  /** #UD, or #GP(0) for an instruction longer than 15 bytes. */
+  private writeUndefined(record: number, decoded: Decoded, offset: number): number {
+    this.writeCommon(record, pseudo.undefined, decoded, offset)
+    const tooLong = decoded.result === 'tooLong'
+    this.view.setUint16(record + recordField.slotA, tooLong ? exception.GP : exception.UD, true)
+    this.view.setUint16(record + recordField.slotB, tooLong ? 1 : 0, true)
+    return record + recordSize
+  }
+
+  private handlerOf(decoded: Decoded, mode: number): { spec: HandlerSpec; handler: number } {
+    const candidate = decoded.candidate!
+    const wide = (mode & codeMode.codeMask) === codeMode.code64
+    const flat = decoded.addressSize === 2
+    const based = flat && decoded.segment >= segment.fs
+    const simple = decoded.memory && decoded.index < 0 && !based
+    const shape = candidate.number * 64 + decoded.operandSize * 16 + (decoded.memory ? 8 : 0) + (simple || (decoded.memory && !flat) ? 4 : 0) + (wide ? 2 : 0)
+    let spec = this.specs.get(shape)
+    if (!spec) {
+      const context = this.decoder.rowContext(candidate.row, candidate, wide)
+      spec = specOf(candidate.row, context, (shape & 4) !== 0)
+      this.specs.set(shape, spec)
+    }
+    return { spec, handler: this.handlers.handlerNumber(spec) }
+  }
+}
+
+/** Forms whose rows and shapes are alike share a handler. */
+export function specOf(row: HandlerSpec['row'], context: HandlerSpec['context'], simpleAddress: boolean): HandlerSpec {
+  const shape = context.operands.map(o => `${o.class === 'memory' ? (simpleAddress ? 'base' : 'memory') : o.class}${o.bits}${'ABC'[o.slot]}`).join(',')
+  const sized = row.sized || row.modal ? ` o${context.operandSize}` : ''
+  const modal = row.modal ? (context.wide ? ' wide' : ' legacy') : ''
+  return { key: `${row.name}${sized}${modal} ${shape}`, row, context, simpleAddress }
+}

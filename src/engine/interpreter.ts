@@ -1,0 +1,413 @@
+/**
+ * The interpreter, made from the rows: one WebAssembly function with a `br_table` over hot handlers, and a function in a table for each other
+ * handler, compiled when a record first needs it.
+ */
+import { at } from '../cpu/layout.ts'
+import { accessFlag, Semantics, type RowContext } from '../isa/builder.ts'
+import type { Check, Instruction } from '../isa/define.ts'
+import type { Operand } from '../isa/operands.ts'
+import type { Label, Node, Variable } from '../wasm/function.ts'
+import type { FunctionImport } from '../wasm/module.ts'
+import { encodeModule } from '../wasm/module.ts'
+import { recordField, recordSize, slotField } from '../decode/record.ts'
+import { tlbEntrySize, tlbFetchEntries } from '../memory/map.ts'
+import { vector as exception } from '../cpu/fault.ts'
+import { leave } from './leave.ts'
+
+/** Functions of TypeScript that generated code calls, by import index. */
+export const imports: FunctionImport[] = [
+  { module: 'env', name: 'slowRead', parameters: ['i32', 'i32', 'i32'], result: 'i32' },
+  { module: 'env', name: 'slowWrite', parameters: ['i32', 'i32', 'i32'], result: 'i32' },
+  { module: 'env', name: 'helper', parameters: ['i32', 'i32'], result: 'i32' },
+  { module: 'env', name: 'stackAddress', parameters: ['i32', 'i32'], result: 'i32' },
+  { module: 'env', name: 'segmentAddress', parameters: ['i32'], result: 'i32' },
+]
+const importIndex = { slowRead: 0, slowWrite: 1, helper: 2, stackAddress: 3, segmentAddress: 4 } as const
+
+/** Handlers that are no instruction. */
+export const pseudo = { stop: 0, resume: 1, segmentAddress: 2, undefined: 3, count: 4 } as const
+
+export interface HandlerSpec {
+  /** Unique: the row's number and what its code depends on. */
+  readonly key: string
+  readonly row: Instruction
+  readonly context: RowContext
+  /** Memory operands are base + displacement: no index, no segment base. */
+  readonly simpleAddress: boolean
+}
+
+/** Semantics over decoded records: operands are fields of the record at `record`. */
+class RecordSemantics extends Semantics {
+  protected record: Variable
+  private slots: (Node | undefined)[] = []
+  private simpleAddress = false
+  /** The row last emitted writes its memory operand. */
+  writes = false
+  private readonly helperNumber: (name: string) => number
+  /** Main function: where to go instead of returning. */
+  protected main: { exit: Label; near: Label; arrive: Label; status: Variable; target: Variable; rip: Variable; link: Variable } | undefined
+
+  constructor(name: string, helperNumber: (name: string) => number, parameters: 'record' | 'main') {
+    super(name, ['i32'], 'i32')
+    this.helperNumber = helperNumber
+    this.record = parameters === 'record' ? this.parameter(0) : this.variable('i32')
+  }
+
+  field(kind: 'i32' | 'i64' | 'i32_8u' | 'i32_16u' | 'i64_32s', offset: number): Node {
+    return this.load(kind, this.get(this.record), offset)
+  }
+
+  /** The whole row: checks, body, writes. What follows it runs when the row falls through. */
+  emitRow(spec: HandlerSpec): void {
+    this.beginRow(spec.context)
+    this.writes = false
+    this.simpleAddress = spec.simpleAddress
+    this.slots = spec.context.operands.map(operand =>
+      operand.class === 'gpr' || operand.class === 'vector' || operand.class === 'mmx' || operand.class === 'segment' || operand.class === 'control' || operand.class === 'debug'
+        ? this.field('i32_16u', slotField[operand.slot])
+        : undefined,
+    )
+    for (const check of spec.row.checks ?? []) this.emitCheck(check)
+    spec.row.semantics(this, ...spec.context.operands)
+    this.commit()
+  }
+
+  private emitCheck(check: Check): void {
+    switch (check) {
+      case 'cpl0': return this.faultIf(this.state('cpl'), exception.GP, 0)
+      case 'protected': return this.faultIf(this.and(this.state('mode'), 8), exception.UD)
+      case 'fpu': return this.trap(0)
+      case 'sse': return this.trap(8)
+      case 'mmx': return this.trap(16)
+    }
+  }
+  private trap(shift: number): void {
+    const faultVector = this.and(this.shrU(this.state('fpuTrap'), shift), 0xff)
+    this.if(faultVector, () => this.fault(0, undefined, faultVector))
+  }
+
+  private slotOf(operand: Operand): Node {
+    const slot = this.slots[this.row.operands.indexOf(operand)]
+    if (!slot) throw new Error(`${this.name}: operand of class ${operand.class} has no slot`)
+    return slot
+  }
+  protected readGpr(operand: Operand): Node {
+    return this.load(operand.bits === 64 ? 'i64' : operand.bits === 32 ? 'i32' : operand.bits === 16 ? 'i32_16u' : 'i32_8u', this.slotOf(operand))
+  }
+  protected writeGpr(operand: Operand, value: Node): void {
+    const place = this.slotOf(operand)
+    if (operand.bits === 64) this.store('i64', place, value)
+    else if (operand.bits === 32) this.store('i64', place, this.extendU(value))
+    else this.store(operand.bits === 16 ? 'i32_16' : 'i32_8', place, value)
+  }
+  gpr(index: number): Node { return this.load('i64', 0, at.gpr + 8 * index) }
+  protected setGpr(index: number, value: Node): void { this.store('i64', 0, value, at.gpr + 8 * index) }
+  registerPlace(operand: Operand): Node { return this.slotOf(operand) }
+  registerNumber(operand: Operand): Node { return this.slotOf(operand) }
+  protected readImmediate(operand: Operand): Node {
+    if (operand.bits === 64) return this.field('i64', recordField.immediate)
+    const value = this.field('i32', recordField.immediate)
+    return this.unsigned(value, operand.bits)
+  }
+  offset(): Node {
+    const base = this.load('i64', this.field('i32_16u', recordField.base))
+    const displaced = this.add(base, this.field('i64_32s', recordField.displacement))
+    if (this.simpleAddress) return displaced
+    const index = this.load('i64', this.field('i32_16u', recordField.index))
+    return this.add(displaced, this.shl(index, this.extendU(this.field('i32_8u', recordField.scale))))
+  }
+  address(): Node {
+    if (this.simpleAddress) return this.offset()
+    return this.add(this.offset(), this.load('i64', this.field('i32_16u', recordField.segBase)))
+  }
+  nextRip(): Node {
+    const offset = this.add(this.field('i32_16u', recordField.offset), this.and(this.field('i32_8u', recordField.length), 15))
+    return this.add(this.state('codePage'), this.extendU(offset))
+  }
+  relativeTarget(): Node {
+    return this.add(this.state('codePage'), this.field('i64', recordField.immediate))
+  }
+  prefixes(): Node { return this.field('i32_8u', recordField.prefixes) }
+
+  // ---- leaving ----
+
+  /** Ends the row with a status: the value that a handler function returns, or the main function's way out. */
+  protected exitWith(status: Node | number): void {
+    if (!this.main) return this.return(status)
+    this.set(this.main.status, status)
+    this.br(this.main.exit)
+  }
+  protected leaveWithFault(): void {
+    this.setState('leaveStatus', 1)
+    this.exitWith(leave.abort)
+  }
+  protected slowPlace(write: boolean, address: Node, sizeAndFlags: number): Node {
+    if (write && !(sizeAndFlags & accessFlag.stack)) this.writes = true
+    const place = this.call(
+      write ? importIndex.slowWrite : importIndex.slowRead,
+      [this.wrap(address), this.wrap(this.shrU(address, 32n)), sizeAndFlags],
+      ['i32', 'i32', 'i32'],
+      'i32',
+    )
+    this.if(this.eqz(place), () => this.exitWith(leave.abort))
+    return place
+  }
+  protected stackAddress(offset: Node, sizeAndFlags: number): Node {
+    const refused = this.call(importIndex.stackAddress, [this.wrap(offset), sizeAndFlags], ['i32', 'i32'], 'i32')
+    this.if(refused, () => this.exitWith(leave.abort))
+    return this.state('segmentAddress')
+  }
+  protected emitJump(rip: Node): void {
+    if (this.main) {
+      this.set(this.main.rip, rip)
+      this.br(this.main.arrive)
+    } else {
+      this.setState('rip', rip)
+      this.return(2)
+    }
+  }
+  protected emitRelativeJump(operand: Operand, condition: Node | undefined): void {
+    const go = (): void => {
+      if (this.main) {
+        this.set(this.main.target, this.field('i32', recordField.displacement))
+        this.brIf(this.main.near, this.get(this.main.target))
+        this.set(this.main.link, 1)
+      }
+      const target = this.relativeTarget()
+      this.emitJump(this.wide ? target : this.and(target, this.operandSize === 16 ? 0xffffn : 0xffffffffn))
+    }
+    if (condition) this.if(condition, go)
+    else go()
+  }
+  protected callHelper(name: string): void {
+    const status = this.call(importIndex.helper, [this.helperNumber(name), this.get(this.record)], ['i32', 'i32'], 'i32')
+    if (this.main) this.if(status, () => this.exitOrJump(status))
+    else this.return(status)
+  }
+  /** Main function: a handler's nonzero status. */
+  protected exitOrJump(status: Node): void {
+    const main = this.main!
+    this.if(this.eq(status, 2), () => {
+      this.set(main.rip, this.state('rip'))
+      this.br(main.arrive)
+    })
+    this.exitWith(status)
+  }
+}
+
+/** The main function: dispatches records until something leaves. */
+class MainFunction extends RecordSemantics {
+  private readonly writers: string[] = []
+
+  /** Returns the keys of the handlers that write memory. */
+  build(hot: HandlerSpec[], handlerType: number): string[] {
+    const status = this.variable('i32')
+    const target = this.variable('i32')
+    const rip = this.variable('i64')
+    const link = this.variable('i32')
+    this.set(this.record, this.get(this.parameter(0)))
+    this.block(exit => {
+      this.loop(dispatch => {
+        this.block(arrive => {
+          this.block(near => {
+            this.main = { exit, near, arrive, status, target, rip, link }
+            this.cases(hot, handlerType, dispatch)
+          })
+          this.enterNear(exit, dispatch, target, status)
+        })
+        this.enterByRip(exit, dispatch, rip, status, link)
+      })
+    })
+    this.store('i32', 0, this.get(this.record), at.leaveRecord)
+    this.return(this.get(status))
+    return this.writers
+  }
+
+  private cases(hot: HandlerSpec[], handlerType: number, dispatch: Label): void {
+    const labels: Label[] = []
+    const count = pseudo.count + hot.length
+    const open = (index: number): void => {
+      if (index < 0) {
+        // the fallback, innermost: a handler in the table
+        this.block(cold => this.brTable(this.field('i32_16u', recordField.handler), labels, cold))
+        const handler = this.sub(this.field('i32_16u', recordField.handler), count)
+        const result = this.callIndirect(handlerType, [this.get(this.record)], handler, 'i32')
+        this.if(result, () => this.exitOrJump(result))
+        return this.next(dispatch)
+      }
+      this.block(label => {
+        labels[index] = label
+        open(index - 1)
+      })
+      if (index < pseudo.count) this.pseudoCase(index, dispatch)
+      else {
+        this.emitRow(hot[index - pseudo.count])
+        if (this.writes) this.writers.push(hot[index - pseudo.count].key)
+        this.next(dispatch)
+      }
+    }
+    open(count - 1)
+  }
+  private next(dispatch: Label): void {
+    this.set(this.record, this.add(this.get(this.record), recordSize))
+    this.br(dispatch)
+  }
+  private pseudoCase(index: number, dispatch: Label): void {
+    const main = this.main!
+    switch (index) {
+      case pseudo.stop:
+        return this.exitWith(leave.stop)
+      case pseudo.resume:
+        // the run goes on elsewhere: at its target record, or at an offset from the page
+        this.set(main.target, this.field('i32', recordField.displacement))
+        this.brIf(main.near, this.get(main.target))
+        this.set(main.rip, this.relativeTarget())
+        return this.br(main.arrive)
+      case pseudo.segmentAddress: {
+        const refused = this.call(importIndex.segmentAddress, [this.get(this.record)], ['i32'], 'i32')
+        this.if(refused, () => this.exitWith(leave.abort))
+        return this.next(dispatch)
+      }
+      default:
+        this.setState('faultVector', this.field('i32_16u', recordField.slotA))
+        this.setState('faultHasError', this.field('i32_16u', recordField.slotB))
+        this.setState('faultError', 0)
+        return this.leaveWithFault()
+    }
+  }
+
+  private left(record: Variable): Node { return this.load('i32_8u', this.get(record), recordField.left) }
+
+  /** A branch was taken to a record of the same page: give back what the rest of the old run had reserved, take what the new one needs. */
+  private enterNear(exit: Label, dispatch: Label, target: Variable, status: Variable): void {
+    const credited = this.sub(this.add(this.state('budget'), this.left(this.record)), 1)
+    const budget = this.sub(credited, this.left(target))
+    this.if(this.ltS(budget, 0), () => {
+      this.setState('budget', credited)
+      this.setState('rip', this.add(this.state('codePage'), this.extendU(this.load('i32_16u', this.get(target), recordField.offset))))
+      this.set(status, leave.budget)
+      this.br(exit)
+    })
+    this.setState('budget', budget)
+    this.set(this.record, this.get(target))
+    this.br(dispatch)
+  }
+
+  /** Finds the record of `rip`: fetch translation, then the code table of the physical page. */
+  private enterByRip(exit: Label, dispatch: Label, rip: Variable, status: Variable, link: Variable): void {
+    const credited = this.sub(this.add(this.state('budget'), this.left(this.record)), 1)
+    this.setState('budget', credited)
+    const linear = this.and(this.add(this.get(rip), this.state('codeBase')), this.state('addressMask'))
+    const index = this.and(this.wrap(this.shrU(linear, 12 - 4)), (tlbFetchEntries - 1) * tlbEntrySize)
+    const entry = this.add(this.state('tlbFetch'), index)
+    const offset = this.xor(linear, this.load('i64', entry))
+    this.if(this.leU(offset, 4095n), () => {
+      const found = this.load('i32', this.add(this.load('i32', entry, 8), this.shl(this.wrap(offset), 2)))
+      this.if(found, () => {
+        const budget = this.sub(credited, this.load('i32_8u', found, recordField.left))
+        this.if(this.geS(budget, 0), () => {
+          const page = this.sub(this.get(rip), offset)
+          // a relative branch within its page remembers the record, until the page's code is dropped
+          this.if(this.and(this.get(link), this.eq(page, this.state('codePage'))), () => this.store('i32', this.get(this.record), found, recordField.displacement))
+          this.set(link, 0)
+          this.setState('codePage', page)
+          this.setState('budget', budget)
+          this.set(this.record, found)
+          this.br(dispatch)
+        })
+        this.setState('rip', this.get(rip))
+        this.set(status, leave.budget)
+        this.br(exit)
+      })
+    })
+    this.setState('rip', this.get(rip))
+    this.set(status, leave.lookup)
+    this.br(exit)
+  }
+}
+
+class HandlerFunction extends RecordSemantics {
+  build(spec: HandlerSpec): void {
+    this.emitRow(spec)
+    this.return(0)
+  }
+}
+
+export interface InterpreterEnvironment {
+  memory: WebAssembly.Memory
+  slowRead(low: number, high: number, sizeAndFlags: number): number
+  slowWrite(low: number, high: number, sizeAndFlags: number): number
+  helper(number: number, record: number): number
+  stackAddress(offset: number, sizeAndFlags: number): number
+  segmentAddress(record: number): number
+}
+
+/** Numbers handlers, generates their code on demand and runs records. */
+export class Interpreter {
+  private readonly environment: InterpreterEnvironment
+  private readonly helperNumber: (name: string) => number
+  private readonly numbers = new Map<string, number>()
+  private readonly writers = new Set<string>()
+  private readonly table: WebAssembly.Table
+  private readonly hotCount: number
+  private readonly pages: number
+  private nextCold = 0
+  /** Runs from a record (an address in linear memory) until something leaves; returns a value of `leave`. */
+  readonly run: (record: number) => number
+
+  constructor(environment: InterpreterEnvironment, helperNumber: (name: string) => number, hot: HandlerSpec[]) {
+    this.environment = environment
+    this.helperNumber = helperNumber
+    this.pages = environment.memory.buffer.byteLength / 65536
+    this.table = new WebAssembly.Table({ element: 'anyfunc', initial: 8192 })
+    this.hotCount = pseudo.count + hot.length
+    hot.forEach((spec, i) => this.numbers.set(spec.key, pseudo.count + i))
+    const main = new MainFunction('interpreter', helperNumber, 'main')
+    for (const key of main.build(hot, 0)) this.writers.add(key)
+    const instance = this.instantiate(
+      encodeModule({
+        imports,
+        memory: this.memoryType(),
+        importTable: { minimum: 8192 },
+        types: [{ parameters: ['i32'], result: 'i32' }],
+        functions: [main],
+        exports: [{ name: 'run', functionIndex: imports.length }],
+      }),
+    )
+    this.run = instance.exports.run as (record: number) => number
+  }
+
+  writesMemory(spec: HandlerSpec): boolean {
+    this.handlerNumber(spec)
+    return this.writers.has(spec.key)
+  }
+
+  private memoryType(): { minimum: number; maximum: number } {
+    return { minimum: this.pages, maximum: this.pages }
+  }
+  private instantiate(bytes: Uint8Array): WebAssembly.Instance {
+    const { memory, slowRead, slowWrite, helper, stackAddress, segmentAddress } = this.environment
+    return new WebAssembly.Instance(new WebAssembly.Module(bytes), {
+      env: { memory, slowRead, slowWrite, helper, stackAddress, segmentAddress, table: this.table },
+    })
+  }
+
+  /** The number of the handler for a record; its code exists when this returns. */
+  handlerNumber(spec: HandlerSpec): number {
+    return this.numbers.get(spec.key) ?? this.compile(spec)
+  }
+
+  private compile(spec: HandlerSpec): number {
+    const f = new HandlerFunction(spec.key, this.helperNumber, 'record')
+    f.build(spec)
+    if (f.writes) this.writers.add(spec.key)
+    const instance = this.instantiate(
+      encodeModule({ imports, memory: this.memoryType(), importTable: { minimum: 8192 }, functions: [f], exports: [{ name: 'handler', functionIndex: imports.length }] }),
+    )
+    const slot = this.nextCold++
+    this.table.set(slot, instance.exports.handler)
+    const number = this.hotCount + slot
+    this.numbers.set(spec.key, number)
+    return number
+  }
+}

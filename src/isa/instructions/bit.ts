@@ -1,0 +1,126 @@
+/** Bit tests, bit scans, counts and CRC32. Intel SDM vol. 2, instruction reference. */
+import { form, instruction, lockable, type Body } from '../define.ts'
+import { Eb, Ev, Gd, Gv, Gy, Ib } from '../operands.ts'
+import type { Node } from '../../wasm/function.ts'
+import type { Semantics } from '../builder.ts'
+import type { Operand } from '../operands.ts'
+
+/** CF changes, ZF and the others stay (they are undefined or, ZF, unchanged): OF moves with CF. */
+const carryOnly = (b: Semantics, carry: Node): void =>
+  b.setFlags({ carry, aux: b.xor(b.state('flagAux'), b.shl(b.extendU(b.xor(carry, b.flagNow('CF'))), 63n)) })
+
+type Change = ((b: Semantics, value: Node, bit: Node) => Node) | undefined
+
+const testBit = (change: Change): Body => (b, destination, source) => {
+  const bits = destination.bits
+  const index = source.bits === 8 ? b.read(source) : b.read(source)
+  const position = (value: Node): Node => b.and(value, bits - 1)
+  const narrow = bits === 64 && index.type === 'i32' ? b.extendU(position(index)) : position(index)
+  const one = b.shl(b.constant(bits, 1), narrow)
+  const test = (old: Node): void => {
+    const bit = b.and(b.shrU(old, narrow), 1)
+    carryOnly(b, bits === 64 ? b.wrap(bit) : bit)
+  }
+  if (destination.class === 'memory' && source.class === 'gpr') return bitString(b, destination, index, change, test, one)
+  if (!change) return test(b.read(destination))
+  b.update(destination, old => {
+    test(old)
+    return change(b, old, one)
+  })
+}
+/** A register bit offset reaches outside the operand: the address moves by whole operands, signed. */
+function bitString(b: Semantics, destination: Operand, index: Node, change: Change, test: (old: Node) => void, one: Node): void {
+  const bits = destination.bits
+  const shift = bits === 64 ? 6 : bits === 32 ? 5 : 4
+  const words = bits === 64 ? b.shrS(index, 6n) : b.extendS(b.shrS(b.signed(index, bits), shift))
+  const address = b.add(b.address(destination), b.shl(words, BigInt(shift - 3)))
+  const bytes = bits / 8
+  const place = change ? b.writablePlace(address, bytes | 0x400) : b.readablePlace(address, bytes)
+  const old = b.load(bits === 64 ? 'i64' : bits === 32 ? 'i32' : 'i32_16u', place)
+  test(old)
+  if (change) b.store(bits === 64 ? 'i64' : bits === 32 ? 'i32' : 'i32_16', place, change(b, old, one))
+}
+const defineBitTest = (name: string, opcode: string, digit: number, change: Change): void => {
+  const lock = change ? lockable : {}
+  instruction(name, { forms: [form(`0F ${opcode} /r`, Ev, Gv, lock), form(`0F BA /${digit} ib`, Ev, Ib, lock)], semantics: testBit(change) })
+}
+defineBitTest('BT', 'A3', 4, undefined)
+defineBitTest('BTS', 'AB', 5, (b, value, bit) => b.or(value, bit))
+defineBitTest('BTR', 'B3', 6, (b, value, bit) => b.and(value, b.not(bit)))
+defineBitTest('BTC', 'BB', 7, (b, value, bit) => b.xor(value, bit))
+
+/** A source of 0 sets ZF and leaves the destination alone (undefined by Intel, so defined by AMD; processors of both do it). */
+const scan = (find: (b: Semantics, bits: number, value: Node) => Node): Body => (b, destination, source) => {
+  const value = b.read(source)
+  const wide = b.widenUnsigned(value, source.bits)
+  b.setFlags({ zero: wide, sign: b.state('flagSign') })
+  b.when(b.eqz(b.eqz(value)), () => b.write(destination, find(b, source.bits, value)))
+}
+export const BSF = instruction('BSF', { forms: [form('0F BC /r', Gv, Ev)], semantics: scan((b, _, value) => b.unary('ctz', value)) })
+export const BSR = instruction('BSR', {
+  forms: [form('0F BD /r', Gv, Ev)],
+  semantics: scan((b, bits, value) => b.sub(b.constant(bits, bits === 64 ? 63 : 31), b.unary('clz', value))),
+})
+
+/** CF = the source is 0, ZF = the result is 0; the others are undefined and cleared. */
+const countFlags = (b: Semantics, source: Node, result: Node): void =>
+  b.setFlags({ carry: b.eqz(source), zero: b.widen(result, 32), sign: b.i64(1), aux: b.shl(b.extendU(b.eqz(source)), 63n) })
+
+export const TZCNT = instruction('TZCNT', {
+  forms: [form('F3 0F BC /r', Gv, Ev)],
+  feature: 'bmi1',
+  semantics: (b, destination, source) => {
+    const value = b.read(source)
+    const result = b.unary('ctz', source.bits === 16 ? b.or(value, 0x10000) : value)
+    countFlags(b, value, result)
+    b.write(destination, result)
+  },
+})
+export const LZCNT = instruction('LZCNT', {
+  forms: [form('F3 0F BD /r', Gv, Ev)],
+  feature: 'abm',
+  semantics: (b, destination, source) => {
+    const value = b.read(source)
+    const zeros = b.unary('clz', value)
+    const result = source.bits === 16 ? b.sub(zeros, 16) : zeros
+    countFlags(b, value, result)
+    b.write(destination, result)
+  },
+})
+export const POPCNT = instruction('POPCNT', {
+  forms: [form('F3 0F B8 /r', Gv, Ev)],
+  feature: 'popcnt',
+  semantics: (b, destination, source) => {
+    const value = b.read(source)
+    const result = b.unary('popcnt', value)
+    b.setFlags({ carry: b.i32(0), zero: b.widen(result, 32), sign: b.i64(1), aux: b.i64(0) })
+    b.write(destination, result)
+  },
+})
+
+/** CRC-32C, polynomial 0x1EDC6F41 reflected, a bit at a time: 8 to 64 steps. */
+const crc32c = (b: Semantics, crc: Node, data: Node, bits: number): Node => {
+  const rest = b.variable('i64')
+  const steps = b.variable('i32')
+  b.set(rest, b.xor(b.extendU(crc), b.widenUnsigned(data, bits)))
+  b.set(steps, bits)
+  b.loop(again => {
+    const value = b.get(rest)
+    const mask = b.sub(b.i64(0), b.and(value, 1n))
+    b.set(rest, b.xor(b.shrU(value, 1n), b.and(mask, 0x82f63b78n)))
+    const left = b.sub(b.get(steps), 1)
+    b.set(steps, left)
+    b.brIf(again, left)
+  })
+  return b.wrap(b.get(rest))
+}
+export const CRC32 = instruction('CRC32', {
+  forms: [form('F2 0F 38 F0 /r', Gy, Eb), form('F2 0F 38 F1 /r', Gy, Ev)],
+  feature: 'sse4_2',
+  semantics: (b, destination, source) => {
+    const old = b.read(destination)
+    const crc = crc32c(b, destination.bits === 64 ? b.wrap(old) : old, b.read(source), source.bits)
+    b.write(destination, destination.bits === 64 ? b.extendU(crc) : crc)
+  },
+})
+export { Gd }

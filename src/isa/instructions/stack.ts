@@ -1,0 +1,39 @@
+/** Pushes, pops, LEAVE and PUSHF. What has several memory accesses or privilege checks is a helper. Intel SDM vol. 2, instruction reference. */
+import { default64, form, instruction, legacyOnly } from '../define.ts'
+import { Ev, Ibs, Iw, Ib, Iz, Zv } from '../operands.ts'
+import { lowFlags } from './logic.ts'
+import { readAs } from './move.ts'
+import { flag } from '../../cpu/rflags.ts'
+
+export const PUSH = instruction('PUSH', {
+  forms: [form('50+r', Zv, default64), form('FF /6', Ev, default64), form('6A ib', Ibs, default64), form('68 iz', Iz, default64)],
+  modal: true,
+  semantics: (b, source) => b.push(readAs(b, source, b.operandSize), b.operandSize),
+})
+export const POP = instruction('POP', {
+  forms: [form('58+r', Zv, default64), form('8F /0', Ev, default64)],
+  modal: true,
+  semantics: (b, destination) => b.write(destination, b.pop(b.operandSize)),
+})
+export const PUSHA = instruction('PUSHA', { forms: [form('60', legacyOnly)], semantics: b => b.helper('pusha') })
+export const POPA = instruction('POPA', { forms: [form('61', legacyOnly)], semantics: b => b.helper('popa') })
+export const ENTER = instruction('ENTER', { forms: [form('C8 i16 ib', Iw, Ib, default64)], semantics: b => b.helper('enter') })
+export const LEAVE = instruction('LEAVE', {
+  forms: [form('C9', default64)],
+  modal: true,
+  semantics: b => {
+    if (!b.wide || b.operandSize !== 64) return b.helper('leave')
+    const frame = b.gpr(5)
+    b.writeRegister(5, b.readMemory(frame, 'i64', 8, 0x100))
+    b.writeRegister(4, b.add(frame, 8))
+  },
+})
+export const PUSHF = instruction('PUSHF', {
+  forms: [form('9C', default64)],
+  modal: true,
+  semantics: b => {
+    if (!b.wide) return b.helper('pushf')
+    const image = b.or(b.or(b.and(b.state('eflags'), ~(flag.VM | flag.RF)), lowFlags(b)), b.shl(b.flagNow('OF'), 11))
+    b.push(b.operandSize === 64 ? b.extendU(image) : image, b.operandSize)
+  },
+})
