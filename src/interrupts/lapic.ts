@@ -1,0 +1,642 @@
+/**
+ * The local APIC of one CPU: xAPIC and x2APIC interfaces, acceptance and priority of interrupts, local vector table, IPIs.
+ * Intel SDM vol. 3, "Advanced Programmable Interrupt Controller (APIC)". There is no APR, no RRD, no CMCI entry, no EOI-broadcast suppression.
+ */
+import type { AccessSize, Clock, DeviceState, InterruptPin, LogUnhandled, MmioHandler, Stateful } from '../devices/ports.ts'
+import type { ApicBus, ApicBusMember } from './bus.ts'
+import { LapicTimer } from './lapic-timer.ts'
+import type { LapicTimerState, TimerMode } from './lapic-timer.ts'
+import {
+  apicBaseBits, esrBits, lapicRegisters, lvt, lvtBits, lvtCount, lvtReadOnly, msrApicBase, msrTscDeadline, msrX2apicFirst, msrX2apicLast,
+  timerModeShift,
+} from './lapic-registers.ts'
+import type { LapicRegister } from './lapic-registers.ts'
+import { broadcastDestination, deliveryMode, widenDestination } from './message.ts'
+import type { InterruptMessage } from './message.ts'
+import { VectorSet } from './vector-set.ts'
+
+/** What the APIC tells its CPU. */
+export interface LapicSignals {
+  /** `hasInterrupt()` changed. */
+  intrChanged(): void
+  nmi(): void
+  smi(): void
+  /** The CPU resets its APIC by `initReset()` when it takes the INIT: it may be blocked, or cause a VM exit instead. */
+  init(): void
+  startup(vector: number): void
+  /** The MMIO page moved, appeared or went away: see `mmioBase`. CPUID.1:EDX.APIC follows `mode`. */
+  baseChanged?(): void
+}
+
+/** Who gives the vector in the INTA cycles of an ExtINT. */
+export interface InterruptAcknowledger {
+  acknowledge(): number
+}
+
+export interface LapicOptions {
+  /** Initial APIC ID, 32 bits. */
+  id: number
+  /** This CPU is the bootstrap processor. */
+  bootstrap: boolean
+  clock: Clock
+  bus: ApicBus
+  signals: LapicSignals
+  /** The 8259A pair; its output is wired to `lint0`. */
+  pic?: InterruptAcknowledger
+  /** Frequency of the timer's input clock in Hz. */
+  timerFrequency: number
+  /** IA32_TIME_STAMP_COUNTER. Default: virtual nanoseconds. */
+  tsc?: () => bigint
+  /** Version register. Default: an integrated APIC with six LVT entries. */
+  version?: number
+  /** CPUID says x2APIC. Default true. */
+  x2apic?: boolean
+  /** CPUID says TSC-deadline. Default true. */
+  tscDeadline?: boolean
+  /** MAXPHYADDR: bits of IA32_APIC_BASE from here up are reserved. */
+  physicalAddressBits?: number
+  log?: LogUnhandled
+}
+
+export type LapicMode = 'disabled' | 'xapic' | 'x2apic'
+
+const softwareEnable = 0x100
+const timerModes: readonly TimerMode[] = ['oneShot', 'periodic', 'tscDeadline']
+
+interface LapicState {
+  apicBase: string
+  xapicId: number
+  tpr: number
+  ldr: number
+  dfr: number
+  svr: number
+  esr: number
+  pendingErrors: number
+  errorArmed: boolean
+  icr: number
+  icrHigh: number
+  lvt: number[]
+  irr: number[]
+  isr: number[]
+  tmr: number[]
+  pins: boolean[]
+  extIntLatched: boolean
+  timer: LapicTimerState
+}
+
+export class Lapic implements MmioHandler, ApicBusMember, Stateful {
+  /** Wired to the PIC's output on a PC. */
+  readonly lint0: InterruptPin = { set: asserted => this.#setPin(0, asserted) }
+  /** Wired to NMI on a PC. */
+  readonly lint1: InterruptPin = { set: asserted => this.#setPin(1, asserted) }
+  readonly timer: LapicTimer
+
+  readonly #id: number
+  readonly #bootstrap: boolean
+  readonly #bus: ApicBus
+  readonly #signals: LapicSignals
+  readonly #pic: InterruptAcknowledger | undefined
+  readonly #version: number
+  readonly #hasX2apic: boolean
+  readonly #hasTscDeadline: boolean
+  readonly #reservedBaseBits: bigint
+  readonly #log: LogUnhandled
+
+  #apicBase = 0n
+  #mode: LapicMode = 'disabled'
+  #xapicId = 0
+  #tpr = 0
+  #ldr = 0
+  #dfr = 0xffff_ffff
+  #svr = 0xff
+  #esr = 0
+  #pendingErrors = 0
+  #errorArmed = true
+  #icr = 0
+  #icrHigh = 0
+  readonly #lvt: number[] = new Array(lvtCount).fill(lvtBits.masked)
+  readonly #irr = new VectorSet()
+  readonly #isr = new VectorSet()
+  readonly #tmr = new VectorSet()
+  readonly #pins = [false, false]
+  /** An ExtINT message came; the PIC was not asked yet. */
+  #extIntLatched = false
+  #intr = false
+
+  constructor(options: LapicOptions) {
+    this.#id = options.id
+    this.#bootstrap = options.bootstrap
+    this.#bus = options.bus
+    this.#signals = options.signals
+    this.#pic = options.pic
+    this.#version = options.version ?? 0x0005_0014
+    this.#hasX2apic = options.x2apic ?? true
+    this.#hasTscDeadline = options.tscDeadline ?? true
+    this.#log = options.log ?? (() => {})
+    const implemented = (1n << BigInt(options.physicalAddressBits ?? 39)) - 0x1000n
+    const flags = apicBaseBits.bootstrap | apicBaseBits.enabled | (this.#hasX2apic ? apicBaseBits.x2apic : 0n)
+    this.#reservedBaseBits = ~(implemented | flags)
+    this.timer = new LapicTimer({
+      name: `lapic.${options.id}.timer`,
+      clock: options.clock,
+      frequency: options.timerFrequency,
+      tsc: options.tsc ?? (() => BigInt(options.clock.now())),
+      expired: () => this.#raiseLocal(lvt.timer),
+    })
+    this.#bus.attach(this)
+    this.#powerUp()
+  }
+
+  // ---- towards the CPU
+
+  /** INTR is asserted: an interrupt waits that the priority lets through. EFLAGS.IF is the CPU's business. */
+  hasInterrupt(): boolean {
+    return this.#intr
+  }
+
+  /** The vector that `acknowledge` would deliver from the APIC itself, or -1. Changes nothing. */
+  get pendingVector(): number {
+    const vector = this.#mode === 'disabled' ? -1 : this.#irr.highest()
+    return vector >>> 4 > this.processorPriority >>> 4 && vector >= 0 ? vector : -1
+  }
+
+  /** Takes the interrupt: its vector moves from IRR to ISR, or the PIC is asked. With nothing pending: the spurious vector. */
+  acknowledge(): number {
+    const vector = this.pendingVector
+    if (vector >= 0) {
+      this.#irr.remove(vector)
+      this.#isr.add(vector)
+      this.#update()
+      return vector
+    }
+    if (this.#extIntPending() && this.#pic !== undefined) {
+      this.#extIntLatched = false
+      const external = this.#pic.acknowledge()
+      this.#update()
+      return external
+    }
+    return this.#svr & 0xff
+  }
+
+  /** CR8: bits 7:4 of the TPR. Works with the APIC disabled, too. */
+  getTpr(): number {
+    return this.#tpr >>> 4
+  }
+
+  setTpr(cr8: number): void {
+    this.#tpr = (cr8 & 0xf) << 4
+    this.#update()
+  }
+
+  get mode(): LapicMode {
+    return this.#mode
+  }
+
+  /** Physical address of the register page; undefined while there is none (disabled, or x2APIC mode). */
+  get mmioBase(): number | undefined {
+    return this.#mode === 'xapic' ? Number(this.#apicBase & ~0xfffn) : undefined
+  }
+
+  get id(): number {
+    return this.#mode === 'x2apic' ? this.#id : this.#xapicId
+  }
+
+  /** The larger of the TPR and the class of the highest vector in service. */
+  get processorPriority(): number {
+    const inService = Math.max(this.#isr.highest(), 0) & 0xf0
+    return (this.#tpr & 0xf0) >= inService ? this.#tpr : inService
+  }
+
+  /** A performance counter overflowed. The entry masks itself, as on Intel's processors. */
+  performanceInterrupt(): void {
+    const masked = (this.#lvt[lvt.performance] & lvtBits.masked) !== 0
+    if (masked) return
+    this.#raiseLocal(lvt.performance)
+    this.#lvt[lvt.performance] |= lvtBits.masked
+  }
+
+  thermalInterrupt(): void {
+    this.#raiseLocal(lvt.thermal)
+  }
+
+  /** What firmware leaves on the bootstrap processor: software-enabled, LINT0 = ExtINT from the PIC, LINT1 = NMI ("virtual wire mode"). */
+  configureVirtualWire(): void {
+    this.#svr |= softwareEnable
+    this.#lvt[lvt.lint0] = deliveryMode.extInt << 8
+    this.#lvt[lvt.lint1] = deliveryMode.nmi << 8
+    this.#update()
+  }
+
+  // ---- reset
+
+  /** Power-up or hardware reset. */
+  reset(): void {
+    this.#powerUp()
+    this.#signals.baseChanged?.()
+  }
+
+  #powerUp(): void {
+    this.#setApicBase(0xfee0_0000n | apicBaseBits.enabled | (this.#bootstrap ? apicBaseBits.bootstrap : 0n))
+    this.#xapicId = this.#id & 0xff
+    this.#resetRegisters()
+  }
+
+  /** The CPU took an INIT: all but the APIC ID and IA32_APIC_BASE is as after power-up. */
+  initReset(): void {
+    this.#resetRegisters()
+  }
+
+  #resetRegisters(): void {
+    this.#tpr = this.#ldr = this.#esr = this.#pendingErrors = this.#icr = this.#icrHigh = 0
+    this.#dfr = 0xffff_ffff
+    this.#svr = 0xff
+    this.#errorArmed = true
+    this.#extIntLatched = false
+    this.#lvt.fill(lvtBits.masked)
+    for (const set of [this.#irr, this.#isr, this.#tmr]) set.clear()
+    this.timer.reset()
+    this.#update()
+  }
+
+  // ---- MSRs
+
+  /** IA32_APIC_BASE, IA32_TSC_DEADLINE and the x2APIC range; undefined for #GP. */
+  readMsr(index: number): bigint | undefined {
+    if (index === msrApicBase) return this.#apicBase
+    if (index === msrTscDeadline) return this.#hasTscDeadline ? this.timer.tscDeadline : undefined
+    const register = this.#x2apicRegister(index)
+    if (register === undefined || !register.x2apic.includes('r')) return undefined
+    const low = BigInt(this.#read(register))
+    return register.name === 'icr' ? low | (BigInt(this.#icrHigh) << 32n) : low
+  }
+
+  /** False for #GP: no such register, read-only, reserved bits, or an illegal change of mode. */
+  writeMsr(index: number, value: bigint): boolean {
+    if (index === msrApicBase) return this.#writeApicBase(value)
+    if (index === msrTscDeadline) {
+      if (this.#hasTscDeadline) this.timer.tscDeadline = value
+      return this.#hasTscDeadline
+    }
+    const register = this.#x2apicRegister(index)
+    if (register === undefined || !register.x2apic.includes('w')) return false
+    const low = Number(value & 0xffff_ffffn)
+    const high = Number((value >> 32n) & 0xffff_ffffn)
+    if ((low & ~register.writable) !== 0 || (high !== 0 && register.name !== 'icr')) return false
+    if (register.name === 'icr') this.#icrHigh = high
+    this.#write(register, low)
+    return true
+  }
+
+  #x2apicRegister(index: number): LapicRegister | undefined {
+    return this.#mode === 'x2apic' && index >= msrX2apicFirst && index <= msrX2apicLast ? lapicRegisters[index - msrX2apicFirst] : undefined
+  }
+
+  #setApicBase(value: bigint): void {
+    this.#apicBase = value
+    if ((value & apicBaseBits.enabled) === 0n) this.#mode = 'disabled'
+    else this.#mode = (value & apicBaseBits.x2apic) === 0n ? 'xapic' : 'x2apic'
+  }
+
+  #writeApicBase(value: bigint): boolean {
+    const wantsEnabled = (value & apicBaseBits.enabled) !== 0n
+    const wantsX2apic = (value & apicBaseBits.x2apic) !== 0n
+    if ((value & this.#reservedBaseBits) !== 0n || (wantsX2apic && !wantsEnabled)) return false
+    const old = this.#mode
+    if (old === 'disabled' && wantsX2apic) return false
+    if (old === 'x2apic' && wantsEnabled && !wantsX2apic) return false
+    this.#setApicBase(value)
+    this.#changeMode(old)
+    this.#signals.baseChanged?.()
+    return true
+  }
+
+  /** Disabling loses all state but the TPR, which stays reachable as CR8; enabling again starts as after power-up. */
+  #changeMode(old: LapicMode): void {
+    const { mode } = this
+    if (mode === 'disabled' && old !== 'disabled') {
+      const tpr = this.#tpr
+      this.#resetRegisters()
+      this.#tpr = tpr
+    } else if (mode !== 'disabled' && old === 'disabled') {
+      this.#xapicId = this.#id & 0xff
+      this.#resetRegisters()
+    } else {
+      this.#update()
+    }
+  }
+
+  // ---- MMIO
+
+  /** Registers are 32 bits wide at multiples of 16. Narrow reads give their part; what lies between the registers reads zero. */
+  readMmio(offset: number, size: AccessSize): number {
+    if (this.#mode !== 'xapic') return this.#noPage('read', offset, size)
+    if ((offset & 0xc) !== 0) return 0
+    const register = lapicRegisters[offset >>> 4]
+    if (register === undefined || register.xapic === 'none') {
+      this.#error(esrBits.illegalRegister)
+      return 0
+    }
+    const value = register.xapic === 'w' ? 0 : this.#read(register)
+    const shifted = value >>> ((offset & 3) * 8)
+    return size === 4 ? shifted : shifted & ((1 << (size * 8)) - 1)
+  }
+
+  /** Writes that are not whole aligned registers are ignored. */
+  writeMmio(offset: number, size: AccessSize, value: number): void {
+    if (this.#mode !== 'xapic') return void this.#noPage('write', offset, size)
+    if (size !== 4 || (offset & 0xf) !== 0) {
+      this.#log('lapic', `${size}-byte write at offset 0x${offset.toString(16)}`)
+      return
+    }
+    const register = lapicRegisters[offset >>> 4]
+    if (register === undefined || register.xapic === 'none') this.#error(esrBits.illegalRegister)
+    else if (register.xapic !== 'r') this.#write(register, (value & register.writable) >>> 0)
+  }
+
+  #noPage(what: string, offset: number, size: AccessSize): number {
+    this.#log('lapic', `${what} at offset 0x${offset.toString(16)} while ${this.#mode}`)
+    return 2 ** (size * 8) - 1
+  }
+
+  // ---- registers
+
+  #read(register: LapicRegister): number {
+    switch (register.name) {
+      case 'id': return this.#mode === 'x2apic' ? this.#id : this.#xapicId * 0x100_0000
+      case 'version': return this.#version
+      case 'tpr': return this.#tpr
+      case 'ppr': return this.processorPriority
+      case 'ldr': return this.#logicalId()
+      case 'dfr': return this.#dfr
+      case 'svr': return this.#svr
+      case 'isr': return this.#isr.words[register.index]
+      case 'tmr': return this.#tmr.words[register.index]
+      case 'irr': return this.#irr.words[register.index]
+      case 'esr': return this.#esr
+      case 'icr': return this.#icr
+      case 'icrHigh': return this.#icrHigh
+      case 'lvt': return this.#lvt[register.index]
+      case 'initialCount': return this.timer.initialCount
+      case 'currentCount': return this.timer.currentCount
+      case 'divide': return this.timer.divideRegister
+      default: throw new Error(`the local APIC's ${register.name} register was read, but it is write-only`)
+    }
+  }
+
+  #write(register: LapicRegister, value: number): void {
+    switch (register.name) {
+      case 'id': this.#xapicId = value >>> 24; break
+      case 'tpr': this.#tpr = value; this.#update(); break
+      case 'eoi': this.#endOfInterrupt(); break
+      case 'ldr': this.#ldr = value; break
+      case 'dfr': this.#dfr = (value | 0x0fff_ffff) >>> 0; break
+      case 'svr': this.#writeSvr(value); break
+      case 'esr': this.#writeEsr(); break
+      case 'icr': this.#writeIcr(value); break
+      case 'icrHigh': this.#icrHigh = value; break
+      case 'lvt': this.#writeLvt(register.index, value); break
+      case 'initialCount': this.timer.initialCount = value; break
+      case 'divide': this.timer.divideRegister = value; break
+      case 'selfIpi': this.#sendSelf(value); break
+      default: throw new Error(`the local APIC's ${register.name} register was written, but it is read-only`)
+    }
+  }
+
+  /** Disabling sets all mask bits, and they cannot be cleared while disabled. */
+  #writeSvr(value: number): void {
+    this.#svr = value
+    if ((value & softwareEnable) === 0) for (let entry = 0; entry < lvtCount; entry++) this.#writeLvt(entry, this.#lvt[entry])
+  }
+
+  #writeLvt(entry: number, value: number): void {
+    const writable = lapicRegisters[0x32 + entry]!.writable & ~lvtReadOnly
+    const forced = (this.#svr & softwareEnable) === 0 ? lvtBits.masked : 0
+    const level = (value & lvtBits.level) !== 0
+    this.#lvt[entry] = (value & writable) | forced | (level ? this.#lvt[entry] & lvtBits.remoteIrr : 0)
+    if (entry === lvt.timer) this.#configureTimer()
+    if (entry === lvt.lint0 || entry === lvt.lint1) this.#levelLint(entry)
+    this.#update()
+  }
+
+  /** Mode 3 is reserved: it counts as one-shot, and so does 2 without TSC-deadline support. */
+  #configureTimer(): void {
+    const entry = this.#lvt[lvt.timer]
+    const mode = timerModes[entry >>> timerModeShift] ?? 'oneShot'
+    this.timer.configure(mode === 'tscDeadline' && !this.#hasTscDeadline ? 'oneShot' : mode, (entry & lvtBits.masked) !== 0)
+  }
+
+  /** The value written does not matter: errors since the last write become readable, and the error interrupt is armed again. */
+  #writeEsr(): void {
+    this.#esr = this.#pendingErrors
+    this.#pendingErrors = 0
+    this.#errorArmed = true
+  }
+
+  #error(bit: number): void {
+    this.#pendingErrors |= bit
+    if (!this.#errorArmed || (this.#lvt[lvt.error] & lvtBits.masked) !== 0) return
+    this.#errorArmed = false
+    this.#raiseLocal(lvt.error)
+  }
+
+  // ---- acceptance
+
+  /** Software-disabled APICs still take NMI, SMI, INIT and start-up messages. */
+  deliver(message: InterruptMessage): void {
+    if (this.#mode === 'disabled') return
+    switch (message.mode) {
+      case deliveryMode.fixed:
+      case deliveryMode.lowestPriority:
+        if (this.acceptsArbitration) this.#accept(message.vector, message.level)
+        break
+      case deliveryMode.smi: this.#signals.smi(); break
+      case deliveryMode.nmi: this.#signals.nmi(); break
+      case deliveryMode.init: this.#signals.init(); break
+      case deliveryMode.startup: this.#signals.startup(message.vector); break
+      case deliveryMode.extInt:
+        this.#extIntLatched = true
+        this.#update()
+        break
+      default: this.#log('lapic', `message with reserved delivery mode ${message.mode}`)
+    }
+  }
+
+  get acceptsArbitration(): boolean {
+    return this.#mode !== 'disabled' && (this.#svr & softwareEnable) !== 0
+  }
+
+  matches(message: InterruptMessage): boolean {
+    if (this.#mode === 'disabled') return false
+    if (message.destination === broadcastDestination) return true
+    return message.logical ? this.#matchesLogical(message.destination) : message.destination === this.id
+  }
+
+  #matchesLogical(destination: number): boolean {
+    const logicalId = this.#logicalId()
+    if (this.#mode === 'x2apic') return destination >>> 16 === logicalId >>> 16 && (destination & logicalId & 0xffff) !== 0
+    if (destination > 0xff) return false
+    const mine = logicalId >>> 24
+    const flat = this.#dfr >>> 28 === 0xf
+    if (flat) return (destination & mine) !== 0
+    const cluster = destination >>> 4
+    return (cluster === 0xf || cluster === mine >>> 4) && (destination & mine & 0xf) !== 0
+  }
+
+  /** In x2APIC mode it follows from the ID: cluster in the high half, one of 16 bits in the low half. */
+  #logicalId(): number {
+    return this.#mode === 'x2apic' ? (((this.#id >>> 4) << 16) | (1 << (this.#id & 0xf))) >>> 0 : this.#ldr
+  }
+
+  #accept(vector: number, level: boolean): void {
+    if (vector < 16) {
+      this.#error(esrBits.receiveIllegalVector)
+      return
+    }
+    this.#irr.add(vector)
+    if (level) this.#tmr.add(vector)
+    else this.#tmr.remove(vector)
+    this.#update()
+  }
+
+  #endOfInterrupt(): void {
+    const vector = this.#isr.highest()
+    if (vector < 0) return
+    this.#isr.remove(vector)
+    if (this.#tmr.has(vector)) {
+      this.#bus.broadcastEoi(vector)
+      for (const entry of [lvt.lint0, lvt.lint1]) this.#endLint(entry, vector)
+    }
+    this.#update()
+  }
+
+  #update(): void {
+    const intr = this.pendingVector >= 0 || this.#extIntPending()
+    if (intr === this.#intr) return
+    this.#intr = intr
+    this.#signals.intrChanged()
+  }
+
+  // ---- local interrupts
+
+  #raiseLocal(entry: number): void {
+    const value = this.#lvt[entry]
+    if ((value & lvtBits.masked) !== 0) return
+    const mode = entry === lvt.timer || entry === lvt.error ? deliveryMode.fixed : (value & lvtBits.mode) >>> 8
+    this.deliver({ destination: this.id, logical: false, mode, vector: value & 0xff, level: false })
+  }
+
+  /** With the APIC disabled the pins are those of a processor without one: INTR and NMI. */
+  #setPin(pin: 0 | 1, asserted: boolean): void {
+    const rising = asserted && !this.#pins[pin]
+    this.#pins[pin] = asserted
+    const entry = pin === 0 ? lvt.lint0 : lvt.lint1
+    if (this.#mode === 'disabled') {
+      if (pin === 1 && rising) this.#signals.nmi()
+    } else if (this.#isLevelLint(entry)) {
+      this.#levelLint(entry)
+    } else if (rising && !this.#isExtInt(entry)) {
+      this.#raiseLocal(entry)
+    }
+    this.#update()
+  }
+
+  /** ExtINT follows the wire: the PIC withdraws and repeats its request by itself. */
+  #extIntPending(): boolean {
+    if (this.#mode === 'disabled') return this.#pins[0]
+    return this.#extIntLatched || (this.#pins[0] && this.#isExtInt(lvt.lint0)) || (this.#pins[1] && this.#isExtInt(lvt.lint1))
+  }
+
+  #isExtInt(entry: number): boolean {
+    return (this.#lvt[entry] & (lvtBits.mode | lvtBits.masked)) === deliveryMode.extInt << 8
+  }
+
+  #isLevelLint(entry: number): boolean {
+    return (this.#lvt[entry] & (lvtBits.level | lvtBits.mode)) === lvtBits.level
+  }
+
+  #levelLint(entry: number): void {
+    const value = this.#lvt[entry]
+    if (!this.#isLevelLint(entry) || (value & (lvtBits.masked | lvtBits.remoteIrr)) !== 0) return
+    if (!this.#pins[entry - lvt.lint0]) return
+    this.#lvt[entry] |= lvtBits.remoteIrr
+    this.#accept(value & 0xff, true)
+  }
+
+  #endLint(entry: number, vector: number): void {
+    const value = this.#lvt[entry]
+    if ((value & lvtBits.remoteIrr) === 0 || (value & 0xff) !== vector) return
+    this.#lvt[entry] &= ~lvtBits.remoteIrr
+    this.#levelLint(entry)
+  }
+
+  // ---- interprocessor interrupts
+
+  /** An illegal vector is reported by the sender and sent all the same: the receivers report it, too. */
+  #writeIcr(value: number): void {
+    this.#icr = value & ~0x1000
+    const mode = (value >>> 8) & 7
+    const vector = value & 0xff
+    if (vector < 16 && (mode === deliveryMode.fixed || mode === deliveryMode.lowestPriority)) this.#error(esrBits.sendIllegalVector)
+    const levelDeassert = (value & 0xc000) === 0x8000
+    if (mode === deliveryMode.init && levelDeassert) return // resynchronised arbitration IDs on the APIC bus; means nothing since
+    this.#send({ destination: this.#icrDestination(), logical: (value & 0x800) !== 0, mode, vector, level: false }, (value >>> 18) & 3)
+  }
+
+  #icrDestination(): number {
+    return this.#mode === 'x2apic' ? this.#icrHigh : widenDestination(this.#icrHigh >>> 24)
+  }
+
+  #send(message: InterruptMessage, shorthand: number): void {
+    if (message.mode === 3 || message.mode === deliveryMode.extInt) {
+      this.#log('lapic', `IPI with reserved delivery mode ${message.mode}`)
+      return
+    }
+    switch (shorthand) {
+      case 0: this.#bus.deliver(message); break
+      case 1: this.deliver(message); break
+      case 2: this.#bus.deliverToAll(message); break
+      default: this.#bus.deliverToAll(message, this)
+    }
+  }
+
+  #sendSelf(vector: number): void {
+    if (vector < 16) this.#error(esrBits.sendIllegalVector)
+    this.#accept(vector, false)
+  }
+
+  // ---- state
+
+  saveState(): DeviceState {
+    const state: LapicState = {
+      apicBase: this.#apicBase.toString(), xapicId: this.#xapicId, tpr: this.#tpr, ldr: this.#ldr, dfr: this.#dfr, svr: this.#svr,
+      esr: this.#esr, pendingErrors: this.#pendingErrors, errorArmed: this.#errorArmed, icr: this.#icr, icrHigh: this.#icrHigh,
+      lvt: [...this.#lvt], irr: [...this.#irr.words], isr: [...this.#isr.words], tmr: [...this.#tmr.words], pins: [...this.#pins],
+      extIntLatched: this.#extIntLatched, timer: this.timer.saveState(),
+    }
+    return state
+  }
+
+  restoreState(saved: DeviceState): void {
+    const state = saved as LapicState
+    this.#setApicBase(BigInt(state.apicBase))
+    this.#xapicId = state.xapicId
+    this.#tpr = state.tpr
+    this.#ldr = state.ldr
+    this.#dfr = state.dfr
+    this.#svr = state.svr
+    this.#esr = state.esr
+    this.#pendingErrors = state.pendingErrors
+    this.#errorArmed = state.errorArmed
+    this.#icr = state.icr
+    this.#icrHigh = state.icrHigh
+    state.lvt.forEach((value, entry) => { this.#lvt[entry] = value })
+    this.#irr.words.set(state.irr)
+    this.#isr.words.set(state.isr)
+    this.#tmr.words.set(state.tmr)
+    state.pins.forEach((asserted, pin) => { this.#pins[pin] = asserted })
+    this.#extIntLatched = state.extIntLatched
+    this.timer.restoreState(state.timer)
+    this.#update()
+    this.#signals.baseChanged?.()
+  }
+}
