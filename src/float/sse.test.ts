@@ -1,0 +1,11 @@
+/** SSE, FMA and F16C arithmetic against a processor: every rounding mode, DAZ, FTZ, masked and unmasked exceptions. */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { recordingByName } from './testdata/recordings.ts'
+import { checkSse } from './testdata/sse-cases.ts'
+
+for (const [name, lines] of recordingByName('sse')) {
+  test(`${name} does what silicon does (${lines.length} cases)`, () => {
+    assert.deepEqual(lines.map(checkSse).filter(problem => problem !== undefined), [])
+  })
+}
