@@ -1,5 +1,6 @@
 /** What follows from architectural state and is kept beside it for speed: the mode of code, the masks of fetching, what the FPU may do. */
 import { attribute, cr0, cr4, efer } from './bits.ts'
+import { vector } from './fault.ts'
 import { at } from './layout.ts'
 import { mode } from './mode.ts'
 import type { CpuState } from './state.ts'
@@ -13,11 +14,14 @@ const index = {
 const nativeMask = 0xffe0
 const nativeValue = 0x1fa0
 
-/** Bit 0 of fpuTrap: x87 and MMX raise #NM; bit 1: SSE raises #UD or #NM. */
+/** fpuTrap: the vectors that x87 (bits 0-7), SSE (8-15) and MMX (16-23) instructions raise, 0 for none. Intel SDM vol. 3, "Control Registers" and "SSE exceptions". */
 export function deriveFpu(state: CpuState): void {
   const { words } = state
-  const blocked = (words[index.cr0] & (cr0.EM | cr0.TS)) !== 0
-  words[index.fpuTrap] = (blocked ? 3 : 0) | (words[index.cr4] & cr4.OSFXSR ? 0 : 2)
+  const emulate = (words[index.cr0] & cr0.EM) !== 0
+  const x87 = words[index.cr0] & (cr0.EM | cr0.TS) ? vector.NM : 0
+  const mmx = emulate ? vector.UD : x87
+  const sse = emulate || !(words[index.cr4] & cr4.OSFXSR) ? vector.UD : x87
+  words[index.fpuTrap] = x87 | (sse << 8) | (mmx << 16)
   words[index.sseNative] = (words[index.mxcsr] & nativeMask) === nativeValue ? 1 : 0
 }
 

@@ -1,0 +1,528 @@
+/**
+ * One CPU as the run loop drives it: finds records, runs them, and does in TypeScript what generated code left for - faults, slow accesses,
+ * single steps, interrupts. What a helper sees of the CPU (Processor) is this object too.
+ */
+import { at, stateBase, stateSize } from '../cpu/layout.ts'
+import type { CpuState } from '../cpu/state.ts'
+import type { CpuModel } from '../cpu/model.ts'
+import { flag } from '../cpu/rflags.ts'
+import { mode as codeMode } from '../cpu/mode.ts'
+import { Fault, vector as exception } from '../cpu/fault.ts'
+import { deriveState } from '../cpu/derive.ts'
+import { deliver, type Delivery } from '../cpu/interrupt.ts'
+import { debugException, exceptionFrom, externalInterrupt, nonMaskableInterrupt, type CpuEvent } from '../cpu/event.ts'
+import { after, type ApicPort, type CurrentOperation, type Helper, type LinearMemory, type PortPort, type Processor, type TranslationControl } from '../cpu/processor.ts'
+import { activity } from '../cpu/reset.ts'
+import type { Mmu } from '../mmu/mmu.ts'
+import { recordField, recordSize } from '../decode/record.ts'
+import { scratchRecords } from '../memory/map.ts'
+import type { CodeCache } from './code-cache.ts'
+import type { Interpreter } from './interpreter.ts'
+import { pseudo } from './interpreter.ts'
+import { leave } from './leave.ts'
+
+const word = {
+  rip: at.rip >> 2, codePage: at.codePage >> 2, budget: at.budget >> 2, leaveRecord: at.leaveRecord >> 2, leaveStatus: at.leaveStatus >> 2, faultVector: at.faultVector >> 2,
+  faultError: at.faultError >> 2, faultHasError: at.faultHasError >> 2, stepping: at.stepping >> 2, eflags: at.eflags >> 2, mode: at.mode >> 2, codeBase: at.codeBase >> 2,
+  addressMaskHi: (at.addressMask >> 2) + 1, interruptShadow: at.interruptShadow >> 2, interruptPending: at.interruptPending >> 2, activity: at.activity >> 2,
+  pendingNmi: at.pendingNmi >> 2, pendingDebug: at.pendingDebug >> 2, dr7: (at.dr >> 2) + 14, extraTime: at.extraTime >> 2,
+} as const
+
+const instructionShadow = 3
+const nmiBlocked = 8
+const singleStep = 0x4000
+
+/** What the machine gives a CPU. */
+export interface CpuParts {
+  index: number
+  memory: WebAssembly.Memory
+  state: CpuState
+  model: CpuModel
+  mmu: Mmu
+  linear: LinearMemory
+  translation: TranslationControl
+  apic: ApicPort & { hasInterrupt(): boolean; acknowledge(): number }
+  ports: PortPort
+  code: CodeCache
+  interpreter: Interpreter
+  helpers: readonly Helper[]
+  /** The earliest alarm: a quantum must not run past it. */
+  nextDeadline(): number
+  log(message: string): void
+}
+
+/** Why execute() returned before its time was used up. */
+export type CpuStop = 'time' | 'halted' | 'shutdown' | 'event'
+
+/** Is told what happens at the border of instructions; used by traces and breakpoints. Set only when somebody looks: stepping is slow. */
+export interface StepObserver {
+  /** Before an instruction; true stops the run here. */
+  before(cpu: Cpu): boolean
+}
+
+export class Cpu implements Processor {
+  readonly index: number
+  readonly state: CpuState
+  readonly model: CpuModel
+  readonly memory: LinearMemory
+  readonly translation: TranslationControl
+  readonly apic: CpuParts['apic']
+  readonly ports: PortPort
+  readonly operation: CurrentOperation
+  readonly mmu: Mmu
+  /** Instructions retired since power-on. */
+  retired = 0
+  observer: StepObserver | undefined
+  /** Set by the machine when a run must end at the next border: power-off, reset, debug exit. */
+  stopRequested = false
+  /** Interrupts and alarms are held off: lockstep with a peer that does the same. */
+  holdInterrupts = false
+  /** The last events delivered, newest last, for reports. */
+  readonly recentEvents: { rip: bigint; event: CpuEvent; retired: number }[] = []
+
+  private readonly parts: CpuParts
+  private readonly words: Int32Array
+  private readonly view: DataView
+  private readonly bytes: Uint8Array
+  private readonly code: CodeCache
+  private readonly interpreter: Interpreter
+  /** now = timeBase - budget, at a border between instructions. */
+  private timeBase = 0
+  private currentRecord = 0
+  private shadowAt = -1
+
+  constructor(parts: CpuParts) {
+    this.parts = parts
+    this.index = parts.index
+    this.state = parts.state
+    this.model = parts.model
+    this.memory = parts.linear
+    this.translation = parts.translation
+    this.apic = parts.apic
+    this.ports = parts.ports
+    this.mmu = parts.mmu
+    this.code = parts.code
+    this.interpreter = parts.interpreter
+    this.words = new Int32Array(parts.memory.buffer)
+    this.bytes = new Uint8Array(parts.memory.buffer)
+    this.view = new DataView(parts.memory.buffer)
+    this.operation = new RecordOperation(this.view, () => this.currentRecord)
+  }
+
+  // ---- what helpers see ----
+
+  /** Virtual nanoseconds: exact at the instruction whose helper runs, or at the border where the run loop stands. */
+  now(): number {
+    const record = this.currentRecord
+    return this.timeBase - this.words[word.budget] - (record ? this.bytes[record + recordField.left] : 0)
+  }
+  spend(nanoseconds: number): void {
+    this.words[word.budget] -= nanoseconds
+    this.spent += nanoseconds
+  }
+  private spent = 0
+  stateChanged(): void {
+    deriveState(this.state)
+    this.translation.updateContext()
+  }
+  log(message: string): void { this.parts.log(message) }
+
+  /** Imported by generated code: runs helper `number` for the operation of `record`. */
+  readonly callHelper = (number: number, record: number): number => {
+    const words = this.words
+    this.currentRecord = record
+    const offset = this.view.getUint16(record + recordField.offset, true)
+    this.setRip(offset)
+    const drops = this.code.drops
+    try {
+      let status: number = this.parts.helpers[number](this)
+      if (status === after.next && (words[word.budget] < 0 || this.code.drops !== drops || this.mustLook())) status = after.leave
+      if (words[word.interruptShadow] & instructionShadow && this.shadowAt < 0)
+        this.shadowAt = this.retiredMark - words[word.budget] - this.bytes[record + recordField.left] - this.spent + 1
+      this.currentRecord = 0
+      return status
+    } catch (fault) {
+      this.currentRecord = 0
+      if (!(fault instanceof Fault)) throw fault
+      this.storeFault(fault)
+      return leave.abort
+    }
+  }
+  /** After a helper: something for the run loop has come up. */
+  private mustLook(): boolean {
+    return this.stopRequested || (this.words[word.interruptPending] !== 0 && (this.words[word.eflags] & flag.IF) !== 0) || this.parts.nextDeadline() < this.quantumEnd
+  }
+  private quantumEnd = 0
+  /** Instructions retired at the start of the instruction whose helper runs = retiredMark - budget - left - spent. */
+  private retiredMark = 0
+
+  /** RIP = codePage + offset. */
+  private setRip(offset: number): void {
+    const words = this.words
+    const low = (words[word.codePage] >>> 0) + offset
+    words[word.rip] = low | 0
+    words[word.rip + 1] = words[word.codePage + 1] + (low > 0xffffffff ? 1 : 0)
+  }
+  private storeFault(fault: Fault): void {
+    const { state } = this
+    this.words[word.leaveStatus] = 1
+    state.faultVector = fault.vector
+    state.faultHasError = fault.error === undefined ? 0 : 1
+    state.faultError = fault.error ?? 0
+    if (fault.address !== undefined) state.faultAddress = fault.address
+    this.thrown = fault
+  }
+  private thrown: Fault | undefined
+
+  // ---- the run loop ----
+
+  /** Runs for up to `nanoseconds` of virtual time from `start`. Returns the time reached: `reached`. */
+  execute(start: number, nanoseconds: number): CpuStop {
+    const words = this.words
+    this.quantumEnd = start + nanoseconds
+    this.timeBase = this.quantumEnd
+    words[word.budget] = nanoseconds
+    this.spent = 0
+    const stop = this.loop()
+    return stop
+  }
+  /** Virtual time at the border where execute() stopped. */
+  get reached(): number { return this.timeBase - this.words[word.budget] }
+
+  private loop(): CpuStop {
+    const words = this.words
+    for (;;) {
+      if (this.stopRequested) return 'event'
+      if (words[word.activity] !== activity.running) {
+        if (!this.wakes()) return words[word.activity] === activity.shutdown ? 'shutdown' : 'halted'
+        words[word.activity] = activity.running
+      }
+      const deadline = this.parts.nextDeadline()
+      if (words[word.budget] <= 0 || deadline <= this.reached) return 'time'
+      if (deadline < this.quantumEnd) this.shorten(deadline)
+      if (this.takeEvents() === 'shutdown') return 'shutdown'
+      if (words[word.activity] !== activity.running) continue
+      if (this.observer?.before(this)) return 'event'
+      if (this.observer || this.needsSteps()) this.stepOne()
+      else this.runFrom()
+      if (words[word.activity] === activity.shutdown) return 'shutdown'
+    }
+  }
+
+  private shorten(deadline: number): void {
+    const less = this.quantumEnd - deadline
+    this.quantumEnd = deadline
+    this.timeBase -= less
+    this.words[word.budget] -= less
+  }
+
+  private wakes(): boolean {
+    if (this.words[word.activity] !== activity.halt) return false
+    if (this.words[word.pendingNmi] && !(this.words[word.interruptShadow] & nmiBlocked)) return true
+    return this.words[word.interruptPending] !== 0 && (this.words[word.eflags] & flag.IF) !== 0
+  }
+
+  /** The shadow of STI and MOV SS covers one instruction: it is over when another has retired since it was cast. */
+  private shadowed(): boolean {
+    const shadow = this.words[word.interruptShadow] & instructionShadow
+    if (!shadow) return false
+    if (this.shadowAt < 0) this.shadowAt = this.retired
+    if (this.retired === this.shadowAt) return true
+    this.endShadow()
+    return false
+  }
+  private endShadow(): void {
+    this.words[word.interruptShadow] &= ~instructionShadow
+    this.shadowAt = -1
+  }
+
+  /** Delivers what is pending before the next instruction, in the order of the SDM's table of priorities. */
+  private takeEvents(): 'delivered' | 'nothing' | 'shutdown' {
+    const words = this.words
+    const shadow = this.shadowed()
+    if (words[word.pendingDebug] && !(words[word.interruptShadow] & 2 && shadow)) {
+      const bits = words[word.pendingDebug]
+      words[word.pendingDebug] = 0
+      return this.deliver(debugException(bits))
+    }
+    if (this.holdInterrupts || shadow) return 'nothing'
+    if (words[word.pendingNmi] && !(words[word.interruptShadow] & nmiBlocked)) {
+      words[word.pendingNmi] = 0
+      return this.deliver(nonMaskableInterrupt)
+    }
+    if (words[word.interruptPending] && words[word.eflags] & flag.IF) {
+      if (!this.apic.hasInterrupt()) {
+        words[word.interruptPending] = 0
+        return 'nothing'
+      }
+      const result = this.deliver(externalInterrupt(this.apic.acknowledge()))
+      words[word.interruptPending] = this.apic.hasInterrupt() ? 1 : 0
+      return result
+    }
+    return 'nothing'
+  }
+
+  private deliver(event: CpuEvent): 'delivered' | 'shutdown' {
+    if (this.recentEvents.length >= 16) this.recentEvents.shift()
+    this.recentEvents.push({ rip: this.state.rip, event, retired: this.retired })
+    const result: Delivery = deliver(this, event)
+    return result.outcome
+  }
+
+  private needsSteps(): boolean {
+    const words = this.words
+    return (words[word.eflags] & flag.TF) !== 0 || (words[word.interruptShadow] & instructionShadow) !== 0 || (words[word.dr7] & 0xff) !== 0
+  }
+
+  /** Runs generated code from RIP until it leaves, and handles why. */
+  private runFrom(): void {
+    const words = this.words
+    const record = this.findRecord()
+    if (record === 0) return // a fault was delivered, or the instruction was stepped
+    const left = this.bytes[record + recordField.left]
+    const before = words[word.budget]
+    this.spent = 0
+    if (left > before) return this.runCopies(record, before)
+    words[word.budget] = before - left
+    this.retiredMark = this.retired + before
+    const status = this.interpreter.run(record)
+    this.settle(status)
+    this.retired += before - words[word.budget] - this.spent
+    this.spent = 0
+    this.finish(status)
+  }
+
+  /** RIP to record, through the fetch translation; 0 when that faulted or the instruction had to be stepped. */
+  private findRecord(): number {
+    const words = this.words
+    const ripLo = words[word.rip]
+    const ripHi = words[word.rip + 1]
+    const sum = (ripLo >>> 0) + (words[word.codeBase] >>> 0)
+    const linearLo = sum | 0
+    const linearHi = words[word.addressMaskHi] === 0 ? 0 : (ripHi + (sum > 0xffffffff ? 1 : 0)) | 0
+    if (this.code.full) this.flushCode()
+    const place = this.mmu.fetchPlace(linearLo, linearHi)
+    if (place === 0) {
+      if (words[word.leaveStatus] === 1) this.deliverStoredFault()
+      else this.stepOne()
+      return 0
+    }
+    if (!this.mmu.slowFetch(linearLo, linearHi)) throw new Error('a page that can be fetched has no code table')
+    const offset = place & 4095
+    const record = this.code.recordAt((place & ~4095) >>> 0, offset, words[word.mode])
+    if (record === 0) {
+      this.stepOne()
+      return 0
+    }
+    this.setCodePage(offset)
+    return record
+  }
+  private setCodePage(offset: number): void {
+    const words = this.words
+    const low = (words[word.rip] >>> 0) - offset
+    words[word.codePage] = low | 0
+    words[word.codePage + 1] = words[word.rip + 1] - (low < 0 ? 1 : 0)
+  }
+  private flushCode(): void {
+    this.code.flush()
+    this.mmu.dropCodeTable()
+  }
+
+  /** Makes RIP and budget true after generated code has left. */
+  private settle(status: number): void {
+    const words = this.words
+    const record = words[word.leaveRecord]
+    const offset = this.view.getUint16(record + recordField.offset, true)
+    const left = this.bytes[record + recordField.left]
+    switch (status) {
+      case leave.abort:
+        words[word.budget] += left
+        return this.setRip(offset)
+      case leave.after:
+        words[word.budget] += left - 1
+        return this.setRip(offset + (this.bytes[record + recordField.length] & 15))
+      case leave.jumped:
+        words[word.budget] += left - 1
+        return
+      case leave.again:
+        words[word.budget] += left - 1
+        return this.setRip(offset)
+      case leave.stop:
+        return this.setRip(offset)
+    }
+  }
+
+  private finish(status: number): void {
+    if (status !== leave.abort) return
+    if (this.words[word.leaveStatus] === 1) this.deliverStoredFault()
+    else this.stepOne()
+  }
+
+  private deliverStoredFault(): void {
+    const { state } = this
+    const thrown = this.thrown
+    this.thrown = undefined
+    if (this.words[word.faultVector] === exception.UD) this.reportUndefined()
+    const error = state.faultHasError ? state.faultError : undefined
+    this.deliver(exceptionFrom(thrown ?? new Fault(state.faultVector, error, state.faultVector === exception.PF ? state.faultAddress : undefined)))
+  }
+
+  /** An opcode that no row defines: said once, with bytes and address. */
+  private reportUndefined(): void {
+    const record = this.words[word.leaveRecord]
+    if (this.view.getUint16(record, true) !== pseudo.undefined) return
+    const bytes = this.codeBytes(15)
+    const text = [...bytes].map(b => b.toString(16).padStart(2, '0')).join(' ')
+    const key = text.slice(0, 11)
+    if (this.reported.has(key)) return
+    this.reported.add(key)
+    this.log(`#UD: no instruction is defined for the bytes ${text} at RIP 0x${this.state.rip.toString(16)}`)
+  }
+  private readonly reported = new Set<string>()
+
+  /** Up to `length` bytes at RIP, as far as they can be read without side effects. */
+  codeBytes(length: number): Uint8Array {
+    const out = new Uint8Array(length)
+    let have = 0
+    for (; have < length; have++) {
+      const linear = (this.state.rip + this.state.codeBase + BigInt(have)) & this.state.addressMask
+      const physical = this.translation.probe(linear)
+      if (physical === undefined) break
+      this.mmu.physical.peek(physical, out.subarray(have, have + 1))
+    }
+    return out.subarray(0, have)
+  }
+
+  // ---- exact execution of a few instructions ----
+
+  /** Runs the first `count` instructions of a run, from copies that are followed by a stop. */
+  private runCopies(record: number, count: number): void {
+    let to = scratchRecords
+    let from = record
+    let instructions = 0
+    let lastOffset = -1
+    for (;;) {
+      const offset = this.view.getUint16(from + recordField.offset, true)
+      const isResume = this.view.getUint16(from, true) === pseudo.resume
+      if (isResume || (offset !== lastOffset && instructions === count)) {
+        this.code.writePseudo(to, pseudo.stop, offset, 0)
+        break
+      }
+      if (offset !== lastOffset) instructions++
+      lastOffset = offset
+      this.bytes.copyWithin(to, from, from + recordSize)
+      this.bytes[to + recordField.left] = count - instructions + 1
+      to += recordSize
+      from += recordSize
+    }
+    this.runScratch(instructions)
+  }
+
+  /** Runs the records at `scratchRecords`, `count` instructions at the most, as if no more budget were left. */
+  private runScratch(count: number): number {
+    const words = this.words
+    const rest = words[word.budget] - count
+    const base = this.timeBase
+    this.timeBase = base - rest
+    words[word.budget] = 0
+    this.spent = 0
+    this.retiredMark = this.retired + count
+    const status = this.interpreter.run(scratchRecords)
+    this.settle(status)
+    this.timeBase = base
+    this.retired += count - words[word.budget] - this.spent
+    words[word.budget] += rest
+    this.spent = 0
+    if (words[word.stepping]) this.endStep(status)
+    this.finish(status)
+    return status
+  }
+
+  /** Executes one instruction; accesses to devices, watched and code pages are performed. */
+  stepOne(): void {
+    const words = this.words
+    const trapFlag = words[word.eflags] & flag.TF
+    const shadow = this.shadowed()
+    if (!this.copyOne()) return
+    words[word.stepping] = 1
+    const retired = this.retired
+    this.runScratch(1)
+    words[word.stepping] = 0
+    if (this.retired === retired) return
+    if (shadow && this.retired !== this.shadowAt) this.endShadow()
+    if (trapFlag) words[word.pendingDebug] |= singleStep
+  }
+  private endStep(status: number): void {
+    if (status === leave.abort) this.mmu.dropPendingStores()
+    else this.mmu.commitPendingStores()
+    this.words[word.stepping] = 0
+  }
+
+  /** Puts the instruction at RIP, decoded, at `scratchRecords` and a stop after it; false when its fetch faulted (which was delivered). */
+  private copyOne(): boolean {
+    const words = this.words
+    const linear = (this.state.rip + this.state.codeBase) & this.state.addressMask
+    const low = Number(linear & 0xffffffffn) | 0
+    const high = Number(linear >> 32n) | 0
+    const offset = low & 4095
+    const available = 4096 - offset
+    this.setCodePage(offset)
+    const buffer = scratchRecords - 64
+    if (!this.mmu.readCode(low, high, buffer, Math.min(15, available))) {
+      this.deliverStoredFault()
+      return false
+    }
+    let length = Math.min(15, available)
+    let decoded = this.code.decodeInto(scratchRecords, this.bytes.subarray(buffer, buffer + length), offset, words[word.mode])
+    if (decoded.result === 'more' && length < 15) {
+      const next = (linear + BigInt(length)) & this.state.addressMask
+      if (!this.mmu.readCode(Number(next & 0xffffffffn) | 0, Number(next >> 32n) | 0, buffer + length, 15 - length)) {
+        this.deliverStoredFault()
+        return false
+      }
+      length = 15
+      decoded = this.code.decodeInto(scratchRecords, this.bytes.subarray(buffer, buffer + length), offset, words[word.mode])
+    }
+    this.code.writePseudo(decoded.end, pseudo.stop, offset + decoded.length, 0)
+    return true
+  }
+
+  // ---- signals ----
+
+  /** The interrupt controller's request may have changed. */
+  interruptChanged(): void {
+    this.words[word.interruptPending] = this.apic.hasInterrupt() ? 1 : 0
+  }
+  nmi(): void { this.words[word.pendingNmi] = 1 }
+
+  get isWide(): boolean { return (this.words[word.mode] & codeMode.codeMask) === codeMode.code64 }
+}
+
+/** The record's fields under the names that helpers use. */
+class RecordOperation implements CurrentOperation {
+  private readonly view: DataView
+  private readonly record: () => number
+  constructor(view: DataView, record: () => number) {
+    this.view = view
+    this.record = record
+  }
+  private prefixes(): number { return this.view.getUint8(this.record() + recordField.prefixes) }
+  get operandSize(): number { return 16 << (this.prefixes() & 3) }
+  get addressSize(): number { return 16 << ((this.prefixes() >> 2) & 3) }
+  get repeat(): number { return (this.prefixes() >> 4) & 3 }
+  get segment(): number { return this.view.getUint8(this.record() + recordField.length) >> 4 }
+  get length(): number { return this.view.getUint8(this.record() + recordField.length) & 15 }
+  get nextRip(): bigint {
+    const page = this.view.getBigUint64(at.codePage, true)
+    return BigInt.asUintN(64, page + BigInt(this.view.getUint16(this.record() + recordField.offset, true) + this.length))
+  }
+  get immediate(): bigint { return this.view.getBigInt64(this.record() + recordField.immediate, true) }
+  get registers(): readonly [number, number, number] {
+    const record = this.record()
+    const number = (field: number): number => {
+      const value = this.view.getUint16(record + field, true)
+      return value >= stateBase && value < stateBase + stateSize ? (value - at.gpr) >> 3 : value
+    }
+    return [number(recordField.slotA), number(recordField.slotB), number(recordField.slotC)]
+  }
+}
