@@ -1,4 +1,5 @@
 /** RFLAGS: the arithmetic flags are kept in pieces that are cheap to write; here they are put together and taken apart. Intel SDM vol. 1, "EFLAGS Register". */
+import { at } from './layout.ts'
 import type { CpuState } from './state.ts'
 
 export const flag = {
@@ -8,32 +9,42 @@ export const flag = {
 
 export const arithmeticFlags = flag.CF | flag.PF | flag.AF | flag.ZF | flag.SF | flag.OF
 
+const zeroIndex = at.flagZero >> 2
+const signIndex = at.flagSign >> 2
+const auxIndex = at.flagAux >> 2
+const carryIndex = at.flagCarry >> 2
+const eflagsIndex = at.eflags >> 2
+
 /** All of RFLAGS as software sees it. */
 export function readRflags(state: CpuState): number {
-  const sign = state.flagSign
-  let parity = Number(sign & 0xffn)
+  const { words } = state
+  let parity = words[signIndex] & 0xff
   parity ^= parity >> 4
-  const even = ((0x9669 >> (parity & 15)) & 1) !== 0
-  const aux = state.flagAux
-  const carry = state.flagCarry
+  const even = (0x9669 >> (parity & 15)) & 1
+  const carry = words[carryIndex]
+  const aux = words[auxIndex + 1] >>> 31
   return (
-    state.eflags |
+    words[eflagsIndex] |
     (carry ? flag.CF : 0) |
     (even ? flag.PF : 0) |
-    (aux & 16n ? flag.AF : 0) |
-    (state.flagZero === 0n ? flag.ZF : 0) |
-    (sign >> 63n ? flag.SF : 0) |
-    (Number(aux >> 63n) !== carry ? flag.OF : 0)
+    (words[auxIndex] & flag.AF) |
+    ((words[zeroIndex] | words[zeroIndex + 1]) === 0 ? flag.ZF : 0) |
+    ((words[signIndex + 1] >>> 24) & flag.SF) |
+    (aux !== carry ? flag.OF : 0)
   )
 }
 
 /** Sets all of RFLAGS: bit 1 is forced to 1, reserved bits to 0. */
 export function writeRflags(state: CpuState, value: number): void {
+  const { words } = state
   const carry = value & 1
-  state.flagCarry = carry
-  state.flagZero = value & flag.ZF ? 0n : 1n
-  state.flagSign = (value & flag.SF ? 1n << 63n : 0n) | (value & flag.PF ? 0n : 1n)
   const overflow = value & flag.OF ? 1 : 0
-  state.flagAux = (value & flag.AF ? 16n : 0n) | (overflow !== carry ? 1n << 63n : 0n)
-  state.eflags = (value & 0x3f7700) | 2
+  words[carryIndex] = carry
+  words[zeroIndex] = value & flag.ZF ? 0 : 1
+  words[zeroIndex + 1] = 0
+  words[signIndex] = value & flag.PF ? 0 : 1
+  words[signIndex + 1] = value & flag.SF ? 0x80000000 : 0
+  words[auxIndex] = value & flag.AF
+  words[auxIndex + 1] = overflow !== carry ? 0x80000000 : 0
+  words[eflagsIndex] = (value & 0x3f7700) | 2
 }

@@ -1,0 +1,62 @@
+/** Delivering events through the IDT or the interrupt vector table. Intel SDM vol. 3, "Interrupt and Exception Handling"; vol. 2, "INT n/INTO/INT3/INT1". */
+import { isLong, isProtected } from './bits.ts'
+import { combine, type CpuEvent } from './event.ts'
+import { Fault, vector } from './fault.ts'
+import { deliverProtected, deliverReal } from './interrupt-legacy.ts'
+import { deliverLong } from './interrupt-long.ts'
+import { at } from './layout.ts'
+import type { Processor } from './processor.ts'
+import { activity } from './reset.ts'
+
+/** What became of an event. `last` is the event that was delivered or failed in the end; its `during` chain leads back to the first. */
+export interface Delivery {
+  readonly outcome: 'delivered' | 'shutdown'
+  readonly last: CpuEvent
+}
+
+const blockedByNmi = 8
+const instructionShadow = 3
+const dr7GD = 1n << 13n
+const debugctlLbr = 1n
+
+/** Delivers an event and whatever its delivery raises. Used by the run loop for faults, interrupts and traps. */
+export function deliver(cpu: Processor, event: CpuEvent): Delivery {
+  cpu.state.words[at.activity >> 2] = activity.running
+  for (let current = event; ;) {
+    try {
+      deliverOnce(cpu, current)
+      return { outcome: 'delivered', last: current }
+    } catch (fault) {
+      if (!(fault instanceof Fault)) throw fault
+      const next = combine(current, fault)
+      if (!next) {
+        cpu.state.activity = activity.shutdown
+        return { outcome: 'shutdown', last: { ...current, during: current } }
+      }
+      current = next
+    }
+  }
+}
+
+/** One attempt. Throws the Fault that delivery raises; then nothing has changed but what hardware changes too (CR2, DR6, accessed bits, memory below the stack). */
+export function deliverOnce(cpu: Processor, event: CpuEvent): void {
+  const { state } = cpu
+  if (event.kind === 'exception') recordCause(cpu, event)
+  else if (event.kind === 'nmi') state.interruptShadow |= blockedByNmi
+  if (isLong(state)) deliverLong(cpu, event)
+  else if (isProtected(state)) deliverProtected(cpu, event)
+  else deliverReal(cpu, event)
+  state.words[at.interruptShadow >> 2] &= ~instructionShadow
+}
+
+/** CR2, DR6 and DR7 change before the handler is looked for. */
+function recordCause(cpu: Processor, event: CpuEvent): void {
+  const { state } = cpu
+  if (event.address === undefined) return
+  if (event.vector === vector.PF) state.cr2 = event.address
+  else if (event.vector === vector.DB) {
+    state.dr[6] |= event.address
+    state.dr[7] &= ~dr7GD
+    state.msrDebugctl &= ~debugctlLbr
+  }
+}

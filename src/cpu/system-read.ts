@@ -1,0 +1,21 @@
+/** Reading descriptors, gates and TSS fields as 32-bit words, without a BigInt an access. Intel SDM vol. 3, "Implicit supervisor-mode accesses" in "Access Rights". */
+import { join } from './bits.ts'
+import type { Processor } from './processor.ts'
+
+/** Reads `count` words at base + offset into `into`, with supervisor rights. */
+export function readWords(cpu: Processor, baseLow: number, baseHigh: number, offset: number, count: number, into: Uint32Array): void {
+  const sum = baseLow + offset
+  const low = sum >>> 0
+  const high = sum > 0xffffffff ? (baseHigh + 1) >>> 0 : baseHigh
+  const address = join(low, high)
+  if ((low & 0xfff) + count * 4 <= 4096 && (low & 3) === 0) {
+    const place = cpu.memory.placeForRead(address, 'supervisor')
+    if (place !== 0) {
+      const { words } = cpu.state
+      const first = place >>> 2
+      for (let i = 0; i < count; i++) into[i] = words[first + i]
+      return
+    }
+  }
+  for (let i = 0; i < count; i++) into[i] = cpu.memory.read32(address + BigInt(i * 4), 'supervisor')
+}
