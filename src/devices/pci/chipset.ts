@@ -1,0 +1,72 @@
+/** The platform's own PCI functions: host bridge and LPC/ISA bridge of `q35` (Intel MCH and ICH9 datasheets) and `pc` (Intel 440FX and PIIX3/PIIX4 datasheets). */
+import { ConfigSpace, type Identity, register, status } from './config-space.ts'
+import { bdf, type Bdf, type PciFunction } from './function.ts'
+
+/** A function that is registers only. */
+class PlainFunction implements PciFunction {
+  readonly name: string
+  readonly config: ConfigSpace
+  readonly bars = []
+
+  constructor(name: string, identity: Identity) {
+    this.name = name
+    this.config = new ConfigSpace(identity)
+    this.config.set(register.status, 2, this.config.get(register.status, 2) & status.capabilities)
+  }
+
+  reset(): void {}
+
+  saveState(): null {
+    return null
+  }
+
+  restoreState(): void {}
+}
+
+export interface ChipsetFunctions {
+  functions: { id: Bdf; fn: PciFunction }[]
+  /** The ISA IRQ that a PIRQ wire (0 to 7) is routed to, or undefined. */
+  irqOfWire: (wire: number) => number | undefined
+}
+
+const bridgeClass = { host: 0x060000, isa: 0x060100, other: 0x068000 } as const
+const qemuSubsystem = { subsystemVendor: 0x1af4, subsystem: 0x1100 }
+/** PIRQ[n] Routing Control: bit 7 set leaves the wire unrouted; otherwise bits 3-0 are the IRQ. */
+const unrouted = 0x80
+/** What firmware chooses, as QEMU's does. */
+const firmwareRoute = [10, 10, 11, 11]
+
+export function q35Functions(pmBase: number, ecamBase: number): ChipsetFunctions {
+  const mch = new PlainFunction('q35-mch', { vendor: 0x8086, device: 0x29c0, classCode: bridgeClass.host, ...qemuSubsystem })
+  const pciexbar = 0x60
+  mch.config.set(pciexbar, 4, (ecamBase | 1) >>> 0) // 256 buses, enabled; fixed: software that moves it finds the old value
+  const lpc = new PlainFunction('ich9-lpc', { vendor: 0x8086, device: 0x2918, classCode: bridgeClass.isa, revision: 2, multifunction: true, ...qemuSubsystem })
+  lpc.config.set(0x40, 4, pmBase | 1)
+  lpc.config.set(0x44, 1, 0x80) // ACPI_CNTL: enabled, SCI on IRQ 9
+  const routes = [0x60, 0x61, 0x62, 0x63, 0x68, 0x69, 0x6a, 0x6b]
+  return { functions: [{ id: bdf(0, 0, 0), fn: mch }, { id: bdf(0, 31, 0), fn: lpc }], irqOfWire: routing(lpc.config, routes) }
+}
+
+export function pcFunctions(pmBase: number): ChipsetFunctions {
+  const host = new PlainFunction('i440fx', { vendor: 0x8086, device: 0x1237, classCode: bridgeClass.host, revision: 2, ...qemuSubsystem })
+  const isa = new PlainFunction('piix3-isa', { vendor: 0x8086, device: 0x7000, classCode: bridgeClass.isa, multifunction: true, ...qemuSubsystem })
+  const pm = new PlainFunction('piix4-pm', { vendor: 0x8086, device: 0x7113, classCode: bridgeClass.other, revision: 3, ...qemuSubsystem })
+  pm.config.set(0x40, 4, pmBase | 1)
+  pm.config.set(0x80, 1, 1) // PMREGMISC: I/O space enabled
+  const routes = [0x60, 0x61, 0x62, 0x63, 0x60, 0x61, 0x62, 0x63]
+  return {
+    functions: [{ id: bdf(0, 0, 0), fn: host }, { id: bdf(0, 1, 0), fn: isa }, { id: bdf(0, 1, 3), fn: pm }],
+    irqOfWire: routing(isa.config, routes),
+  }
+}
+
+function routing(config: ConfigSpace, offsets: readonly number[]): (wire: number) => number | undefined {
+  offsets.forEach((offset, wire) => {
+    config.allow(offset, 1, 0x8f)
+    config.set(offset, 1, firmwareRoute[wire & 3])
+  })
+  return wire => {
+    const route = config.get(offsets[wire], 1)
+    return route & unrouted ? undefined : route
+  }
+}
