@@ -9,10 +9,13 @@ export const tlbFetchEntries = 1024
 export const tlbEntrySize = 16
 
 /** One set of tables is one translation context at one privilege: read, write, fetch. */
-export const tlbSets = 32
+export const tlbSets = 64
 export const tlbSetSize = (2 * tlbDataEntries + tlbFetchEntries) * tlbEntrySize
 
-/** 0..16 KiB stays zero (layout.ts); CPU state from 32 KiB; parked CPUs' states; then: */
+/** 0..16 KiB stays zero (layout.ts); a few words for the page walk; CPU state from 32 KiB; parked CPUs' states; then: */
+export const walkScratch = 0x4000
+/** What a helper reads or writes in one access that is not one piece of RAM. */
+export const helperScratch = 0x4040
 export const parkedStates = 0x10000
 export const tlbBase = 1 * MiB
 export const scratchRecords = 0x80000

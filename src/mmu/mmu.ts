@@ -1,0 +1,429 @@
+/** The access path of the CPU that runs: linear address to place in linear memory or to a fault. Intel SDM vol. 3, "Paging"; generated code calls it when its own look into the first level misses. */
+import { flag } from '../cpu/rflags.ts'
+import { mode } from '../cpu/mode.ts'
+import { vector } from '../cpu/fault.ts'
+import type { PhysicalMemory, PlaceKeeper } from '../memory/physical.ts'
+import { contextKey, Contexts, rightsKinds, whoIs } from './contexts.ts'
+import { FirstLevel } from './first-level.ts'
+import { access, control, controlsOf, insidePage, pagingMode, translationFlag, word, type PagingModel } from './paging.ts'
+import { PendingStores } from './pending.ts'
+import { rightsOf } from './rights.ts'
+import { Tlb } from './tlb.ts'
+import { PageWalk } from './walk.ts'
+
+/** Flags of an access besides its size in bytes (bits 0-7). */
+export const accessFlag = { stack: 1 << 8, supervisor: 1 << 9, modify: 1 << 10, user: 1 << 11 } as const
+
+/** Values of state.leaveStatus after a place of 0. */
+export const leaveStatus = { fault: 1, needsStep: 2 } as const
+
+export interface MmuOptions {
+  readonly physical: PhysicalMemory
+  readonly model: PagingModel
+  readonly cpus?: number
+}
+
+/** The slow functions take and return i32 only, allocate nothing, and work on the CPU whose state lies in the state area. */
+export class Mmu implements PlaceKeeper {
+  readonly physical: PhysicalMemory
+  readonly firstLevel: FirstLevel
+  readonly contexts = new Contexts()
+  /** Physical address of the last translation: int32 halves. */
+  physicalLo = 0
+  physicalHi = 0
+  /** Of the running CPU. */
+  tlb: Tlb
+  cpu = 0
+  /** Interned address space (VPID or ASID with its second stage) of the running CPU; 0 without virtualization. */
+  readonly space = 0
+
+  private readonly tlbs: Tlb[] = []
+  private readonly walker: PageWalk
+  private readonly pending: PendingStores
+  private readonly words: Int32Array
+  private readonly rights: Uint8Array
+  private entry = 0
+  private set = 0
+  private tag = 0
+  private globalTag = 0
+  private rightsCurrent = 0
+  private controls = 0
+  private key = -1
+  private keyPcid = 0
+  private keyPkru = 0
+  private keyPkrs = 0
+
+  constructor(options: MmuOptions) {
+    this.physical = options.physical
+    this.words = this.physical.words
+    this.firstLevel = new FirstLevel(this.physical)
+    for (let cpu = 0; cpu < (options.cpus ?? 1); cpu++) this.tlbs.push(new Tlb(this.firstLevel))
+    this.tlb = this.tlbs[0]
+    this.walker = new PageWalk(this.physical, options.model)
+    this.pending = new PendingStores(this.physical)
+    this.rights = this.contexts.rights
+    this.physical.keeper = this
+    this.updateContext()
+  }
+
+  // ---- contexts ----
+
+  /** Another CPU's state has been put into the state area. */
+  switchCpu(cpu: number): void {
+    this.cpu = cpu
+    this.tlb = this.tlbs[cpu]
+    this.key = -1
+    this.updateContext()
+  }
+
+  /** Chooses the first-level tables that fit the state; cheap when nothing changed, for it runs at every change of CPL, AC or mode. */
+  updateContext(): void {
+    const words = this.words
+    const controls = controlsOf(words[word.cr0], words[word.cr4], words[word.efer])
+    const who = whoIs(controls, words[word.cpl], words[word.eflags] & flag.AC)
+    const key = contextKey(controls, who, words[word.mode], this.cpu)
+    const pcid = controls & control.pcide ? words[word.cr3] & 0xfff : 0
+    const pkru = controls & control.pke ? words[word.pkru] : 0
+    const pkrs = controls & control.pks ? words[word.pkrs] : 0
+    if (key === this.key && pcid === this.keyPcid && pkru === this.keyPkru && pkrs === this.keyPkrs) {
+      this.publish() // the fields may have been overwritten by another CPU's or a snapshot's
+      return
+    }
+    let set = this.contexts.find(key, pcid, this.space, pkru, pkrs)
+    if (set < 0) set = this.createSet(key, pcid, pkru, pkrs)
+    if (controls !== this.controls || this.key === -1) this.walker.setControls(controls)
+    this.controls = controls
+    this.key = key
+    this.keyPcid = pcid
+    this.keyPkru = pkru
+    this.keyPkrs = pkrs
+    this.set = set
+    this.tag = this.tlb.tagOf(this.contexts.tagIndex[set])
+    this.globalTag = this.tlb.tagOf(this.contexts.globalTagIndex[set])
+    this.rightsCurrent = this.contexts.rightsAt(set, rightsKinds.current)
+    this.publish()
+  }
+
+  private publish(): void {
+    this.words[word.tlbRead] = this.firstLevel.readTable(this.set)
+    this.words[word.tlbWrite] = this.firstLevel.writeTable(this.set)
+    this.words[word.tlbFetch] = this.firstLevel.fetchTable(this.set)
+  }
+
+  private createSet(key: number, pcid: number, pkru: number, pkrs: number): number {
+    const tagIndex = this.tlb.tagIndex(this.space, pcid)
+    const globalTagIndex = this.tlb.globalTagIndex(this.space)
+    if (tagIndex === undefined || globalTagIndex === undefined) {
+      this.forgetContexts()
+      return this.createSet(key, pcid, pkru, pkrs)
+    }
+    const set = this.contexts.create(key, pcid, this.space, pkru, pkrs)
+    this.firstLevel.clearSet(set)
+    this.contexts.tagIndex[set] = tagIndex
+    this.contexts.globalTagIndex[set] = globalTagIndex
+    return set
+  }
+
+  /** All TLBs and contexts from the start. */
+  private forgetContexts(): void {
+    for (const tlb of this.tlbs) tlb.reset()
+    this.contexts.reset()
+    this.firstLevel.clearAll()
+    this.key = -1
+  }
+
+  // ---- flushes: what they order is said in control.ts ----
+
+  /** Drops what is cached under one tag index of the running CPU. */
+  flushTag(index: number): void {
+    this.tlb.retire(index)
+    const contexts = this.contexts
+    for (let set = 0; set < contexts.tagIndex.length; set++)
+      if ((contexts.tagIndex[set] === index || contexts.globalTagIndex[set] === index) && contexts.belongsTo(set, this.cpu)) this.firstLevel.clearSet(set)
+    this.tag = this.tlb.tagOf(contexts.tagIndex[this.set])
+    this.globalTag = this.tlb.tagOf(contexts.globalTagIndex[this.set])
+  }
+
+  flushPcid(pcid: number): void {
+    const index = this.tlb.knownTagIndex(this.space, pcid)
+    if (index !== undefined) this.flushTag(index)
+  }
+
+  /** All PCIDs of the current address space, with or without global translations. */
+  flushSpace(withGlobal: boolean): void {
+    for (const { index, global } of this.tlb.tagIndexesOf(this.space)) if (withGlobal || !global) this.flushTag(index)
+  }
+
+  /** Everything that the running CPU has cached. */
+  flushAll(): void {
+    this.tlb.clear()
+    for (let set = 0; set < this.contexts.tagIndex.length; set++) if (this.contexts.belongsTo(set, this.cpu)) this.firstLevel.clearSet(set)
+  }
+
+  /** INVLPG: under the current PCID and global. */
+  flushPage(lo: number, hi: number): void {
+    this.tlb.dropAddress(lo, hi, this.tag, this.globalTag)
+  }
+
+  /** INVPCID type 0: under one PCID, not global. */
+  flushPageOfPcid(lo: number, hi: number, pcid: number): void {
+    const index = this.tlb.knownTagIndex(this.space, pcid)
+    if (index === undefined) return
+    const tag = this.tlb.tagOf(index)
+    this.tlb.dropAddress(lo, hi, tag, tag)
+  }
+
+  dropWritePlaces(place: number): void {
+    this.firstLevel.dropWritePlaces(place)
+  }
+
+  dropAllPlaces(): void {
+    this.firstLevel.clearAll()
+  }
+
+  /** The engine gave up a code table (or all of them): fetches must ask again. */
+  dropCodeTable(codeTable?: number): void {
+    this.firstLevel.dropFetch(codeTable)
+  }
+
+  // ---- translation ----
+
+  get longMode(): boolean {
+    return (this.controls & control.modeMask) >= pagingMode.level4
+  }
+
+  /**
+   * Translates one page's part of an access: `what` is an `access` bit. True: physicalLo and physicalHi say where the page lies.
+   * False: the fault is stored in the CPU state.
+   */
+  translate(lo: number, hi: number, what: number, sizeAndFlags: number): boolean {
+    const rights = this.rightsCurrent + (sizeAndFlags & (accessFlag.supervisor | accessFlag.user) ? this.otherRights(sizeAndFlags) : 0)
+    const tlb = this.tlb
+    const entry = tlb.find(lo, hi, this.tag, this.globalTag)
+    if (entry >= 0) {
+      const flags = tlb.entries[entry + 3]
+      if (rightsOf(this.rights, rights, flags) & what && (what !== access.write || flags & translationFlag.dirty)) {
+        this.entry = entry
+        this.physicalLo = tlb.pageLo(entry, lo)
+        this.physicalHi = tlb.entries[entry + 5]
+        return true
+      }
+    }
+    return this.walkAndKeep(lo, hi, what, rights, sizeAndFlags, entry >= 0)
+  }
+
+  private otherRights(sizeAndFlags: number): number {
+    const kind = sizeAndFlags & accessFlag.user ? rightsKinds.user : rightsKinds.implicit
+    return this.contexts.rightsAt(this.set, kind) - this.rightsCurrent
+  }
+
+  /** A hit without the right never faults by itself: the tables may have changed, so they are walked again. */
+  private walkAndKeep(lo: number, hi: number, what: number, rights: number, sizeAndFlags: number, cached: boolean): boolean {
+    if (!this.isCanonical(hi, lo)) return this.nonCanonical(sizeAndFlags)
+    if (cached) this.flushPage(lo, hi)
+    const walker = this.walker
+    if (!walker.walk(lo, hi, what, this.isUser(sizeAndFlags), this.rights, rights)) return this.pageFault(lo, hi)
+    const flags = walker.flags
+    const tag = flags & translationFlag.global ? this.globalTag : this.tag
+    this.entry = this.tlb.insert(lo, hi, tag, flags, walker.lo, walker.hi)
+    this.physicalLo = this.tlb.pageLo(this.entry, lo)
+    this.physicalHi = walker.hi
+    return true
+  }
+
+  private isUser(sizeAndFlags: number): boolean {
+    if (sizeAndFlags & accessFlag.user) return true
+    return !(sizeAndFlags & accessFlag.supervisor) && this.words[word.cpl] === 3
+  }
+
+  /** False too for what is no linear address outside long mode. */
+  isCanonicalAddress(lo: number, hi: number): boolean {
+    return this.longMode ? this.isCanonical(hi, lo) : hi === 0
+  }
+
+  /** With 4-level paging bits 63:47 are equal, with 5-level paging bits 63:56; without long mode linear addresses have 32 bits. */
+  private isCanonical(hi: number, lo: number): boolean {
+    const pages = this.controls & control.modeMask
+    if (pages === pagingMode.level4) return hi >> 15 === hi >> 31
+    if (pages === pagingMode.level5) return hi >> 24 === hi >> 31
+    if (hi !== 0) throw new Error(`linear address ${(hi >>> 0).toString(16)}:${(lo >>> 0).toString(16)} outside long mode`)
+    return true
+  }
+
+  private nonCanonical(sizeAndFlags: number): false {
+    this.words[word.faultVector] = sizeAndFlags & accessFlag.stack ? vector.SS : vector.GP
+    this.words[word.faultError] = 0
+    this.words[word.faultHasError] = 1
+    return false
+  }
+
+  private pageFault(lo: number, hi: number): false {
+    this.words[word.faultVector] = vector.PF
+    this.words[word.faultError] = this.walker.error
+    this.words[word.faultHasError] = 1
+    this.words[word.faultAddress] = lo
+    this.words[word.faultAddress + 1] = hi
+    return false
+  }
+
+  /** Walks the tables without looking at the TLB, at rights, and without setting bits; true: physicalLo and physicalHi are the page's. */
+  look(lo: number, hi: number): boolean {
+    if (!this.isCanonical(hi, lo) || !this.walker.walk(lo, hi, 0, false, this.rights, 0)) return false
+    const size = (this.walker.flags & translationFlag.sizeMask) >> translationFlag.sizeShift
+    this.physicalLo = this.walker.lo | (lo & insidePage[size])
+    this.physicalHi = this.walker.hi
+    return true
+  }
+
+  // ---- slow accesses of generated code ----
+
+  /**
+   * The place (int32, not 0) of bytes to read. 0: state.leaveStatus says why; when the CPU is stepping it is always a fault, for accesses
+   * that are not one piece of RAM are then performed, and the place is a bounce slot that holds what was read.
+   */
+  readonly slowRead = (lo: number, hi: number, sizeAndFlags: number): number => {
+    if ((lo & 0xfff) + (sizeAndFlags & 0xff) > 4096) return this.rareRead(lo, hi, sizeAndFlags)
+    if (!this.translate(lo, hi, access.read, sizeAndFlags)) return this.fault()
+    const place = this.physical.pagePlace(this.physicalLo, this.physicalHi)
+    if (place === 0) return this.rareRead(lo, hi, sizeAndFlags)
+    this.keepRead(lo, hi, place, sizeAndFlags)
+    return (place + (lo & 0xfff)) | 0
+  }
+
+  /** The place of bytes to write, or to read and write with `modify`. When stepping it may be a bounce slot, which commitPendingStores writes out. */
+  readonly slowWrite = (lo: number, hi: number, sizeAndFlags: number): number => {
+    if ((lo & 0xfff) + (sizeAndFlags & 0xff) > 4096) return this.rareWrite(lo, hi, sizeAndFlags)
+    if (!this.translate(lo, hi, access.write, sizeAndFlags)) return this.fault()
+    const place = this.physical.pagePlace(this.physicalLo, this.physicalHi)
+    if (place === 0 || this.physical.pageFlags[place >>> 12] !== 0) return this.rareWrite(lo, hi, sizeAndFlags)
+    this.keepWrite(lo, hi, place, sizeAndFlags)
+    return (place + (lo & 0xfff)) | 0
+  }
+
+  /** The first level holds what the present privilege may do; other accesses leave it alone. */
+  private keepRead(lo: number, hi: number, place: number, sizeAndFlags: number): void {
+    if (sizeAndFlags & (accessFlag.supervisor | accessFlag.user)) return
+    this.firstLevel.fillRead(this.set, lo, hi, place)
+    this.tlb.noteSet(this.entry, this.set)
+  }
+
+  private keepWrite(lo: number, hi: number, place: number, sizeAndFlags: number): void {
+    if (sizeAndFlags & (accessFlag.supervisor | accessFlag.user)) return
+    this.firstLevel.fillWrite(this.set, lo, hi, place)
+    this.tlb.noteSet(this.entry, this.set)
+  }
+
+  /** Linear address of the code table of the page at a linear address, for the current mode; 0: see state.leaveStatus (2: code is not in RAM or ROM). */
+  readonly slowFetch = (lo: number, hi: number): number => {
+    const place = this.fetchPlace(lo, hi)
+    if (place === 0) return 0
+    if (!this.physical.code) throw new Error('a fetch without code tracking')
+    const codeTable = this.physical.code.tableFor(place & ~0xfff)
+    this.firstLevel.fillFetch(this.set, lo, hi, codeTable)
+    this.tlb.noteSet(this.entry, this.set)
+    return codeTable
+  }
+
+  /** The place (int32) of the code byte at a linear address; 0: see state.leaveStatus (2: not in RAM or ROM, read it by readCode). */
+  fetchPlace(lo: number, hi: number): number {
+    if (!this.translate(lo, hi, access.fetch, 0)) return this.fault()
+    const place = this.physical.pagePlace(this.physicalLo, this.physicalHi)
+    return place === 0 ? this.needsStep() : (place + (lo & 0xfff)) | 0
+  }
+
+  /** Reads code bytes of one page into linear memory at `target`, wherever they are; false: a fault is stored. */
+  readCode(lo: number, hi: number, target: number, length: number): boolean {
+    if (!this.translate(lo, hi, access.fetch, 0)) return this.fault() !== 0
+    this.physical.fetch(this.physicalLo | (lo & 0xfff), this.physicalHi, target, length)
+    return true
+  }
+
+  private fault(): 0 {
+    this.words[word.leaveStatus] = leaveStatus.fault
+    return 0
+  }
+
+  private needsStep(): 0 {
+    this.words[word.leaveStatus] = leaveStatus.needsStep
+    return 0
+  }
+
+  // ---- what is not one piece of plain RAM ----
+
+  private rareRead(lo: number, hi: number, sizeAndFlags: number): number {
+    if (this.words[word.stepping] === 0) return this.needsStep()
+    if (!this.translateBoth(lo, hi, access.read, sizeAndFlags)) return this.fault()
+    return this.pending.read()
+  }
+
+  private rareWrite(lo: number, hi: number, sizeAndFlags: number): number {
+    if (this.words[word.stepping] === 0) return this.needsStep()
+    if (!this.translateBoth(lo, hi, access.write, sizeAndFlags)) return this.fault()
+    return this.pending.write((sizeAndFlags & accessFlag.modify) !== 0)
+  }
+
+  /** Translates the one or two pages of an access into `pending`'s parts; the lower address faults first, and an address that is not canonical before both. */
+  translateBoth(lo: number, hi: number, what: number, sizeAndFlags: number): boolean {
+    const size = sizeAndFlags & 0xff
+    const first = Math.min(size, 4096 - (lo & 0xfff))
+    let nextLo = 0
+    let nextHi = 0
+    if (first < size) {
+      nextLo = (lo + first) | 0
+      nextHi = nextLo === 0 && this.has64BitAddresses() ? (hi + 1) | 0 : hi
+      if (!this.isCanonical(hi, lo) || !this.isCanonical(nextHi, nextLo)) return this.nonCanonical(sizeAndFlags)
+    }
+    if (!this.translate(lo, hi, what, sizeAndFlags)) return false
+    this.pending.setPart(0, this.physicalLo | (lo & 0xfff), this.physicalHi, first)
+    if (first < size && !this.translate(nextLo, nextHi, what, sizeAndFlags)) return false
+    this.pending.setPart(1, this.physicalLo, this.physicalHi, size - first)
+    return true
+  }
+
+  /** Outside 64-bit mode linear addresses wrap around at 4 GiB. */
+  private has64BitAddresses(): boolean {
+    return (this.words[word.mode] & mode.codeMask) === mode.code64
+  }
+
+  /** The stepped instruction completed: writes out what it stored to bounce slots, in order. */
+  commitPendingStores(): void {
+    this.pending.commit()
+  }
+
+  /** The stepped instruction faulted: forgets what it stored to bounce slots. */
+  dropPendingStores(): void {
+    this.pending.drop()
+  }
+
+  /** Reads into linear memory at `target` now, at any linear address; false: a fault is stored. For helpers. */
+  readNow(lo: number, hi: number, sizeAndFlags: number, target: number): boolean {
+    if (!this.translateBoth(lo, hi, access.read, sizeAndFlags)) return false
+    this.pending.readParts(target)
+    return true
+  }
+
+  /** Writes from linear memory at `source` now; both pages are checked before a byte changes. */
+  writeNow(lo: number, hi: number, sizeAndFlags: number, source: number): boolean {
+    if (!this.translateBoth(lo, hi, access.write, sizeAndFlags)) return false
+    this.pending.writeParts(source)
+    return true
+  }
+
+  /** For helpers: the place of a readable address, good up to the end of its page, as an unsigned number; 0 when it is not RAM or ROM; -1: a fault is stored. */
+  plainRead(lo: number, hi: number, sizeAndFlags: number): number {
+    if (!this.translate(lo, hi, access.read, sizeAndFlags)) return -1
+    const place = this.physical.pagePlace(this.physicalLo, this.physicalHi)
+    if (place === 0) return 0
+    this.keepRead(lo, hi, place, sizeAndFlags)
+    return (place + (lo & 0xfff)) >>> 0
+  }
+
+  /** The same for writing, without notice to anybody: 0 also for pages that hold code, are watched, or ROM. */
+  plainWrite(lo: number, hi: number, sizeAndFlags: number): number {
+    if (!this.translate(lo, hi, access.write, sizeAndFlags)) return -1
+    const place = this.physical.pagePlace(this.physicalLo, this.physicalHi)
+    if (place === 0 || this.physical.pageFlags[place >>> 12] !== 0) return 0
+    this.keepWrite(lo, hi, place, sizeAndFlags)
+    return (place + (lo & 0xfff)) >>> 0
+  }
+}

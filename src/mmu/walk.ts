@@ -1,0 +1,249 @@
+/** The page walk in every paging mode. Intel SDM vol. 3, "Paging": "32-Bit Paging", "PAE Paging", "4-Level Paging and 5-Level Paging", "Page-Fault Exceptions". */
+import { walkScratch } from '../memory/map.ts'
+import type { PhysicalMemory } from '../memory/physical.ts'
+import { access, control, entryBit, errorBit, pageSizes, pagingMode, translationFlag, word, type PagingModel } from './paging.ts'
+import { rightsByKey, rightsOf } from './rights.ts'
+
+/** Intermediate results stay in fields, because a walk must not allocate. Addresses are lo/hi pairs of int32. */
+export class PageWalk {
+  /** Results: physical address of the start of the page (of its half for 4 MiB pages), translation flags, error code of a fault. */
+  lo = 0
+  hi = 0
+  flags = 0
+  error = 0
+  private controls = 0
+  private levels = 0
+  private reservedHi = 0
+  private readonly reservedLo = new Int32Array(6)
+  private readonly reservedLoLarge = new Int32Array(6)
+  private entryLo = 0
+  private entryHi = 0
+  private used = 0
+  /** Of each entry used: its place, or 0 and its physical address; and its low half as read. */
+  private readonly usedPlace = new Int32Array(5)
+  private readonly usedLo = new Int32Array(5)
+  private readonly usedAddressLo = new Int32Array(5)
+  private readonly usedAddressHi = new Int32Array(5)
+  private hostLo = 0
+  private hostHi = 0
+
+  private readonly physical: PhysicalMemory
+  private readonly words: Int32Array
+  private readonly model: PagingModel
+
+  constructor(physical: PhysicalMemory, model: PagingModel) {
+    this.physical = physical
+    this.words = physical.words
+    this.model = model
+  }
+
+  /** Chooses mode and reserved bits. Cheap, and needed only when the controls changed. */
+  setControls(controls: number): void {
+    this.controls = controls
+    const mode = controls & control.modeMask
+    this.levels = mode === pagingMode.level5 ? 5 : mode === pagingMode.level4 ? 4 : 2
+    const beyond = highMask(this.model.physicalBits, mode === pagingMode.pae ? 62 : 51)
+    this.reservedHi = beyond | (controls & control.nxe ? 0 : 1 << 31)
+    for (let level = 1; level <= 5; level++) {
+      const table = level >= 3 && this.model.globalReservedInTables ? entryBit.global : 0
+      const noLarge = level > 3 || (level === 3 && !this.model.hugePages) ? entryBit.large : 0
+      this.reservedLo[level] = table | noLarge
+      this.reservedLoLarge[level] = noLarge | (level === 2 ? 0x1fe000 : level === 3 ? 0x3fffe000 : 0)
+    }
+  }
+
+  /**
+   * Translates. On success sets accessed and dirty bits and returns true. On failure changes nothing, sets `error` and returns false.
+   * `what` is one `access` bit, or 0 to look only: then rights are not checked and no bit is set. Rights are a table of rights.ts.
+   */
+  walk(lo: number, hi: number, what: number, user: boolean, rights: Uint8Array, offset: number): boolean {
+    this.used = 0
+    const mode = this.controls & control.modeMask
+    const found = mode === pagingMode.none ? this.identity(lo, hi) : mode === pagingMode.bits32 ? this.walk32(lo) : this.walkLevels(lo, hi, mode)
+    if (!found) {
+      this.error |= this.errorOf(what, user)
+      return false
+    }
+    if (what === 0) return true
+    if (!(rightsOf(rights, offset, this.flags) & what)) {
+      const byKey = what !== access.fetch && !(rightsByKey(rights, offset, this.flags) & what)
+      this.error = errorBit.present | (byKey ? errorBit.key : 0) | this.errorOf(what, user)
+      return false
+    }
+    this.markUsed(what === access.write)
+    return true
+  }
+
+  /** NXE is among the controls only when CR4.PAE is 1. */
+  private errorOf(what: number, user: boolean): number {
+    const fetch = what === access.fetch && this.controls & (control.smep | control.nxe) ? errorBit.fetch : 0
+    return (what === access.write ? errorBit.write : 0) | (user ? errorBit.user : 0) | fetch
+  }
+
+  private identity(lo: number, hi: number): boolean {
+    this.lo = lo & ~0xfff
+    this.hi = hi
+    this.flags = translationFlag.writable | translationFlag.user | translationFlag.dirty
+    return true
+  }
+
+  private walk32(lo: number): boolean {
+    if (!this.readEntry32((this.words[word.cr3] & ~0xfff) | ((lo >>> 20) & 0xffc))) return false
+    const directory = this.entryLo
+    let rights = directory
+    if (directory & entryBit.large && this.controls & control.pse) {
+      if (directory & this.reservedLarge32()) return this.reserved()
+      this.lo = (directory & 0xffc00000) | (lo & 0x200000)
+      this.hi = this.model.pse36 ? (directory >>> 13) & 0xff : 0
+      this.setFlags(rights, directory, 0, pageSizes.medium)
+      this.flags |= translationFlag.half
+      return true
+    }
+    if (!this.readEntry32((directory & ~0xfff) | ((lo >>> 10) & 0xffc))) return false
+    rights &= this.entryLo
+    this.lo = this.entryLo & ~0xfff
+    this.hi = 0
+    this.setFlags(rights, this.entryLo, 0, pageSizes.small)
+    return true
+  }
+
+  /** Reserved bits of an entry that maps 4 MiB: bit 21, and those of 20:13 that stand for address bits that do not exist. */
+  private reservedLarge32(): number {
+    if (!this.model.pse36) return 0x3fe000
+    const addressBits = Math.min(40, this.model.physicalBits)
+    return 0x3fffff & ~((1 << (addressBits - 19)) - 1)
+  }
+
+  private walkLevels(lo: number, hi: number, mode: number): boolean {
+    let tableLo = this.words[word.cr3] & ~0xfff
+    let tableHi = this.words[word.cr3 + 1] & 0xfffff
+    if (mode === pagingMode.pae) {
+      const pointer = word.pdpte + (lo >>> 30) * 2
+      if (!(this.words[pointer] & entryBit.present)) return this.notPresent()
+      tableLo = this.words[pointer] & ~0xfff
+      tableHi = this.words[pointer + 1] & 0xfffff
+    }
+    let rights = entryBit.writable | entryBit.user
+    let noExecute = 0
+    for (let level = this.levels; ; level--) {
+      if (!this.readEntry(tableLo | (indexAt(lo, hi, level) << 3), tableHi)) return false
+      const entryLo = this.entryLo
+      const entryHi = this.entryHi
+      const leaf = level === 1 || (level <= 3 && (entryLo & entryBit.large) !== 0)
+      const reserved = level === 1 ? 0 : leaf ? this.reservedLoLarge[level] : this.reservedLo[level]
+      if ((entryHi & this.reservedHi) !== 0 || (entryLo & reserved) !== 0) return this.reserved()
+      rights &= entryLo
+      noExecute |= entryHi & (1 << 31)
+      tableLo = entryLo & ~0xfff
+      tableHi = entryHi & 0xfffff
+      if (!leaf) continue
+      this.lo = level === 1 ? tableLo : level === 2 ? entryLo & ~0x1fffff : entryLo & ~0x3fffffff
+      this.hi = tableHi
+      this.setFlags(rights, entryLo, noExecute, level - 1)
+      if (mode !== pagingMode.pae) this.flags |= ((entryHi >>> 27) & 15) << translationFlag.keyShift
+      return true
+    }
+  }
+
+  private setFlags(rights: number, leaf: number, noExecute: number, size: number): void {
+    this.flags =
+      (rights & entryBit.writable ? translationFlag.writable : 0) |
+      (noExecute !== 0 ? translationFlag.noExecute : 0) |
+      (rights & entryBit.user ? translationFlag.user : 0) |
+      (leaf & entryBit.dirty ? translationFlag.dirty : 0) |
+      (leaf & entryBit.global && this.controls & control.pge ? translationFlag.global : 0) |
+      (size << translationFlag.sizeShift)
+  }
+
+  private notPresent(): false {
+    this.error = 0
+    return false
+  }
+
+  private reserved(): false {
+    this.error = errorBit.present | errorBit.reserved
+    return false
+  }
+
+  /** Where a second stage (EPT, NPT) translates what the first one takes for physical: table entries here, the page itself by the caller. Identity without one. */
+  private secondStage(lo: number, hi: number): boolean {
+    this.hostLo = lo
+    this.hostHi = hi
+    return true
+  }
+
+  private readEntry(lo: number, hi: number): boolean {
+    this.locate(lo, hi)
+    const place = this.usedPlace[this.used]
+    if (place !== 0) {
+      this.entryLo = this.words[place >>> 2]
+      this.entryHi = this.words[(place >>> 2) + 1]
+    } else {
+      this.physical.fetch(this.hostLo, this.hostHi, walkScratch, 8)
+      this.entryLo = this.words[walkScratch >>> 2]
+      this.entryHi = this.words[(walkScratch >>> 2) + 1]
+    }
+    return this.entryRead()
+  }
+
+  private readEntry32(lo: number): boolean {
+    this.locate(lo, 0)
+    const place = this.usedPlace[this.used]
+    if (place === 0) this.physical.fetch(this.hostLo, this.hostHi, walkScratch, 4)
+    this.entryLo = this.words[(place === 0 ? walkScratch : place) >>> 2]
+    this.entryHi = 0
+    return this.entryRead()
+  }
+
+  private locate(lo: number, hi: number): void {
+    this.secondStage(lo, hi)
+    const page = this.physical.pagePlace(this.hostLo, this.hostHi)
+    this.usedPlace[this.used] = page === 0 ? 0 : page + (this.hostLo & 0xfff)
+    this.usedAddressLo[this.used] = this.hostLo
+    this.usedAddressHi[this.used] = this.hostHi
+  }
+
+  private entryRead(): boolean {
+    this.usedLo[this.used] = this.entryLo
+    this.used++
+    return this.entryLo & entryBit.present ? true : this.notPresent()
+  }
+
+  /** Sets the accessed bits of all entries used and the dirty bit of the last, where they are not set. */
+  private markUsed(write: boolean): void {
+    const last = this.used - 1
+    for (let index = 0; index <= last; index++) {
+      const wanted = index === last && write ? entryBit.accessed | entryBit.dirty : entryBit.accessed
+      if ((this.usedLo[index] & wanted) !== wanted) this.setEntryBits(index, wanted)
+    }
+    if (write) this.flags |= translationFlag.dirty
+  }
+
+  private setEntryBits(index: number, bits: number): void {
+    const place = this.usedPlace[index]
+    if (place !== 0) {
+      this.physical.setBits(place, bits)
+      return
+    }
+    this.words[walkScratch >>> 2] = this.usedLo[index] | bits
+    this.physical.store(this.usedAddressLo[index], this.usedAddressHi[index], walkScratch, 4)
+  }
+}
+
+/** Bits `from` to `to` (32 to 63) of a 64-bit value, as a mask for its high half. */
+function highMask(from: number, to: number): number {
+  let mask = 0
+  for (let bit = Math.max(from, 32); bit <= to; bit++) mask |= 1 << (bit - 32)
+  return mask
+}
+
+/** The 9 bits of a linear address that index the table of a level (1 is the page table). */
+function indexAt(lo: number, hi: number, level: number): number {
+  switch (level) {
+    case 1: return (lo >>> 12) & 511
+    case 2: return (lo >>> 21) & 511
+    case 3: return ((hi << 2) | (lo >>> 30)) & 511
+    case 4: return (hi >>> 7) & 511
+    default: return (hi >>> 16) & 511
+  }
+}
