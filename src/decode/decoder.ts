@@ -4,6 +4,7 @@ import { mode as codeMode } from '../cpu/mode.ts'
 import type { Operand, OperandSpec } from '../isa/operands.ts'
 import type { RowContext } from '../isa/builder.ts'
 import type { Instruction } from '../isa/define.ts'
+import { operandBits, operandClass } from './shape.ts'
 import type { Candidate, OpcodeTables } from './tables.ts'
 
 export type DecodeResult = 'ok' | 'more' | 'undefined' | 'tooLong'
@@ -246,7 +247,7 @@ export class Decoder {
     const d = this.decoded
     const reg = ((modrm >> 3) & 7) | ((this.rex & 4) << 1)
     const rm = (modrm & 7) | ((this.rex & 1) << 3)
-    const bits = this.bitsOf(spec)
+    const bits = operandBits(spec, d.operandSize)
     switch (spec.letter) {
       case 'E': case 'R': if (!d.memory) d.slots[slot] = this.gprSlot(rm, bits); return
       case 'G': d.slots[slot] = this.gprSlot(reg, bits); return
@@ -282,43 +283,9 @@ export class Decoder {
     else d.immediate = (d.immediate & 0xffffn) | ((value & 0xffn) << 16n) // ENTER: size, nesting level
   }
 
-  /** Width of an operand in bits for the operation being decoded. */
-  bitsOf(spec: OperandSpec): number {
-    const size = this.decoded.operandSize
-    switch (spec.size) {
-      case 'b': return 8
-      case 'w': return 16
-      case 'd': return 32
-      case 'q': return 64
-      case 'x': return 128
-      case 'v': return 16 << size
-      case 'y': return size === 2 ? 64 : 32
-      case 'z': return size === 0 ? 16 : size === 1 ? 32 : 64
-      case 'p': return (16 << size) + 16
-      default: return spec.size
-    }
-  }
-
   /** The shape that code is generated for: see HandlerSpec. */
   rowContext(row: Instruction, candidate: Candidate, wide: boolean): RowContext {
-    const operands = candidate.form.operands.map((spec, i): Operand => ({ class: this.classOf(spec), bits: this.bitsOf(spec), slot: candidate.slots[i] }))
+    const operands = candidate.form.operands.map((spec, i): Operand => ({ class: operandClass(spec, this.decoded.memory), bits: operandBits(spec, this.decoded.operandSize), slot: candidate.slots[i] }))
     return { operands, operandSize: 16 << this.decoded.operandSize, wide: row.modal ? wide : true }
-  }
-  private classOf(spec: OperandSpec): Operand['class'] {
-    switch (spec.letter) {
-      case 'E': case 'R': return this.decoded.memory ? 'memory' : 'gpr'
-      case 'G': case 'Z': case 'F': return 'gpr'
-      case 'M': case 'O': return 'memory'
-      case 'I': return 'immediate'
-      case 'J': return 'relative'
-      case 'S': return 'segment'
-      case 'C': return 'control'
-      case 'D': return 'debug'
-      case 'V': case 'U': case 'H': return 'vector'
-      case 'W': return this.decoded.memory ? 'memory' : 'vector'
-      case 'P': case 'N': return 'mmx'
-      case 'Q': return this.decoded.memory ? 'memory' : 'mmx'
-      case 'A': return 'far'
-    }
   }
 }

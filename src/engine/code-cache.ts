@@ -7,6 +7,7 @@
 import { at, segBaseAddress, segment } from '../cpu/layout.ts'
 import { mode as codeMode, modeCount } from '../cpu/mode.ts'
 import { vector as exception } from '../cpu/fault.ts'
+import type { Operand } from '../isa/operands.ts'
 import { Decoder, type Decoded } from '../decode/decoder.ts'
 import type { OpcodeTables } from '../decode/tables.ts'
 import { longestRun, recordField, recordSize } from '../decode/record.ts'
@@ -240,10 +241,17 @@ export class CodeCache {
   }
 }
 
+function operandKey(operand: Operand, simpleAddress: boolean): string {
+  if (operand.class === 'memory') return `${simpleAddress ? 'base' : 'memory'}${operand.bits}`
+  if (operand.class === 'relative') return 'relative'
+  if (operand.class === 'immediate') return `immediate${operand.bits}`
+  return `${operand.class}${operand.bits}${'ABC'[operand.slot]}`
+}
+
 /** Forms whose rows and shapes are alike share a handler. */
 export function specOf(row: HandlerSpec['row'], context: HandlerSpec['context'], simpleAddress: boolean): HandlerSpec {
-  const shape = context.operands.map(o => `${o.class === 'memory' ? (simpleAddress ? 'base' : 'memory') : o.class}${o.bits}${'ABC'[o.slot]}`).join(',')
+  const shape = context.operands.map(o => operandKey(o, simpleAddress)).join(',')
   const sized = row.sized || row.modal ? ` o${context.operandSize}` : ''
   const modal = row.modal ? (context.wide ? ' wide' : ' legacy') : ''
-  return { key: `${row.name}${sized}${modal} ${shape}`, row, context, simpleAddress }
+  return { key: `${row.name}${sized}${modal} ${shape}`.trim(), row, context, simpleAddress }
 }

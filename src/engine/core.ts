@@ -1,0 +1,97 @@
+/** Puts together what executes: linear memory, physical memory, MMU, code cache, interpreter, CPUs. Knows no device. */
+import { createCpuState, type CpuState } from '../cpu/state.ts'
+import type { CpuModel } from '../cpu/model.ts'
+import { Fault, vector as exception } from '../cpu/fault.ts'
+import type { Helper, PortPort } from '../cpu/processor.ts'
+import type { LogUnhandled } from '../devices/ports.ts'
+import { buildTables } from '../decode/tables.ts'
+import { helpers } from '../helpers/index.ts'
+import { registry } from '../isa/rows.ts'
+import { createLinearMemory } from '../memory/linear.ts'
+import { PhysicalMemory, type RamRange } from '../memory/physical.ts'
+import { MmuControl } from '../mmu/control.ts'
+import { MmuLinearMemory } from '../mmu/linear-memory.ts'
+import { pagingModelOf } from '../mmu/paging.ts'
+import { Mmu } from '../mmu/mmu.ts'
+import { CodeCache } from './code-cache.ts'
+import { Cpu, type CpuParts } from './cpu.ts'
+import { hotKeys } from './hot.ts'
+import { Interpreter } from './interpreter.ts'
+import { SegmentAddressing } from './segment-address.ts'
+import { hotSpecs } from './hot-specs.ts'
+
+export interface CoreOptions {
+  readonly ram: readonly RamRange[]
+  readonly model: CpuModel
+  readonly cpus: number
+  readonly log: LogUnhandled
+}
+
+export interface Core {
+  readonly memory: WebAssembly.Memory
+  readonly physical: PhysicalMemory
+  readonly mmu: Mmu
+  readonly state: CpuState
+  readonly code: CodeCache
+  readonly interpreter: Interpreter
+  /** Makes CPU `index`, wired to its interrupt controller and the port bus. */
+  createCpu(index: number, apic: CpuParts['apic'], ports: PortPort, nextDeadline: () => number): Cpu
+  /** The CPU whose state lies in the state area. */
+  running: Cpu | undefined
+}
+
+/** Handlers that rows name but that nobody wrote: the instruction raises #UD, and says so once. */
+function missingHelper(name: string): Helper {
+  return cpu => {
+    cpu.log(`#UD: the helper '${name}' is not implemented (RIP 0x${cpu.state.rip.toString(16)})`)
+    throw new Fault(exception.UD)
+  }
+}
+
+export function createCore(options: CoreOptions): Core {
+  const paging = pagingModelOf(options.model)
+  const memory = createLinearMemory()
+  const state = createCpuState(memory)
+  const physical = new PhysicalMemory({ memory, ram: options.ram, log: options.log })
+  const mmu = new Mmu({ physical, model: paging, cpus: options.cpus })
+  const segments = new SegmentAddressing(memory)
+  const helperList: Helper[] = []
+  const helperNumbers = new Map<string, number>()
+  const helperNumber = (name: string): number => {
+    let number = helperNumbers.get(name)
+    if (number === undefined) {
+      number = helperList.push((helpers as Record<string, Helper | undefined>)[name] ?? missingHelper(name)) - 1
+      helperNumbers.set(name, number)
+    }
+    return number
+  }
+  const core = { memory, state, physical, mmu, running: undefined as Cpu | undefined }
+  const tables = buildTables(registry)
+  const interpreter = new Interpreter(
+    {
+      memory,
+      slowRead: mmu.slowRead,
+      slowWrite: mmu.slowWrite,
+      helper: (number, record) => core.running!.callHelper(number, record),
+      stackAddress: segments.forStack,
+      segmentAddress: segments.forRecord,
+    },
+    helperNumber,
+    hotSpecs(tables, hotKeys),
+  )
+  const code = new CodeCache(memory, tables, feature => options.model.has(feature), interpreter, place => physical.pageHoldsCode(place))
+  physical.code = {
+    tableFor: place => code.tableFor(place >>> 0, state.mode),
+    written: (place, length) => {
+      if (code.written(place >>> 0, length)) physical.pageIsClean(place)
+    },
+  }
+  const linear = new MmuLinearMemory(mmu)
+  const translation = new MmuControl(mmu, paging)
+  const createCpu: Core['createCpu'] = (index, apic, ports, nextDeadline) =>
+    new Cpu({
+      index, memory, state, model: options.model, mmu, linear, translation, apic, ports, code, interpreter, helpers: helperList, nextDeadline,
+      log: message => options.log(`cpu${index}`, message),
+    })
+  return Object.assign(core, { interpreter, code, createCpu })
+}

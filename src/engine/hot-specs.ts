@@ -1,0 +1,39 @@
+/** Finds the handlers that a list of keys names, by making the key of every shape that the decoder can produce. */
+import type { Candidate, OpcodeTables } from '../decode/tables.ts'
+import { hasMemoryForm } from '../decode/tables.ts'
+import type { Operand, OperandSpec } from '../isa/operands.ts'
+import type { HandlerSpec } from './interpreter.ts'
+import { specOf } from './code-cache.ts'
+import { operandBits, operandClass } from '../decode/shape.ts'
+
+/** The handlers of `keys`, in their order. Throws when a key fits no shape of any row. */
+export function hotSpecs(tables: OpcodeTables, keys: readonly string[]): HandlerSpec[] {
+  if (keys.length === 0) return []
+  const wanted = new Set(keys)
+  const found = new Map<string, HandlerSpec>()
+  const seen = new Set<number>()
+  for (const list of tables)
+    for (const candidate of list) {
+      if (seen.has(candidate.number)) continue
+      seen.add(candidate.number)
+      if (!keys.some(key => key.startsWith(candidate.row.name))) continue
+      for (const spec of shapesOf(candidate)) if (wanted.has(spec.key)) found.set(spec.key, spec)
+    }
+  return keys.map(key => {
+    const spec = found.get(key)
+    if (!spec) throw new Error(`hot handler '${key}' fits no row`)
+    return spec
+  })
+}
+
+function* shapesOf(candidate: Candidate): Generator<HandlerSpec> {
+  const { row, form } = candidate
+  const memoryChoices = form.operands.some(hasMemoryForm) ? [true, false] : [false]
+  for (const size of [0, 1, 2])
+    for (const memory of memoryChoices)
+      for (const wide of row.modal ? [true, false] : [true])
+        for (const simple of memory ? [true, false] : [false]) {
+          const operands = form.operands.map((spec: OperandSpec, i): Operand => ({ class: operandClass(spec, memory), bits: operandBits(spec, size), slot: candidate.slots[i] }))
+          yield specOf(row, { operands, operandSize: 16 << size, wide }, simple)
+        }
+}
