@@ -24,6 +24,8 @@ export function extended(signExponent: number, significand: bigint): Extended {
 /** "QNaN floating-point indefinite". */
 export const INDEFINITE = extended(0xffff, INTEGER_BIT | QUIET_BIT)
 
+export const POSITIVE_ONE = extended(BIAS, INTEGER_BIT)
+
 export function zero(sign: number): Extended {
   return extended(sign << 15, 0n)
 }

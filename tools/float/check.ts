@@ -1,12 +1,14 @@
 /**
  * Compares src/float with lines that `record` writes, on standard input: for longer runs than the recordings in the tests.
- * Usage: record sse 10000 7 | node tools/float/check.ts sse
+ * Usage: record sse 10000 7 | node tools/float/check.ts sse        (or x87, or transcendental)
  */
 import { createInterface } from 'node:readline'
 import { checkSse } from '../../src/float/testdata/sse-cases.ts'
+import { checkTranscendental } from '../../src/float/testdata/transcendental-cases.ts'
 import { checkX87 } from '../../src/float/testdata/x87-cases.ts'
 
-const check = process.argv[2] === 'sse' ? checkSse : checkX87
+const check = { sse: checkSse, x87: checkX87, transcendental: checkTranscendental }[process.argv[2]]
+if (check === undefined) throw new Error('expected sse, x87 or transcendental')
 const shown = 5
 const problems = new Map<string, number>()
 let lines = 0

@@ -126,7 +126,9 @@ const status = floatStatus()
 /** Runs one recorded line. The recorder's TOP is 6 before the instruction. */
 export function replay(run: Run, controlWord: string, a: string, b: string, memoryBytes: number): Fpu {
   loadControlWord(status, parseInt(controlWord, 16))
-  const fpu: Fpu = { status, stack: [parseExtended(a), parseExtended(b)], conditions: 0, operand: BigInt(`0x${a}`), memory: 'cc'.repeat(memoryBytes) }
+  const fpu: Fpu = {
+    status, stack: [parseExtended(a), parseExtended(b)], conditions: 0, operand: BigInt(`0x${a}`), memory: 'cc'.repeat(memoryBytes),
+  }
   run(fpu)
   return fpu
 }
