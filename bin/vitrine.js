@@ -20,7 +20,8 @@ if (major >= pinnedMajor()) {
 } else if (existsSync(pinned)) {
   await runOn(pinned)
 } else {
-  process.stderr.write(`vitrine: needs Node ${pinnedMajor()} and was started by ${process.versions.node}: run "npm ci" in the project's folder, which brings the right one\n`)
+  const found = `needs Node ${pinnedMajor()} and was started by ${process.versions.node}`
+  process.stderr.write(`vitrine: ${found}: run "npm ci" in the project's folder, which brings the right one\n`)
   process.exitCode = 2
 }
 

@@ -16,7 +16,8 @@ function tokensOf(context, tokens) {
 
 function linesOf(context, lines) {
   lines.forEach((text, i) => {
-    const report = message => context.report({ loc: { start: { line: i + 1, column: 0 }, end: { line: i + 1, column: text.length } }, message })
+    const loc = { start: { line: i + 1, column: 0 }, end: { line: i + 1, column: text.length } }
+    const report = message => context.report({ loc, message })
     if (text.length > width) report(`the line has ${text.length} columns, at most ${width}`)
     if (/[ \t]$/.test(text)) report('spaces at the end of the line')
     if (/^ *\t/.test(text)) report('tab in the indentation')

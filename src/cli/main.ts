@@ -1,0 +1,53 @@
+/** The command line: finds the command, and turns what goes wrong into one line and a status. */
+import { Command, CommanderError } from 'commander'
+import { isInputError } from '../errors.ts'
+import { qemu } from './qemu.ts'
+import { runCommand } from './run.ts'
+import { statuses } from './status.ts'
+import type { System } from './system.ts'
+
+/** Runs one command; the result is the exit status of the process. */
+export async function commandLine(args: string[], system: System): Promise<number> {
+  try {
+    // QEMU's options are not ours: they never meet our parser.
+    return args[0] === 'qemu' ? await qemu(args.slice(1), system) : await ours(args, system)
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : statuses.usage.status
+    if (isInputError(error)) {
+      system.printError(`vitrine: ${oneLine(error.message)}\n`)
+      return statuses.usage.status
+    }
+    system.printError(`vitrine: an error of our own, please report it\n${error instanceof Error ? error.stack : String(error)}\n`)
+    return statuses.internal.status
+  }
+}
+
+async function ours(args: string[], system: System): Promise<number> {
+  let status = 0
+  const program = new Command('vitrine')
+    .description('an x86-64 PC under glass')
+    .version(system.version)
+    .enablePositionalOptions()
+  const commands = [
+    runCommand(system, result => { status = result }),
+    new Command('qemu').description("the same machine behind QEMU's command line: `vitrine qemu --help`"),
+  ]
+  for (const command of commands) program.addCommand(command)
+  for (const command of [program, ...commands]) {
+    command.exitOverride().allowExcessArguments(false).configureOutput({
+      writeOut: text => system.print(text),
+      writeErr: text => system.printError(text),
+      outputError: (text, write) => write(`vitrine: ${oneLine(text.replace(/^error: /, ''))}\n`),
+    })
+  }
+  if (args.length === 0) {
+    system.print(program.helpInformation())
+    return 0
+  }
+  await program.parseAsync(args, { from: 'user' })
+  return status
+}
+
+function oneLine(text: string): string {
+  return text.trim().replace(/\s*\n\s*/g, ' ')
+}

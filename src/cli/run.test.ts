@@ -1,0 +1,114 @@
+/** `vitrine run`: what options come to, what errors say, what statuses mean. */
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import { InputError } from '../errors.ts'
+import { command, ended } from './testing.ts'
+
+const run = ['run', '--kernel', 'kernel']
+
+describe('options', () => {
+  test('all of them reach the machine', async () => {
+    const { request, status } = await command([
+      'run', '--cpu', 'amd,+pku,-la57', '--smp', '4', '--memory', '2G', '--chipset', 'pc', '--kernel', 'kernel', '--initrd', 'initrd',
+      '--append', 'console=ttyS0', '--device', 'isa-debug-exit,iobase=0xf4', '--device', 'pc-testdev', '--engine', 'interpreter',
+      '--max-instructions', '1e6', '--timeout', '2.5', '--real-time', '--no-reboot', '--seed', '7', '--quiet',
+    ])
+    assert.equal(status, 0)
+    assert.deepEqual(request!.machine, {
+      cpu: { model: 'amd', add: ['pku'], remove: ['la57'] }, cpus: 4, memory: 2 ** 31, chipset: 'pc',
+      devices: [{ name: 'isa-debug-exit', properties: { iobase: '0xf4' } }, { name: 'pc-testdev', properties: {} }],
+      engine: 'interpreter', seed: 7, noReboot: true, kernel: new TextEncoder().encode('kernel'), kernelName: 'kernel',
+      initrd: new TextEncoder().encode('initrd'), initrdName: 'initrd', commandLine: 'console=ttyS0',
+    })
+    assert.deepEqual(request!.session, { realTime: true, maxInstructions: 1e6, timeoutSeconds: 2.5 })
+    assert.deepEqual(request!.console, { serial: 'stdio', escape: true, interrupt: false, quiet: true, collect: false })
+  })
+
+  test('memory is in MiB when it has no unit', async () => {
+    assert.equal((await command([...run, '--memory', '64'])).request!.machine.memory, 64 << 20)
+  })
+
+  test('--cpu help and --device help list names', async () => {
+    assert.match((await command(['run', '--cpu', 'help'])).output, /Skylake-Server/)
+    assert.match((await command(['run', '--device', 'help'])).output, /isa-debug-exit .*iobase=0x501/)
+  })
+})
+
+describe('bad input is one line that says what is wrong, with status 2', () => {
+  const cases: [string[], RegExp][] = [
+    [['run'], /--kernel/],
+    [['run', '--kernel'], /--kernel/],
+    [['run', '--memroy', '3'], /'--memroy'.*--memory/],
+    [['rnu'], /'rnu'.*run/],
+    [['run', '--kernel', 'nowhere'], /'nowhere': no such file/],
+    [[...run, '--memory', '3.3M'], /--memory '3.3M'.*multiple of 1M/],
+    [[...run, '--memory', 'much'], /--memory 'much'.*512M/],
+    [[...run, '--memory', '1M'], /at least 2M/],
+    [[...run, '--smp', '0'], /--smp '0'.*from 1 to 255/],
+    [[...run, '--timeout', '-1'], /--timeout '-1'/],
+    [[...run, '--max-instructions', '0x10'], /--max-instructions '0x10'/],
+    [[...run, '--cpu', 'intle'], /'intle'.*'intel'/],
+    [[...run, '--cpu', 'intel,+pkuu'], /'pkuu'.*'pku'/],
+    [[...run, '--device', 'pc-testdve'], /'pc-testdve'.*'pc-testdev'/],
+    [[...run, '--device', 'isa-debug-exit,iobsae=1'], /'iobsae'.*'iobase'/],
+    [[...run, '--engine', 'fast'], /'fast'.*jit/],
+    [[...run, 'extra'], /too many arguments/],
+  ]
+  for (const [args, pattern] of cases) {
+    test(args.join(' '), async () => {
+      const { status, errors, output, request } = await command(args)
+      assert.equal(status, 2)
+      assert.match(errors, pattern)
+      assert.equal(errors.trimEnd().split('\n').length, 1, errors)
+      assert.equal(output, '')
+      assert.equal(request, undefined)
+    })
+  }
+
+  test("a boot protocol's error is the user's as well", async () => {
+    const error = Object.assign(new Error('kernel: expected a bzImage, found text'), { name: 'BootError' })
+    const { status, errors } = await command(run, error)
+    assert.deepEqual([status, errors], [2, 'vitrine: kernel: expected a bzImage, found text\n'])
+    assert.equal((await command(run, new InputError('x'))).status, 2)
+  })
+
+  test('our own errors show where', async () => {
+    const { status, errors } = await command(run, new Error('a bug'))
+    assert.equal(status, 70)
+    assert.match(errors, /report it[^]*at /)
+  })
+})
+
+describe('exit status', () => {
+  const cases: [Parameters<typeof ended>, number, RegExp][] = [
+    [[{ kind: 'power-off' }], 0, /^$/],
+    [[{ kind: 'left' }], 0, /^$/],
+    [[{ kind: 'reset' }], 0, /^$/],
+    [[{ kind: 'reset' }, { panic: 'Kernel panic - not syncing: x' }], 116, /Kernel panic - not syncing: x/],
+    [[{ kind: 'debug-exit', status: 1 }], 1, /^$/],
+    [[{ kind: 'debug-exit', status: 0x1ff }], 0xff, /^$/],
+    [[{ kind: 'triple-fault', report: 'at 1234' }, { picture: 'rip 1234' }], 120, /triple fault[^]*at 1234[^]*rip 1234/],
+    [[{ kind: 'idle' }], 118, /halted/],
+    [[{ kind: 'budget' }], 122, /1000 instructions/],
+    [[{ kind: 'timeout' }], 124, /--timeout/],
+    [[{ kind: 'signal', signal: 'SIGTERM', status: 143 }], 143, /^$/],
+  ]
+  for (const [result, status, pattern] of cases) {
+    test(`${JSON.stringify(result)} is ${status}`, async () => {
+      const outcome = await command(run, ended(...result))
+      assert.equal(outcome.status, status)
+      assert.match(outcome.errors, pattern)
+    })
+  }
+
+  test('every status of ours is in the help, and even: debug exits are odd', async () => {
+    const { output } = await command(['run', '--help'])
+    for (const status of [0, 2, 70, 116, 118, 120, 122, 124]) assert.match(output, new RegExp(`^ *${status}  `, 'm'))
+  })
+
+  test('--json says all of it in one document', async () => {
+    const { output, errors, status } = await command([...run, '--json'], ended({ kind: 'debug-exit', status: 5 }, { console: 'hello\n' }))
+    const { ending, exitStatus, instructions, console } = JSON.parse(output) as Record<string, unknown>
+    assert.deepEqual([ending, exitStatus, instructions, console, errors, status], ['debug-exit', 5, 1000, 'hello\n', '', 5])
+  })
+})

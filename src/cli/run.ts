@@ -1,0 +1,129 @@
+/** `vitrine run`: boots something and tells by its exit status how that went. */
+import { Command, Option } from 'commander'
+import type { MachineOptions } from '../api.ts'
+import { InputError } from '../errors.ts'
+import { sayEnding, statusOf, statusTable } from './status.ts'
+import type { Catalogue, RunRequest, RunResult, System } from './system.ts'
+import { checkDevice, listChoices, parseCount, parseCpu, parseDevice, parseMemory, parseSeconds } from './values.ts'
+
+const engines: readonly NonNullable<MachineOptions['engine']>[] = ['jit', 'interpreter', 'step']
+
+interface RunFlags {
+  cpu: string
+  smp: string
+  memory: string
+  chipset: 'pc' | 'q35'
+  kernel?: string
+  initrd?: string
+  append?: string
+  device: string[]
+  engine: NonNullable<MachineOptions['engine']>
+  maxInstructions?: string
+  timeout?: string
+  json: boolean
+  realTime: boolean
+  reboot: boolean
+  seed: string
+  quiet: boolean
+}
+
+export function runCommand(system: System, done: (status: number) => void): Command {
+  const collect = (value: string, all: string[]): string[] => [...all, value]
+  return new Command('run')
+    .description('boot a kernel; its serial port is our standard input and output')
+    .option('--kernel <file>', 'Linux bzImage, or a multiboot kernel')
+    .option('--initrd <file>', 'initial RAM disk, or the first multiboot module')
+    .option('--append <text>', "the kernel's command line")
+    .option('--cpu <model>', 'MODEL[,+feature][,-feature]; `help` lists them', 'intel')
+    .option('--smp <n>', 'number of CPUs', '1')
+    .option('--memory <size>', 'RAM, such as 512M or 2G', '512M')
+    .addOption(new Option('--chipset <name>', 'where RAM and buses lie').choices(['pc', 'q35']).default('q35'))
+    .option('--device <name[,key=value]>', 'add a device (again for more); `help` lists them', collect, [])
+    .addOption(new Option('--engine <name>', 'what runs instructions; results are the same').choices([...engines]).default('jit'))
+    .option('--max-instructions <n>', 'stop after exactly so many instructions of all CPUs')
+    .option('--timeout <seconds>', 'stop after so much wall time')
+    .option('--real-time', 'keep virtual time to wall time always, not only while a guest waits for the keyboard', false)
+    .option('--no-reboot', 'end the run when software resets the machine')
+    .option('--seed <n>', 'seed of all that is random in the machine', '0')
+    .option('--json', 'print one JSON document at the end, with the console in it', false)
+    .option('--quiet', 'print nothing but the console', false)
+    .addHelpText('after', `\nExit status:\n${statusTable}\n`)
+    .action(async (flags: RunFlags) => done(await run(flags, system)))
+}
+
+async function run(flags: RunFlags, system: System): Promise<number> {
+  const catalogue = await system.catalogue()
+  if (flags.cpu === 'help') {
+    system.print(`CPU models:\n${listChoices(catalogue.cpuModels)}\nFeatures:\n${wrap(catalogue.cpuFeatures)}`)
+    return 0
+  }
+  if (flags.device.includes('help')) {
+    system.print(`Devices (property=default):\n${listChoices(catalogue.devices)}`)
+    return 0
+  }
+  const result = await system.run(requestOf(flags, system, catalogue))
+  if (flags.json) system.print(`${JSON.stringify(jsonOf(result), undefined, 2)}\n`)
+  else if (!flags.quiet) report(result, system)
+  return statusOf(result)
+}
+
+function requestOf(flags: RunFlags, system: System, catalogue: Catalogue): RunRequest {
+  if (flags.kernel === undefined) throw new InputError('nothing to boot: expected --kernel FILE')
+  const { cpu, notOffered } = parseCpu(flags.cpu, catalogue)
+  if (notOffered.length > 0 && !flags.quiet) {
+    system.printError(`vitrine: not implemented, so the CPU goes without: ${notOffered.join(', ')}\n`)
+  }
+  const devices = flags.device.map(parseDevice)
+  for (const device of devices) checkDevice(device, catalogue.devices)
+  return {
+    machine: {
+      cpu,
+      cpus: parseCount(flags.smp, '--smp', 1, 255),
+      memory: parseMemory(flags.memory, '--memory'),
+      chipset: flags.chipset,
+      devices,
+      engine: flags.engine,
+      seed: parseCount(flags.seed, '--seed', 0),
+      noReboot: !flags.reboot,
+      kernel: system.readFile(flags.kernel),
+      kernelName: flags.kernel,
+      ...(flags.initrd === undefined ? {} : { initrd: system.readFile(flags.initrd), initrdName: flags.initrd }),
+      commandLine: flags.append ?? '',
+    },
+    console: { serial: 'stdio', escape: true, interrupt: false, quiet: flags.quiet, collect: flags.json },
+    session: {
+      realTime: flags.realTime,
+      ...(flags.maxInstructions === undefined ? {} : { maxInstructions: parseCount(flags.maxInstructions, '--max-instructions') }),
+      ...(flags.timeout === undefined ? {} : { timeoutSeconds: parseSeconds(flags.timeout, '--timeout') }),
+    },
+  }
+}
+
+/** What went wrong, and where the CPU was when that helps. */
+export function report(result: RunResult, system: System): void {
+  const line = sayEnding(result)
+  if (line !== undefined) system.printError(`vitrine: ${line}\n`)
+  if (result.picture !== undefined) system.printError(`${result.picture.trimEnd()}\n`)
+}
+
+function jsonOf(result: RunResult): Record<string, unknown> {
+  const { kind, ...rest } = result.ending
+  return {
+    ending: kind, ...rest, exitStatus: statusOf(result), instructions: result.instructions, virtualNanoseconds: result.virtualNanoseconds,
+    wallSeconds: Number(result.wallSeconds.toFixed(3)), panic: result.panic, picture: result.picture, console: result.console,
+  }
+}
+
+function wrap(words: readonly string[]): string {
+  let text = ' '
+  let column = 1
+  for (const word of words) {
+    if (column + word.length + 1 > 100) {
+      text += '\n '
+      column = 1
+    }
+    text += ` ${word}`
+    column += word.length + 1
+  }
+  return `${text}\n`
+}

@@ -1,0 +1,64 @@
+/** What the command line needs of the place where it runs. The embedder provides it; tests provide a fake. */
+import type { MachineOptions } from '../api.ts'
+import type { Ending, SessionOptions } from '../embedder/session.ts'
+
+export interface ConsoleOptions {
+  /** Where the first serial port is: the terminal or pipe we were started in, a file that it is written to, or nowhere. */
+  serial: 'stdio' | 'none' | { file: string }
+  /** On a terminal, Ctrl-A begins a command. */
+  escape: boolean
+  /** On a terminal, Ctrl-C leaves instead of going to the guest. */
+  interrupt: boolean
+  /** Do not print what the machine itself has to say. */
+  quiet: boolean
+  /** Keep the console's output for the result instead of printing it. */
+  collect: boolean
+}
+
+export interface RunRequest {
+  machine: MachineOptions
+  console: ConsoleOptions
+  session: SessionOptions
+}
+
+export interface RunResult {
+  ending: Ending
+  instructions: number
+  virtualNanoseconds: number
+  wallSeconds: number
+  /** The console's output when it was collected. */
+  console: string
+  /** The last kernel panic that the console showed and that was not followed by an orderly restart. */
+  panic: string | undefined
+  /** The machine's picture of CPU 0, when the ending calls for one. */
+  picture: string | undefined
+}
+
+/** A name that one can choose, as a list shows it. */
+export interface Choice {
+  name: string
+  description: string
+  /** Property names with their defaults, for devices. */
+  properties?: Record<string, string>
+  /** The bus it sits on, for devices: `ISA` or `PCI`. */
+  bus?: string
+}
+
+/** The names that the machine knows. */
+export interface Catalogue {
+  cpuModels: Choice[]
+  cpuFeatures: readonly string[]
+  devices: Choice[]
+  /** Features of a CPU specification that are asked for and not implemented. Throws an Error for one that cannot be read. */
+  checkCpu(specification: string): { notOffered: readonly string[] }
+}
+
+export interface System {
+  /** The whole of a file. Throws an InputError that says why not. */
+  readFile(path: string): Uint8Array
+  print(text: string): void
+  printError(text: string): void
+  catalogue(): Promise<Catalogue>
+  run(request: RunRequest): Promise<RunResult>
+  readonly version: string
+}

@@ -1,0 +1,49 @@
+/** A system in memory for tests of the command lines: files, what was printed, and the request that a run was given. */
+import { createModel, modelNames } from '../cpu/models.ts'
+import { InputError } from '../errors.ts'
+import { commandLine } from './main.ts'
+import type { Catalogue, RunRequest, RunResult, System } from './system.ts'
+
+export const catalogue: Catalogue = {
+  cpuModels: modelNames.map(name => ({ name, description: `model ${name}` })),
+  cpuFeatures: ['vmx', 'svm', 'pku'],
+  devices: [
+    { name: 'isa-debug-exit', description: 'ends the run', bus: 'ISA', properties: { iobase: '0x501', iosize: '0x2' } },
+    { name: 'pc-testdev', description: 'test device', bus: 'ISA' },
+    { name: 'pci-testdev', description: 'test device', bus: 'PCI' },
+  ],
+  checkCpu: createModel,
+}
+
+export const ended = (ending: RunResult['ending'], more: Partial<RunResult> = {}): RunResult => ({
+  ending, instructions: 1000, virtualNanoseconds: 2000, wallSeconds: 0.5, console: '', panic: undefined, picture: undefined, ...more,
+})
+
+export interface Outcome {
+  status: number
+  output: string
+  errors: string
+  request: RunRequest | undefined
+}
+
+/** Files that exist: `kernel` and `initrd`. */
+export async function command(args: string[], result: RunResult | Error = ended({ kind: 'power-off' })): Promise<Outcome> {
+  const outcome: Outcome = { status: 0, output: '', errors: '', request: undefined }
+  const system: System = {
+    version: '1.2.3',
+    print(text) { outcome.output += text },
+    printError(text) { outcome.errors += text },
+    catalogue: async () => catalogue,
+    readFile(path) {
+      if (path !== 'kernel' && path !== 'initrd') throw new InputError(`cannot read '${path}': no such file`)
+      return new TextEncoder().encode(path)
+    },
+    async run(request) {
+      outcome.request = request
+      if (result instanceof Error) throw result
+      return result
+    },
+  }
+  outcome.status = await commandLine(args, system)
+  return outcome
+}

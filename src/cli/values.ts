@@ -1,0 +1,96 @@
+/** Values of options as people write them, parsed into what the machine takes; both command lines use these. */
+import type { CpuSelection } from '../api.ts'
+import { nearest } from '../cpu/features.ts'
+import { InputError } from '../errors.ts'
+import type { Catalogue, Choice } from './system.ts'
+
+const multipliers: Readonly<Record<string, number>> = { '': 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30, t: 2 ** 40 }
+
+/** A size in bytes from `512M`, `1.5G`, `4096K`; a bare number counts MiB, as QEMU has it. */
+export function parseMemory(text: string, option: string): number {
+  const match = /^(\d+(?:\.\d+)?)([kmgt]?)(?:i?b)?$/i.exec(text)
+  if (!match) throw new InputError(`${option} '${text}': expected a size such as 512M or 2G`)
+  const bytes = Number(match[1]) * multipliers[match[2].toLowerCase() || 'm']
+  if (bytes < 2 ** 21 || bytes % 2 ** 20 !== 0) throw new InputError(`${option} '${text}': expected a multiple of 1M, at least 2M`)
+  return bytes
+}
+
+/** A whole number such as `100000`, `1e9` or `2_000`, within limits. */
+export function parseCount(text: string, option: string, least = 1, most = Number.MAX_SAFE_INTEGER): number {
+  const value = /^\d[\d_]*(e\d+)?$/i.test(text) ? Number(text.replaceAll('_', '')) : Number.NaN
+  if (!(value >= least && value <= most)) {
+    const limits = most === Number.MAX_SAFE_INTEGER ? `from ${least}` : `from ${least} to ${most}`
+    throw new InputError(`${option} '${text}': expected a whole number ${limits}`)
+  }
+  return value
+}
+
+export function parseSeconds(text: string, option: string): number {
+  const value = /^\d+(\.\d+)?$/.test(text) ? Number(text) : 0
+  if (!(value > 0)) throw new InputError(`${option} '${text}': expected a number of seconds above 0`)
+  return value
+}
+
+/** `MODEL[,+feature][,-feature][,feature=on|off][,key=value]`; a name that nobody knows is an error that names the nearest one. */
+export function parseCpu(text: string, catalogue: Catalogue): { cpu: CpuSelection; notOffered: readonly string[] } {
+  const [name, ...changes] = text.split(',').filter(part => part !== '').map(switchOf)
+  const starting = (sign: string): string[] => changes.filter(change => change.startsWith(sign)).map(change => change.slice(1))
+  const rest = changes.filter(change => !/^[+-]/.test(change))
+  const vendor = rest.find(change => change.startsWith('vendor='))?.slice(7)
+  const keys = rest.filter(change => !change.startsWith('vendor='))
+  try {
+    const { notOffered } = catalogue.checkCpu([name, ...changes].join(','))
+    const cpu: CpuSelection = { model: [name, ...keys].join(','), add: starting('+'), remove: starting('-') }
+    if (vendor !== undefined) cpu.vendor = vendor
+    return { cpu, notOffered }
+  } catch (error) {
+    throw new InputError((error as Error).message, { cause: error })
+  }
+}
+
+/** QEMU's newer spelling of a feature's switch. Keys that are no features keep theirs. */
+function switchOf(change: string): string {
+  const match = /^([\w.-]+)=(on|off)$/.exec(change)
+  if (!match || /^(host-phys-bits|migratable|pmu|l3-cache|enforce|check)$/.test(match[1])) return change
+  return (match[2] === 'on' ? '+' : '-') + match[1]
+}
+
+export interface DeviceSelection {
+  name: string
+  properties: Record<string, string>
+}
+
+/** `NAME[,key=value...]`; a key alone means `on`. */
+export function parseDevice(text: string): DeviceSelection {
+  const [name, ...properties] = text.split(',')
+  return {
+    name: name.replace(/^driver=/, ''),
+    properties: Object.fromEntries(properties.filter(part => part !== '').map(part => {
+      const equals = part.indexOf('=')
+      return equals < 0 ? [part, 'on'] : [part.slice(0, equals), part.slice(equals + 1)]
+    })),
+  }
+}
+
+export function checkDevice(device: DeviceSelection, devices: readonly Choice[]): void {
+  const known = devices.find(({ name }) => name === device.name)
+  if (!known) throw new InputError(`there is no device '${device.name}'${suggest(device.name, devices.map(({ name }) => name))}`)
+  for (const property of Object.keys(device.properties)) {
+    const names = ['id', 'bus', 'addr', ...Object.keys(known.properties ?? {})]
+    if (!names.includes(property)) {
+      throw new InputError(`device '${device.name}' has no property '${property}'${suggest(property, Object.keys(known.properties ?? {}))}`)
+    }
+  }
+}
+
+export function suggest(word: string, known: readonly string[]): string {
+  return known.length === 0 ? '' : `; the nearest is '${nearest(word, known)}'`
+}
+
+export function listChoices(choices: readonly Choice[]): string {
+  const width = Math.max(...choices.map(({ name }) => name.length))
+  return choices.map(({ name, description, properties = {} }) => {
+    const settings = Object.entries(properties).map(([key, value]) => `${key}=${value}`).join(', ')
+    return `  ${name.padEnd(width)}  ${description}${settings ? ` (${settings})` : ''}\n`
+  }).join('')
+}

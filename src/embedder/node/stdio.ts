@@ -1,0 +1,105 @@
+/** The machine's console on standard input and output: raw bytes in a pipe, keys on a terminal, which is given back on every way out. */
+import { closeSync, openSync, writeSync } from 'node:fs'
+import { InputError } from '../../errors.ts'
+import type { ConsoleOptions } from '../../cli/system.ts'
+import { type Command, Keys } from '../escape.ts'
+
+/** What the console does to the session. */
+export interface ConsoleEvents {
+  input(bytes: Uint8Array): void
+  command(command: Command): void
+  /** No more input can come. `hangUp` when it was a terminal, whose window is gone then. */
+  inputEnded(hangUp: boolean): void
+  /** Nobody reads the output any more. */
+  outputClosed(): void
+}
+
+/** Bytes on their way to standard output. Gathers small writes; waits for a slow reader. */
+export class Output {
+  #chunks: Uint8Array[] = []
+  #closed = false
+  /** The cursor is at the start of a line, as far as our own bytes tell. */
+  atLineStart = true
+  /** The guest has used escape sequences, and may have left colours or a hidden cursor behind. */
+  escapes = false
+  readonly #write: (bytes: Uint8Array) => Promise<void>
+
+  constructor(write: (bytes: Uint8Array) => Promise<void>) {
+    this.#write = write
+  }
+
+  take(bytes: Uint8Array): void {
+    if (bytes.length === 0) return
+    this.#chunks.push(bytes.slice())
+    this.atLineStart = bytes[bytes.length - 1] === 0x0a || (this.atLineStart && bytes.every(byte => byte === 0x0d))
+    this.escapes ||= bytes.includes(0x1b)
+  }
+
+  async flush(): Promise<void> {
+    if (this.#chunks.length === 0) return
+    const bytes = Buffer.concat(this.#chunks)
+    this.#chunks = []
+    if (!this.#closed) await this.#write(bytes)
+  }
+
+  close(): void {
+    this.#closed = true
+  }
+}
+
+/** Writes to standard output; resolves when the reader has taken it, or is gone. */
+export function writeStdout(bytes: Uint8Array | string): Promise<void> {
+  return new Promise(resolve => { process.stdout.write(bytes, () => resolve()) })
+}
+
+export function outputTo(options: ConsoleOptions, collected: Uint8Array[]): { output: Output; close(): void } {
+  if (options.collect) return { output: new Output(async bytes => { collected.push(bytes) }), close() {} }
+  if (options.serial === 'stdio') return { output: new Output(writeStdout), close() {} }
+  if (options.serial === 'none') return { output: new Output(async () => {}), close() {} }
+  const { file } = options.serial
+  const descriptor = openForWriting(file)
+  const write = async (bytes: Uint8Array): Promise<void> => {
+    for (let done = 0; done < bytes.length;) done += writeSync(descriptor, bytes, done)
+  }
+  return { output: new Output(write), close: () => closeSync(descriptor) }
+}
+
+function openForWriting(file: string): number {
+  try {
+    return openSync(file, 'w')
+  } catch (error) {
+    throw new InputError(`cannot write the serial port's file '${file}': ${(error as Error).message}`)
+  }
+}
+
+/** Takes the keyboard or the pipe; the result gives it back. */
+export function attachInput(options: ConsoleOptions, events: ConsoleEvents): () => void {
+  const { stdin, stdout } = process
+  const onGone = (): void => events.outputClosed()
+  stdout.on('error', onGone)
+  process.stderr.on('error', onGone)
+  if (options.serial !== 'stdio') return () => {}
+  // With the output elsewhere, a person still needs line editing, an echo and Ctrl-C.
+  const raw = stdin.isTTY && stdout.isTTY && !options.collect
+  const keys = raw ? new Keys(options) : undefined
+  const onData = (bytes: Uint8Array): void => {
+    if (!keys) return events.input(bytes)
+    const { guest, commands } = keys.take(bytes)
+    if (guest.length > 0) events.input(guest)
+    for (const command of commands) events.command(command)
+  }
+  const onEnd = (): void => events.inputEnded(raw)
+  const onContinue = (): void => { if (raw) stdin.setRawMode(true) }
+  if (raw) stdin.setRawMode(true)
+  process.on('SIGCONT', onContinue)
+  stdin.on('data', onData).on('end', onEnd).on('error', onEnd)
+  return () => {
+    process.off('SIGCONT', onContinue)
+    stdin.off('data', onData).off('end', onEnd).off('error', onEnd).pause()
+    if (raw) stdin.setRawMode(false)
+  }
+}
+
+export function onTerminal(options: ConsoleOptions): boolean {
+  return options.serial === 'stdio' && !options.collect && process.stdin.isTTY === true && process.stdout.isTTY === true
+}

@@ -1,0 +1,133 @@
+/** The command line's system on Node: files, standard streams, and runs of the machine. */
+import { readFileSync } from 'node:fs'
+import type { Machine, MachineOptions } from '../../api.ts'
+import type { Catalogue, RunRequest, RunResult, System } from '../../cli/system.ts'
+import { InputError } from '../../errors.ts'
+import { type Command, escapeHelp } from '../escape.ts'
+import { PanicWatch } from '../panic.ts'
+import { Session, type Surroundings } from '../session.ts'
+import { attachInput, onTerminal, outputTo } from './stdio.ts'
+import { onSignals, watchStarter } from './process.ts'
+
+const starterCheckMilliseconds = 500
+
+function readFile(path: string): Uint8Array {
+  try {
+    return readFileSync(path)
+  } catch (error) {
+    const reasons: Record<string, string> = {
+      ENOENT: 'no such file', EISDIR: 'it is a folder', EACCES: 'permission denied', ENOTDIR: 'a part of the path is not a folder',
+    }
+    const { code = '', message } = error as NodeJS.ErrnoException
+    throw new InputError(`cannot read '${path}': ${reasons[code] ?? message}`)
+  }
+}
+
+function printError(text: string): void {
+  process.stderr.write(process.stdin.isRaw ? text.replaceAll('\n', '\r\n') : text)
+}
+
+export type MachineFactory = (options: MachineOptions) => Machine | Promise<Machine>
+
+async function run(createMachine: MachineFactory, request: RunRequest): Promise<RunResult> {
+  const started = performance.now()
+  const machine = await createMachine(request.machine)
+  const collected: Uint8Array[] = []
+  const { output, close } = outputTo(request.console, collected)
+  const panics = new PanicWatch()
+  let inputOpen = request.console.serial === 'stdio'
+  machine.onLog = message => { if (!request.console.quiet) printError(`vitrine: ${message}\n`) }
+  machine.onSerialOutput = bytes => {
+    output.take(bytes)
+    panics.see(bytes)
+  }
+  const session = new Session(machine, surroundings(() => output.flush(), () => inputOpen), request.session)
+  const obey = (command: Command): void => {
+    if (command === 'leave') session.end({ kind: 'left' })
+    else if (command === 'help') printError(`\n${escapeHelp}`)
+    else printError('\nvitrine: there is no monitor yet\n')
+  }
+  const detach = attachInput(request.console, {
+    input(bytes) {
+      machine.serialInput(bytes)
+      session.wake()
+    },
+    command: obey,
+    inputEnded(hangUp) {
+      inputOpen = false
+      if (hangUp) session.end({ kind: 'left' })
+      else session.wake()
+    },
+    outputClosed() {
+      output.close()
+      session.end({ kind: 'left' })
+    },
+  })
+  const stopSignals = onSignals(ending => session.end(ending))
+  const starterGone = watchStarter()
+  const watch = setInterval(() => { if (starterGone()) session.end({ kind: 'left' }) }, starterCheckMilliseconds)
+  const terminal = onTerminal(request.console)
+  if (terminal && !request.console.quiet && request.console.escape) {
+    printError('vitrine: keys go to the guest; Ctrl-A X leaves, Ctrl-A H helps\n')
+  }
+  try {
+    const ending = await session.run()
+    return {
+      ending,
+      instructions: machine.retired,
+      virtualNanoseconds: machine.now,
+      wallSeconds: (performance.now() - started) / 1000,
+      console: Buffer.concat(collected).toString(),
+      panic: panics.panic,
+      picture: ending.kind === 'triple-fault' || ending.kind === 'idle' ? machine.describe(0) : undefined,
+    }
+  } finally {
+    clearInterval(watch)
+    await output.flush()
+    detach()
+    stopSignals()
+    close()
+    if (terminal) process.stdout.write((output.escapes ? '\x1b[0m\x1b[?25h' : '') + (output.atLineStart ? '' : '\n'))
+  }
+}
+
+function surroundings(flush: () => Promise<void>, inputOpen: () => boolean): Surroundings {
+  return {
+    wall: () => performance.now(),
+    inputOpen,
+    flush,
+    pause(milliseconds, setWake) {
+      return new Promise(resolve => {
+        // Also an immediate return passes through the event loop, so that keys and signals arrive.
+        if (milliseconds < 1) return void setImmediate(resolve)
+        const timer = setTimeout(resolve, Math.min(milliseconds, 2 ** 30))
+        setWake(() => {
+          clearTimeout(timer)
+          resolve()
+        })
+      })
+    },
+  }
+}
+
+async function catalogue(): Promise<Catalogue> {
+  const { createModel, modelNames } = await import('../../cpu/models.ts')
+  const { featureNames } = await import('../../cpu/features.ts')
+  return {
+    cpuModels: modelNames.map(name => ({ name, description: createModel(name).identity.brand })),
+    cpuFeatures: featureNames,
+    devices: [],
+    checkCpu: createModel,
+  }
+}
+
+export function nodeSystem(createMachine: MachineFactory): System {
+  return {
+    readFile,
+    print: text => { process.stdout.write(text) },
+    printError,
+    catalogue,
+    run: request => run(createMachine, request),
+    version: (JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')) as { version: string }).version,
+  }
+}
