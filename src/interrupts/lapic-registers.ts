@@ -23,7 +23,7 @@ export interface LapicRegister {
 export const lvt = { timer: 0, thermal: 1, performance: 2, lint0: 3, lint1: 4, error: 5 } as const
 export const lvtCount = 6
 
-export const lvtBits = { mode: 0x700, deliveryStatus: 0x1000, activeLow: 0x2000, remoteIrr: 0x4000, level: 0x8000, masked: 0x1_0000 } as const
+export const lvtBits = { mode: 0x700, deliveryStatus: 0x1000, remoteIrr: 0x4000, level: 0x8000, masked: 0x1_0000 } as const
 
 /** Read-only in an LVT entry, but writing them is no fault. */
 export const lvtReadOnly = lvtBits.deliveryStatus | lvtBits.remoteIrr

@@ -1,6 +1,6 @@
 /**
  * The local APIC of one CPU: xAPIC and x2APIC interfaces, acceptance and priority of interrupts, local vector table, IPIs.
- * Intel SDM vol. 3, "Advanced Programmable Interrupt Controller (APIC)". There is no APR, no RRD, no CMCI entry, no EOI-broadcast suppression.
+ * Intel SDM vol. 3, "Advanced Programmable Interrupt Controller (APIC)". Not there: APR, RRD, CMCI, suppression of EOI broadcasts.
  */
 import type { AccessSize, Clock, DeviceState, InterruptPin, LogUnhandled, MmioHandler, Stateful } from '../devices/ports.ts'
 import type { ApicBus, ApicBusMember } from './bus.ts'

@@ -1,6 +1,6 @@
 /**
  * Interrupt messages as they travel between interrupt controllers, and their form as a memory write.
- * Intel SDM vol. 3, "Advanced Programmable Interrupt Controller (APIC)": "Issuing Interprocessor Interrupts", "Message Signalled Interrupts".
+ * Intel SDM vol. 3, "Issuing Interprocessor Interrupts" and "Message Signalled Interrupts".
  */
 
 /** Values of the three-bit delivery mode in ICR, LVT, redirection entries and MSI data. 3 is reserved. */

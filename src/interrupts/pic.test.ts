@@ -116,7 +116,7 @@ test('a request that goes away gives the default IR 7, with nothing in service',
 })
 
 test('a slave request lost during INTA gives IRQ 15, with the cascade in service', () => {
-  // The slave's INT is seen by the master, then masked in the slave between the two controllers' answers: level of the cascade stays latched.
+  // The master has seen the slave's INT; the slave's request is masked before it answers.
   const { pic, raise, out, in: read, ack } = setUp()
   raise(12)
   const state = pic.saveState() as { slave: { imr: number } }

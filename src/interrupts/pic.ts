@@ -1,4 +1,7 @@
-/** The two cascaded 8259A interrupt controllers of a PC, with edge/level control registers. Intel 8259A datasheet; ELCR as in the ICH's 8259 core. */
+/**
+ * The two cascaded 8259A interrupt controllers of a PC, with edge/level control registers.
+ * Intel 8259A datasheet, "Programming the 8259A"; ICH datasheets, "Master/Slave Controller Edge/Level Triggered Register".
+ */
 import type { AccessSize, DeviceState, InterruptPin, LogUnhandled, PortHandler, Stateful } from '../devices/ports.ts'
 
 interface ChipState {
@@ -26,7 +29,8 @@ interface ChipState {
 }
 
 const powerUp = (): ChipState => ({
-  lines: 0, latched: 0, isr: 0, imr: 0, elcr: 0, vectorBase: 0, lowest: 7, expects: 1, single: false, needsIcw4: false, levelTriggered: false,
+  lines: 0, latched: 0, isr: 0, imr: 0, elcr: 0, vectorBase: 0, lowest: 7, expects: 1,
+  single: false, needsIcw4: false, levelTriggered: false,
   autoEoi: false, rotateInAutoEoi: false, specialMask: false, specialFullyNested: false, readIsr: false, poll: false,
 })
 

@@ -1,4 +1,4 @@
-/** The machine's only clock: a count of virtual nanoseconds with alarms. It follows no manual; every timer of the machine is computed from it. */
+/** The machine's only clock: a count of virtual nanoseconds with alarms. Follows no manual; every timer is computed from it. */
 import type { Alarm, Clock, Nanoseconds } from '../devices/ports.ts'
 
 /** Deadlines of the armed alarms by name, and the time: plain data. */

@@ -99,7 +99,8 @@ export class Pit implements PortHandler, Stateful {
   }
 
   saveState(): DeviceState {
-    const state: PitState = { counters: this.#counters.map(({ state }) => ({ ...state })), control: this.#control, alarm: this.#alarm.at ?? null }
+    const counters = this.#counters.map(({ state }) => ({ ...state }))
+    const state: PitState = { counters, control: this.#control, alarm: this.#alarm.at ?? null }
     return state
   }
 
