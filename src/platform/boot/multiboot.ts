@@ -1,0 +1,194 @@
+/** Multiboot 1 kernels (Multiboot Specification 0.6.96), with the information block and the refusals of QEMU's loader. */
+import { type E820Entry, e820Type, usableTop } from '../memory-map.ts'
+import { elfMachine, isElf, parseElf, physicalEntry } from './elf.ts'
+import { alignUp, BootError, type BootImage, checkPlacement, gdtBytes, hex, makeRegisters, type MemoryWrite, viewOf, zeroTerminated } from './image.ts'
+
+export interface MultibootModule {
+  bytes: Uint8Array
+  /** File name and arguments, as the kernel is to see them. */
+  commandLine: string
+}
+
+export interface MultibootBoot {
+  kernel: Uint8Array
+  /** First word of the kernel's command line. */
+  kernelName: string
+  commandLine: string
+  modules: MultibootModule[]
+  e820: readonly E820Entry[]
+}
+
+const headerMagic = 0x1badb002
+const loaderMagic = 0x2badb002
+/** The header lies wholly in this much of the file, on a 32-bit boundary. */
+const searchLength = 8192
+const headerFlag = { unknownRequired: 0xfff8, videoMode: 4, addresses: 0x10000 } as const
+const infoFlag = { memory: 1, bootDevice: 2, commandLine: 4, modules: 8, memoryMap: 0x40, loaderName: 0x200 } as const
+
+/** Where QEMU puts the memory map and the information block. */
+const place = { memoryMap: 0x9000, info: 0x9500, gdt: 0x9600 } as const
+const infoSize = 88
+const memoryMapRoom = place.info - place.memoryMap
+const firstBiosDisk = 0x8000ffff
+const codeSelector = 8
+const dataSelector = 0x10
+const flatGdt = [0n, 0x00cf9a000000ffffn, 0x00cf93000000ffffn]
+const pageSize = 4096
+
+export interface MultibootHeader {
+  offset: number
+  flags: number
+}
+
+export function findMultibootHeader(file: Uint8Array): MultibootHeader | undefined {
+  const view = viewOf(file)
+  for (let offset = 0; offset + 12 <= Math.min(file.length, searchLength); offset += 4) {
+    if (view.getUint32(offset, true) !== headerMagic) continue
+    const flags = view.getUint32(offset + 4, true)
+    if ((headerMagic + flags + view.getUint32(offset + 8, true)) % 2 ** 32 === 0) return { offset, flags }
+  }
+  return undefined
+}
+
+export function loadMultiboot(boot: MultibootBoot): BootImage {
+  const header = findMultibootHeader(boot.kernel)
+  if (!header) throw new BootError(`kernel: expected a multiboot header in the first ${searchLength} bytes, found none`)
+  if (header.flags & headerFlag.unknownRequired) {
+    throw new BootError(`kernel: expected multiboot header flags that this loader knows, found ${hex(header.flags & headerFlag.unknownRequired)} besides`)
+  }
+  const kernel = header.flags & headerFlag.addresses ? loadByAddresses(boot.kernel, header) : loadElf(boot.kernel)
+  const modules = placeModules(boot, kernel.end)
+  const registers = makeRegisters('protected32', kernel.entry, { rax: loaderMagic, rbx: place.info })
+  registers.gdt = { base: place.gdt, limit: flatGdt.length * 8 - 1 }
+  registers.selectors = { cs: codeSelector, ds: dataSelector, es: dataSelector, ss: dataSelector, fs: dataSelector, gs: dataSelector }
+  const image: BootImage = {
+    writes: [
+      ...kernel.writes,
+      ...modules.writes,
+      { address: place.memoryMap, bytes: memoryMap(boot.e820), what: 'multiboot memory map' },
+      { address: place.info, bytes: info(boot, modules), what: 'multiboot information' },
+      { address: place.gdt, bytes: gdtBytes(flatGdt), what: 'GDT' },
+    ],
+    zeros: kernel.zeros,
+    registers,
+  }
+  checkPlacement(image, boot.e820)
+  return image
+}
+
+interface LoadedKernel {
+  writes: MemoryWrite[]
+  zeros: BootImage['zeros']
+  entry: number
+  end: number
+}
+
+/** The ways of a.out: the header itself says where the image goes. */
+function loadByAddresses(file: Uint8Array, { offset }: MultibootHeader): LoadedKernel {
+  if (offset + 32 > file.length) throw new BootError(`kernel: expected multiboot address fields at ${hex(offset + 12)}, found the end of the file`)
+  const view = viewOf(file)
+  const [headerAddress, load, loadEnd, bssEnd, entry] = [12, 16, 20, 24, 28].map(at => view.getUint32(offset + at, true))
+  const start = offset - (headerAddress - load)
+  if (load > headerAddress || start < 0) {
+    throw new BootError(`kernel: expected load_addr at most ${offset} bytes below header_addr ${hex(headerAddress)}, found ${hex(load)}`)
+  }
+  const length = loadEnd === 0 ? file.length - start : loadEnd - load
+  if (length < 0 || start + length > file.length) {
+    throw new BootError(`kernel: expected ${length} bytes to load from byte ${start} on, found ${file.length - start}: load_end_addr ${hex(loadEnd)} or the file is wrong`)
+  }
+  const end = Math.max(load + length, bssEnd)
+  return {
+    writes: [{ address: load, bytes: file.subarray(start, start + length), what: 'kernel' }],
+    zeros: end > load + length ? [{ address: load + length, length: end - load - length }] : [],
+    entry, end,
+  }
+}
+
+function loadElf(file: Uint8Array): LoadedKernel {
+  if (!isElf(file)) throw new BootError('kernel: expected an ELF file, or multiboot address fields (flag 16), found neither')
+  const elf = parseElf(file)
+  if (elf.bits !== 32 || elf.machine !== elfMachine.i386) {
+    throw new BootError(`kernel: expected a 32-bit i386 ELF file for multiboot, found ${elf.bits}-bit, machine ${elf.machine}: multiboot starts in 32-bit mode (objcopy -O elf32-i386)`)
+  }
+  if (elf.segments.length === 0) throw new BootError('kernel: expected ELF segments to load, found none')
+  return {
+    writes: elf.segments.map(segment => ({ address: segment.physical, bytes: segment.bytes, what: 'kernel segment' })),
+    zeros: elf.segments.filter(segment => segment.memorySize > segment.bytes.length)
+      .map(segment => ({ address: segment.physical + segment.bytes.length, length: segment.memorySize - segment.bytes.length })),
+    entry: physicalEntry(elf),
+    end: Math.max(...elf.segments.map(segment => segment.physical + segment.memorySize)),
+  }
+}
+
+interface PlacedModules {
+  writes: MemoryWrite[]
+  table: number
+  commandLine: number
+  loaderName: number
+}
+
+/** Behind the kernel: the module list, all strings, then each module on a page of its own. */
+function placeModules(boot: MultibootBoot, kernelEnd: number): PlacedModules {
+  const table = alignUp(kernelEnd, pageSize)
+  const list = new Uint8Array(boot.modules.length * 16)
+  const view = viewOf(list)
+  const writes: MemoryWrite[] = []
+  let next = table + list.length
+  const put = (bytes: Uint8Array, what: string): number => {
+    const address = next
+    writes.push({ address, bytes, what })
+    next += bytes.length
+    return address
+  }
+  const commandLine = put(zeroTerminated([boot.kernelName, boot.commandLine].filter(Boolean).join(' ')), 'command line')
+  const loaderName = put(zeroTerminated('vitrine'), 'loader name')
+  const names = boot.modules.map(module => put(zeroTerminated(module.commandLine), 'module command line'))
+  boot.modules.forEach((module, index) => {
+    next = alignUp(next, pageSize)
+    const top = usableTop(boot.e820, 2 ** 32)
+    if (next + module.bytes.length > top) {
+      throw new BootError(`module ${index}: expected at most ${Math.max(0, top - next)} bytes (usable RAM from ${hex(next)} on), found ${module.bytes.length}: give the machine more memory`)
+    }
+    const start = put(module.bytes, `module ${index}`)
+    ;[start, next, names[index]].forEach((value, at) => view.setUint32(index * 16 + at * 4, value, true))
+  })
+  if (list.length > 0) writes.push({ address: table, bytes: list, what: 'module list' })
+  return { writes, table, commandLine, loaderName }
+}
+
+/** Entries are preceded by their size, which does not count itself. */
+function memoryMap(e820: readonly E820Entry[]): Uint8Array {
+  const bytes = new Uint8Array(e820.length * 24)
+  if (bytes.length > memoryMapRoom) throw new BootError(`memory map: expected at most ${Math.floor(memoryMapRoom / 24)} entries, found ${e820.length}`)
+  const view = viewOf(bytes)
+  e820.forEach(({ base, size, type }, index) => {
+    view.setUint32(index * 24, 20, true)
+    view.setBigUint64(index * 24 + 4, BigInt(base), true)
+    view.setBigUint64(index * 24 + 12, BigInt(size), true)
+    view.setUint32(index * 24 + 20, type, true)
+  })
+  return bytes
+}
+
+function info(boot: MultibootBoot, placed: PlacedModules): Uint8Array {
+  const bytes = new Uint8Array(infoSize)
+  const view = viewOf(bytes)
+  const usableAt = (address: number): number => {
+    const range = boot.e820.find(({ base, size, type }) => type === e820Type.usable && address >= base && address < base + size)
+    return range ? Math.floor((range.base + range.size - address) / 1024) : 0
+  }
+  const fields: Record<number, number> = {
+    0: infoFlag.memory | infoFlag.bootDevice | infoFlag.commandLine | infoFlag.modules | infoFlag.memoryMap | infoFlag.loaderName,
+    4: usableAt(0),
+    8: usableAt(0x100000),
+    12: firstBiosDisk,
+    16: placed.commandLine,
+    20: boot.modules.length,
+    24: placed.table,
+    44: boot.e820.length * 24,
+    48: place.memoryMap,
+    64: placed.loaderName,
+  }
+  for (const [offset, value] of Object.entries(fields)) view.setUint32(Number(offset), value, true)
+  return bytes
+}
