@@ -37,8 +37,10 @@ function isComparable(name: string, size: CodeSize, values: Record<string, bigin
   if (segment) {
     const [, register, part] = segment
     if (part === 'base' && (register === 'fs' || register === 'gs')) return true
+    if (register === 'ldtr' || register === 'tr') return part !== 'attributes' && (values[register] & 0xfffcn) !== 0n // QEMU shows no busy bit
     if (size === 64) return false
-    return (values[register] & 0xfffcn) !== 0n || (values.cr0 & 1n) === 0n
+    const real = (values.cr0 & 1n) === 0n
+    return real ? part === 'base' : (values[register] & 0xfffcn) !== 0n
   }
   if (size !== 64 && /^(r8|r9|r1\d)$/.test(name)) return false
   if (size !== 64 && /^xmm(8|9|1\d)$/.test(name)) return false
