@@ -38,6 +38,12 @@ export function isDenormal(format: Format, bits: bigint): boolean {
   return value !== 0n && value >> format.fractionBits === 0n
 }
 
+/** Neither zero, denormal, infinite nor NaN: nothing special can happen to the operand. */
+export function isNormal(format: Format, bits: bigint): boolean {
+  const field = Number(bits >> format.fractionBits) & format.maxExponent
+  return field !== 0 && field !== format.maxExponent
+}
+
 /** The QNaN that a masked invalid operation gives ("QNaN floating-point indefinite"). */
 export function indefinite(format: Format): bigint {
   return format.signBit | format.infinity | format.quietBit
@@ -79,6 +85,7 @@ function stopsAtDenormal(format: Format, status: FloatStatus, a: bigint, b = 0n,
 }
 
 export function add(format: Format, a: bigint, b: bigint, status: FloatStatus): bigint {
+  if (isNormal(format, a) && isNormal(format, b)) return sumOfNumbers(format, a, b, status)
   a = denormalAsZero(format, a, status)
   b = denormalAsZero(format, b, status)
   if (isNaN(format, a) || isNaN(format, b)) return propagate(format, status, a, b)
@@ -93,6 +100,10 @@ function sum(format: Format, a: bigint, b: bigint, status: FloatStatus): bigint 
   if (isZero(format, a) && isZero(format, b)) return a === b ? a : status.rounding === 1 ? format.signBit : 0n
   if (isZero(format, a)) return sumWithZero(format, b, status)
   if (isZero(format, b)) return sumWithZero(format, a, status)
+  return sumOfNumbers(format, a, b, status)
+}
+
+function sumOfNumbers(format: Format, a: bigint, b: bigint, status: FloatStatus): bigint {
   return addAndPack(
     format, signOf(format, a), scaleOf(format, a), significandOf(format, a),
     signOf(format, b), scaleOf(format, b), significandOf(format, b), status)
@@ -109,6 +120,7 @@ export function subtract(format: Format, a: bigint, b: bigint, status: FloatStat
 }
 
 export function multiply(format: Format, a: bigint, b: bigint, status: FloatStatus): bigint {
+  if (isNormal(format, a) && isNormal(format, b)) return product(format, a, b, status)
   a = denormalAsZero(format, a, status)
   b = denormalAsZero(format, b, status)
   if (isNaN(format, a) || isNaN(format, b)) return propagate(format, status, a, b)
@@ -116,12 +128,17 @@ export function multiply(format: Format, a: bigint, b: bigint, status: FloatStat
   if (stopsAtDenormal(format, status, a, b)) return a
   const sign = signOf(format, a) ^ signOf(format, b)
   if (isInfinity(format, a) || isInfinity(format, b)) return withSign(format, sign, format.infinity)
-  if (isZero(format, a) || isZero(format, b)) return withSign(format, sign, 0n)
-  const product = significandOf(format, a) * significandOf(format, b)
-  return withSign(format, sign, roundAndPack(format, sign, scaleOf(format, a) + scaleOf(format, b), product, status))
+  return isZero(format, a) || isZero(format, b) ? withSign(format, sign, 0n) : product(format, a, b, status)
+}
+
+function product(format: Format, a: bigint, b: bigint, status: FloatStatus): bigint {
+  const sign = signOf(format, a) ^ signOf(format, b)
+  const scale = scaleOf(format, a) + scaleOf(format, b)
+  return withSign(format, sign, roundAndPack(format, sign, scale, significandOf(format, a) * significandOf(format, b), status))
 }
 
 export function divide(format: Format, a: bigint, b: bigint, status: FloatStatus): bigint {
+  if (isNormal(format, a) && isNormal(format, b)) return quotient(format, a, b, format.precision + 3, status)
   a = denormalAsZero(format, a, status)
   b = denormalAsZero(format, b, status)
   if (isNaN(format, a) || isNaN(format, b)) return propagate(format, status, a, b)
@@ -134,10 +151,14 @@ export function divide(format: Format, a: bigint, b: bigint, status: FloatStatus
   if (stopsAtDenormal(format, status, a, b)) return a
   if (isInfinity(format, a)) return withSign(format, sign, format.infinity)
   if (isInfinity(format, b) || isZero(format, a)) return withSign(format, sign, 0n)
-  // Enough for a denormal divided by a normal.
-  const shift = 2 * format.precision + 3
-  const quotient = divideSticky(significandOf(format, a), significandOf(format, b), shift)
-  return withSign(format, sign, roundAndPack(format, sign, scaleOf(format, a) - scaleOf(format, b) - shift, quotient, status))
+  return quotient(format, a, b, 2 * format.precision + 3, status)
+}
+
+/** `shift`: the bits that make up for the dividend's being smaller than the divisor; twice the precision for a denormal. */
+function quotient(format: Format, a: bigint, b: bigint, shift: number, status: FloatStatus): bigint {
+  const sign = signOf(format, a) ^ signOf(format, b)
+  const bits = divideSticky(significandOf(format, a), significandOf(format, b), shift)
+  return withSign(format, sign, roundAndPack(format, sign, scaleOf(format, a) - scaleOf(format, b) - shift, bits, status))
 }
 
 export function squareRoot(format: Format, a: bigint, status: FloatStatus): bigint {
@@ -169,9 +190,9 @@ export function fusedMultiplyAdd(format: Format, a: bigint, b: bigint, c: bigint
   if (infinite) return withSign(format, sign, format.infinity)
   if (isZero(format, a) || isZero(format, b) || isInfinity(format, c)) return sum(format, withSign(format, sign, 0n), c, status)
   const scale = scaleOf(format, a) + scaleOf(format, b)
-  const product = significandOf(format, a) * significandOf(format, b)
-  if (isZero(format, c)) return withSign(format, sign, roundAndPack(format, sign, scale, product, status))
-  return addAndPack(format, sign, scale, product, signOf(format, c), scaleOf(format, c), significandOf(format, c), status)
+  if (isZero(format, c)) return product(format, a, b, status)
+  const exact = significandOf(format, a) * significandOf(format, b)
+  return addAndPack(format, sign, scale, exact, signOf(format, c), scaleOf(format, c), significandOf(format, c), status)
 }
 
 /** For VFNMADD (a) and VFMSUB (c): a NaN keeps its sign. */

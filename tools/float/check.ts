@@ -1,14 +1,15 @@
 /**
  * Compares src/float with lines that `record` writes, on standard input: for longer runs than the recordings in the tests.
- * Usage: record sse 10000 7 | node tools/float/check.ts sse        (or x87, or transcendental)
+ * Usage: record sse 10000 7 | node tools/float/check.ts sse        (or native, x87, transcendental)
  */
 import { createInterface } from 'node:readline'
-import { checkSse } from '../../src/float/testdata/sse-cases.ts'
+import { checkSse, hasNative } from '../../src/float/testdata/sse-cases.ts'
 import { checkTranscendental } from '../../src/float/testdata/transcendental-cases.ts'
 import { checkX87 } from '../../src/float/testdata/x87-cases.ts'
 
-const check = { sse: checkSse, x87: checkX87, transcendental: checkTranscendental }[process.argv[2]]
-if (check === undefined) throw new Error('expected sse, x87 or transcendental')
+const checkNative = (line: string) => hasNative(line.slice(0, line.indexOf(' '))) ? checkSse(line, true) : undefined
+const check = { sse: (line: string) => checkSse(line), native: checkNative, x87: checkX87, transcendental: checkTranscendental }[process.argv[2]]
+if (check === undefined) throw new Error('expected sse, native, x87 or transcendental')
 const shown = 5
 const problems = new Map<string, number>()
 let lines = 0

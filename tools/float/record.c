@@ -93,6 +93,7 @@ TOINT(cvtss2si) TOINT(cvtsd2si) TOINT(cvttss2si) TOINT(cvttsd2si)
 EACH16(ROUND)
 #define FMA(id) F(id##ss, #id "ss %%xmm2, %%xmm1, %%xmm0") F(id##sd, #id "sd %%xmm2, %%xmm1, %%xmm0")
 FMA(vfmadd132) FMA(vfmadd213) FMA(vfmadd231) FMA(vfmsub213) FMA(vfnmadd213) FMA(vfnmsub231)
+F(rcpss, "rcpss %%xmm0, %%xmm0") F(rsqrtss, "rsqrtss %%xmm0, %%xmm0")
 F(vcvtph2ps, "vcvtph2ps %%xmm0, %%xmm0")
 #define TOHALF(n) F(vcvtps2ph##n, "vcvtps2ph $" #n ", %%xmm0, %%xmm0")
 TOHALF(0) TOHALF(1) TOHALF(2) TOHALF(3) TOHALF(4) TOHALF(5) TOHALF(6) TOHALF(7)
@@ -116,7 +117,7 @@ static const struct sse sseTable[] = {
   INTROW(cvtss2si, "s") INTROW(cvttss2si, "s") INTROW(cvtsd2si, "d") INTROW(cvttsd2si, "d")
   EACH16(ROUNDROW)
   FMAROW(vfmadd132) FMAROW(vfmadd213) FMAROW(vfmadd231) FMAROW(vfmsub213) FMAROW(vfnmadd213) FMAROW(vfnmsub231)
-  { "vcvtph2ps", "h", 4, f_vcvtph2ps },
+  { "vcvtph2ps", "h", 4, f_vcvtph2ps }, { "rcpss", "s", 4, f_rcpss }, { "rsqrtss", "s", 4, f_rsqrtss },
   HALFROW(0) HALFROW(1) HALFROW(2) HALFROW(3) HALFROW(4) HALFROW(5) HALFROW(6) HALFROW(7)
 };
 

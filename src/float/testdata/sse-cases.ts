@@ -1,4 +1,6 @@
 /** Replays lines recorded by tools/float/record.c for SSE through src/float and says where they differ. */
+import { reciprocalEstimate, reciprocalSquareRootEstimate } from '../estimate.ts'
+import { f32, f64 } from '../native.ts'
 import { F32, F64 } from '../round.ts'
 import type { Format } from '../round.ts'
 import * as convert from '../sse-convert.ts'
@@ -64,17 +66,40 @@ for (const [suffix, format] of [['ss', F32], ['sd', F64]] as const) {
 }
 for (let n = 0; n < 8; n++) runs[`vcvtps2ph${n}`] = (status, a) => convert.singleToHalf(a, n, status)
 
+for (const name of ['add', 'subtract', 'multiply', 'divide'] as const) {
+  const key = `native-${name.slice(0, 3)}`
+  runs[key + 'sd'] = (status, a, b) => f64[name](a, b, status)
+  runs[key + 'ss'] = (status, a, b) => BigInt(f32[name](Number(a), Number(b), status))
+}
+runs['native-sqrtsd'] = (status, a) => f64.squareRoot(a, status)
+runs['native-sqrtss'] = (status, a) => BigInt(f32.squareRoot(Number(a), status))
+
+// All flags, NaNs and zeros are the processor's; the estimate itself is any within the manual's bound.
+for (const [name, estimate] of [['rcpss', reciprocalEstimate], ['rsqrtss', reciprocalSquareRootEstimate]] as const) {
+  runs[name] = (_status, a) => BigInt(estimate(Number(a)))
+}
+
+function isNearEstimate(name: string, found: bigint, expected: string): boolean {
+  if (name !== 'rcpss' && name !== 'rsqrtss') return false
+  const distance = found - BigInt(`0x${expected}`)
+  // Both within 1.5 × 2^-12, so no more than 3 × 2^-12 apart.
+  return sse.isNormal(F32, found) && (distance < 0n ? -distance : distance) * 4096n <= 3n * sse.significandOf(F32, found)
+}
+
+/** The instructions that native.ts does as well. */
+export const hasNative = (name: string): boolean => runs[`native-${name}`] !== undefined
+
 const status = floatStatus()
 
-/** Undefined when src/float gives what the processor gave. */
-export function checkSse(line: string): string | undefined {
+/** Undefined when src/float gives what the processor gave. `native`: by way of native.ts. */
+export function checkSse(line: string, native = false): string | undefined {
   const [name, mxcsrText, a, b, c, expected, expectedMxcsr] = line.split(' ')
-  const run = runs[name]
+  const run = runs[native ? `native-${name}` : name]
   if (run === undefined) throw new Error(`no such case: ${name}`)
   const mxcsr = parseInt(mxcsrText, 16)
   loadMxcsr(status, mxcsr)
   const result = run(status, BigInt(`0x${a}`), BigInt(`0x${b}`), BigInt(`0x${c}`))
   const found = unmasked(status) !== 0 ? '-' : result.toString(16)
   const foundMxcsr = (mxcsr | sseFlags(status)).toString(16)
-  return found === expected && foundMxcsr === expectedMxcsr ? undefined : `${line}: got ${found} ${foundMxcsr}`
+  return (found === expected || isNearEstimate(name, result, expected)) && foundMxcsr === expectedMxcsr ? undefined : `${line}: got ${found} ${foundMxcsr}`
 }

@@ -1,0 +1,25 @@
+/** The manual's bounds of RCPSS and RSQRTSS (SDM vol. 2 "RCPPS", "RSQRTPS"). */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { reciprocalEstimate, reciprocalSquareRootEstimate } from './estimate.ts'
+
+const BOUND = 1.5 * 2 ** -12
+const view = new DataView(new ArrayBuffer(4))
+
+function decode(bits: number): number {
+  view.setUint32(0, bits)
+  return view.getFloat32(0)
+}
+
+test('estimates stay within 1.5 × 2^-12', () => {
+  for (let bits = 0x0080_0000; bits < 0x7e80_0000; bits += 0x1_2345) {
+    const x = decode(bits)
+    assert.ok(Math.abs(decode(reciprocalEstimate(bits)) * x - 1) <= BOUND, bits.toString(16))
+    assert.ok(Math.abs(decode(reciprocalSquareRootEstimate(bits)) * Math.sqrt(x) - 1) <= BOUND, bits.toString(16))
+  }
+})
+
+test('an input of 2^126 × (1 + 2^-11 + ...) or more gives zero, below 2^126 × (1 - 2^-11) it does not', () => {
+  assert.equal(reciprocalEstimate(0x7e80_0c01), 0)
+  assert.notEqual(reciprocalEstimate(0x7e7f_d000), 0)
+})
