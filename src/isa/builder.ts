@@ -5,7 +5,7 @@
 import { FunctionBuilder, type Node, type Operand as Value } from '../wasm/function.ts'
 import type { ValueType } from '../wasm/encode.ts'
 import type { LoadKind, StoreKind } from '../wasm/opcodes.ts'
-import { at, fields, type FieldName } from '../cpu/layout.ts'
+import { at, fields, vectorAddress, type FieldName } from '../cpu/layout.ts'
 import { vector as exception } from '../cpu/fault.ts'
 import { tlbDataEntries, tlbEntrySize } from '../memory/map.ts'
 import type { Operand } from './operands.ts'
@@ -57,6 +57,8 @@ export abstract class Semantics extends FunctionBuilder {
   abstract offset(operand: Operand): Node
   /** i32 linear-memory address of a vector (mmx: x87) register operand. */
   abstract registerPlace(operand: Operand): Node
+  /** i32 linear-memory address of vector register `index`. */
+  vectorPlace(index: number): Node { return this.i32(vectorAddress(index)) }
   /** i32 number of a segment, control or debug register operand. */
   abstract registerNumber(operand: Operand): Node
   /** i32: the record's prefix byte (operand size, address size, repeat, LOCK). */
