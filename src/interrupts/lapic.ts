@@ -2,61 +2,23 @@
  * The local APIC of one CPU: xAPIC and x2APIC interfaces, acceptance and priority of interrupts, local vector table, IPIs.
  * Intel SDM vol. 3, "Advanced Programmable Interrupt Controller (APIC)". Not there: APR, RRD, CMCI, suppression of EOI broadcasts.
  */
-import type { AccessSize, Clock, DeviceState, InterruptPin, LogUnhandled, MmioHandler, Stateful } from '../devices/ports.ts'
+import type { AccessSize, DeviceState, InterruptPin, LogUnhandled, MmioHandler, Stateful } from '../devices/ports.ts'
 import type { ApicBus, ApicBusMember } from './bus.ts'
+import type { InterruptAcknowledger, LapicOptions, LapicSignals } from './lapic-options.ts'
+import { LocalVectorTable } from './lapic-lvt.ts'
+import type { LvtState } from './lapic-lvt.ts'
+import { InterruptPriority } from './lapic-priority.ts'
+import type { PriorityState } from './lapic-priority.ts'
 import { LapicTimer } from './lapic-timer.ts'
 import type { LapicTimerState, TimerMode } from './lapic-timer.ts'
 import {
-  apicBaseBits, esrBits, lapicRegisters, lvt, lvtBits, lvtCount, lvtReadOnly, msrApicBase, msrTscDeadline, msrX2apicFirst, msrX2apicLast,
-  timerModeShift,
+  apicBaseBits, esrBits, lapicRegisters, lvt, lvtBits, msrApicBase, msrTscDeadline, msrX2apicFirst, msrX2apicLast, timerModeShift,
 } from './lapic-registers.ts'
 import type { LapicRegister } from './lapic-registers.ts'
 import { broadcastDestination, deliveryMode, widenDestination } from './message.ts'
 import type { InterruptMessage } from './message.ts'
-import { VectorSet } from './vector-set.ts'
 
-/** What the APIC tells its CPU. */
-export interface LapicSignals {
-  /** `hasInterrupt()` changed. */
-  intrChanged(): void
-  nmi(): void
-  smi(): void
-  /** The CPU resets its APIC by `initReset()` when it takes the INIT: it may be blocked, or cause a VM exit instead. */
-  init(): void
-  startup(vector: number): void
-  /** The MMIO page moved, appeared or went away: see `mmioBase`. CPUID.1:EDX.APIC follows `mode`. */
-  baseChanged?(): void
-}
-
-/** Who gives the vector in the INTA cycles of an ExtINT. */
-export interface InterruptAcknowledger {
-  acknowledge(): number
-}
-
-export interface LapicOptions {
-  /** Initial APIC ID, 32 bits. */
-  id: number
-  /** This CPU is the bootstrap processor. */
-  bootstrap: boolean
-  clock: Clock
-  bus: ApicBus
-  signals: LapicSignals
-  /** The 8259A pair; its output is wired to `lint0`. */
-  pic?: InterruptAcknowledger
-  /** Frequency of the timer's input clock in Hz. */
-  timerFrequency: number
-  /** IA32_TIME_STAMP_COUNTER. Default: virtual nanoseconds. */
-  tsc?: () => bigint
-  /** Version register. Default: an integrated APIC with six LVT entries. */
-  version?: number
-  /** CPUID says x2APIC. Default true. */
-  x2apic?: boolean
-  /** CPUID says TSC-deadline. Default true. */
-  tscDeadline?: boolean
-  /** MAXPHYADDR: bits of IA32_APIC_BASE from here up are reserved. */
-  physicalAddressBits?: number
-  log?: LogUnhandled
-}
+export type { InterruptAcknowledger, LapicOptions, LapicSignals } from './lapic-options.ts'
 
 export type LapicMode = 'disabled' | 'xapic' | 'x2apic'
 
@@ -66,7 +28,6 @@ const timerModes: readonly TimerMode[] = ['oneShot', 'periodic', 'tscDeadline']
 interface LapicState {
   apicBase: string
   xapicId: number
-  tpr: number
   ldr: number
   dfr: number
   svr: number
@@ -75,11 +36,8 @@ interface LapicState {
   errorArmed: boolean
   icr: number
   icrHigh: number
-  lvt: number[]
-  irr: number[]
-  isr: number[]
-  tmr: number[]
-  pins: boolean[]
+  lvt: LvtState
+  priority: PriorityState
   extIntLatched: boolean
   timer: LapicTimerState
 }
@@ -105,7 +63,6 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
   #apicBase = 0n
   #mode: LapicMode = 'disabled'
   #xapicId = 0
-  #tpr = 0
   #ldr = 0
   #dfr = 0xffff_ffff
   #svr = 0xff
@@ -114,11 +71,8 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
   #errorArmed = true
   #icr = 0
   #icrHigh = 0
-  readonly #lvt: number[] = new Array(lvtCount).fill(lvtBits.masked)
-  readonly #irr = new VectorSet()
-  readonly #isr = new VectorSet()
-  readonly #tmr = new VectorSet()
-  readonly #pins = [false, false]
+  readonly #priority = new InterruptPriority()
+  readonly #lvt = new LocalVectorTable((mode, vector, level) => this.deliver({ destination: this.id, logical: false, mode, vector, level }))
   /** An ExtINT message came; the PIC was not asked yet. */
   #extIntLatched = false
   #intr = false
@@ -141,7 +95,7 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
       clock: options.clock,
       frequency: options.timerFrequency,
       tsc: options.tsc ?? (() => BigInt(options.clock.now())),
-      expired: () => this.#raiseLocal(lvt.timer),
+      expired: () => this.#lvt.raise(lvt.timer),
     })
     this.#bus.attach(this)
     this.#powerUp()
@@ -156,16 +110,14 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
 
   /** The vector that `acknowledge` would deliver from the APIC itself, or -1. Changes nothing. */
   get pendingVector(): number {
-    const vector = this.#mode === 'disabled' ? -1 : this.#irr.highest()
-    return vector >>> 4 > this.processorPriority >>> 4 && vector >= 0 ? vector : -1
+    return this.#mode === 'disabled' ? -1 : this.#priority.pending
   }
 
   /** Takes the interrupt: its vector moves from IRR to ISR, or the PIC is asked. With nothing pending: the spurious vector. */
   acknowledge(): number {
     const vector = this.pendingVector
     if (vector >= 0) {
-      this.#irr.remove(vector)
-      this.#isr.add(vector)
+      this.#priority.take(vector)
       this.#update()
       return vector
     }
@@ -180,11 +132,11 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
 
   /** CR8: bits 7:4 of the TPR. Works with the APIC disabled, too. */
   getTpr(): number {
-    return this.#tpr >>> 4
+    return this.#priority.tpr >>> 4
   }
 
   setTpr(cr8: number): void {
-    this.#tpr = (cr8 & 0xf) << 4
+    this.#priority.tpr = (cr8 & 0xf) << 4
     this.#update()
   }
 
@@ -201,29 +153,25 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
     return this.#mode === 'x2apic' ? this.#id : this.#xapicId
   }
 
-  /** The larger of the TPR and the class of the highest vector in service. */
   get processorPriority(): number {
-    const inService = Math.max(this.#isr.highest(), 0) & 0xf0
-    return (this.#tpr & 0xf0) >= inService ? this.#tpr : inService
+    return this.#priority.processorPriority
   }
 
   /** A performance counter overflowed. The entry masks itself, as on Intel's processors. */
   performanceInterrupt(): void {
-    const masked = (this.#lvt[lvt.performance] & lvtBits.masked) !== 0
-    if (masked) return
-    this.#raiseLocal(lvt.performance)
-    this.#lvt[lvt.performance] |= lvtBits.masked
+    this.#lvt.raise(lvt.performance)
+    this.#lvt.entries[lvt.performance] |= lvtBits.masked
   }
 
   thermalInterrupt(): void {
-    this.#raiseLocal(lvt.thermal)
+    this.#lvt.raise(lvt.thermal)
   }
 
   /** What firmware leaves on the bootstrap processor: software-enabled, LINT0 = ExtINT from the PIC, LINT1 = NMI ("virtual wire mode"). */
   configureVirtualWire(): void {
     this.#svr |= softwareEnable
-    this.#lvt[lvt.lint0] = deliveryMode.extInt << 8
-    this.#lvt[lvt.lint1] = deliveryMode.nmi << 8
+    this.#lvt.entries[lvt.lint0] = deliveryMode.extInt << 8
+    this.#lvt.entries[lvt.lint1] = deliveryMode.nmi << 8
     this.#update()
   }
 
@@ -247,13 +195,13 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
   }
 
   #resetRegisters(): void {
-    this.#tpr = this.#ldr = this.#esr = this.#pendingErrors = this.#icr = this.#icrHigh = 0
+    this.#priority.tpr = this.#ldr = this.#esr = this.#pendingErrors = this.#icr = this.#icrHigh = 0
     this.#dfr = 0xffff_ffff
     this.#svr = 0xff
     this.#errorArmed = true
     this.#extIntLatched = false
-    this.#lvt.fill(lvtBits.masked)
-    for (const set of [this.#irr, this.#isr, this.#tmr]) set.clear()
+    this.#lvt.reset()
+    this.#priority.clearVectors()
     this.timer.reset()
     this.#update()
   }
@@ -314,9 +262,9 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
   #changeMode(old: LapicMode): void {
     const { mode } = this
     if (mode === 'disabled' && old !== 'disabled') {
-      const tpr = this.#tpr
+      const { tpr } = this.#priority
       this.#resetRegisters()
-      this.#tpr = tpr
+      this.#priority.tpr = tpr
     } else if (mode !== 'disabled' && old === 'disabled') {
       this.#xapicId = this.#id & 0xff
       this.#resetRegisters()
@@ -364,18 +312,18 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
     switch (register.name) {
       case 'id': return this.#mode === 'x2apic' ? this.#id : this.#xapicId * 0x100_0000
       case 'version': return this.#version
-      case 'tpr': return this.#tpr
+      case 'tpr': return this.#priority.tpr
       case 'ppr': return this.processorPriority
       case 'ldr': return this.#logicalId()
       case 'dfr': return this.#dfr
       case 'svr': return this.#svr
-      case 'isr': return this.#isr.words[register.index]
-      case 'tmr': return this.#tmr.words[register.index]
-      case 'irr': return this.#irr.words[register.index]
+      case 'isr': return this.#priority.isr.words[register.index]
+      case 'tmr': return this.#priority.tmr.words[register.index]
+      case 'irr': return this.#priority.irr.words[register.index]
       case 'esr': return this.#esr
       case 'icr': return this.#icr
       case 'icrHigh': return this.#icrHigh
-      case 'lvt': return this.#lvt[register.index]
+      case 'lvt': return this.#lvt.entries[register.index]
       case 'initialCount': return this.timer.initialCount
       case 'currentCount': return this.timer.currentCount
       case 'divide': return this.timer.divideRegister
@@ -386,7 +334,7 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
   #write(register: LapicRegister, value: number): void {
     switch (register.name) {
       case 'id': this.#xapicId = value >>> 24; break
-      case 'tpr': this.#tpr = value; this.#update(); break
+      case 'tpr': this.#priority.tpr = value; this.#update(); break
       case 'eoi': this.#endOfInterrupt(); break
       case 'ldr': this.#ldr = value; break
       case 'dfr': this.#dfr = (value | 0x0fff_ffff) >>> 0; break
@@ -405,22 +353,18 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
   /** Disabling sets all mask bits, and they cannot be cleared while disabled. */
   #writeSvr(value: number): void {
     this.#svr = value
-    if ((value & softwareEnable) === 0) for (let entry = 0; entry < lvtCount; entry++) this.#writeLvt(entry, this.#lvt[entry])
+    if ((value & softwareEnable) === 0) this.#lvt.entries.forEach((entry, index) => this.#writeLvt(index, entry))
   }
 
   #writeLvt(entry: number, value: number): void {
-    const writable = lapicRegisters[0x32 + entry]!.writable & ~lvtReadOnly
-    const forced = (this.#svr & softwareEnable) === 0 ? lvtBits.masked : 0
-    const level = (value & lvtBits.level) !== 0
-    this.#lvt[entry] = (value & writable) | forced | (level ? this.#lvt[entry] & lvtBits.remoteIrr : 0)
+    this.#lvt.write(entry, value, (this.#svr & softwareEnable) !== 0)
     if (entry === lvt.timer) this.#configureTimer()
-    if (entry === lvt.lint0 || entry === lvt.lint1) this.#levelLint(entry)
     this.#update()
   }
 
   /** Mode 3 is reserved: it counts as one-shot, and so does 2 without TSC-deadline support. */
   #configureTimer(): void {
-    const entry = this.#lvt[lvt.timer]
+    const entry = this.#lvt.entries[lvt.timer]
     const mode = timerModes[entry >>> timerModeShift] ?? 'oneShot'
     this.timer.configure(mode === 'tscDeadline' && !this.#hasTscDeadline ? 'oneShot' : mode, (entry & lvtBits.masked) !== 0)
   }
@@ -434,9 +378,9 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
 
   #error(bit: number): void {
     this.#pendingErrors |= bit
-    if (!this.#errorArmed || (this.#lvt[lvt.error] & lvtBits.masked) !== 0) return
+    if (!this.#errorArmed || this.#lvt.isMasked(lvt.error)) return
     this.#errorArmed = false
-    this.#raiseLocal(lvt.error)
+    this.#lvt.raise(lvt.error)
   }
 
   // ---- acceptance
@@ -492,19 +436,16 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
       this.#error(esrBits.receiveIllegalVector)
       return
     }
-    this.#irr.add(vector)
-    if (level) this.#tmr.add(vector)
-    else this.#tmr.remove(vector)
+    this.#priority.request(vector, level)
     this.#update()
   }
 
   #endOfInterrupt(): void {
-    const vector = this.#isr.highest()
+    const vector = this.#priority.end()
     if (vector < 0) return
-    this.#isr.remove(vector)
-    if (this.#tmr.has(vector)) {
+    if (this.#priority.tmr.has(vector)) {
       this.#bus.broadcastEoi(vector)
-      for (const entry of [lvt.lint0, lvt.lint1]) this.#endLint(entry, vector)
+      this.#lvt.endOfInterrupt(vector)
     }
     this.#update()
   }
@@ -516,57 +457,20 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
     this.#signals.intrChanged()
   }
 
-  // ---- local interrupts
-
-  #raiseLocal(entry: number): void {
-    const value = this.#lvt[entry]
-    if ((value & lvtBits.masked) !== 0) return
-    const mode = entry === lvt.timer || entry === lvt.error ? deliveryMode.fixed : (value & lvtBits.mode) >>> 8
-    this.deliver({ destination: this.id, logical: false, mode, vector: value & 0xff, level: false })
-  }
+  // ---- pins
 
   /** With the APIC disabled the pins are those of a processor without one: INTR and NMI. */
   #setPin(pin: 0 | 1, asserted: boolean): void {
-    const rising = asserted && !this.#pins[pin]
-    this.#pins[pin] = asserted
-    const entry = pin === 0 ? lvt.lint0 : lvt.lint1
-    if (this.#mode === 'disabled') {
-      if (pin === 1 && rising) this.#signals.nmi()
-    } else if (this.#isLevelLint(entry)) {
-      this.#levelLint(entry)
-    } else if (rising && !this.#isExtInt(entry)) {
-      this.#raiseLocal(entry)
+    if (this.#mode !== 'disabled') this.#lvt.setPin(pin, asserted)
+    else {
+      if (pin === 1 && asserted && !this.#lvt.pins[pin]) this.#signals.nmi()
+      this.#lvt.pins[pin] = asserted
     }
     this.#update()
   }
 
-  /** ExtINT follows the wire: the PIC withdraws and repeats its request by itself. */
   #extIntPending(): boolean {
-    if (this.#mode === 'disabled') return this.#pins[0]
-    return this.#extIntLatched || (this.#pins[0] && this.#isExtInt(lvt.lint0)) || (this.#pins[1] && this.#isExtInt(lvt.lint1))
-  }
-
-  #isExtInt(entry: number): boolean {
-    return (this.#lvt[entry] & (lvtBits.mode | lvtBits.masked)) === deliveryMode.extInt << 8
-  }
-
-  #isLevelLint(entry: number): boolean {
-    return (this.#lvt[entry] & (lvtBits.level | lvtBits.mode)) === lvtBits.level
-  }
-
-  #levelLint(entry: number): void {
-    const value = this.#lvt[entry]
-    if (!this.#isLevelLint(entry) || (value & (lvtBits.masked | lvtBits.remoteIrr)) !== 0) return
-    if (!this.#pins[entry - lvt.lint0]) return
-    this.#lvt[entry] |= lvtBits.remoteIrr
-    this.#accept(value & 0xff, true)
-  }
-
-  #endLint(entry: number, vector: number): void {
-    const value = this.#lvt[entry]
-    if ((value & lvtBits.remoteIrr) === 0 || (value & 0xff) !== vector) return
-    this.#lvt[entry] &= ~lvtBits.remoteIrr
-    this.#levelLint(entry)
+    return this.#mode === 'disabled' ? this.#lvt.pins[0] : this.#extIntLatched || this.#lvt.extIntAsserted
   }
 
   // ---- interprocessor interrupts
@@ -608,10 +512,9 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
 
   saveState(): DeviceState {
     const state: LapicState = {
-      apicBase: this.#apicBase.toString(), xapicId: this.#xapicId, tpr: this.#tpr, ldr: this.#ldr, dfr: this.#dfr, svr: this.#svr,
+      apicBase: this.#apicBase.toString(), xapicId: this.#xapicId, ldr: this.#ldr, dfr: this.#dfr, svr: this.#svr,
       esr: this.#esr, pendingErrors: this.#pendingErrors, errorArmed: this.#errorArmed, icr: this.#icr, icrHigh: this.#icrHigh,
-      lvt: [...this.#lvt], irr: [...this.#irr.words], isr: [...this.#isr.words], tmr: [...this.#tmr.words], pins: [...this.#pins],
-      extIntLatched: this.#extIntLatched, timer: this.timer.saveState(),
+      extIntLatched: this.#extIntLatched, lvt: this.#lvt.saveState(), priority: this.#priority.saveState(), timer: this.timer.saveState(),
     }
     return state
   }
@@ -620,7 +523,6 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
     const state = saved as LapicState
     this.#setApicBase(BigInt(state.apicBase))
     this.#xapicId = state.xapicId
-    this.#tpr = state.tpr
     this.#ldr = state.ldr
     this.#dfr = state.dfr
     this.#svr = state.svr
@@ -629,11 +531,8 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
     this.#errorArmed = state.errorArmed
     this.#icr = state.icr
     this.#icrHigh = state.icrHigh
-    state.lvt.forEach((value, entry) => { this.#lvt[entry] = value })
-    this.#irr.words.set(state.irr)
-    this.#isr.words.set(state.isr)
-    this.#tmr.words.set(state.tmr)
-    state.pins.forEach((asserted, pin) => { this.#pins[pin] = asserted })
+    this.#lvt.restoreState(state.lvt)
+    this.#priority.restoreState(state.priority)
     this.#extIntLatched = state.extIntLatched
     this.timer.restoreState(state.timer)
     this.#update()
