@@ -19,7 +19,7 @@ test('estimates stay within 1.5 × 2^-12', () => {
   }
 })
 
-test('an input of 2^126 × (1 + 2^-11 + ...) or more gives zero, below 2^126 × (1 - 2^-11) it does not', () => {
+test('an input from 1.00000000000110000000001b × 2^126 on gives zero, one up to 1.1111111111010b × 2^125 does not', () => {
   assert.equal(reciprocalEstimate(0x7e80_0c01), 0)
-  assert.notEqual(reciprocalEstimate(0x7e7f_d000), 0)
+  assert.notEqual(reciprocalEstimate(0x7e7f_e800), 0)
 })

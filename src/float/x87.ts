@@ -2,8 +2,8 @@
  * The basic arithmetic of the x87 FPU on register values: FADD to FSQRT under precision control, comparison, FRNDINT, FSCALE,
  * FXTRACT and the partial remainders (SDM vol. 1 "Programming with the x87 FPU", vol. 2 under each instruction).
  *
- * Every function gives the value that the masked response stores. Which of them is stored is the caller's matter:
- * `isWritten` in x87-exceptions.ts says it.
+ * Every function gives the value to store: the masked response, or the biased result of an unmasked overflow or underflow. Whether it
+ * is stored at all is the caller's matter: `isWritten` in x87-exceptions.ts says it.
  */
 import {
   BIAS, exponentField, extended, infinity, invalid, isDenormal, isInfinity, isNaN, isSignalling, isUnsupported, isZero,

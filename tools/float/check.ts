@@ -8,7 +8,10 @@ import { checkTranscendental } from '../../src/float/testdata/transcendental-cas
 import { checkX87 } from '../../src/float/testdata/x87-cases.ts'
 
 const checkNative = (line: string) => hasNative(line.slice(0, line.indexOf(' '))) ? checkSse(line, true) : undefined
-const check = { sse: (line: string) => checkSse(line), native: checkNative, x87: checkX87, transcendental: checkTranscendental }[process.argv[2]]
+const checks: Record<string, ((line: string) => string | undefined) | undefined> = {
+  sse: line => checkSse(line), native: checkNative, x87: checkX87, transcendental: checkTranscendental,
+}
+const check = checks[process.argv[2]]
 if (check === undefined) throw new Error('expected sse, native, x87 or transcendental')
 const shown = 5
 const problems = new Map<string, number>()

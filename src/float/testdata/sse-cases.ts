@@ -101,5 +101,6 @@ export function checkSse(line: string, native = false): string | undefined {
   const result = run(status, BigInt(`0x${a}`), BigInt(`0x${b}`), BigInt(`0x${c}`))
   const found = unmasked(status) !== 0 ? '-' : result.toString(16)
   const foundMxcsr = (mxcsr | sseFlags(status)).toString(16)
-  return (found === expected || isNearEstimate(name, result, expected)) && foundMxcsr === expectedMxcsr ? undefined : `${line}: got ${found} ${foundMxcsr}`
+  const agree = (found === expected || isNearEstimate(name, result, expected)) && foundMxcsr === expectedMxcsr
+  return agree ? undefined : `${line}: got ${found} ${foundMxcsr}`
 }
