@@ -95,6 +95,23 @@ export class GdbClient {
     return this.#stopReply(await this.request('s'))
   }
 
+  /** Executes one instruction; answers false when the CPU sleeps: nothing came back in a second of the embedder's time. */
+  async stepOrHalt(): Promise<boolean> {
+    this.#send('s')
+    const reply = this.#nextPacket()
+    let slept = false
+    const timer = setTimeout(() => {
+      slept = true
+      this.#transport.send(Uint8Array.of(0x03))
+    }, 1000)
+    try {
+      this.#stopReply(await reply)
+    } finally {
+      clearTimeout(timer)
+    }
+    return !slept
+  }
+
   /** Runs until something stops the target; answers the stop reply. */
   async resume(): Promise<string> {
     return this.#stopReply(await this.request('c'))

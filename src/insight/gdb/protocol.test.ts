@@ -53,5 +53,7 @@ test('the target description announces the registers that it packs, numbered wit
     parsed.map(({ name, bits, type }) => ({ name, bits, type })),
     targetRegisters.map(({ name, bits, type }) => ({ name, bits, type })),
   )
+  const commented = '<reg name="a" bitsize="8"/><!-- <reg name="b" bitsize="8"/>\n--><reg name="c" bitsize="8"/>'
+  assert.deepEqual(parseTargetDescription(commented).map(({ name }) => name), ['a', 'c'])
   assert.deepEqual(includedFiles('<target><xi:include href="i386-64bit.xml"/></target>'), ['i386-64bit.xml'])
 })

@@ -94,11 +94,11 @@ export function includedFiles(xml: string): string[] {
   return [...xml.matchAll(/<xi:include\s+href="([^"]+)"/g)].map((match) => match[1])
 }
 
-/** Reads the registers of a (complete) target description, in the order of the `g` packet. */
+/** Reads the registers of a (complete) target description, in the order of the `g` packet. QEMU's has some in comments: they do not count. */
 export function parseTargetDescription(xml: string): TargetRegister[] {
   const registers: TargetRegister[] = []
   let number = 0
-  for (const [tag] of xml.matchAll(/<reg\s[^>]*>/g)) {
+  for (const [tag] of xml.replace(/<!--[^]*?-->/g, '').matchAll(/<reg\s[^>]*>/g)) {
     const attribute = (name: string): string | undefined => new RegExp(`\\b${name}="([^"]*)"`).exec(tag)?.[1]
     const name = attribute('name')
     const bits = Number(attribute('bitsize'))
