@@ -73,6 +73,11 @@ export class Stack {
     return readSized(this.cpu, this.linear(this.wrap(this.pointer + BigInt(depth)), size), size, this.privilege)
   }
 
+  /** Linear address of `size` bytes at the top. */
+  linearTop(size: number): bigint {
+    return this.linear(this.wrap(this.pointer), size)
+  }
+
   release(bytes: number): void {
     this.pointer = this.wrap(this.pointer + BigInt(bytes))
   }

@@ -1,0 +1,186 @@
+/** Control, debug and model-specific registers, XCR0, protection keys, translation and cache control. Intel SDM vol. 2, the instructions' pages. */
+import { cr0, cr4, cr4Low, cr0Low, isCanonical, isV86, is64 } from '../cpu/bits.ts'
+import { debugRegister, loadMachineStatusWord, writeCr0, writeCr3, writeCr4, writeCr8, writeDebugRegister, writeXcr } from '../cpu/control.ts'
+import { generalProtection, invalidOpcode } from '../cpu/fault.ts'
+import { readMsr, writeMsr } from '../cpu/msr.ts'
+import { after, type After, type Processor } from '../cpu/processor.ts'
+import { flag } from '../cpu/rflags.ts'
+import { component, supportedXcr0 } from '../cpu/xsave-layout.ts'
+import { readPair, requireCpl0, requireFeature, requireSystemInformation, storeWord, writeGpr, writePair } from './registers.ts'
+
+const ecx = (cpu: Processor): number => Number(cpu.state.gpr[1] & 0xffffffffn)
+
+export function rdmsr(cpu: Processor): After {
+  requireCpl0(cpu)
+  const value = readMsr(cpu, ecx(cpu))
+  if (value === undefined) throw generalProtection()
+  writePair(cpu.state, value)
+  return after.next
+}
+
+/** Back to the run loop: an interrupt or a deadline may have come up. */
+export function wrmsr(cpu: Processor): After {
+  requireCpl0(cpu)
+  if (!writeMsr(cpu, ecx(cpu), readPair(cpu.state))) throw generalProtection()
+  return after.leave
+}
+
+/** argument[0]: the value; registers[0]: the number of the control register. */
+export function mov_to_cr(cpu: Processor): After {
+  requireCpl0(cpu)
+  const value = cpu.state.argument[0]
+  switch (cpu.operation.registers[0]) {
+    case 0: writeCr0(cpu, value); break
+    case 2: cpu.state.cr2 = value; break
+    case 3: writeCr3(cpu, value); break
+    case 4: writeCr4(cpu, value); break
+    case 8: writeCr8(cpu, value); break
+    default: throw invalidOpcode()
+  }
+  return after.leave
+}
+
+export function mov_from_cr(cpu: Processor): After {
+  const { state, operation } = cpu
+  const [destination, source] = operation.registers
+  const values: Record<number, () => bigint> = { 0: () => state.cr0, 2: () => state.cr2, 3: () => state.cr3, 4: () => state.cr4, 8: () => BigInt(cpu.apic.getTpr()) }
+  const value = values[source]
+  if (!value) throw invalidOpcode()
+  requireCpl0(cpu)
+  writeGpr(state, destination, is64(state) ? 64 : 32, value())
+  return after.next
+}
+
+export function mov_to_dr(cpu: Processor): After {
+  const { state, operation } = cpu
+  requireCpl0(cpu)
+  writeDebugRegister(cpu, debugRegister(cpu, operation.registers[0]), state.argument[0])
+  return after.leave
+}
+
+export function mov_from_dr(cpu: Processor): After {
+  const { state, operation } = cpu
+  requireCpl0(cpu)
+  writeGpr(state, operation.registers[0], is64(state) ? 64 : 32, state.dr[debugRegister(cpu, operation.registers[1])])
+  return after.next
+}
+
+export function lmsw(cpu: Processor): After {
+  requireCpl0(cpu)
+  loadMachineStatusWord(cpu, Number(cpu.state.argument[0] & 0xffffn))
+  return after.leave
+}
+
+/** argument[0]: linear address, argument[1]: 1 when the destination is memory. */
+export function smsw(cpu: Processor): After {
+  const { state } = cpu
+  requireSystemInformation(cpu)
+  return storeWord(cpu, state.cr0)
+}
+
+export function clts(cpu: Processor): After {
+  requireCpl0(cpu)
+  cpu.state.cr0 &= ~BigInt(cr0.TS)
+  cpu.stateChanged()
+  return after.next
+}
+
+function requireOsxsave(cpu: Processor): void {
+  if (!(cr4Low(cpu.state) & cr4.OSXSAVE)) throw invalidOpcode()
+}
+
+export function xgetbv(cpu: Processor): After {
+  const { state } = cpu
+  requireOsxsave(cpu)
+  const index = ecx(cpu)
+  if (index === 1 && cpu.model.has('xgetbv1')) writePair(state, state.xcr0 & (component.x87 | component.sse | (state.pkru ? component.pkru : 0n)))
+  else if (index === 0) writePair(state, state.xcr0)
+  else throw generalProtection()
+  return after.next
+}
+
+export function xsetbv(cpu: Processor): After {
+  requireOsxsave(cpu)
+  if (supportedXcr0(cpu.model) === 0n) throw invalidOpcode()
+  requireCpl0(cpu)
+  writeXcr(cpu, ecx(cpu), readPair(cpu.state))
+  return after.leave
+}
+
+function requirePke(cpu: Processor): void {
+  if (!(cr4Low(cpu.state) & cr4.PKE)) throw invalidOpcode()
+  if (ecx(cpu) !== 0) throw generalProtection()
+}
+
+export function rdpkru(cpu: Processor): After {
+  requirePke(cpu)
+  writePair(cpu.state, BigInt(cpu.state.pkru))
+  return after.next
+}
+
+export function wrpkru(cpu: Processor): After {
+  requirePke(cpu)
+  if (cpu.state.gpr[2] & 0xffffffffn) throw generalProtection()
+  cpu.state.pkru = Number(cpu.state.gpr[0] & 0xffffffffn)
+  cpu.stateChanged()
+  return after.leave
+}
+
+function setAc(cpu: Processor, set: boolean): After {
+  const { state } = cpu
+  if (!cpu.model.has('smap') || state.cpl !== 0 || isV86(state)) throw invalidOpcode()
+  state.eflags = set ? state.eflags | flag.AC : state.eflags & ~flag.AC
+  cpu.stateChanged()
+  return after.next
+}
+
+export const stac = (cpu: Processor): After => setAc(cpu, true)
+export const clac = (cpu: Processor): After => setAc(cpu, false)
+
+export function invd(cpu: Processor): After {
+  requireCpl0(cpu)
+  return after.next
+}
+export const wbinvd = invd
+
+/** argument[0]: linear address. A non-canonical address is ignored. */
+export function invlpg(cpu: Processor): After {
+  requireCpl0(cpu)
+  if (isV86(cpu.state)) throw generalProtection()
+  const address = cpu.state.argument[0]
+  if (isCanonical(cpu.state, address)) cpu.translation.invlpg(address)
+  return after.leave
+}
+
+const invpcidType = { address: 0n, context: 1n, all: 2n, allButGlobal: 3n } as const
+
+/** argument[0]: linear address of the descriptor; registers[0]: the register with the type. */
+export function invpcid(cpu: Processor): After {
+  const { state, operation, memory } = cpu
+  requireFeature(cpu, 'invpcid')
+  if (isV86(state)) throw generalProtection()
+  if (cr0Low(state) & cr0.PE && state.cpl !== 0) throw generalProtection()
+  const type = is64(state) ? state.gpr[operation.registers[0]] : state.gpr[operation.registers[0]] & 0xffffffffn
+  const pcid = memory.read64(state.argument[0])
+  const address = memory.read64(state.argument[0] + 8n)
+  if (type > invpcidType.allButGlobal) throw generalProtection()
+  if (type <= invpcidType.context) {
+    if (pcid >> 12n) throw generalProtection()
+    if (pcid !== 0n && !(cr4Low(state) & cr4.PCIDE)) throw generalProtection()
+  }
+  if (type === invpcidType.address && !isCanonical(state, address)) throw generalProtection()
+  cpu.translation.invpcid(Number(type), Number(pcid & 0xfffn), address)
+  return after.leave
+}
+
+/** CLFLUSH, CLFLUSHOPT, CLWB: caches are not modelled; the address is accessed as by a read. */
+export function clflush(cpu: Processor): After {
+  cpu.memory.probeRead(cpu.state.argument[0], 1)
+  return after.next
+}
+
+/** System management mode is not implemented; outside of it RSM is undefined. */
+export function rsm(_cpu: Processor): After {
+  throw invalidOpcode()
+}
+

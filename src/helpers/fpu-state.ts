@@ -1,0 +1,306 @@
+/** FXSAVE, FXRSTOR and the XSAVE family. Intel SDM vol. 1, "Managing State Using the XSAVE Feature Set"; vol. 2, "FXSAVE". */
+import { cr0, cr0Low, cr4, cr4Low, efer, eferLow, is64 } from '../cpu/bits.ts'
+import { deriveFpu } from '../cpu/derive.ts'
+import { Fault, generalProtection, invalidOpcode, vector } from '../cpu/fault.ts'
+import { at } from '../cpu/layout.ts'
+import { after, type After, type Processor } from '../cpu/processor.ts'
+import { initialFpuControl } from '../cpu/reset.ts'
+import type { CpuState } from '../cpu/state.ts'
+import { component, extendedStateLayout, headerBytes, legacyBytes } from '../cpu/xsave-layout.ts'
+import { copyIn, copyOut } from './bulk.ts'
+import { readPair, requireCpl0 } from './registers.ts'
+
+const area = new Uint8Array(legacyBytes + headerBytes)
+const view = new DataView(area.buffer)
+
+/** Offsets in the legacy area. Intel SDM vol. 1, "Legacy Region of an XSAVE Area". */
+const legacy = { control: 0, status: 2, tags: 4, opcode: 6, ip: 8, cs: 12, dp: 16, ds: 20, mxcsr: 24, mxcsrMask: 28, registers: 32, vectors: 160 } as const
+const mxcsrMask = 0xffff
+const initialMxcsr = 0x1f80
+const vectorBytes = 64
+
+const vectorCount = (state: CpuState): number => (is64(state) ? 16 : 8)
+
+function putX87(cpu: Processor): void {
+  const { state } = cpu
+  view.setUint16(legacy.control, state.fpControl, true)
+  view.setUint16(legacy.status, (state.fpStatus & ~0x3800) | (state.fpTop << 11), true)
+  view.setUint8(legacy.tags, state.fpTags)
+  view.setUint8(legacy.tags + 1, 0)
+  view.setUint16(legacy.opcode, state.fpOpcode, true)
+  const wide = cpu.operation.operandSize === 64
+  view.setBigUint64(legacy.ip, wide ? state.fpIp : (state.fpIp & 0xffffffffn) | (BigInt(state.fpCs & 0xffff) << 32n), true)
+  view.setBigUint64(legacy.dp, wide ? state.fpDp : (state.fpDp & 0xffffffffn) | (BigInt(state.fpDs & 0xffff) << 32n), true)
+  for (let i = 0; i < 8; i++) {
+    const place = at.fpr + ((state.fpTop + i) & 7) * 16
+    const to = legacy.registers + i * 16
+    area.set(state.bytes.subarray(place, place + 10), to)
+    area.fill(0, to + 10, to + 16)
+  }
+}
+
+function takeX87(cpu: Processor): void {
+  const { state } = cpu
+  const status = view.getUint16(legacy.status, true)
+  state.fpControl = view.getUint16(legacy.control, true) | 0x40
+  state.fpStatus = status & ~0x3800
+  state.fpTop = (status >> 11) & 7
+  state.fpTags = view.getUint8(legacy.tags)
+  state.fpOpcode = view.getUint16(legacy.opcode, true) & 0x7ff
+  const wide = cpu.operation.operandSize === 64
+  const ip = view.getBigUint64(legacy.ip, true)
+  const dp = view.getBigUint64(legacy.dp, true)
+  state.fpIp = wide ? ip : ip & 0xffffffffn
+  state.fpDp = wide ? dp : dp & 0xffffffffn
+  state.fpCs = wide ? 0 : Number((ip >> 32n) & 0xffffn)
+  state.fpDs = wide ? 0 : Number((dp >> 32n) & 0xffffn)
+  for (let i = 0; i < 8; i++) {
+    const place = at.fpr + ((state.fpTop + i) & 7) * 16
+    const from = legacy.registers + i * 16
+    state.bytes.set(area.subarray(from, from + 10), place)
+    state.bytes.fill(0, place + 10, place + 16)
+  }
+}
+
+function initX87(state: CpuState): void {
+  initialFpuControl(state)
+  state.fpr.fill(0n)
+}
+
+function putSse(state: CpuState): void {
+  for (let i = 0; i < vectorCount(state); i++) {
+    const place = at.vector + i * vectorBytes
+    area.set(state.bytes.subarray(place, place + 16), legacy.vectors + i * 16)
+  }
+}
+
+function takeSse(state: CpuState): void {
+  for (let i = 0; i < vectorCount(state); i++) state.bytes.set(area.subarray(legacy.vectors + i * 16, legacy.vectors + i * 16 + 16), at.vector + i * vectorBytes)
+}
+
+function initSse(state: CpuState): void {
+  for (let i = 0; i < vectorCount(state); i++) state.bytes.fill(0, at.vector + i * vectorBytes, at.vector + i * vectorBytes + 16)
+}
+
+function putMxcsr(state: CpuState): void {
+  view.setUint32(legacy.mxcsr, state.mxcsr, true)
+  view.setUint32(legacy.mxcsrMask, mxcsrMask, true)
+}
+
+function checkMxcsr(value: number): number {
+  if (value & ~mxcsrMask) throw generalProtection()
+  return value
+}
+
+function checkAlignment(address: bigint, bytes: bigint): void {
+  if (address & (bytes - 1n)) throw generalProtection()
+}
+
+// ---- FXSAVE ----
+
+/** argument[0]: linear address. */
+function beginFx(cpu: Processor): bigint {
+  const { state } = cpu
+  if (cr0Low(state) & (cr0.EM | cr0.TS)) throw new Fault(vector.NM)
+  checkAlignment(state.argument[0], 16n)
+  return state.argument[0]
+}
+
+/** AMD's fast form leaves XMM registers out. */
+const skipsSse = (state: CpuState): boolean => (eferLow(state) & efer.FFXSR) !== 0 && state.cpl === 0 && is64(state)
+
+export function fxsave(cpu: Processor): After {
+  const { state } = cpu
+  const address = beginFx(cpu)
+  putX87(cpu)
+  putMxcsr(state)
+  const withSse = !skipsSse(state)
+  if (withSse) putSse(state)
+  copyOut(cpu, address, area.subarray(0, withSse ? legacy.vectors + vectorCount(state) * 16 : legacy.vectors))
+  return after.next
+}
+
+export function fxrstor(cpu: Processor): After {
+  const { state } = cpu
+  copyIn(cpu, beginFx(cpu), area.subarray(0, legacyBytes))
+  const mxcsr = checkMxcsr(view.getUint32(legacy.mxcsr, true))
+  takeX87(cpu)
+  if (!skipsSse(state)) takeSse(state)
+  state.mxcsr = mxcsr
+  deriveFpu(state)
+  return after.next
+}
+
+// ---- XSAVE ----
+
+const compacted = 1n << 63n
+
+/** argument[0]: linear address. */
+function beginXsave(cpu: Processor): bigint {
+  const { state } = cpu
+  if (!(cr4Low(state) & cr4.OSXSAVE)) throw invalidOpcode()
+  if (cr0Low(state) & cr0.TS) throw new Fault(vector.NM)
+  checkAlignment(state.argument[0], 64n)
+  return state.argument[0]
+}
+
+/** Components that are not in their initial state. Intel SDM vol. 1, "Processor Tracking of XSAVE-Managed State". */
+function inUse(state: CpuState): bigint {
+  let bits = 0n
+  const x87Initial = state.fpControl === 0x37f && state.fpStatus === 0 && state.fpTop === 0 && state.fpTags === 0 && state.fpOpcode === 0 && state.fpIp === 0n && state.fpDp === 0n && state.fpCs === 0 && state.fpDs === 0
+  if (!x87Initial || !allZero(state, at.fpr, 8, 16)) bits |= component.x87
+  if (!allZero(state, at.vector, vectorCount(state), vectorBytes)) bits |= component.sse
+  if (state.pkru !== 0) bits |= component.pkru
+  return bits
+}
+
+function allZero(state: CpuState, place: number, count: number, stride: number): boolean {
+  const { words } = state
+  for (let i = 0; i < count; i++) {
+    const first = (place + i * stride) >> 2
+    if ((words[first] | words[first + 1] | words[first + 2] | words[first + 3]) !== 0) return false
+  }
+  return true
+}
+
+/** The legacy parts of `which`, and MXCSR with `withMxcsr`. Bytes between them are not written. */
+function writeLegacy(cpu: Processor, address: bigint, which: bigint, withMxcsr: boolean): void {
+  const { state } = cpu
+  if (which & component.x87) {
+    putX87(cpu)
+    copyOut(cpu, address, area.subarray(0, legacy.mxcsr))
+    copyOut(cpu, address + BigInt(legacy.registers), area.subarray(legacy.registers, legacy.vectors))
+  }
+  if (withMxcsr) {
+    putMxcsr(state)
+    copyOut(cpu, address + BigInt(legacy.mxcsr), area.subarray(legacy.mxcsr, legacy.registers))
+  }
+  if (which & component.sse) {
+    putSse(state)
+    copyOut(cpu, address + BigInt(legacy.vectors), area.subarray(legacy.vectors, legacy.vectors + vectorCount(state) * 16))
+  }
+}
+
+const pkruNumber = 9
+
+/** Where an extended component lies in this format. */
+function placeOf(number: number, compactMask: bigint | undefined): bigint {
+  if (compactMask === undefined) return BigInt(extendedStateLayout[number].offset)
+  let offset = legacyBytes + headerBytes
+  for (const [index, each] of Object.entries(extendedStateLayout)) {
+    if (!(compactMask & (1n << BigInt(index)))) continue
+    if (each.aligned) offset = (offset + 63) & ~63
+    if (Number(index) === number) break
+    offset += each.size
+  }
+  return BigInt(offset)
+}
+
+function saveStandard(cpu: Processor, optimised: boolean): After {
+  const { state, memory } = cpu
+  const address = beginXsave(cpu)
+  const requested = state.xcr0 & readPair(state)
+  const used = inUse(state)
+  const header = address + BigInt(legacyBytes)
+  memory.probeWrite(address, legacyBytes + headerBytes)
+  const written = optimised ? requested & used : requested
+  if (written & component.pkru) memory.write32(address + placeOf(pkruNumber, undefined), state.pkru)
+  writeLegacy(cpu, address, written, (requested & component.sse) !== 0n)
+  memory.write64(header, (memory.read64(header) & ~requested) | (used & requested))
+  return after.next
+}
+
+export const xsave = (cpu: Processor): After => saveStandard(cpu, false)
+export const xsaveopt = (cpu: Processor): After => saveStandard(cpu, true)
+
+function saveCompact(cpu: Processor, available: bigint): After {
+  const { state, memory } = cpu
+  const address = beginXsave(cpu)
+  const requested = available & readPair(state)
+  // MXCSR belongs to SSE here.
+  const used = (inUse(state) | (state.mxcsr !== initialMxcsr ? component.sse : 0n)) & requested
+  const header = address + BigInt(legacyBytes)
+  memory.probeWrite(address, legacyBytes + headerBytes)
+  if (used & component.pkru) {
+    const place = address + placeOf(pkruNumber, requested)
+    memory.probeWrite(place, 8)
+    memory.write64(place, BigInt(state.pkru))
+  }
+  writeLegacy(cpu, address, used, (used & component.sse) !== 0n)
+  memory.write64(header, used)
+  memory.write64(header + 8n, requested | compacted)
+  return after.next
+}
+
+export const xsavec = (cpu: Processor): After => saveCompact(cpu, cpu.state.xcr0)
+
+export function xsaves(cpu: Processor): After {
+  beginXsave(cpu)
+  requireCpl0(cpu)
+  return saveCompact(cpu, cpu.state.xcr0 | cpu.state.msrXss)
+}
+
+function restore(cpu: Processor, available: bigint, compactOnly: boolean): After {
+  const { state, memory } = cpu
+  const address = beginXsave(cpu)
+  const requested = available & readPair(state)
+  copyIn(cpu, address, area)
+  const present = view.getBigUint64(legacyBytes, true)
+  const format = view.getBigUint64(legacyBytes + 8, true)
+  const isCompact = (format & compacted) !== 0n
+  checkHeader(cpu, { present, format, available, isCompact, compactOnly })
+  const load = requested & present
+  const initialise = requested & ~present
+  const loadsMxcsr = isCompact ? (load & component.sse) !== 0n : (requested & component.sse) !== 0n
+  const mxcsr = loadsMxcsr ? checkMxcsr(view.getUint32(legacy.mxcsr, true)) : initialMxcsr
+  const pkru = load & component.pkru ? memory.read32(address + placeOf(pkruNumber, isCompact ? format & ~compacted : undefined)) : 0
+
+  if (load & component.x87) takeX87(cpu)
+  else if (initialise & component.x87) initX87(state)
+  if (load & component.sse) takeSse(state)
+  else if (initialise & component.sse) initSse(state)
+  if (requested & component.sse) state.mxcsr = mxcsr
+  deriveFpu(state)
+  if (requested & component.pkru && state.pkru !== pkru) {
+    state.pkru = pkru
+    cpu.stateChanged()
+    return after.leave
+  }
+  return after.next
+}
+
+function checkHeader(cpu: Processor, header: { present: bigint; format: bigint; available: bigint; isCompact: boolean; compactOnly: boolean }): void {
+  const { present, format, available, isCompact, compactOnly } = header
+  if (!isCompact) {
+    const reserved = view.getBigUint64(legacyBytes + 16, true)
+    if (compactOnly || format !== 0n || reserved !== 0n || present & ~available) throw generalProtection()
+    return
+  }
+  if (!cpu.model.has('xsavec') && !cpu.model.has('xsaves')) throw generalProtection()
+  const listed = format & ~compacted
+  for (let i = 16; i < headerBytes; i += 8) if (view.getBigUint64(legacyBytes + i, true) !== 0n) throw generalProtection()
+  if (listed & ~available || present & ~listed) throw generalProtection()
+}
+
+export const xrstor = (cpu: Processor): After => restore(cpu, cpu.state.xcr0, false)
+
+export function xrstors(cpu: Processor): After {
+  beginXsave(cpu)
+  requireCpl0(cpu)
+  return restore(cpu, cpu.state.xcr0 | cpu.state.msrXss, true)
+}
+
+// ---- MXCSR ----
+
+/** argument[0]: the value. */
+export function ldmxcsr(cpu: Processor): After {
+  cpu.state.mxcsr = checkMxcsr(Number(cpu.state.argument[0] & 0xffffffffn))
+  deriveFpu(cpu.state)
+  return after.next
+}
+
+/** argument[0]: linear address. */
+export function stmxcsr(cpu: Processor): After {
+  cpu.memory.write32(cpu.state.argument[0], cpu.state.mxcsr)
+  return after.next
+}

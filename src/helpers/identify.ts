@@ -1,0 +1,75 @@
+/** CPUID, time stamps, random numbers. Intel SDM vol. 2, the instructions' pages. */
+import { cr4, cr4Low, cr0, cr0Low } from '../cpu/bits.ts'
+import { cpuid as cpuidLeaf } from '../cpu/cpuid.ts'
+import { generalProtection } from '../cpu/fault.ts'
+import { readTsc } from '../cpu/msr.ts'
+import { after, type After, type Processor } from '../cpu/processor.ts'
+import { flag } from '../cpu/rflags.ts'
+import { setArithmetic, writeGpr, writePair } from './registers.ts'
+
+const apicBaseMsr = 0x1b
+const apicEnable = 1n << 11n
+
+export function cpuid(cpu: Processor): After {
+  const { state } = cpu
+  const control = cr4Low(state)
+  const result = cpuidLeaf(cpu.model, Number(state.gpr[0] & 0xffffffffn), Number(state.gpr[1] & 0xffffffffn), {
+    apicId: cpu.index,
+    apicEnabled: ((cpu.apic.readMsr(apicBaseMsr) ?? 0n) & apicEnable) !== 0n,
+    osxsave: (control & cr4.OSXSAVE) !== 0,
+    ospke: (control & cr4.PKE) !== 0,
+    xcr0: state.xcr0,
+    xss: state.msrXss,
+  })
+  state.gpr[0] = BigInt(result[0])
+  state.gpr[3] = BigInt(result[1])
+  state.gpr[1] = BigInt(result[2])
+  state.gpr[2] = BigInt(result[3])
+  return after.next
+}
+
+function checkTsc(cpu: Processor): void {
+  if (cr4Low(cpu.state) & cr4.TSD && cpu.state.cpl !== 0 && cr0Low(cpu.state) & cr0.PE) throw generalProtection()
+}
+
+export function rdtsc(cpu: Processor): After {
+  checkTsc(cpu)
+  writePair(cpu.state, readTsc(cpu))
+  return after.next
+}
+
+export function rdtscp(cpu: Processor): After {
+  checkTsc(cpu)
+  writePair(cpu.state, readTsc(cpu))
+  cpu.state.gpr[1] = cpu.state.msrTscAux & 0xffffffffn
+  return after.next
+}
+
+export function rdpid(cpu: Processor): After {
+  cpu.state.gpr[cpu.operation.registers[0]] = cpu.state.msrTscAux
+  return after.next
+}
+
+/** There are no performance counters but AMD's four, which do not count. */
+export function rdpmc(cpu: Processor): After {
+  const { state } = cpu
+  if (!(cr4Low(state) & cr4.PCE) && state.cpl !== 0 && cr0Low(state) & cr0.PE) throw generalProtection()
+  if (cpu.model.vendor === 'GenuineIntel' || (state.gpr[1] & 0xffffffffn) > 3n) throw generalProtection()
+  writePair(state, 0n)
+  return after.next
+}
+
+/** Deterministic: SplitMix64 over the model's seed and the CPU's number. */
+function random(cpu: Processor): After {
+  const { state, operation } = cpu
+  state.randomState = BigInt.asUintN(64, state.randomState + 0x9e3779b97f4a7c15n)
+  let value = BigInt.asUintN(64, state.randomState + BigInt(cpu.index) * 0xd1b54a32d192ed03n)
+  value = BigInt.asUintN(64, (value ^ (value >> 30n)) * 0xbf58476d1ce4e5b9n)
+  value = BigInt.asUintN(64, (value ^ (value >> 27n)) * 0x94d049bb133111ebn)
+  writeGpr(state, operation.registers[0], operation.operandSize, value ^ (value >> 31n))
+  setArithmetic(state, flag.CF)
+  return after.next
+}
+
+export const rdrand = random
+export const rdseed = random

@@ -1,0 +1,30 @@
+/** Every instruction whose meaning is a TypeScript function, by the name that rows call it with. */
+import type { Helper } from '../cpu/processor.ts'
+import * as control from './control.ts'
+import * as flags from './flags.ts'
+import * as fpu from './fpu-state.ts'
+import * as identify from './identify.ts'
+import * as integer from './integer.ts'
+import * as ports from './ports.ts'
+import * as stack from './stack.ts'
+import * as string from './string.ts'
+import * as tables from './tables.ts'
+import * as transfer from './transfer.ts'
+import * as wait from './wait.ts'
+
+export const helpers = {
+  ...control,
+  ...flags,
+  ...fpu,
+  ...identify,
+  ...integer,
+  in: ports.in,
+  out: ports.out,
+  ...stack,
+  ...string,
+  ...tables,
+  ...transfer,
+  ...wait,
+} satisfies Record<string, Helper>
+
+export type HelperName = keyof typeof helpers
