@@ -73,6 +73,8 @@ export class Cpu implements Processor {
   /** Instructions retired since power-on. */
   retired = 0
   observer: StepObserver | undefined
+  /** Is told of every event before it is delivered; `false` keeps it from the guest (vectors, lockstep). */
+  onEvent: ((event: CpuEvent) => boolean) | undefined
   /** Set by the machine when a run must end at the next border: power-off, reset, debug exit. */
   stopRequested = false
   /** Interrupts and alarms are held off: lockstep with a peer that does the same. */
@@ -263,6 +265,7 @@ export class Cpu implements Processor {
   }
 
   private deliver(event: CpuEvent): 'delivered' | 'shutdown' {
+    if (this.onEvent && !this.onEvent(event)) return 'delivered'
     if (this.recentEvents.length >= 16) this.recentEvents.shift()
     this.recentEvents.push({ rip: this.state.rip, event, retired: this.retired })
     const result: Delivery = deliver(this, event)

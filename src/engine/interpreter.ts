@@ -2,7 +2,7 @@
  * The interpreter, made from the rows: one WebAssembly function with a `br_table` over hot handlers, and a function in a table for each other
  * handler, compiled when a record first needs it.
  */
-import { at } from '../cpu/layout.ts'
+import { at, segment } from '../cpu/layout.ts'
 import { accessFlag, Semantics, type RowContext } from '../isa/builder.ts'
 import type { Check, Instruction } from '../isa/define.ts'
 import type { Operand } from '../isa/operands.ts'
@@ -145,12 +145,16 @@ class RecordSemantics extends Semantics {
     if (write && !(sizeAndFlags & accessFlag.stack)) this.writes = true
     const place = this.call(
       write ? importIndex.slowWrite : importIndex.slowRead,
-      [this.wrap(address), this.wrap(this.shrU(address, 32n)), sizeAndFlags],
+      [this.wrap(address), this.wrap(this.shrU(address, 32n)), this.or(this.i32(sizeAndFlags), this.stackFlag())],
       ['i32', 'i32', 'i32'],
       'i32',
     )
     this.if(this.eqz(place), () => this.exitWith(leave.abort))
     return place
+  }
+  /** Operands based on RSP or RBP use SS: an address that is not canonical raises #SS. */
+  private stackFlag(): Node {
+    return this.shl(this.eq(this.and(this.field('i32_8u', recordField.length), 0x70), segment.ss << 4), 8)
   }
   protected stackAddress(offset: Node, sizeAndFlags: number): Node {
     const refused = this.call(importIndex.stackAddress, [this.wrap(offset), sizeAndFlags], ['i32', 'i32'], 'i32')

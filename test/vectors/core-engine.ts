@@ -1,0 +1,150 @@
+/** Runs vectors on the engine itself, through whichever way of executing is asked for. */
+import { createModel } from '../../src/cpu/models.ts'
+import { resetState } from '../../src/cpu/reset.ts'
+import { readRflags, writeRflags } from '../../src/cpu/rflags.ts'
+import { segment } from '../../src/cpu/layout.ts'
+import type { CpuEvent } from '../../src/cpu/event.ts'
+import { createCore, type Core } from '../../src/engine/core.ts'
+import type { Cpu } from '../../src/engine/cpu.ts'
+import type { Fault, Vector } from './format.ts'
+import type { VectorEngine } from './runner.ts'
+import { abridgedTag, CODE, CODE_PAGE, copyState, ENVIRONMENT, fullTag, GS_BASE, WINDOW, WINDOW_SIZE, type State } from './state.ts'
+
+const tables = { pml4: 0x1000, pdpt: 0x2000, directory: 0x3000, window: 0x4000, code: 0x5000, gdt: 0x6000, windowPages: 0x10000, codePage: 0x12000 }
+const flat = { es: 0, cs: 1, ss: 2, ds: 3, fs: 4, gs: 5 } as const
+
+/** `run`: as in a normal run; `step`: every instruction by itself, the way slow accesses go. */
+export type Way = 'run' | 'step'
+
+export class CoreVectorEngine implements VectorEngine {
+  readonly name: string
+  private readonly core: Core
+  private readonly cpu: Cpu
+  private readonly way: Way
+  private event: CpuEvent | undefined
+  private readonly quad = new Uint8Array(8)
+
+  constructor(way: Way, model = 'intel') {
+    this.name = `interpreter (${way}, ${model})`
+    this.way = way
+    const core = createCore({ ram: [{ base: 0, size: 2 << 20 }], model: createModel(model), cpus: 1, log: () => {} })
+    const apic = { hasInterrupt: () => false, acknowledge: () => 0, getTpr: () => 0, setTpr: () => {}, readMsr: () => undefined, writeMsr: () => false }
+    const cpu = core.createCpu(0, apic, { read: () => 0, write: () => {} }, () => Infinity)
+    core.running = cpu
+    this.core = core
+    this.cpu = cpu
+    cpu.onEvent = event => {
+      this.event = event
+      cpu.stopRequested = true
+      return false
+    }
+    resetState(core.state, cpu.model, true)
+    this.build()
+  }
+
+  private put(address: number, value: bigint): void {
+    new DataView(this.quad.buffer).setBigUint64(0, value, true)
+    this.core.physical.write(address, this.quad)
+  }
+  private build(): void {
+    const user = 7n
+    this.put(tables.pml4, BigInt(tables.pdpt) | user)
+    this.put(tables.pdpt, BigInt(tables.directory) | user)
+    this.put(tables.directory + (WINDOW >> 21) * 8, BigInt(tables.window) | user)
+    this.put(tables.directory + (CODE_PAGE >> 21) * 8, BigInt(tables.code) | user)
+    for (let page = 0; page < WINDOW_SIZE / 4096; page++) this.put(tables.window + page * 8, BigInt(tables.windowPages + page * 4096) | user)
+    this.put(tables.code, BigInt(tables.codePage) | 5n)
+    this.put(tables.gdt + 0x20, 0x00cffb000000ffffn)
+    this.put(tables.gdt + 0x28, 0x00cff3000000ffffn)
+    this.put(tables.gdt + 0x30, 0x00affb000000ffffn)
+    this.core.physical.write(tables.codePage, new Uint8Array(4096).fill(0xcc))
+    const { state } = this.core
+    Object.assign(state, { cr0: ENVIRONMENT.cr0, cr4: ENVIRONMENT.cr4, xcr0: ENVIRONMENT.xcr0, cr3: BigInt(tables.pml4), efer: 0xd01n, cpl: 3, gdtrBase: 0n, gdtrLimit: 0 })
+  }
+
+  refuses(vector: Vector): string | undefined {
+    const missing = vector.features.filter(feature => !this.cpu.model.has(feature))
+    if (missing.length > 0) return `the model has no ${missing.join(', ')}`
+    if (vector.vendor && vector.vendor !== this.cpu.model.vendor) return `defined by ${vector.vendor} only`
+    return undefined
+  }
+
+  run(vector: Vector): State | Fault {
+    const { core, cpu } = this
+    this.load(vector)
+    this.event = undefined
+    cpu.stopRequested = false
+    if (this.way === 'step') cpu.stepOne()
+    else
+      for (const retired = cpu.retired; cpu.retired === retired && !this.event; ) {
+        if (cpu.execute(cpu.reached, 1) !== 'time') break
+      }
+    const after = this.read(vector)
+    const event = this.event as CpuEvent | undefined
+    if (!event) return after
+    void core
+    return { vector: event.vector, errorCode: event.error, address: event.vector === 14 ? event.address : undefined, state: after }
+  }
+
+  private load(vector: Vector): void {
+    const { state, physical } = this.core
+    const { before } = vector
+    for (let i = 0; i < 16; i++) {
+      state.gpr[i] = before.gpr[i]
+      state.vector[i * 8] = before.xmm[i].low
+      state.vector[i * 8 + 1] = before.xmm[i].high
+    }
+    state.rip = before.rip
+    writeRflags(state, Number(before.rflags))
+    for (const name of ['es', 'cs', 'ss', 'ds', 'fs', 'gs'] as const) this.loadSegment(flat[name], before.selectors[name], vector.mode)
+    state.mxcsr = before.mxcsr
+    const { control, status, tag, st } = before.x87
+    const top = (status >> 11) & 7
+    state.fpControl = control
+    state.fpStatus = status & ~0x3800
+    state.fpTop = top
+    state.fpTags = abridgedTag(tag)
+    for (let i = 0; i < 8; i++) {
+      state.fpr[((top + i) & 7) * 2] = BigInt.asUintN(64, st[i])
+      state.fpr[((top + i) & 7) * 2 + 1] = st[i] >> 64n
+    }
+    state.activity = 0
+    state.interruptShadow = 0
+    state.pendingDebug = 0
+    state.cpl = 3
+    physical.write(tables.windowPages, before.memory)
+    physical.write(tables.codePage + (CODE - CODE_PAGE), vector.code)
+    this.cpu.stateChanged()
+  }
+  private loadSegment(number: number, selector: number, mode: number): void {
+    const { state } = this.core
+    state.segSelector[number] = selector
+    state.segBase[number] = number === segment.gs && mode === 64 ? BigInt(GS_BASE) : 0n
+    state.segLimit[number] = selector === 0 ? 0 : 0xffffffff
+    state.segAttributes[number] = selector === 0 ? 0 : selector === 0x33 ? 0xa0fb : selector === 0x23 ? 0xc0fb : 0xc0f3
+  }
+
+  private read(vector: Vector): State {
+    const { state, physical } = this.core
+    const out = copyState(vector.before)
+    for (let i = 0; i < 16; i++) {
+      out.gpr[i] = state.gpr[i]
+      out.xmm[i] = { low: state.vector[i * 8], high: state.vector[i * 8 + 1] }
+    }
+    out.rip = state.rip
+    out.rflags = BigInt(readRflags(state))
+    for (const name of ['es', 'cs', 'ss', 'ds', 'fs', 'gs'] as const) out.selectors[name] = state.segSelector[flat[name]]
+    out.mxcsr = state.mxcsr
+    const status = state.fpStatus | (state.fpTop << 11)
+    const st = Array.from({ length: 8 }, (_, i) => {
+      const at = ((state.fpTop + i) & 7) * 2
+      return state.fpr[at] | ((state.fpr[at + 1] & 0xffffn) << 64n)
+    })
+    out.x87 = { control: state.fpControl, status, tag: fullTag(state.fpTags, status, st), st }
+    out.ymmHigh = undefined
+    physical.peek(tables.windowPages, out.memory)
+    const clear = new Uint8Array(vector.code.length).fill(0xcc)
+    physical.write(tables.codePage + (CODE - CODE_PAGE), clear)
+    return out
+  }
+}
