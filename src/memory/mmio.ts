@@ -88,7 +88,9 @@ export class MmioBus {
   }
 }
 
-/** An access of 1, 2 or 4 bytes goes as it is, wider ones by dwords, odd remains (of a page-crossing access) in naturally aligned pieces. */
+/**
+ * An access of 1, 2 or 4 bytes goes as it is, wider ones by dwords, odd remains (of a page-crossing access) in naturally aligned pieces.
+ */
 function piece(region: MmioRegion, address: number, whole: number, left: number): AccessSize {
   const room = region.end - address
   if (whole === 1 || whole === 2 || whole === 4) return whole <= room && left === whole ? whole : 1

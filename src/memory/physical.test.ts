@@ -10,7 +10,9 @@ const MiB = 2 ** 20
 const GiB = 2 ** 30
 const memory = createLinearMemory(backingBase + 8 * chunkSize)
 
-function physicalMemory(ram: RamRange[] = [{ base: 0, size: 0xa0000 }, { base: MiB, size: 15 * MiB }, { base: 4 * GiB, size: 8 * GiB }]): { physical: PhysicalMemory; log: string[] } {
+const usualRam = [{ base: 0, size: 0xa0000 }, { base: MiB, size: 15 * MiB }, { base: 4 * GiB, size: 8 * GiB }]
+
+function physicalMemory(ram: RamRange[] = usualRam): { physical: PhysicalMemory; log: string[] } {
   new Uint8Array(memory.buffer).fill(0, backingBase)
   const log: string[] = []
   return { physical: new PhysicalMemory({ memory, ram, log: (device, what) => void log.push(`${device}: ${what}`) }), log }
@@ -56,7 +58,11 @@ test('holes read all ones and are unmapped for DMA; the log names each page once
   assert.equal(physical.write(0xb0800, new Uint8Array(2)), 'unmapped')
   assert.equal(physical.read(2 ** 51, new Uint8Array(1)), 'unmapped')
   assert.deepEqual(peek(physical, 0xfffff, 2), [255, 0])
-  assert.deepEqual(log, ['physical memory: read of 2 bytes at 0xa0000', 'physical memory: read of 2 bytes at 0xb0000', 'physical memory: read of 1 bytes at 0x8000000000000'])
+  assert.deepEqual(log, [
+    'physical memory: read of 2 bytes at 0xa0000',
+    'physical memory: read of 2 bytes at 0xb0000',
+    'physical memory: read of 1 bytes at 0x8000000000000',
+  ])
 })
 
 test('ROM is read, not written; the loader may', () => {
@@ -112,6 +118,18 @@ test('an image may cross chunks and kinds of memory', () => {
   const image = Uint8Array.from({ length: chunkSize + 10 }, (_, index) => index * 7)
   physical.load(chunkSize - 5, image)
   assert.deepEqual(read(physical, chunkSize - 5, image.length), [...image])
+})
+
+test('saved chunks restore what memory held, also where the rest of a chunk is no memory', () => {
+  const { physical } = physicalMemory()
+  physical.write(0x9fff0, new Uint8Array([1, 2]))
+  physical.write(5 * GiB, new Uint8Array([3]))
+  const saved = [...physical.backedChunks()].map(({ address, bytes }) => ({ address, bytes: bytes.slice() }))
+  physical.write(0x9fff0, new Uint8Array([9, 9]))
+  physical.write(MiB, new Uint8Array([9]))
+  physical.restoreChunks(saved)
+  assert.deepEqual([...read(physical, 0x9fff0, 2), ...read(physical, 5 * GiB, 1), ...read(physical, MiB, 1)], [1, 2, 3, 0])
+  assert.throws(() => physical.restoreChunks([{ address: 2 * GiB, bytes: new Uint8Array(1) }]), /0x80000000/)
 })
 
 test('places above 2 GiB of linear memory', () => {

@@ -1,4 +1,7 @@
-/** Physical memory: RAM, ROM, memory-mapped registers and holes. Intel SDM vol. 3, "Memory Organization"; RAM is backed in chunks of linear memory when first touched. */
+/**
+ * Physical memory: RAM, ROM, memory-mapped registers and holes. Intel SDM vol. 3, "Memory Organization"; RAM is backed in chunks of linear
+ * memory when first touched.
+ */
 import type { DmaResult, LogUnhandled, MmioHandler } from '../devices/ports.ts'
 import { OutOfBackingMemory } from './linear.ts'
 import { backingBase, chunkSize } from './map.ts'
@@ -160,7 +163,8 @@ export class PhysicalMemory {
       this.mixedChunks.set(chunk, { place, kinds })
       this.chunks[chunk] = mixed
     }
-    for (let page = 0; place !== 0 && page < pagesPerChunk; page++) this.setReadOnly(place + page * pageSize, kinds[page] === kind.rom)
+    if (place === 0) return
+    for (let page = 0; page < pagesPerChunk; page++) this.setReadOnly(place + page * pageSize, kinds[page] === kind.rom)
   }
 
   private setReadOnly(place: number, readOnly: boolean): void {
@@ -344,7 +348,8 @@ export class PhysicalMemory {
   load(address: number, image: Uint8Array): void {
     forEachPage(address, image.length, (lo, hi, offset, length) => {
       const page = this.pagePlace(lo, hi)
-      if (page === 0) throw new Error(`cannot load ${image.length} bytes at 0x${address.toString(16)}: no memory at 0x${toNumber(lo, hi).toString(16)}`)
+      if (page === 0)
+        throw new Error(`cannot load ${image.length} bytes at 0x${address.toString(16)}: no memory at 0x${toNumber(lo, hi).toString(16)}`)
       const place = page + (lo & 0xfff)
       const flags = this.pageFlags[page >>> 12]
       if (!(flags & pageFlag.readOnly)) this.beforeWrite(place, length)
@@ -365,6 +370,21 @@ export class PhysicalMemory {
       const place = backingBase + index * chunkSize
       yield { address: this.backed[index] * chunkSize, bytes: this.bytes.subarray(place, place + chunkSize) }
     }
+  }
+
+  /** Makes RAM and ROM hold exactly these chunks and zeros elsewhere. The engine must have forgotten all decoded code. */
+  restoreChunks(chunks: Iterable<{ address: number; bytes: Uint8Array }>): void {
+    this.bytes.fill(0, backingBase, backingBase + this.backed.length * chunkSize)
+    for (let page = backingBase >>> 12; page < this.pageFlags.length; page++) this.pageFlags[page] &= ~pageFlag.code
+    for (const { address, bytes } of chunks) this.bytes.set(bytes, this.chunkPlace(address / chunkSize))
+  }
+
+  private chunkPlace(chunk: number): number {
+    for (let page = 0; page < pagesPerChunk; page++) {
+      const place = this.pagePlace(((chunk << chunkShift) + page * pageSize) | 0, Math.floor(chunk / 2 ** 14))
+      if (place !== 0) return (place & -chunkSize) >>> 0
+    }
+    throw new Error(`a chunk at 0x${(chunk * chunkSize).toString(16)}, where this machine has no memory`)
   }
 }
 

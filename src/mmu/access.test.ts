@@ -1,9 +1,14 @@
-/** Accesses that are not one piece of plain RAM, code pages, and memory as helpers see it. Expected values: Intel SDM vol. 3, "Paging", and the contracts in cpu/processor.ts. */
+/**
+ * Accesses that are not one piece of plain RAM, code pages, and memory as helpers see it. Expected values: Intel SDM vol. 3, "Paging", and
+ * the contracts in cpu/processor.ts.
+ */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { MmioHandler } from '../devices/ports.ts'
 import type { CodeTracking } from '../memory/physical.ts'
-import { attempt, CR0, firstLevelHit, map, outcome, P, PS, read64, setCpl, setPaging, startTables, testMachine, U, W, write64, type TestMachine } from './test-machine.ts'
+import {
+  attempt, CR0, firstLevelHit, map, outcome, P, PS, read64, setCpl, setPaging, startTables, testMachine, U, W, write64, type TestMachine,
+} from './test-machine.ts'
 
 const modify = 1 << 10
 
@@ -26,7 +31,8 @@ class Recorder implements MmioHandler {
   }
 }
 
-const bytesAt = (machine: TestMachine, place: number, length: number): number[] => [...machine.physical.bytes.subarray(place, place + length)]
+const bytesAt = (machine: TestMachine, place: number, length: number): number[] =>
+  [...machine.physical.bytes.subarray(place, place + length)]
 
 function placeOf(machine: TestMachine, what: 'read' | 'write', linear: bigint, sizeAndFlags: number): number {
   const result = attempt(machine, what, linear, sizeAndFlags)

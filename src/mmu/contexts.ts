@@ -1,6 +1,6 @@
 /**
- * Translation contexts: everything but the address that decides what an access does, interned as a number, which is the number of the set of
- * first-level tables that generated code uses while the context lasts. Intel SDM vol. 3, "Process-Context Identifiers (PCIDs)".
+ * Translation contexts: everything but the address that decides what an access does, interned as a number, which is the number of the
+ * set of first-level tables that generated code uses while the context lasts. Intel SDM vol. 3, "Process-Context Identifiers (PCIDs)".
  */
 import { tlbSets } from '../memory/map.ts'
 import { computeRights, rightsSize } from './rights.ts'
@@ -46,7 +46,8 @@ export class Contexts {
   private matches(set: number, first: number, pcid: number, space: number, pkru: number, pkrs: number): boolean {
     const keys = this.keys
     const at = set * keyWords
-    return keys[at] === first && keys[at + 1] === pcid && keys[at + 2] === space && keys[at + 3] === pkru && keys[at + 4] === pkrs && this.lastUse[set] !== 0
+    const same = keys[at] === first && keys[at + 1] === pcid && keys[at + 2] === space && keys[at + 3] === pkru && keys[at + 4] === pkrs
+    return same && this.lastUse[set] !== 0
   }
 
   /** Gives the least recently used set to a context and returns it; its tables must be cleared by the caller. */

@@ -1,4 +1,7 @@
-/** What control instructions do to translations: which cached ones must go. Intel SDM vol. 3, "Operations that Invalidate TLBs and Paging-Structure Caches". */
+/**
+ * What control instructions do to translations: which cached ones must go. Intel SDM vol. 3, "Operations that Invalidate TLBs and Paging-
+ * Structure Caches".
+ */
 import { generalProtection } from '../cpu/fault.ts'
 import type { TranslationControl } from '../cpu/processor.ts'
 import type { Mmu } from './mmu.ts'
@@ -42,10 +45,12 @@ export class MmuControl implements TranslationControl {
     const old = controlsOf(Number(oldCr0 & 0xffffffffn) | 0, Number(oldCr4 & 0xffffffffn), Number(oldEfer & 0xffffffffn))
     const now = controlsOf(words[word.cr0], words[word.cr4], words[word.efer])
     const cr4Changed = Number(oldCr4 & 0xffffffffn) ^ words[word.cr4]
-    // A changed mode of paging implies PG, PAE, LMA or LA57; what was cached means something else then.
-    const everything = (old & control.modeMask) !== (now & control.modeMask) || cr4Changed & (cr4Bit.pge | cr4Bit.pae | cr4Bit.la57) || (cr4Changed & cr4Bit.pcide && !(words[word.cr4] & cr4Bit.pcide))
-    if (everything) this.mmu.flushSpace(true)
-    else if (cr4Changed & cr4Bit.pse || (cr4Changed & cr4Bit.smep && words[word.cr4] & cr4Bit.smep)) this.mmu.flushPcid(now & control.pcide ? words[word.cr3] & 0xfff : 0)
+    const cr4Set = cr4Changed & words[word.cr4]
+    const cr4Cleared = cr4Changed & ~words[word.cr4]
+    // In another mode of paging (PG, PAE, LMA, LA57) what was cached would mean something else.
+    const otherMode = ((old ^ now) & control.modeMask) !== 0 || (cr4Changed & (cr4Bit.pae | cr4Bit.la57)) !== 0
+    if (otherMode || cr4Changed & cr4Bit.pge || cr4Cleared & cr4Bit.pcide) this.mmu.flushSpace(true)
+    else if (cr4Changed & cr4Bit.pse || cr4Set & cr4Bit.smep) this.mmu.flushPcid(now & control.pcide ? words[word.cr3] & 0xfff : 0)
     this.mmu.updateContext()
   }
 

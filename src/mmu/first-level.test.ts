@@ -1,7 +1,13 @@
-/** A property of the two levels: whatever software does, the first level never answers otherwise than the authoritative TLB and its checks would. */
+/**
+ * A property of the two levels: whatever software does, the first level never answers otherwise than the authoritative TLB and its checks
+ * would.
+ */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { attempt, CR0, CR4, firstLevelHit, G, map, MiB, P, PS, root, setControl, setCpl, setPaging, startTables, testMachine, U, W, write64, type TestMachine } from './test-machine.ts'
+import {
+  attempt, CR0, CR4, firstLevelHit, G, map, MiB, P, PS, root, setControl, setCpl, setPaging, startTables, testMachine, U, W,
+  type TestMachine,
+} from './test-machine.ts'
 
 /** Numerical Recipes' linear congruential generator: the same sequence on every run. */
 function generator(seed: number): (below: number) => number {
@@ -12,12 +18,16 @@ function generator(seed: number): (below: number) => number {
   }
 }
 
-const linears = [0n, 0x1000n, 0x2000n, 0x40_0000n, 0x40_1000n, 0x5f_f000n, 0x100_0000n, 0x100_1000n, 0x140_0000n, -0x1000n, -0x20_0000n, 0x4000_0000n]
+const linears = [0n, 0x1000n, 0x2000n, 0x40_0000n, 0x40_1000n, 0x5f_f000n, 0x100_0000n, 0x100_1000n, 0x140_0000n]
+  .concat([-0x1000n, -0x20_0000n, 0x4000_0000n])
+/** Mapped by one page of 2 MiB. */
+const inLarge = [0x40_0000n, 0x40_1000n, 0x5f_f000n]
 
 function entryAt(machine: TestMachine, linear: bigint, choose: (below: number) => number): void {
   const flags = P | (choose(4) ? W : 0n) | (choose(3) ? U : 0n) | (choose(3) ? 0n : G)
-  if (linear === 0x40_0000n) write64(machine, map(machine, linear, 0n, { leafLevel: 2 })[2], (choose(2) ? 0x40_0000n : 0x60_0000n) | flags | PS)
-  else if (linear !== 0x40_1000n && linear !== 0x5f_f000n) map(machine, linear, choose(5) ? BigInt(0x20_0000 + choose(4) * 0x1000) | flags : 0n)
+  const large = (choose(2) ? 0x40_0000n : 0x60_0000n) | flags | PS
+  if (inLarge.includes(linear)) map(machine, inLarge[0], large, { leafLevel: 2 })
+  else map(machine, linear, choose(5) ? BigInt(0x20_0000 + choose(4) * 0x1000) | flags : 0n)
 }
 
 function place(machine: TestMachine, what: 'read' | 'write', linear: bigint): number {
@@ -62,7 +72,7 @@ for (const seed of [1, 2, 3])
     setPaging(machine, 'level4', { cr4: CR4.PCIDE | CR4.PGE })
     for (const top of tops) {
       startTables(top)
-      for (const linear of linears) if (linear !== 0x40_1000n && linear !== 0x5f_f000n && linear !== 0x40_0000n) map(machine, linear, 0x20_0000n | P | W | U, { top })
+      for (const linear of linears) if (!inLarge.includes(linear)) map(machine, linear, 0x20_0000n | P | W | U, { top })
       map(machine, 0x40_0000n, 0x40_0000n | P | W | U | PS, { top, leafLevel: 2 })
     }
     for (let count = 0; count < 40_000; count++) step(machine, choose, tops)

@@ -33,7 +33,6 @@ const emptyPageOfSlot0 = 0x1000
 export class FirstLevel {
   private readonly words: Int32Array
   private readonly bytes: Uint8Array
-  private readonly pageFlags: Uint8Array
   private readonly filled = new Int32Array(tlbSets * mapWords)
   /** By place >>> 12: linear word index of the only write entry that may hold the page; 0 none; -1 several. */
   private readonly lastWriteSlot: Int32Array
@@ -41,7 +40,6 @@ export class FirstLevel {
   constructor(physical: PhysicalMemory) {
     this.words = physical.words
     this.bytes = physical.bytes
-    this.pageFlags = physical.pageFlags
     this.lastWriteSlot = new Int32Array(physical.pageFlags.length)
     for (let set = 0; set < tlbSets; set++) {
       const base = this.readTable(set)
@@ -67,17 +65,15 @@ export class FirstLevel {
     this.filled[set * mapWords + (index >>> (pieceShift + 5))] |= 1 << ((index >>> pieceShift) & 31)
   }
 
-  /** Refuses pages whose writes somebody must hear of; false then. */
-  fillWrite(set: number, lo: number, hi: number, place: number): boolean {
+  /** Only for pages whose writes nobody must hear of (no page flags). */
+  fillWrite(set: number, lo: number, hi: number, place: number): void {
     const page = place >>> 12
-    if (this.pageFlags[page] !== 0) return false
     const index = (lo >>> 12) & dataIndexMask
     const slot = (this.writeTable(set) >>> 2) + index * wordsPerEntry
     this.put(slot, lo, hi, place)
     this.filled[set * mapWords + dataMap + (index >>> (pieceShift + 5))] |= 1 << ((index >>> pieceShift) & 31)
     const last = this.lastWriteSlot[page]
     if (last !== slot) this.lastWriteSlot[page] = last === 0 || (last !== several && this.words[last + 2] !== place) ? slot : several
-    return true
   }
 
   fillFetch(set: number, lo: number, hi: number, codeTable: number): void {

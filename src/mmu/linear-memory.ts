@@ -1,4 +1,7 @@
-/** Memory as TypeScript helpers see it: linear addresses, checked and translated, at once. Intel SDM vol. 3, "Access Rights"; an access that crosses pages checks both before a byte changes. */
+/**
+ * Memory as TypeScript helpers see it: linear addresses, checked and translated, at once. Intel SDM vol. 3, "Access Rights"; an access
+ * that crosses pages checks both before a byte changes.
+ */
 import { Fault } from '../cpu/fault.ts'
 import type { LinearMemory, Privilege } from '../cpu/processor.ts'
 import { helperScratch, tlbDataEntries } from '../memory/map.ts'

@@ -1,4 +1,7 @@
-/** The access path of the CPU that runs: linear address to place in linear memory or to a fault. Intel SDM vol. 3, "Paging"; generated code calls it when its own look into the first level misses. */
+/**
+ * The access path of the CPU that runs: linear address to place in linear memory or to a fault. Intel SDM vol. 3, "Paging"; generated code
+ * calls it when its own look into the first level misses.
+ */
 import { flag } from '../cpu/rflags.ts'
 import { mode } from '../cpu/mode.ts'
 import { vector } from '../cpu/fault.ts'
@@ -8,7 +11,7 @@ import { FirstLevel } from './first-level.ts'
 import { access, control, controlsOf, insidePage, pagingMode, translationFlag, word, type PagingModel } from './paging.ts'
 import { PendingStores } from './pending.ts'
 import { rightsOf } from './rights.ts'
-import { Tlb } from './tlb.ts'
+import { Tlb, type TlbState } from './tlb.ts'
 import { PageWalk } from './walk.ts'
 
 /** Flags of an access besides its size in bytes (bits 0-7). */
@@ -132,6 +135,20 @@ export class Mmu implements PlaceKeeper {
     this.key = -1
   }
 
+  // ---- snapshots: between instructions, when no store is pending ----
+
+  saveState(): TlbState[] {
+    return this.tlbs.map(tlb => tlb.saveState())
+  }
+
+  /** The running CPU's state must have been restored before. */
+  restoreState(states: readonly TlbState[]): void {
+    if (states.length !== this.tlbs.length) throw new Error(`state of ${states.length} TLBs for ${this.tlbs.length} CPUs`)
+    this.forgetContexts()
+    this.tlbs.forEach((tlb, cpu) => tlb.restoreState(states[cpu]))
+    this.updateContext()
+  }
+
   // ---- flushes: what they order is said in control.ts ----
 
   /** Drops what is cached under one tag index of the running CPU. */
@@ -139,7 +156,8 @@ export class Mmu implements PlaceKeeper {
     this.tlb.retire(index)
     const contexts = this.contexts
     for (let set = 0; set < contexts.tagIndex.length; set++)
-      if ((contexts.tagIndex[set] === index || contexts.globalTagIndex[set] === index) && contexts.belongsTo(set, this.cpu)) this.firstLevel.clearSet(set)
+      if ((contexts.tagIndex[set] === index || contexts.globalTagIndex[set] === index) && contexts.belongsTo(set, this.cpu))
+        this.firstLevel.clearSet(set)
     this.tag = this.tlb.tagOf(contexts.tagIndex[this.set])
     this.globalTag = this.tlb.tagOf(contexts.globalTagIndex[this.set])
   }
@@ -290,7 +308,10 @@ export class Mmu implements PlaceKeeper {
     return (place + (lo & 0xfff)) | 0
   }
 
-  /** The place of bytes to write, or to read and write with `modify`. When stepping it may be a bounce slot, which commitPendingStores writes out. */
+  /**
+   * The place of bytes to write, or to read and write with `modify`. When stepping it may be a bounce slot, which commitPendingStores
+   * writes out.
+   */
   readonly slowWrite = (lo: number, hi: number, sizeAndFlags: number): number => {
     if ((lo & 0xfff) + (sizeAndFlags & 0xff) > 4096) return this.rareWrite(lo, hi, sizeAndFlags)
     if (!this.translate(lo, hi, access.write, sizeAndFlags)) return this.fault()
@@ -313,7 +334,10 @@ export class Mmu implements PlaceKeeper {
     this.tlb.noteSet(this.entry, this.set)
   }
 
-  /** Linear address of the code table of the page at a linear address, for the current mode; 0: see state.leaveStatus (2: code is not in RAM or ROM). */
+  /**
+   * Linear address of the code table of the page at a linear address, for the current mode; 0: see state.leaveStatus (2: code is not in
+   * RAM or ROM).
+   */
   readonly slowFetch = (lo: number, hi: number): number => {
     const place = this.fetchPlace(lo, hi)
     if (place === 0) return 0
@@ -362,7 +386,10 @@ export class Mmu implements PlaceKeeper {
     return this.pending.write((sizeAndFlags & accessFlag.modify) !== 0)
   }
 
-  /** Translates the one or two pages of an access into `pending`'s parts; the lower address faults first, and an address that is not canonical before both. */
+  /**
+   * Translates the one or two pages of an access into `pending`'s parts; the lower address faults first, and an address that is not
+   * canonical before both.
+   */
   translateBoth(lo: number, hi: number, what: number, sizeAndFlags: number): boolean {
     const size = sizeAndFlags & 0xff
     const first = Math.min(size, 4096 - (lo & 0xfff))
@@ -409,7 +436,10 @@ export class Mmu implements PlaceKeeper {
     return true
   }
 
-  /** For helpers: the place of a readable address, good up to the end of its page, as an unsigned number; 0 when it is not RAM or ROM; -1: a fault is stored. */
+  /**
+   * For helpers: the place of a readable address, good up to the end of its page, as an unsigned number; 0 when it is not RAM or ROM; -1:
+   * a fault is stored.
+   */
   plainRead(lo: number, hi: number, sizeAndFlags: number): number {
     if (!this.translate(lo, hi, access.read, sizeAndFlags)) return -1
     const place = this.physical.pagePlace(this.physicalLo, this.physicalHi)

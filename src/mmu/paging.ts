@@ -19,7 +19,10 @@ export const privilege = { user: 0, supervisor: 1, supervisorAc: 2 } as const
  * Flags of a cached translation. The first three index rights; U and the key index key rights (rights.ts).
  * `half`: one of the two halves in which a 4 MiB page is kept.
  */
-export const translationFlag = { writable: 1, noExecute: 2, user: 4, keyShift: 3, dirty: 0x80, global: 0x100, sizeShift: 9, sizeMask: 0x600, half: 0x800 } as const
+export const translationFlag = {
+  writable: 1, noExecute: 2, user: 4, keyShift: 3,
+  dirty: 0x80, global: 0x100, sizeShift: 9, sizeMask: 0x600, half: 0x800,
+} as const
 
 export const pageSizes = { small: 0, medium: 1, huge: 2 } as const
 
@@ -35,7 +38,10 @@ export const control = {
 
 const bit = (index: number): number => 1 << index
 export const cr0Bit = { pe: bit(0), wp: bit(16), pg: bit(31) } as const
-export const cr4Bit = { pse: bit(4), pae: bit(5), pge: bit(7), la57: bit(12), pcide: bit(17), smep: bit(20), smap: bit(21), pke: bit(22), pks: bit(24) } as const
+export const cr4Bit = {
+  pse: bit(4), pae: bit(5), pge: bit(7), la57: bit(12), pcide: bit(17),
+  smep: bit(20), smap: bit(21), pke: bit(22), pks: bit(24),
+} as const
 export const eferBit = { lma: bit(10), nxe: bit(11) } as const
 
 /** `control` bits from the low halves of CR0, CR4 and IA32_EFER. Takes tens of operations and no memory: it runs at every change of CPL. */
@@ -48,7 +54,8 @@ export function controlsOf(cr0: number, cr4: number, efer: number): number {
     controls |= (efer & eferBit.nxe) >> 5
     if (long) controls |= ((cr4 & cr4Bit.pke) >> 15) | ((cr4 & cr4Bit.pks) >> 16) | ((cr4 & cr4Bit.pcide) >> 6)
   } else controls = pagingMode.bits32
-  return controls | ((cr0 & cr0Bit.wp) >> 13) | ((cr4 & (cr4Bit.smep | cr4Bit.smap)) >> 16) | ((cr4 & cr4Bit.pse) << 5) | ((cr4 & cr4Bit.pge) << 3)
+  controls |= ((cr0 & cr0Bit.wp) >> 13) | ((cr4 & (cr4Bit.smep | cr4Bit.smap)) >> 16)
+  return controls | ((cr4 & cr4Bit.pse) << 5) | ((cr4 & cr4Bit.pge) << 3)
 }
 
 /** What the processor model decides about paging. */
@@ -73,5 +80,6 @@ export const word = {
   eflags: at.eflags >>> 2, cpl: at.cpl >>> 2, mode: at.mode >>> 2, pkru: at.pkru >>> 2, pkrs: at.msrPkrs >>> 2,
   tlbRead: at.tlbRead >>> 2, tlbWrite: at.tlbWrite >>> 2, tlbFetch: at.tlbFetch >>> 2,
   stepping: at.stepping >>> 2, leaveStatus: at.leaveStatus >>> 2,
-  faultVector: at.faultVector >>> 2, faultError: at.faultError >>> 2, faultHasError: at.faultHasError >>> 2, faultAddress: at.faultAddress >>> 2,
+  faultVector: at.faultVector >>> 2, faultError: at.faultError >>> 2, faultHasError: at.faultHasError >>> 2,
+  faultAddress: at.faultAddress >>> 2,
 } as const

@@ -9,7 +9,8 @@ const all = access.read | access.write | access.fetch
 
 /** Fills `table[offset .. offset + rightsSize - 1]`. `pkru` and `pkrs` count only when the controls turn them on. */
 export function computeRights(table: Uint8Array, offset: number, controls: number, who: number, pkru: number, pkrs: number): void {
-  for (let flags = 0; flags < 8; flags++) table[offset + flags] = pageRights(controls, who, (flags & 4) !== 0, (flags & 1) !== 0, (flags & 2) !== 0)
+  for (let flags = 0; flags < 8; flags++)
+    table[offset + flags] = pageRights(controls, who, (flags & 4) !== 0, (flags & 1) !== 0, (flags & 2) !== 0)
   for (let key = 0; key < 16; key++) {
     table[offset + keyRights + key * 2] = controls & control.pks ? rightsOfKey(controls, false, pkrs, key) : all
     table[offset + keyRights + key * 2 + 1] = controls & control.pke ? rightsOfKey(controls, who === privilege.user, pkru, key) : all

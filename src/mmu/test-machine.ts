@@ -19,7 +19,10 @@ export const P = 1n, W = 2n, U = 4n, A = 0x20n, D = 0x40n, PS = 0x80n, G = 0x100
 export const key = (number: number): bigint => BigInt(number) << 59n
 
 export const CR0 = { PE: 1n, WP: 1n << 16n, PG: 1n << 31n } as const
-export const CR4 = { PSE: 0x10n, PAE: 0x20n, PGE: 0x80n, LA57: 1n << 12n, PCIDE: 1n << 17n, SMEP: 1n << 20n, SMAP: 1n << 21n, PKE: 1n << 22n, PKS: 1n << 24n } as const
+export const CR4 = {
+  PSE: 0x10n, PAE: 0x20n, PGE: 0x80n, LA57: 1n << 12n, PCIDE: 1n << 17n,
+  SMEP: 1n << 20n, SMAP: 1n << 21n, PKE: 1n << 22n, PKS: 1n << 24n,
+} as const
 export const EFER = { LME: 0x100n, LMA: 0x400n, NXE: 0x800n } as const
 
 // Views of one memory serve all tests of a file: creating 4 GiB of address space is not free.
@@ -112,7 +115,9 @@ export function startTables(base = root): void {
 }
 
 /** Maps with 4-level (5-level) tables below `top`; `levelOfLeaf` 1 is 4 KiB. Returns the physical addresses of the entries, leaf last. */
-export function map(machine: TestMachine, linear: bigint, leaf: bigint, options: { top?: number; levels?: number; leafLevel?: number; tables?: bigint } = {}): number[] {
+export interface MapOptions { top?: number; levels?: number; leafLevel?: number; tables?: bigint }
+
+export function map(machine: TestMachine, linear: bigint, leaf: bigint, options: MapOptions = {}): number[] {
   const { top = root, levels = 4, leafLevel = 1, tables = P | W | U } = options
   const entries: number[] = []
   let table = top
@@ -138,7 +143,8 @@ export function attempt(machine: TestMachine, what: 'read' | 'write' | 'fetch', 
   const { mmu, state } = machine
   const lo = Number(linear & 0xffffffffn) | 0
   const hi = Number((linear >> 32n) & 0xffffffffn) | 0
-  const place = what === 'read' ? mmu.slowRead(lo, hi, sizeAndFlags) : what === 'write' ? mmu.slowWrite(lo, hi, sizeAndFlags) : mmu.fetchPlace(lo, hi)
+  const slow = { read: mmu.slowRead, write: mmu.slowWrite, fetch: (l: number, h: number): number => mmu.fetchPlace(l, h) }[what]
+  const place = slow(lo, hi, sizeAndFlags)
   if (place !== 0) return { place: place >>> 0 }
   if (state.leaveStatus === 2) return 'needs step'
   return { vector: state.faultVector, error: state.faultError, address: state.faultVector === 14 ? state.faultAddress : 0n }

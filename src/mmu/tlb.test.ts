@@ -1,7 +1,10 @@
 /** What the TLB keeps and what it must drop. Expected values: Intel SDM vol. 3, "Caching Translation Information". */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { CR0, CR4, D, EFER, firstLevelHit, G, map, MiB, NX, outcome, P, PS, read64, root, setControl, setCpl, setPaging, startTables, testMachine, U, W, write64, type TestMachine } from './test-machine.ts'
+import {
+  CR0, CR4, D, EFER, firstLevelHit, G, map, MiB, NX, outcome, P, PS, read64, root, setControl, setCpl, setPaging, startTables,
+  testMachine, U, W, write64, type TestMachine,
+} from './test-machine.ts'
 
 function level4(extra: Parameters<typeof setPaging>[2] = {}, options: Parameters<typeof testMachine>[0] = {}): TestMachine {
   const machine = testMachine(options)
@@ -161,7 +164,9 @@ test('INVPCID: four types', () => {
   const machine = level4({ cr4: CR4.PCIDE | CR4.PGE })
   const leaf = map(machine, page, 0n)[3]
   const shared = map(machine, 0x2000n, 0n)[3]
-  /** Caches old translations under PCIDs 1 and 2, changes the tables, does `flush` and tells which of PCID 1, PCID 2, global are still old. */
+  /**
+   * Caches old translations under PCIDs 1 and 2, changes the tables, does `flush` and tells which of PCID 1, PCID 2, global are still old.
+   */
   const stale = (flush: () => void): boolean[] => {
     machine.control.flushAll()
     const set = (value: bigint): void => {
@@ -195,13 +200,15 @@ test('INVPCID: four types', () => {
   assert.deepEqual(stale(() => control.invpcid(1, 2, 0n)), [true, false, true])
   assert.deepEqual(stale(() => control.invpcid(2, 0, 0n)), [false, false, false])
   assert.deepEqual(stale(() => control.invpcid(3, 0, 0n)), [false, false, true])
-  assert.deepEqual(stale(() => setControl(machine, { cr4: machine.state.cr4 & ~CR4.PCIDE })).slice(2), [false], 'PCIDE to 0 drops everything')
+  const clearPcide = (): void => setControl(machine, { cr4: machine.state.cr4 & ~CR4.PCIDE })
+  assert.deepEqual(stale(clearPcide).slice(2), [false], 'PCIDE to 0 drops everything')
 })
 
 test('INVLPG on any address takes a whole large page, and both halves of 4 MiB', () => {
   const machine = level4({}, { ram: [{ base: 0, size: 32 * MiB }] })
   const entry = map(machine, 0x20_0000n, 0x40_0000n | P | W | PS, { leafLevel: 2 })[2]
-  for (const offset of [0n, 0x1000n, 0x7f000n, 0x1ff000n]) assert.equal(outcome(machine, 'write', 0x20_0000n + offset), Number(0x40_0000n + offset))
+  for (const offset of [0n, 0x1000n, 0x7f000n, 0x1ff000n])
+    assert.equal(outcome(machine, 'write', 0x20_0000n + offset), Number(0x40_0000n + offset))
   write64(machine, entry, 0x60_0000n | P | W | PS)
   assert.equal(outcome(machine, 'read', 0x20_5000n), 0x40_5000, 'one entry serves all of the page')
   machine.control.invlpg(0x2f_f123n)
@@ -295,7 +302,8 @@ test('a flush can be repeated for ever: generations wrap', () => {
 test('an empty first-level entry never matches', () => {
   const machine = level4()
   for (const what of ['read', 'write', 'fetch'] as const)
-    for (const linear of [0n, 0xfffn, 0x1000n, 0x40_0000n, 0x100_0000n, 0x100_1000n, -1n, -0x1000n]) assert.ok(!firstLevelHit(machine, what, linear), `${what} ${linear}`)
+    for (const linear of [0n, 0xfffn, 0x1000n, 0x40_0000n, 0x100_0000n, 0x100_1000n, -1n, -0x1000n])
+      assert.ok(!firstLevelHit(machine, what, linear), `${what} ${linear}`)
   map(machine, 0n, 0x5000n | P | W)
   assert.equal(outcome(machine, 'write', 0n), 0x5000)
   assert.ok(firstLevelHit(machine, 'write', 0xfffn))
@@ -304,4 +312,22 @@ test('an empty first-level entry never matches', () => {
   for (const linear of [0n, 0x1000n, 0x100_0000n]) assert.ok(!firstLevelHit(machine, 'write', linear))
   machine.control.cr3Written(false)
   for (const linear of [0n, 0x1000n, 0x100_0000n]) assert.ok(!firstLevelHit(machine, 'write', linear))
+})
+
+test('a saved TLB is as stale as it was', () => {
+  const machine = level4({ cr4: CR4.PGE })
+  const leaf = map(machine, page, 0x5000n | P)[3]
+  const shared = map(machine, 0x1000n, 0x5000n | P | G)[3]
+  const large = map(machine, 0x20_0000n, 0x40_0000n | P | PS, { leafLevel: 2 })[2]
+  const load = (): unknown => [page, 0x1000n, 0x20_3000n].map(linear => outcome(machine, 'read', linear))
+  const old = load()
+  for (const entry of [leaf, shared, large]) write64(machine, entry, 0n)
+  const saved = JSON.parse(JSON.stringify(machine.mmu.saveState()))
+  machine.control.flushAll()
+  assert.deepEqual(load(), ['#PF 0', '#PF 0', '#PF 0'])
+  machine.mmu.restoreState(saved)
+  assert.ok(!firstLevelHit(machine, 'read', page))
+  assert.deepEqual(load(), old)
+  machine.control.cr3Written(false)
+  assert.deepEqual(load(), ['#PF 0', 0x5000, '#PF 0'])
 })

@@ -22,6 +22,14 @@ const tagIndexes = 0x10000
 /** Numbers tags of global translations beside those of the 4096 PCIDs. */
 const globalPcid = 4096
 
+/** A TLB as plain data: what can still be hit, and where the next evictions fall. */
+export interface TlbState {
+  /** [entry index, space * 8192 + PCID (4096: global), page, page high half, flags, physical low half, physical high half] */
+  readonly entries: readonly (readonly number[])[]
+  /** [row, next way] where it is not 0. */
+  readonly nextWays: readonly (readonly [number, number])[]
+}
+
 export class Tlb {
   readonly entries = new Int32Array(allRows * rowWords)
   private readonly nextWay = new Uint8Array(allRows)
@@ -96,6 +104,31 @@ export class Tlb {
     this.tags.fill(0)
   }
 
+  // ---- snapshots ----
+
+  saveState(): TlbState {
+    const keys = new Map([...this.tagIndexOf].map(([key, index]) => [this.tags[index], key]))
+    const entries: number[][] = []
+    for (let entry = 0; entry < this.entries.length; entry += entryWords) {
+      const [page, pageHi, tag, flags, physicalLo, physicalHi] = this.entries.subarray(entry, entry + 6)
+      const key = keys.get(tag)
+      if (page !== 0 && key !== undefined) entries.push([entry, key, page, pageHi, flags, physicalLo, physicalHi])
+    }
+    const nextWays = [...this.nextWay].map((way, row): [number, number] => [row, way]).filter(([, way]) => way !== 0)
+    return { entries, nextWays }
+  }
+
+  /** Tag indexes that others keep are no longer valid, and the first-level sets of this CPU must have been cleared. */
+  restoreState(state: TlbState): void {
+    this.reset()
+    for (const [row, way] of state.nextWays) this.nextWay[row] = way
+    for (const [entry, key, page, pageHi, flags, physicalLo, physicalHi] of state.entries) {
+      const tag = this.tags[this.tagIndex(Math.floor(key / 8192), key % 8192)!]
+      this.entries.set([page, pageHi, tag, flags, physicalLo, physicalHi, 0, 0], entry)
+      if (flags & translationFlag.sizeMask) this.anyLarge = true
+    }
+  }
+
   // ---- entries ----
 
   /** The entry that translates an address under either tag; -1 when there is none. */
@@ -104,7 +137,8 @@ export class Tlb {
     const page = (lo & ~0xfff) | 1
     const start = smallRow(lo, hi) * rowWords
     for (let entry = start; entry < start + rowWords; entry += entryWords)
-      if (entries[entry] === page && entries[entry + 1] === hi && (entries[entry + 2] === tag || entries[entry + 2] === globalTag)) return entry
+      if (entries[entry] === page && entries[entry + 1] === hi && (entries[entry + 2] === tag || entries[entry + 2] === globalTag))
+        return entry
     return this.anyLarge ? this.findLarge(lo, hi, tag, globalTag) : -1
   }
 
@@ -114,7 +148,8 @@ export class Tlb {
       const page = (lo & pageMasks[size]) | 1
       const start = rowOf(lo, hi, size) * rowWords
       for (let entry = start; entry < start + rowWords; entry += entryWords)
-        if (entries[entry] === page && entries[entry + 1] === hi && (entries[entry + 2] === tag || entries[entry + 2] === globalTag)) return entry
+        if (entries[entry] === page && entries[entry + 1] === hi && (entries[entry + 2] === tag || entries[entry + 2] === globalTag))
+          return entry
     }
     return -1
   }

@@ -1,7 +1,13 @@
-/** The page walk against hand-made tables. Expected values: Intel SDM vol. 3, "Paging" ("Access Rights", "Page-Fault Exceptions", "Accessed and Dirty Flags", the formats of entries). */
+/**
+ * The page walk against hand-made tables. Expected values: Intel SDM vol. 3, "Paging" ("Access Rights", "Page-Fault Exceptions", "Accessed
+ * and Dirty Flags", the formats of entries).
+ */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { A, CR0, CR4, D, EFER, G, GiB, key, map, MiB, NX, outcome, P, PS, read64, root, setControl, setCpl, setPaging, startTables, testMachine, U, W, write32, write64, type TestMachine } from './test-machine.ts'
+import {
+  A, CR0, CR4, D, EFER, G, GiB, key, map, MiB, NX, outcome, P, PS, read64, root, setControl, setCpl, setPaging, startTables, testMachine,
+  U, W, write32, write64, type TestMachine,
+} from './test-machine.ts'
 
 const supervisorAccess = 1 << 9
 const stackAccess = 1 << 8
@@ -187,7 +193,8 @@ test('access rights and error codes', () => {
   type Row = [page: keyof typeof pages, read: string, write: string, fetch: string]
   const check = (rows: Row[], flags = 4): void => {
     for (const [page, ...expected] of rows) {
-      const got = (['read', 'write', 'fetch'] as const).map(what => fresh(machine, what, pages[page], flags)).map(each => (typeof each === 'number' ? 'ok' : each))
+      const results = (['read', 'write', 'fetch'] as const).map(what => fresh(machine, what, pages[page], flags))
+      const got = results.map(each => (typeof each === 'number' ? 'ok' : each))
       assert.deepEqual(got, expected, page)
     }
   }
@@ -197,7 +204,10 @@ test('access rights and error codes', () => {
     ['kernelReadOnly', '#PF 5', '#PF 7', '#PF 15'], ['userNx', 'ok', 'ok', '#PF 15'], ['kernelNx', '#PF 5', '#PF 7', '#PF 15'],
   ])
   setCpl(machine, 0)
-  check([['user', 'ok', 'ok', 'ok'], ['userReadOnly', 'ok', 'ok', 'ok'], ['kernelReadOnly', 'ok', 'ok', 'ok'], ['kernelNx', 'ok', 'ok', '#PF 11']])
+  check([
+    ['user', 'ok', 'ok', 'ok'], ['userReadOnly', 'ok', 'ok', 'ok'], ['kernelReadOnly', 'ok', 'ok', 'ok'],
+    ['kernelNx', 'ok', 'ok', '#PF 11'],
+  ])
   setControl(machine, { cr0: machine.state.cr0 | CR0.WP })
   check([['userReadOnly', 'ok', '#PF 3', 'ok'], ['kernelReadOnly', 'ok', '#PF 3', 'ok'], ['kernel', 'ok', 'ok', 'ok']])
   setControl(machine, { cr4: machine.state.cr4 | CR4.SMEP })

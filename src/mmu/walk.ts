@@ -1,4 +1,7 @@
-/** The page walk in every paging mode. Intel SDM vol. 3, "Paging": "32-Bit Paging", "PAE Paging", "4-Level Paging and 5-Level Paging", "Page-Fault Exceptions". */
+/**
+ * The page walk in every paging mode. Intel SDM vol. 3, "Paging": "32-Bit Paging", "PAE Paging", "4-Level Paging and 5-Level Paging",
+ * "Page-Fault Exceptions".
+ */
 import { walkScratch } from '../memory/map.ts'
 import type { PhysicalMemory } from '../memory/physical.ts'
 import { access, control, entryBit, errorBit, pageSizes, pagingMode, translationFlag, word, type PagingModel } from './paging.ts'
@@ -58,20 +61,27 @@ export class PageWalk {
    */
   walk(lo: number, hi: number, what: number, user: boolean, rights: Uint8Array, offset: number): boolean {
     this.used = 0
-    const mode = this.controls & control.modeMask
-    const found = mode === pagingMode.none ? this.identity(lo, hi) : mode === pagingMode.bits32 ? this.walk32(lo) : this.walkLevels(lo, hi, mode)
-    if (!found) {
+    if (!this.walkTables(lo, hi)) {
       this.error |= this.errorOf(what, user)
       return false
     }
     if (what === 0) return true
     if (!(rightsOf(rights, offset, this.flags) & what)) {
-      const byKey = what !== access.fetch && !(rightsByKey(rights, offset, this.flags) & what)
+      const byKey = !(rightsByKey(rights, offset, this.flags) & what)
       this.error = errorBit.present | (byKey ? errorBit.key : 0) | this.errorOf(what, user)
       return false
     }
+    this.secondStage(this.lo, this.hi)
+    this.lo = this.hostLo
+    this.hi = this.hostHi
     this.markUsed(what === access.write)
     return true
+  }
+
+  private walkTables(lo: number, hi: number): boolean {
+    const mode = this.controls & control.modeMask
+    if (mode === pagingMode.none) return this.identity(lo, hi)
+    return mode === pagingMode.bits32 ? this.walk32(lo) : this.walkLevels(lo, hi, mode)
   }
 
   /** NXE is among the controls only when CR4.PAE is 1. */
@@ -165,7 +175,10 @@ export class PageWalk {
     return false
   }
 
-  /** Where a second stage (EPT, NPT) translates what the first one takes for physical: table entries here, the page itself by the caller. Identity without one. */
+  /**
+   * Where a second stage (EPT, NPT) translates what the first one takes for physical: every table entry, and the page itself. Identity
+   * without one.
+   */
   private secondStage(lo: number, hi: number): boolean {
     this.hostLo = lo
     this.hostHi = hi
