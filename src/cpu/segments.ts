@@ -9,6 +9,7 @@ import type { Processor } from './processor.ts'
 import type { CpuState } from './state.ts'
 
 const v86Attributes = 0xf3
+const realAttributes = 0x93
 
 /** Writes all of a segment register from a descriptor that has been checked. */
 export function setSegment(state: CpuState, index: number, selector: number, descriptor: Descriptor): void {
@@ -18,11 +19,16 @@ export function setSegment(state: CpuState, index: number, selector: number, des
   state.segAttributes[index] = attributesOf(descriptor)
 }
 
-/** Real-address mode keeps limit and attributes; virtual-8086 mode sets them. */
+/** Real-address mode keeps limit and attributes, unless the segment was unusable; virtual-8086 mode sets them. */
 export function setParagraph(state: CpuState, index: number, selector: number): void {
   state.segSelector[index] = selector
   state.segBase[index] = BigInt(selector << 4)
-  if (!isProtected(state)) return
+  if (!isProtected(state)) {
+    if (!(state.segAttributes[index] & attribute.unusable)) return
+    state.segLimit[index] = 0xffff
+    state.segAttributes[index] = realAttributes
+    return
+  }
   state.segLimit[index] = 0xffff
   state.segAttributes[index] = v86Attributes
 }

@@ -6,6 +6,7 @@ import { readMsr, writeMsr } from '../cpu/msr.ts'
 import { after, type After, type Processor } from '../cpu/processor.ts'
 import { flag } from '../cpu/rflags.ts'
 import { component, supportedXcr0 } from '../cpu/xsave-layout.ts'
+import { copyOut } from './bulk.ts'
 import { readPair, requireCpl0, requireFeature, requireSystemInformation, storeWord, writeGpr, writePair } from './registers.ts'
 
 const ecx = (cpu: Processor): number => Number(cpu.state.gpr[1] & 0xffffffffn)
@@ -176,6 +177,17 @@ export function invpcid(cpu: Processor): After {
 /** CLFLUSH, CLFLUSHOPT, CLWB: caches are not modelled; the address is accessed as by a read. */
 export function clflush(cpu: Processor): After {
   cpu.memory.probeRead(cpu.state.argument[0], 1)
+  return after.next
+}
+
+const lineBytes = 64
+
+/** Clears the cache line at RAX. */
+export function clzero(cpu: Processor): After {
+  const { state, operation } = cpu
+  const base = operation.segment >= 4 || !is64(state) ? state.segBase[operation.segment] : 0n
+  const address = (base + BigInt.asUintN(operation.addressSize, state.gpr[0])) & ~BigInt(lineBytes - 1)
+  copyOut(cpu, BigInt.asUintN(64, address), new Uint8Array(lineBytes))
   return after.next
 }
 

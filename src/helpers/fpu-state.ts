@@ -292,15 +292,9 @@ export function xrstors(cpu: Processor): After {
 
 // ---- MXCSR ----
 
-/** argument[0]: the value. */
-export function ldmxcsr(cpu: Processor): After {
-  cpu.state.mxcsr = checkMxcsr(Number(cpu.state.argument[0] & 0xffffffffn))
-  deriveFpu(cpu.state)
-  return after.next
-}
-
 /** argument[0]: linear address. */
-export function stmxcsr(cpu: Processor): After {
-  cpu.memory.write32(cpu.state.argument[0], cpu.state.mxcsr)
+export function ldmxcsr(cpu: Processor): After {
+  cpu.state.mxcsr = checkMxcsr(cpu.memory.read32(cpu.state.argument[0]))
+  deriveFpu(cpu.state)
   return after.next
 }

@@ -1,5 +1,5 @@
 /** Descriptor-table registers, segment registers and what user code may ask about selectors. Intel SDM vol. 2, the instructions' pages. */
-import { is64, isCanonical, isLong } from '../cpu/bits.ts'
+import { cr4, cr4Low, is64, isCanonical, isLong } from '../cpu/bits.ts'
 import { descriptorAddress, dplOf, isCode, isConforming, isNull, isReadable, isSegment, isWritable, limitOf, readDescriptorAt, rplOf, systemType, typeOf, type Descriptor } from '../cpu/descriptor.ts'
 import { generalProtection, invalidOpcode } from '../cpu/fault.ts'
 import { segment } from '../cpu/layout.ts'
@@ -152,4 +152,26 @@ export function load_far_pointer(cpu: Processor): After {
   if (index !== segment.ss) return after.next
   cpu.stateChanged()
   return after.leave
+}
+
+/** RDFSBASE, RDGSBASE: argument[0]: the segment register. */
+export function rdsegbase(cpu: Processor): After {
+  const { state, operation } = cpu
+  requireFsgsbase(cpu)
+  writeGpr(state, operation.registers[0], operation.operandSize, state.segBase[Number(state.argument[0])])
+  return after.next
+}
+
+/** WRFSBASE, WRGSBASE: argument[0]: the segment register; argument[1]: the value. */
+export function wrsegbase(cpu: Processor): After {
+  const { state } = cpu
+  requireFsgsbase(cpu)
+  const base = state.argument[1]
+  if (!isCanonical(state, base)) throw generalProtection()
+  state.segBase[Number(state.argument[0])] = base
+  return after.next
+}
+
+function requireFsgsbase(cpu: Processor): void {
+  if (!(cr4Low(cpu.state) & cr4.FSGSBASE)) throw invalidOpcode()
 }

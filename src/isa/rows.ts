@@ -7,6 +7,7 @@ import './instructions/stack.ts'
 import './instructions/branch.ts'
 import './instructions/bit.ts'
 import './instructions/misc.ts'
+import './instructions/system.ts'
 import './instructions/sse-move.ts'
 import './instructions/sse-integer.ts'
 

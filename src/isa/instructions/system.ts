@@ -1,0 +1,201 @@
+/** System instructions: control registers, descriptor tables, far transfers, interrupts, ports, FPU state. Bodies are helpers, except where a check decides the usual case. Intel SDM vol. 2, instruction reference. */
+import { default64, force64, form, instruction, legacyOnly, only64, type Body, type Form, type Intercept } from '../define.ts'
+import { AL, Ap, Cy, Dy, DX, Ew, Gv, Gw, Gy, Ib, Iw, M, Mp, Mw, Mx, rAX, Rd, Rq, Rv, Ry, Sw, type Operand } from '../operands.ts'
+import type { Node } from '../../wasm/function.ts'
+import type { Semantics } from '../builder.ts'
+import { at, segment } from '../../cpu/layout.ts'
+import { vector as exception } from '../../cpu/fault.ts'
+import { flag } from '../../cpu/rflags.ts'
+
+const named = (name: string): Body => b => b.helper(name)
+/** The helper is given the operand's linear address. */
+const addressed = (name: string): Body => (b, m) => b.helper(name, b.address(m))
+
+interface Extra { feature?: string; intercept?: Intercept; ends?: boolean }
+/** A helper without operands. */
+const plain = (name: string, encoding: string, helper: string, extra: Extra = {}): void => {
+  instruction(name, { forms: [form(encoding)], semantics: named(helper), sized: true, ...extra })
+}
+const memoryOnly = (name: string, encoding: string, helper: string, extra: Extra = {}): void => {
+  instruction(name, { forms: [form(encoding, M)], semantics: addressed(helper), sized: true, ...extra })
+}
+
+// ---- identification, time, random numbers ----
+
+plain('CPUID', '0F A2', 'cpuid', { intercept: { vmx: 'CPUID', svm: 'CPUID' } })
+plain('RDTSC', '0F 31', 'rdtsc', { intercept: { vmx: 'rdtscExiting', svm: 'RDTSC' } })
+plain('RDTSCP', '0F 01 F9', 'rdtscp', { feature: 'rdtscp', intercept: { vmx: 'rdtscExiting', svm: 'RDTSCP' } })
+plain('RDPMC', '0F 33', 'rdpmc', { intercept: { vmx: 'rdpmcExiting', svm: 'RDPMC' } })
+instruction('RDRAND', { forms: [form('0F C7 /6', Rv)], feature: 'rdrand', sized: true, intercept: { vmx: 'rdrandExiting' }, semantics: named('rdrand') })
+instruction('RDSEED', { forms: [form('0F C7 /7', Rv)], feature: 'rdseed', sized: true, intercept: { vmx: 'rdseedExiting' }, semantics: named('rdseed') })
+instruction('RDPID', { forms: [form('F3 0F C7 /7', Rq)], feature: 'rdpid', semantics: named('rdpid') })
+
+// ---- control, debug and model-specific registers ----
+
+plain('RDMSR', '0F 32', 'rdmsr', { intercept: { vmx: 'RDMSR', svm: 'MSR' } })
+plain('WRMSR', '0F 30', 'wrmsr', { intercept: { vmx: 'WRMSR', svm: 'MSR' } })
+instruction('MOV', { forms: [form('0F 20 /r', Ry, Cy, force64)], sized: true, intercept: { vmx: 'MOV from CR', svm: 'CR read' }, semantics: named('mov_from_cr') })
+instruction('MOV', { forms: [form('0F 22 /r', Cy, Ry, force64)], sized: true, intercept: { vmx: 'MOV to CR', svm: 'CR write' }, semantics: (b, _, source) => b.helper('mov_to_cr', b.read(source)) })
+instruction('MOV', { forms: [form('0F 21 /r', Ry, Dy, force64)], sized: true, intercept: { vmx: 'movDrExiting', svm: 'DR read' }, semantics: named('mov_from_dr') })
+instruction('MOV', { forms: [form('0F 23 /r', Dy, Ry, force64)], sized: true, intercept: { vmx: 'movDrExiting', svm: 'DR write' }, semantics: (b, _, source) => b.helper('mov_to_dr', b.read(source)) })
+instruction('LMSW', { forms: [form('0F 01 /6', Ew)], intercept: { vmx: 'LMSW', svm: 'CR write' }, semantics: (b, source) => b.helper('lmsw', b.read(source)) })
+plain('CLTS', '0F 06', 'clts', { intercept: { vmx: 'CLTS', svm: 'CR write' } })
+plain('XGETBV', 'NP 0F 01 D0', 'xgetbv', { feature: 'xsave' })
+plain('XSETBV', 'NP 0F 01 D1', 'xsetbv', { feature: 'xsave', intercept: { vmx: 'XSETBV', svm: 'XSETBV' } })
+plain('RDPKRU', 'NP 0F 01 EE', 'rdpkru', { feature: 'pku' })
+plain('WRPKRU', 'NP 0F 01 EF', 'wrpkru', { feature: 'pku' })
+plain('CLAC', 'NP 0F 01 CA', 'clac', { feature: 'smap' })
+plain('STAC', 'NP 0F 01 CB', 'stac', { feature: 'smap' })
+
+// ---- translations and caches ----
+
+instruction('INVLPG', { forms: [form('0F 01 /7', M)], intercept: { vmx: 'invlpgExiting', svm: 'INVLPG' }, semantics: addressed('invlpg') })
+instruction('INVPCID', { forms: [form('66 0F 38 82 /r', Gy, Mx, force64)], feature: 'invpcid', intercept: { vmx: 'INVPCID', svm: 'INVPCID' }, semantics: (b, _, m) => b.helper('invpcid', b.address(m)) })
+plain('INVD', '0F 08', 'invd', { intercept: { vmx: 'INVD', svm: 'INVD' } })
+plain('WBINVD', '0F 09', 'wbinvd', { intercept: { vmx: 'wbinvdExiting', svm: 'WBINVD' } })
+memoryOnly('CLFLUSH', 'NP 0F AE /7', 'clflush', { feature: 'clflush' })
+memoryOnly('CLFLUSHOPT', '66 0F AE /7', 'clflush', { feature: 'clflushopt' })
+memoryOnly('CLWB', '66 0F AE /6', 'clflush', { feature: 'clwb' })
+plain('CLZERO', '0F 01 FC', 'clzero', { feature: 'clzero' })
+for (const [name, digit] of [['LFENCE', 5], ['MFENCE', 6], ['SFENCE', 7]] as const) instruction(name, { forms: [form(`NP 0F AE /${digit}`, Rd)], feature: 'sse2', semantics: () => {} })
+
+// ---- descriptor tables and segment registers ----
+
+memoryOnly('SGDT', '0F 01 /0', 'sgdt', { intercept: { vmx: 'descriptorTableExiting', svm: 'GDTR read' } })
+memoryOnly('SIDT', '0F 01 /1', 'sidt', { intercept: { vmx: 'descriptorTableExiting', svm: 'IDTR read' } })
+memoryOnly('LGDT', '0F 01 /2', 'lgdt', { intercept: { vmx: 'descriptorTableExiting', svm: 'GDTR write' } })
+memoryOnly('LIDT', '0F 01 /3', 'lidt', { intercept: { vmx: 'descriptorTableExiting', svm: 'IDTR write' } })
+
+const storesWord = (name: string, encoding: string, helper: string, intercept: Intercept): void => {
+  instruction(name, { forms: [form(encoding, Mw), form(encoding, Rv)], sized: true, intercept, semantics: (b, to) => (to.class === 'memory' ? b.helper(helper, b.address(to), b.i32(1)) : b.helper(helper, b.i32(0), b.i32(0))) })
+}
+storesWord('SMSW', '0F 01 /4', 'smsw', { svm: 'CR read' })
+storesWord('SLDT', '0F 00 /0', 'sldt', { vmx: 'descriptorTableExiting', svm: 'LDTR read' })
+storesWord('STR', '0F 00 /1', 'str', { vmx: 'descriptorTableExiting', svm: 'TR read' })
+
+const takesSelector = (name: string, encoding: string, helper: string, intercept: Intercept = {}): void => {
+  instruction(name, { forms: [form(encoding, Ew)], checks: ['protected'], intercept, semantics: (b, source) => b.helper(helper, b.read(source)) })
+}
+takesSelector('LLDT', '0F 00 /2', 'lldt', { vmx: 'descriptorTableExiting', svm: 'LDTR write' })
+takesSelector('LTR', '0F 00 /3', 'ltr', { vmx: 'descriptorTableExiting', svm: 'TR write' })
+takesSelector('VERR', '0F 00 /4', 'verr')
+takesSelector('VERW', '0F 00 /5', 'verw')
+instruction('LAR', { forms: [form('0F 02 /r', Gv, Ew)], checks: ['protected'], sized: true, semantics: (b, _, source) => b.helper('lar', b.read(source)) })
+instruction('LSL', { forms: [form('0F 03 /r', Gv, Ew)], checks: ['protected'], sized: true, semantics: (b, _, source) => b.helper('lsl', b.read(source)) })
+instruction('ARPL', {
+  forms: [form('63 /r', Ew, Gw, legacyOnly)],
+  checks: ['protected'],
+  semantics: (b, destination, source) => {
+    const wanted = b.and(b.read(source), 3)
+    b.update(destination, old => {
+      const raise = b.ltU(b.and(old, 3), wanted)
+      b.setFlags({ zero: b.extendU(b.eqz(raise)) })
+      return b.select(raise, b.or(b.and(old, 0xfffc), wanted), old)
+    })
+  },
+})
+
+/** The selector in a segment register that the record names. */
+const selectorOf = (b: Semantics, operand: Operand): Node => b.load('i32', b.shl(b.registerNumber(operand), 2), at.segSelector)
+const noSuchSegment = (b: Semantics, operand: Operand): void => b.faultIf(b.gtU(b.registerNumber(operand), segment.gs), exception.UD)
+instruction('MOV', { forms: [form('8E /r', Sw, Ew)], semantics: (b, _, source) => b.helper('mov_to_sreg', b.read(source)) })
+instruction('MOV', { forms: [form('8C /r', Mw, Sw)], semantics: (b, to, from) => { noSuchSegment(b, from); b.write(to, selectorOf(b, from)) } })
+instruction('MOV', { forms: [form('8C /r', Rv, Sw)], semantics: (b, to, from) => { noSuchSegment(b, from); b.write(to, to.bits === 64 ? b.extendU(selectorOf(b, from)) : selectorOf(b, from)) } })
+
+const pushes: readonly (readonly [string, number, boolean])[] = [['06', segment.es, true], ['0E', segment.cs, true], ['16', segment.ss, true], ['1E', segment.ds, true], ['0F A0', segment.fs, false], ['0F A8', segment.gs, false]]
+const pops: readonly (readonly [string, number, boolean])[] = [['07', segment.es, true], ['17', segment.ss, true], ['1F', segment.ds, true], ['0F A1', segment.fs, false], ['0F A9', segment.gs, false]]
+const sized = (encoding: string, legacy: boolean): Form => (legacy ? form(encoding, default64, legacyOnly) : form(encoding, default64))
+for (const [encoding, index, legacy] of pushes)
+  instruction('PUSH', { forms: [sized(encoding, legacy)], modal: true, semantics: b => b.push(b.operandSize === 64 ? b.extendU(b.state('segSelector', index)) : b.state('segSelector', index), b.operandSize) })
+for (const [encoding, index, legacy] of pops) instruction('POP', { forms: [sized(encoding, legacy)], modal: true, semantics: b => b.helper('pop_sreg', b.i32(index)) })
+
+const farPointer = (name: string, f: Form, index: number): void => {
+  instruction(name, { forms: [f], sized: true, semantics: (b, _, m) => b.helper('load_far_pointer', b.address(m), b.i32(index)) })
+}
+farPointer('LES', form('C4 /r', Gv, Mp, legacyOnly), segment.es)
+farPointer('LDS', form('C5 /r', Gv, Mp, legacyOnly), segment.ds)
+farPointer('LSS', form('0F B2 /r', Gv, Mp), segment.ss)
+farPointer('LFS', form('0F B4 /r', Gv, Mp), segment.fs)
+farPointer('LGS', form('0F B5 /r', Gv, Mp), segment.gs)
+
+const bases: readonly (readonly [string, number, number])[] = [['FS', segment.fs, 0], ['GS', segment.gs, 1]]
+for (const [letters, index, digit] of bases) {
+  instruction(`RD${letters}BASE`, { forms: [form(`F3 0F AE /${digit}`, Ry, only64)], feature: 'fsgsbase', sized: true, semantics: b => b.helper('rdsegbase', b.i32(index)) })
+  instruction(`WR${letters}BASE`, { forms: [form(`F3 0F AE /${digit + 2}`, Ry, only64)], feature: 'fsgsbase', sized: true, semantics: (b, source) => b.helper('wrsegbase', b.i32(index), b.read(source)) })
+}
+plain('SWAPGS', '0F 01 F8', 'swapgs')
+
+// ---- far transfers and interrupts ----
+
+instruction('CALL', { forms: [form('9A', Ap, legacyOnly)], sized: true, ends: true, semantics: named('far_call_immediate') })
+instruction('JMP', { forms: [form('EA', Ap, legacyOnly)], sized: true, ends: true, semantics: named('far_jmp_immediate') })
+const throughMemory = (helper: string): Body => (b, m) => {
+  const address = b.address(m)
+  const bytes = b.operandSize / 8
+  const offset = b.readMemory(address, b.operandSize === 64 ? 'i64' : b.operandSize === 32 ? 'i32' : 'i32_16u', bytes)
+  const selector = b.readMemory(b.add(address, bytes), 'i32_16u', 2)
+  b.helper(helper, offset, selector)
+}
+instruction('CALL', { forms: [form('FF /3', Mp)], sized: true, ends: true, semantics: throughMemory('far_call') })
+instruction('JMP', { forms: [form('FF /5', Mp)], sized: true, ends: true, semantics: throughMemory('far_jmp') })
+instruction('RETF', { forms: [form('CB')], sized: true, ends: true, semantics: b => b.helper('far_ret', b.i32(0)) })
+instruction('RETF', { forms: [form('CA', Iw)], sized: true, ends: true, semantics: (b, release) => b.helper('far_ret', b.read(release)) })
+plain('IRET', 'CF', 'iret', { ends: true, intercept: { svm: 'IRET' } })
+instruction('INT', { forms: [form('CD ib', Ib)], ends: true, intercept: { svm: 'INTn' }, semantics: (b, number) => b.helper('int', b.read(number)) })
+plain('INT3', 'CC', 'int3', { ends: true })
+plain('INT1', 'F1', 'int1', { ends: true, intercept: { svm: 'ICEBP' } })
+instruction('INTO', { forms: [form('CE', legacyOnly)], semantics: named('into') })
+instruction('BOUND', { forms: [form('62 /r', Gv, Mp, legacyOnly)], sized: true, semantics: (b, _, m) => b.helper('bound', b.address(m)) })
+plain('SYSCALL', '0F 05', 'syscall', { feature: 'syscall', ends: true })
+plain('SYSRET', '0F 07', 'sysret', { feature: 'syscall', ends: true })
+plain('SYSENTER', '0F 34', 'sysenter', { feature: 'sep', ends: true })
+plain('SYSEXIT', '0F 35', 'sysexit', { feature: 'sep', ends: true })
+plain('RSM', '0F AA', 'rsm', { intercept: { svm: 'RSM' } })
+
+// ---- flags with privilege, waiting ----
+
+/** CPL <= IOPL: real mode has CPL 0, virtual-8086 mode 3, so one comparison decides the usual case in every mode. */
+const mayChangeInterrupts = (b: Semantics): Node => b.leU(b.state('cpl'), b.and(b.shrU(b.state('eflags'), 12), 3))
+instruction('CLI', { forms: [form('FA')], semantics: b => b.when(mayChangeInterrupts(b), () => b.setState('eflags', b.and(b.state('eflags'), ~flag.IF)), () => b.helperInside('cli')) })
+plain('STI', 'FB', 'sti')
+instruction('POPF', { forms: [form('9D', default64)], sized: true, semantics: named('popf'), intercept: { svm: 'POPF' } })
+plain('HLT', 'F4', 'hlt', { intercept: { vmx: 'hltExiting', svm: 'HLT' } })
+plain('PAUSE', 'F3 90', 'pause', { intercept: { vmx: 'pauseExiting', svm: 'PAUSE' } })
+instruction('MONITOR', { forms: [form('NP 0F 01 C8')], feature: 'monitor', intercept: { vmx: 'monitorExiting', svm: 'MONITOR' }, semantics: b => b.helper('monitor', b.gpr(0)) })
+plain('MWAIT', 'NP 0F 01 C9', 'mwait', { feature: 'monitor', intercept: { vmx: 'mwaitExiting', svm: 'MWAIT' } })
+
+// ---- ports ----
+
+const portBytes = (accumulator: Operand): number => Math.min(accumulator.bits, 32) / 8
+instruction('IN', {
+  forms: [form('E4 ib', AL, Ib), form('E5 ib', rAX, Ib), form('EC', AL, DX), form('ED', rAX, DX)],
+  intercept: { vmx: 'I/O', svm: 'IOIO' },
+  semantics: (b, to, port) => b.helper('in', b.read(port), b.i32(0), b.i32(portBytes(to))),
+})
+instruction('OUT', {
+  forms: [form('E6 ib', Ib, AL), form('E7 ib', Ib, rAX), form('EE', DX, AL), form('EF', DX, rAX)],
+  intercept: { vmx: 'I/O', svm: 'IOIO' },
+  semantics: (b, port, from) => b.helper('out', b.read(port), b.read(from), b.i32(portBytes(from))),
+})
+
+// ---- strings ----
+
+const strings: readonly (readonly [string, number, string])[] = [['MOVS', 0xa4, 'movs'], ['CMPS', 0xa6, 'cmps'], ['STOS', 0xaa, 'stos'], ['LODS', 0xac, 'lods'], ['SCAS', 0xae, 'scas'], ['INS', 0x6c, 'ins'], ['OUTS', 0x6e, 'outs']]
+const hex = (byte: number): string => byte.toString(16).toUpperCase().padStart(2, '0')
+for (const [name, opcode, helper] of strings) {
+  const isPort = opcode < 0x80
+  const intercept: Intercept = isPort ? { vmx: 'I/O', svm: 'IOIO' } : {}
+  instruction(`${name}B`, { forms: [form(hex(opcode))], intercept, semantics: b => b.helper(helper, b.i32(1)) })
+  instruction(name, { forms: [form(hex(opcode + 1))], intercept, sized: true, semantics: b => b.helper(helper, b.i32(Math.min(b.operandSize, isPort ? 32 : 64) / 8)) })
+}
+
+// ---- FPU and extended state ----
+
+memoryOnly('FXSAVE', 'NP 0F AE /0', 'fxsave', { feature: 'fxsr' })
+memoryOnly('FXRSTOR', 'NP 0F AE /1', 'fxrstor', { feature: 'fxsr' })
+memoryOnly('XSAVE', 'NP 0F AE /4', 'xsave', { feature: 'xsave' })
+memoryOnly('XRSTOR', 'NP 0F AE /5', 'xrstor', { feature: 'xsave' })
+memoryOnly('XSAVEOPT', 'NP 0F AE /6', 'xsaveopt', { feature: 'xsaveopt' })
+memoryOnly('XSAVEC', 'NP 0F C7 /4', 'xsavec', { feature: 'xsavec' })
+memoryOnly('XSAVES', 'NP 0F C7 /5', 'xsaves', { feature: 'xsaves' })
+memoryOnly('XRSTORS', 'NP 0F C7 /3', 'xrstors', { feature: 'xsaves' })
