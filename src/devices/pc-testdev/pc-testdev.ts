@@ -14,10 +14,12 @@ export class PcTestDevice implements Stateful {
   readonly #lines: readonly InterruptPin[]
   readonly #register = new Uint8Array(4)
   readonly #memory = new Uint8Array(testDeviceMemorySize)
+  readonly #levels: boolean[]
 
   /** `lines`: the interrupt lines 0 to 23 that port 2000h + n drives. */
   constructor(lines: readonly InterruptPin[]) {
     this.#lines = lines
+    this.#levels = lines.map(() => false)
   }
 
   get ports(): TestDevicePorts[] {
@@ -44,22 +46,29 @@ export class PcTestDevice implements Stateful {
 
   readonly #interruptLines: PortHandler = {
     readPort: () => 0,
-    writePort: (port, _size, value) => this.#lines[port - 0x2000].set((value & 0xff) !== 0),
+    writePort: (port, _size, value) => this.#setLine(port - 0x2000, (value & 0xff) !== 0),
   }
 
   reset(): void {
     this.#register.fill(0)
     this.#memory.fill(0)
+    this.#lines.forEach((_, line) => this.#setLine(line, false))
   }
 
   saveState(): DeviceState {
-    return { register: [...this.#register], memory: [...this.#memory] }
+    return { register: [...this.#register], memory: [...this.#memory], levels: [...this.#levels] }
   }
 
   restoreState(state: DeviceState): void {
-    const saved = state as { register: number[]; memory: number[] }
+    const saved = state as { register: number[]; memory: number[]; levels: boolean[] }
     this.#register.set(saved.register)
     this.#memory.set(saved.memory)
+    saved.levels.forEach((level, line) => this.#setLine(line, level))
+  }
+
+  #setLine(line: number, asserted: boolean): void {
+    this.#levels[line] = asserted
+    this.#lines[line].set(asserted)
   }
 
   #registerAt(base: number): PortHandler {

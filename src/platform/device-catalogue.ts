@@ -1,0 +1,123 @@
+/** The devices that a user may add by name, as after `--device`: their properties, and how each is put into the machine. */
+import { nearest } from '../cpu/features.ts'
+import { DebugConsole } from '../devices/debugcon/debugcon.ts'
+import { DebugExit } from '../devices/debug-exit/debug-exit.ts'
+import { PcTestDevice, testDeviceMemorySize } from '../devices/pc-testdev/pc-testdev.ts'
+import type { PciBus } from '../devices/pci/bus.ts'
+import { bdf, type Bdf, type PciFunction, type PciSlot } from '../devices/pci/function.ts'
+import { PciTestDevice } from '../devices/pci-testdev/pci-testdev.ts'
+import type { InterruptPin, MmioHandler, PortHandler, Stateful } from '../devices/ports.ts'
+import { InputError } from '../errors.ts'
+import { testDeviceMemoryBase } from './memory-map.ts'
+import type { PortBus } from './port-bus.ts'
+
+export interface DeviceRequest {
+  name: string
+  properties: Record<string, string>
+}
+
+/** What a device is plugged into. */
+export interface Board {
+  ports: PortBus
+  pci: PciBus
+  addMmio: (base: number, size: number, name: string, handler: MmioHandler) => void
+  /** A new source of the interrupt line with this GSI, 0 to 23. */
+  line: (gsi: number) => InterruptPin
+  debugExit: (status: number) => void
+  debugOutput: (byte: number) => void
+}
+
+interface Entry {
+  name: string
+  description: string
+  bus: 'ISA' | 'PCI'
+  /** Names and defaults. */
+  properties: Record<string, string>
+  /** Returns the parts that hold state; PCI functions are kept by the bus. */
+  plug: (board: Board, property: (name: string) => string) => Stateful[]
+}
+
+const entries: readonly Entry[] = [
+  {
+    name: 'isa-debug-exit', description: 'a write ends the machine with status (value << 1) | 1', bus: 'ISA', properties: { iobase: '0x501', iosize: '0x02' },
+    plug: (board, property) => {
+      const [base, size] = [number('iobase', property('iobase'), 0xffff), number('iosize', property('iosize'), 4)]
+      claimFree(board, base, size, 'isa-debug-exit', new DebugExit(board.debugExit))
+      return []
+    },
+  },
+  {
+    name: 'isa-debugcon', description: 'a port whose bytes go to the debug console', bus: 'ISA', properties: { iobase: '0xe9' },
+    plug: (board, property) => {
+      claimFree(board, number('iobase', property('iobase'), 0xffff), 1, 'isa-debugcon', new DebugConsole(board.debugOutput))
+      return []
+    },
+  },
+  {
+    name: 'pc-testdev', description: 'kvm-unit-tests: I/O registers, interrupt lines, memory that always exits', bus: 'ISA', properties: {},
+    plug: board => {
+      const device = new PcTestDevice(Array.from({ length: 24 }, (_, gsi) => board.line(gsi)))
+      for (const { base, count, handler } of device.ports) claimFree(board, base, count, 'pc-testdev', handler)
+      board.addMmio(testDeviceMemoryBase, testDeviceMemorySize, 'pc-testdev', device.memory)
+      return [device]
+    },
+  },
+  {
+    name: 'pci-testdev', description: 'kvm-unit-tests: registers that count accesses, in memory and I/O BARs', bus: 'PCI', properties: {},
+    plug: (board, property) => plugPci(board, property('addr'), 'pci-testdev', () => new PciTestDevice()),
+  },
+]
+
+/** Every device takes these besides its own. They name it, or its place. */
+const commonProperties = ['id', 'bus', 'addr']
+
+/** For lists such as `--device help`. */
+export const deviceCatalogue: readonly Pick<Entry, 'name' | 'description' | 'bus' | 'properties'>[] = entries
+
+export function plugDevice(board: Board, { name, properties }: DeviceRequest): Stateful[] {
+  const entry = entries.find(candidate => candidate.name === name)
+  if (!entry) throw new InputError(`there is no device '${name}'; the nearest is '${nearest(name, entries.map(known => known.name))}'`)
+  const known = [...Object.keys(entry.properties), ...commonProperties]
+  for (const property of Object.keys(properties)) {
+    if (!known.includes(property)) {
+      throw new InputError(`device '${name}' has no property '${property}'; the nearest is '${nearest(property, known)}'`)
+    }
+  }
+  return entry.plug(board, property => properties[property] ?? entry.properties[property] ?? '')
+}
+
+/** A place that the user chose may be taken: that is his to mend. */
+function claimFree(board: Board, base: number, size: number, name: string, handler: PortHandler): void {
+  if (base + size > 0x10000) throw new InputError(`device '${name}': expected ports up to 0xffff, found 0x${base.toString(16)} and ${size} bytes`)
+  const owner = board.ports.owner(base, size)
+  if (owner) throw new InputError(`device '${name}': expected free ports at 0x${base.toString(16)}, found ${owner.name} there`)
+  board.ports.claim(base, size, name, handler)
+}
+
+/** `addr` is `device` or `device.function`, in hexadecimal; without it the first free device number from 2 on is taken. */
+function plugPci(board: Board, addr: string, name: string, make: (slot: PciSlot) => PciFunction): Stateful[] {
+  const taken = new Set<number>(board.pci.functions.map(({ id }) => id))
+  if (addr === '') {
+    for (let device = 2; device < 31; device++) {
+      const id = bdf(0, device, 0)
+      if (taken.has(id)) continue
+      board.pci.plug(id, make)
+      return []
+    }
+    throw new InputError(`device '${name}': no PCI device number is free`)
+  }
+  const [, device, fn = '0'] = /^(?:0x)?([0-9a-f]{1,2})(?:\.([0-7]))?$/i.exec(addr) ?? []
+  const id: Bdf | undefined = device === undefined ? undefined : bdf(0, parseInt(device, 16), Number(fn))
+  if (id === undefined || parseInt(device, 16) > 31) throw new InputError(`device '${name}': expected addr=DEVICE[.FUNCTION] up to 1f.7, found '${addr}'`)
+  if (taken.has(id)) throw new InputError(`device '${name}': expected a free PCI address, found another function at ${addr}`)
+  board.pci.plug(id, make)
+  return []
+}
+
+function number(property: string, text: string, max: number): number {
+  const value = Number(text)
+  if (text.trim() === '' || !Number.isInteger(value) || value < 0 || value > max) {
+    throw new InputError(`property '${property}': expected a number from 0 to 0x${max.toString(16)}, found '${text}'`)
+  }
+  return value
+}

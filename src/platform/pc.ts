@@ -1,0 +1,383 @@
+/** The wiring of a PC: which devices there are, at which addresses, on which interrupt lines. Nothing else knows all of them. */
+import { AcpiPm, smiCommand } from '../devices/acpi-pm/acpi-pm.ts'
+import { PostCode } from '../devices/debugcon/debugcon.ts'
+import { FwCfg, fwCfgKey, fwCfgNumber } from '../devices/fw-cfg/fw-cfg.ts'
+import { Hpet, hpetBase, hpetSize } from '../devices/hpet/hpet.ts'
+import { I8042 } from '../devices/i8042/i8042.ts'
+import { PciBus, wireOf } from '../devices/pci/bus.ts'
+import { pcFunctions, q35Functions } from '../devices/pci/chipset.ts'
+import { Pit, pitPorts } from '../devices/pit/pit.ts'
+import type { Clock, DeviceState, DmaPort, InterruptPin, LogUnhandled, MmioHandler, Stateful } from '../devices/ports.ts'
+import { type A20Gate, ResetControl } from '../devices/reset-control/reset-control.ts'
+import { memoryCmos, Rtc } from '../devices/rtc/rtc.ts'
+import { Uart } from '../devices/serial/uart.ts'
+import { ApicBus } from '../interrupts/bus.ts'
+import { IoApic, ioApicBase, ioApicInputs, ioApicSize } from '../interrupts/ioapic.ts'
+import { Lapic, type LapicSignals } from '../interrupts/lapic.ts'
+import { Pic, picPorts } from '../interrupts/pic.ts'
+import { type AcpiOptions, acpiWrites, facsWakingVector } from './acpi/tables.ts'
+import { type BootRequest, loadBootImage } from './boot/boot.ts'
+import { type BootImage, type BootRegisters, makeRegisters, type MemoryWrite, viewOf } from './boot/image.ts'
+import { type DeviceRequest, plugDevice } from './device-catalogue.ts'
+import { type MemoryMap } from './memory-map.ts'
+import { PortBus } from './port-bus.ts'
+import { Wires } from './wires.ts'
+
+export interface PcOptions extends BootRequest {
+  /** From createMemoryMap: the embedding makes RAM of its `ram`. */
+  map: MemoryMap
+  cpus: number
+  /** What the RTC shows at virtual time 0: seconds since 1970 UTC. */
+  rtcEpoch: number
+  devices?: readonly DeviceRequest[]
+  /** A second serial port, COM2, whose output goes to `serialOutput` with port 1. */
+  secondSerialPort?: boolean
+  lapic: {
+    /** Hz of the timer's input clock: what CPUID leaf 15H says where it is offered. */
+    timerFrequency: number
+    x2apic?: boolean
+    tscDeadline?: boolean
+    physicalAddressBits?: number
+  }
+}
+
+/** What the machine gives the PC. */
+export interface PcEmbedding {
+  clock: Clock
+  addMmio: (base: number, size: number, name: string, handler: MmioHandler) => void
+  /** Bus masters' way to physical memory. */
+  dma: DmaPort
+  /** Puts bytes into RAM: an image of the boot loader or of firmware. */
+  load: (address: number, bytes: Uint8Array) => void
+  /** How a local APIC reaches its CPU. */
+  cpuSignals: (cpu: number) => LapicSignals
+  /** The time-stamp counter of a CPU, for TSC-deadline timers. Default: virtual nanoseconds. */
+  tsc?: (cpu: number) => bigint
+  /** Called when software asks for it; the embedding decides when it happens. `reset` ends in Pc.reset(). */
+  powerOff: () => void
+  reset: () => void
+  debugExit: (status: number) => void
+  /** S3: all CPUs stop until `wake`, which starts the first one at FACS' waking vector; RAM is kept. Without it the machine does not offer S3. */
+  sleep?: () => void
+  wake?: (registers: BootRegisters) => void
+  /** A byte sent by serial port 0 (COM1) or 1 (COM2). */
+  serialOutput: (port: number, byte: number) => void
+  /** A byte written to a debug console. Default: it is dropped. */
+  debugOutput?: (byte: number) => void
+  log: LogUnhandled
+}
+
+const pmBase = 0x600
+const serialPorts = [{ base: 0x3f8, irq: 4 }, { base: 0x2f8, irq: 3 }]
+const isaIrqs = 16
+const elcrPorts = [0x4d0, 0x4d1]
+/** What firmware makes level-triggered: the SCI and PCI's IRQs 9, 10 and 11. */
+const firmwareElcr = [0, 0x0e]
+const firstPciGsi = 16
+
+const line = (gsi: number): string => `gsi${gsi}`
+const picLine = (irq: number): string => `pic${irq}`
+
+export class Pc {
+  readonly ports: PortBus
+  readonly lapics: readonly Lapic[]
+  readonly apicBus: ApicBus
+  readonly ioapic: IoApic
+  readonly pic: Pic
+  readonly pci: PciBus
+  readonly serial: readonly Uart[]
+  readonly map: MemoryMap
+  /** What was loaded, and the registers that the first CPU starts with; undefined when there is nothing to boot. */
+  readonly boot: BootImage | undefined
+  readonly #options: PcOptions
+  readonly #embedding: PcEmbedding
+  readonly #wires = new Wires()
+  readonly #acpiPm: AcpiPm
+  readonly #firmwareImages: readonly MemoryWrite[]
+  /** Everything with state, by name; the order is that of reset and restore: devices before the controllers that they drive. */
+  readonly #stateful = new Map<string, Stateful>()
+  #asleep = false
+
+  constructor(options: PcOptions, embedding: PcEmbedding) {
+    const { map } = options
+    const { log } = embedding
+    this.#options = options
+    this.#embedding = embedding
+    this.map = map
+    this.boot = loadBootImage(options, map)
+    this.ports = new PortBus(log)
+
+    this.apicBus = new ApicBus(log)
+    this.pic = new Pic({ output: { set: asserted => this.lapics.forEach(lapic => lapic.lint0.set(asserted)) }, log })
+    this.ioapic = new IoApic({ messages: this.apicBus.msi, log })
+    this.apicBus.onEoi(vector => this.ioapic.endOfInterrupt(vector))
+    this.lapics = Array.from({ length: options.cpus }, (_, cpu) => this.#makeLapic(cpu))
+    this.#layLines()
+    for (const [base, count] of picPorts) this.ports.claim(base, count, 'pic', this.pic)
+    embedding.addMmio(ioApicBase, ioApicSize, 'ioapic', this.ioapic)
+
+    this.#acpiPm = this.#makeAcpiPm()
+    this.#makeTimers()
+    this.serial = serialPorts.slice(0, options.secondSerialPort ? 2 : 1).map((_, index) => this.#makeSerial(index))
+    const resetControl = this.#makeResets()
+    this.pci = this.#makePci(resetControl)
+    this.#makeFwCfg()
+    this.#plugDevices()
+
+    this.pci.assignResources({ io: map.pciIo, memory32: map.pciMemory32, memory64: map.pciMemory64 }, wire => firstPciGsi + wire)
+    this.#stateful.set('pci', this.pci)
+    this.#stateful.set('pic', this.pic)
+    this.#stateful.set('ioapic', this.ioapic)
+    this.#stateful.set('apic-bus', this.apicBus)
+    this.lapics.forEach((lapic, cpu) => this.#stateful.set(`lapic.${cpu}`, lapic))
+    this.#firmwareImages = acpiWrites(this.#acpiOptions())
+    this.#startFirmware()
+    this.#loadImages()
+  }
+
+  /** Bytes typed at the other end of the first serial port. */
+  serialInput(bytes: Uint8Array): void {
+    this.serial[0].input(bytes)
+  }
+
+  pressPowerButton(): void {
+    this.#acpiPm.pressPowerButton()
+    this.#wakeIfRequested()
+  }
+
+  /** Hardware reset: all devices, then firmware's part, and the boot images anew. RAM besides them keeps its contents. */
+  reset(): void {
+    this.#asleep = false
+    for (const device of this.#stateful.values()) device.reset()
+    this.#startFirmware()
+    for (const { address, length } of this.boot?.zeros ?? []) this.#embedding.load(address, new Uint8Array(length))
+    this.#loadImages()
+  }
+
+  /** Plain data: all but RAM, the clock's time and the CPUs. */
+  saveState(): DeviceState {
+    const devices = Object.fromEntries([...this.#stateful].map(([name, device]) => [name, device.saveState()]))
+    return { asleep: this.#asleep, wires: this.#wires.saveState(), devices }
+  }
+
+  /** The clock must show the saved time already. */
+  restoreState(state: DeviceState): void {
+    const saved = state as { asleep: boolean; wires: DeviceState; devices: Record<string, DeviceState> }
+    for (const name of Object.keys(saved.devices)) if (!this.#stateful.has(name)) throw new Error(`the saved state has a device '${name}' that this machine lacks`)
+    this.#asleep = saved.asleep
+    const restore = (name: string, device: Stateful): void => {
+      if (!(name in saved.devices)) throw new Error(`the saved state lacks device '${name}'`)
+      device.restoreState(saved.devices[name])
+    }
+    for (const [name, device] of this.#stateful) restore(name, device)
+    this.#wires.restoreState(saved.wires)
+    // Restoring a device drives its lines, and what they drive in turn: the controllers get the last word.
+    for (const [name, device] of this.#stateful) if (/^(pic|ioapic|apic-bus|lapic\..*)$/.test(name)) restore(name, device)
+  }
+
+  // ---- interrupts
+
+  #makeLapic(cpu: number): Lapic {
+    const { cpuSignals, clock, tsc, log } = this.#embedding
+    return new Lapic({
+      id: cpu, bootstrap: cpu === 0, clock, bus: this.apicBus, signals: cpuSignals(cpu), pic: this.pic, log,
+      tsc: tsc && (() => tsc(cpu)), ...this.#options.lapic,
+    })
+  }
+
+  /** GSI n is input n of the I/O APIC and, below 16, IRQ n of the 8259s; but IRQ 0 is input 2. PCI's wires reach the 8259s by their own lines. */
+  #layLines(): void {
+    for (let irq = 0; irq < isaIrqs; irq++) {
+      this.#wires.lay(picLine(irq), [this.pic.pins[irq]])
+      if (irq !== 2) this.#wires.lay(line(irq), [this.#wires.source(picLine(irq)), this.ioapic.pins[irq === 0 ? 2 : irq]])
+    }
+    this.#wires.lay(line(2), []) // the cascade
+    for (let gsi = isaIrqs; gsi < ioApicInputs; gsi++) this.#wires.lay(line(gsi), [this.ioapic.pins[gsi]])
+  }
+
+  // ---- devices
+
+  #makeAcpiPm(): AcpiPm {
+    const { clock, powerOff, sleep, log } = this.#embedding
+    const device = new AcpiPm({
+      clock, sci: this.#wires.source(line(9)), powerOff, log,
+      sleep: sleep && (() => {
+        this.#asleep = true
+        sleep()
+        this.#wakeIfRequested()
+      }),
+    })
+    const registers = device.registers(pmBase)
+    // The gaps of the block are no registers: an access there is worth a word in the log.
+    for (const [offset, count] of [[0, 0x0c], [0x20, 0x14]]) this.ports.claim(pmBase + offset, count, 'acpi-pm', registers)
+    this.ports.claim(smiCommand.port, 2, 'acpi-pm', device.smiPorts)
+    this.#stateful.set('acpi-pm', device)
+    return device
+  }
+
+  #makeTimers(): void {
+    const { clock, addMmio, log } = this.#embedding
+    const hpet = new Hpet({
+      clock, msi: this.apicBus.msi, log,
+      pins: Array.from({ length: ioApicInputs }, (_, gsi) => this.#wires.source(line(gsi))),
+      legacyOutputs: [this.#wires.source(line(0)), this.#wires.source(line(8))],
+    })
+    addMmio(hpetBase, hpetSize, 'hpet', hpet)
+    const pit = new Pit({ clock, output: hpet.legacyInputs[0] })
+    for (const [base, count] of pitPorts) this.ports.claim(base, count, 'pit', pit)
+    const rtc = new Rtc({
+      clock, interrupt: hpet.legacyInputs[1], epoch: this.#options.rtcEpoch,
+      cmos: memoryCmos(this.map.lowTop, Math.max(0, this.map.highTop - 2 ** 32), this.#options.cpus),
+      onAlarm: () => {
+        this.#acpiPm.rtcAlarm()
+        this.#wakeIfRequested()
+      },
+    })
+    this.ports.claim(0x70, 2, 'rtc', rtc)
+    this.#stateful.set('pit', pit)
+    this.#stateful.set('rtc', rtc)
+    this.#stateful.set('hpet', hpet)
+  }
+
+  #makeSerial(index: number): Uart {
+    const { base, irq } = serialPorts[index]
+    const { clock, serialOutput } = this.#embedding
+    const uart = new Uart({ name: `serial.${index}`, clock, interrupt: this.#wires.source(line(irq)), output: byte => serialOutput(index, byte) })
+    this.ports.claim(base, 8, `COM${index + 1}`, uart)
+    this.#stateful.set(`serial.${index}`, uart)
+    return uart
+  }
+
+  #makeResets(): ResetControl {
+    const { reset, log } = this.#embedding
+    const a20: A20Gate = { enabled: true }
+    const control = new ResetControl(reset, a20)
+    const keyboard = new I8042({ a20, keyboardInterrupt: this.#wires.source(line(1)), auxInterrupt: this.#wires.source(line(12)), reset, log })
+    const post = new PostCode()
+    this.ports.claim(0x92, 1, 'port 92h', control.port92)
+    this.ports.claim(0x60, 1, 'i8042', keyboard)
+    this.ports.claim(0x64, 1, 'i8042', keyboard)
+    this.ports.claim(0x80, 1, 'post', post)
+    this.#stateful.set('reset-control', control)
+    this.#stateful.set('i8042', keyboard)
+    this.#stateful.set('post', post)
+    return control
+  }
+
+  #makePci(resetControl: ResetControl): PciBus {
+    const { map } = this
+    const { addMmio, dma, log } = this.#embedding
+    const chipset = map.ecam ? q35Functions(pmBase, map.ecam.base) : pcFunctions(pmBase)
+    const wires = Array.from({ length: 8 }, (_, wire) => this.#pciWire(wire, chipset.irqOfWire))
+    const bus = new PciBus({ ports: this.ports, dmaFor: () => dma, msiFor: () => this.apicBus.msi, wires, log })
+    for (const { id, fn } of chipset.functions) bus.plug(id, () => fn)
+    this.ports.claim(0xcf8, 8, 'pci', bus.mechanism1(resetControl.portCf9))
+    for (const window of [map.pciMemory32, map.pciMemory64]) addMmio(window.base, window.size, 'pci', bus.memoryWindow(window.base))
+    if (map.ecam) addMmio(map.ecam.base, map.ecam.size, 'pci-ecam', bus.ecam)
+    return bus
+  }
+
+  /** A PIRQ wire: I/O APIC input 16 + n, and the 8259 input to which the bridge routes it. A wire that is asserted while it is routed anew stays where it was. */
+  #pciWire(wire: number, irqOfWire: (wire: number) => number | undefined): InterruptPin {
+    const apic = this.#wires.source(line(firstPciGsi + wire))
+    const pic = Array.from({ length: isaIrqs }, (_, irq) => this.#wires.source(picLine(irq)))
+    return {
+      set: asserted => {
+        apic.set(asserted)
+        const irq = irqOfWire(wire)
+        pic.forEach((pin, candidate) => { if (!asserted || candidate === irq) pin.set(asserted) })
+      },
+    }
+  }
+
+  #plugDevices(): void {
+    const board = {
+      ports: this.ports, pci: this.pci, addMmio: this.#embedding.addMmio, line: (gsi: number) => this.#wires.source(line(gsi)),
+      debugExit: this.#embedding.debugExit, debugOutput: this.#embedding.debugOutput ?? (() => {}),
+    }
+    this.#options.devices?.forEach((device, index) => {
+      plugDevice(board, device).forEach((part, number) => this.#stateful.set(`${device.name}.${index}.${number}`, part))
+    })
+  }
+
+  #makeFwCfg(): void {
+    const { kernel, initrd, commandLine = '', cpus } = this.#options
+    const text = new TextEncoder().encode(`${commandLine}\0`)
+    const items = new Map<number, Uint8Array>([
+      [fwCfgKey.ramSize, fwCfgNumber(this.map.total, 8)],
+      [fwCfgKey.noGraphic, fwCfgNumber(1, 2)],
+      [fwCfgKey.cpus, fwCfgNumber(cpus, 2)],
+      [fwCfgKey.maxCpus, fwCfgNumber(cpus, 2)],
+    ])
+    if (kernel && this.boot) {
+      // As QEMU does: the image as loaded. kvm-unit-tests reads its first eight bytes as the upper limit of RAM.
+      const image = this.boot.writes.find(({ what }) => what.startsWith('kernel'))
+      items.set(fwCfgKey.kernelAddress, fwCfgNumber(image?.address ?? 0, 4))
+      items.set(fwCfgKey.kernelEntry, fwCfgNumber(this.boot.registers.rip, 4))
+      items.set(fwCfgKey.kernelSize, fwCfgNumber(image?.bytes.length ?? 0, 4))
+      items.set(fwCfgKey.kernelData, image?.bytes ?? new Uint8Array(0))
+      items.set(fwCfgKey.commandLineSize, fwCfgNumber(text.length, 4))
+      items.set(fwCfgKey.commandLineData, text)
+      items.set(fwCfgKey.initrdSize, fwCfgNumber(initrd?.length ?? 0, 4))
+      if (initrd) items.set(fwCfgKey.initrdData, initrd)
+    }
+    const device = new FwCfg({ items, files: new Map([['etc/e820', e820File(this.map)]]) }, this.#embedding.dma)
+    this.ports.claim(0x510, 2, 'fw_cfg', device)
+    this.ports.claim(0x514, 8, 'fw_cfg', device)
+    this.#stateful.set('fw_cfg', device)
+  }
+
+  // ---- firmware's part
+
+  #acpiOptions(): AcpiOptions {
+    const { cpus } = this.#options
+    const legacyIrq = [10, 10, 11, 11]
+    return {
+      map: this.map, cpus, apicIds: Array.from({ length: cpus }, (_, cpu) => cpu), hpetBase, canSleep: this.#embedding.sleep !== undefined, pmBase,
+      serialPorts: serialPorts.slice(0, this.serial.length),
+      gsiOf: (device, pin) => firstPciGsi + wireOf(device, pin),
+      irqOf: (device, pin) => legacyIrq[wireOf(device, pin) & 3],
+    }
+  }
+
+  /** What firmware has set up before it starts a kernel: trigger modes, virtual wire mode on the first CPU. */
+  #startFirmware(): void {
+    elcrPorts.forEach((port, index) => this.ports.write(port, 1, firmwareElcr[index]))
+    this.lapics[0].configureVirtualWire()
+  }
+
+  #loadImages(): void {
+    for (const { address, bytes } of [...this.#firmwareImages, ...(this.boot?.writes ?? [])]) this.#embedding.load(address, bytes)
+  }
+
+  // ---- sleep
+
+  #wakeIfRequested(): void {
+    if (!this.#asleep || !this.#acpiPm.wakeRequested) return
+    this.#asleep = false
+    for (const lapic of this.lapics) lapic.reset()
+    this.#acpiPm.wake()
+    const vector = new Uint8Array(4)
+    this.#embedding.dma.read(this.map.acpiNvs.base + facsWakingVector, vector)
+    const address = viewOf(vector).getUint32(0, true)
+    const registers = makeRegisters('real16', address & 0xf, {})
+    registers.selectors.cs = (address >>> 4) & 0xffff
+    this.#embedding.wake?.(registers)
+  }
+}
+
+export function createPc(options: PcOptions, embedding: PcEmbedding): Pc {
+  return new Pc(options, embedding)
+}
+
+/** QEMU's file of the memory map: 20 bytes an entry. */
+function e820File(map: MemoryMap): Uint8Array {
+  const bytes = new Uint8Array(map.e820.length * 20)
+  const view = viewOf(bytes)
+  map.e820.forEach(({ base, size, type }, index) => {
+    view.setBigUint64(index * 20, BigInt(base), true)
+    view.setBigUint64(index * 20 + 8, BigInt(size), true)
+    view.setUint32(index * 20 + 16, type, true)
+  })
+  return bytes
+}
