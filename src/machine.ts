@@ -1,0 +1,463 @@
+/** The whole machine behind the public API: CPUs taking turns on one clock, the PC around them, stop reasons. */
+import { sha256 } from '@noble/hashes/sha2.js'
+import { bytesToHex } from '@noble/hashes/utils.js'
+import type { CpuRegisters, Machine, MachineOptions, RunLimits, StopReason } from './api.ts'
+import { activity, initState, resetState, startupState } from './cpu/reset.ts'
+import { createModel } from './cpu/models.ts'
+import { at, fieldBytes, fields, stateBase, stateSize, type FieldName } from './cpu/layout.ts'
+import { readRflags, writeRflags } from './cpu/rflags.ts'
+import { createCore, type Core } from './engine/core.ts'
+import type { Cpu } from './engine/cpu.ts'
+import { InputError } from './errors.ts'
+import type { Lapic } from './interrupts/lapic.ts'
+import type { MmioRegion } from './memory/mmio.ts'
+import { VirtualClock } from './platform/clock.ts'
+import { createMemoryMap } from './platform/memory-map.ts'
+import { createPc, type Pc } from './platform/pc.ts'
+import { applyBootRegisters } from './platform/boot/start.ts'
+import { describeCpu } from './insight/describe.ts'
+
+const MiB = 1 << 20
+const lapicSize = 4096
+/** Virtual nanoseconds that a CPU runs before the next one gets its turn. */
+const quantum = 20_000
+/** Longest run without looking at the embedder: there is no on-stack replacement for WebAssembly, so generated code must return now and then. */
+const longestRun = 200_000
+const defaultEpoch = 1_767_225_600 // 2026-01-01 00:00 UTC
+const crystalFrequency = 25_000_000
+
+/** What can reach a CPU while another one's state is loaded. */
+interface CpuSlot {
+  cpu: Cpu
+  parked: Uint8Array
+  nmi: boolean
+  init: boolean
+  startup: number
+}
+
+export function createMachine(options: MachineOptions): Machine {
+  return new VitrineMachine(options)
+}
+
+export class VitrineMachine implements Machine {
+  readonly core: Core
+  readonly pc: Pc
+  readonly clock = new VirtualClock()
+  onSerialOutput: (bytes: Uint8Array) => void = () => {}
+  onLog: (message: string) => void = () => {}
+
+  private readonly options: MachineOptions
+  private readonly slots: CpuSlot[] = []
+  private current = 0
+  private stop: StopReason | undefined
+  private resetRequested = false
+  private lapicRegions: MmioRegion[] = []
+  private lapicMoved = false
+  private serialBytes: number[] = []
+  private readonly logged = new Set<string>()
+
+  constructor(options: MachineOptions) {
+    this.options = options
+    const cpus = options.cpus ?? 1
+    const size = options.memory ?? 512 * MiB
+    if (!Number.isInteger(cpus) || cpus < 1 || cpus > 64) throw new InputError(`number of CPUs: expected 1 to 64, found ${cpus}`)
+    if (!Number.isInteger(size) || size < 2 * MiB || size % MiB !== 0) throw new InputError(`memory: expected at least 2M, in whole MiB; found ${size} bytes`)
+    const map = createMemoryMap(options.chipset ?? 'pc', size)
+    const model = this.createModel(cpus)
+    this.core = createCore({ ram: map.ram, model, cpus, log: (device, what) => this.log(device, what) })
+    const { physical } = this.core
+    this.pc = createPc(
+      {
+        kernel: options.kernel, kernelName: options.kernelName, initrd: options.initrd, initrdName: options.initrdName, commandLine: options.commandLine, raw: options.raw,
+        map, cpus, rtcEpoch: options.rtcEpoch ?? defaultEpoch, devices: options.devices ?? [],
+        lapic: { timerFrequency: crystalFrequency, x2apic: model.has('x2apic'), tscDeadline: model.has('tsc_deadline_timer'), physicalAddressBits: model.physicalBits },
+      },
+      {
+        clock: this.clock,
+        addMmio: (base, length, name, handler) => void physical.addMmio(base, length, name, handler),
+        dma: { read: (address, into) => physical.read(address, into), write: (address, from) => physical.write(address, from) },
+        load: (address, bytes) => physical.load(address, bytes),
+        cpuSignals: index => this.signals(index),
+        tsc: index => BigInt(this.clock.now()) + this.fieldOf(index, 'tscOffset'),
+        powerOff: () => this.stopWith({ kind: 'power-off' }),
+        reset: () => this.requestReset(),
+        debugExit: status => this.stopWith({ kind: 'debug-exit', status }),
+        serialOutput: (port, byte) => {
+          if (port === 0) this.serialBytes.push(byte)
+        },
+        log: (device, what) => this.log(device, what),
+      },
+    )
+    for (let index = 0; index < cpus; index++) {
+      const cpu = this.core.createCpu(index, this.pc.lapics[index], this.portPort(), () => this.clock.nextDeadline() ?? Infinity)
+      this.slots.push({ cpu, parked: new Uint8Array(stateSize), nmi: false, init: false, startup: -1 })
+    }
+    this.core.running = this.slots[0].cpu
+    this.clock.source = () => this.core.running!.now()
+    this.mapLapics()
+    this.resetCpus()
+  }
+
+  private createModel(cpus: number): ReturnType<typeof createModel> {
+    const { model = 'intel', add = [], remove = [], vendor } = this.options.cpu ?? {}
+    const specification = [model, ...add.map(f => `+${f}`), ...remove.map(f => `-${f}`), ...(vendor ? [`vendor=${vendor}`] : [])].join(',')
+    try {
+      return createModel(specification, { processors: cpus, seed: BigInt(this.options.seed ?? 1) })
+    } catch (error) {
+      throw new InputError((error as Error).message)
+    }
+  }
+
+  private portPort(): { read(port: number, size: 1 | 2 | 4): number; write(port: number, size: 1 | 2 | 4, value: number): void } {
+    const ports = () => this.pc.ports
+    return { read: (port, size) => ports().read(port, size), write: (port, size, value) => ports().write(port, size, value) }
+  }
+
+  private log(device: string, what: string): void {
+    const line = `${device}: ${what}`
+    if (this.logged.has(line)) return
+    this.logged.add(line)
+    this.onLog(line)
+  }
+
+  // ---- CPUs taking turns ----
+
+  private get cpu(): Cpu { return this.slots[this.current].cpu }
+
+  /** Loads the state of CPU `index`; with one CPU it never leaves the state area. */
+  private switchTo(index: number): void {
+    if (index !== this.current) {
+      const area = new Uint8Array(this.core.memory.buffer, stateBase, stateSize)
+      this.slots[this.current].parked.set(area)
+      area.set(this.slots[index].parked)
+      this.current = index
+      this.core.running = this.slots[index].cpu
+      this.core.mmu.switchCpu(index)
+    }
+    this.takeSignals(this.slots[index])
+    this.cpu.interruptChanged()
+  }
+
+  private takeSignals(slot: CpuSlot): void {
+    const { state } = this.core
+    if (slot.init) {
+      slot.init = false
+      initState(state, slot.cpu.model, slot.cpu.index === 0)
+      this.pc.lapics[slot.cpu.index].initReset()
+      this.core.mmu.flushAll()
+      slot.cpu.stateChanged()
+    }
+    if (slot.startup >= 0) {
+      if (state.activity === activity.waitForSipi) {
+        startupState(state, slot.startup)
+        slot.cpu.stateChanged()
+      }
+      slot.startup = -1
+    }
+    if (slot.nmi) {
+      slot.nmi = false
+      slot.cpu.nmi()
+    }
+  }
+
+  /** A field of a CPU, wherever its state lies. */
+  private fieldOf(index: number, name: FieldName): bigint {
+    if (this.slots.length === 0) return 0n
+    if (index === this.current) return new DataView(this.core.memory.buffer).getBigUint64(at[name], true)
+    const { parked } = this.slots[index]
+    return new DataView(parked.buffer).getBigUint64(at[name] - stateBase, true)
+  }
+  private activityOf(index: number): number { return Number(this.fieldOf(index, 'activity') & 0xffffffffn) }
+
+  /** Whether a CPU has anything to do: running, or about to be woken. */
+  private isBusy(index: number): boolean {
+    const slot = this.slots[index]
+    if (slot.init || slot.nmi) return true
+    const state = this.activityOf(index)
+    if (state === activity.running) return true
+    if (state === activity.waitForSipi) return slot.startup >= 0
+    return state === activity.halt && this.pc.lapics[index].hasInterrupt() && (this.fieldOf(index, 'eflags') & 0x200n) !== 0n
+  }
+
+  private signals(index: number): ConstructorParameters<typeof Lapic>[0]['signals'] {
+    return {
+      intrChanged: () => {
+        if (index === this.current) this.slots[index]?.cpu.interruptChanged()
+      },
+      nmi: () => {
+        const slot = this.slots[index]
+        if (index === this.current) slot.cpu.nmi()
+        else slot.nmi = true
+      },
+      smi: () => this.log(`cpu${index}`, 'an SMI was requested: system management mode is not implemented'),
+      init: () => {
+        const slot = this.slots[index]
+        slot.init = true
+        slot.startup = -1
+        if (index === this.current) slot.cpu.stopRequested = true
+      },
+      startup: vector => {
+        this.slots[index].startup = vector
+      },
+      baseChanged: () => {
+        this.lapicMoved = true
+        if (this.slots.length) this.cpu.stopRequested = true
+      },
+    }
+  }
+
+  /** The APIC page of the CPU that accesses it: all CPUs usually have theirs at the same address. */
+  private mapLapics(): void {
+    const { physical } = this.core
+    for (const region of this.lapicRegions) physical.removeMmio(region)
+    const bases = new Set(this.pc.lapics.map(lapic => lapic.mmioBase).filter((base): base is number => base !== undefined))
+    const lapicAt = (base: number): Lapic | undefined => {
+      const own = this.pc.lapics[this.current]
+      return own.mmioBase === base ? own : undefined
+    }
+    this.lapicRegions = [...bases].map(base =>
+      physical.addMmio(base, lapicSize, 'lapic', {
+        readMmio: (offset, size) => lapicAt(base)?.readMmio(offset, size) ?? 0xffffffff,
+        writeMmio: (offset, size, value) => lapicAt(base)?.writeMmio(offset, size, value),
+      }),
+    )
+    this.lapicMoved = false
+  }
+
+  // ---- reset and stop ----
+
+  private resetCpus(): void {
+    const { state, mmu } = this.core
+    for (let index = this.slots.length - 1; index >= 0; index--) {
+      this.switchTo(index)
+      resetState(state, this.cpu.model, index === 0)
+      mmu.flushAll()
+      this.cpu.stateChanged()
+      if (index !== 0) this.slots[index].parked.set(new Uint8Array(this.core.memory.buffer, stateBase, stateSize))
+    }
+    if (this.pc.boot) {
+      applyBootRegisters(state, this.pc.boot.registers)
+      this.cpu.stateChanged()
+    }
+  }
+  private stopWith(reason: StopReason): void {
+    this.stop ??= reason
+    this.cpu.stopRequested = true
+  }
+  private requestReset(): void {
+    if (this.options.noReboot) return this.stopWith({ kind: 'reset' })
+    this.resetRequested = true
+    this.cpu.stopRequested = true
+  }
+  private reset(): void {
+    this.resetRequested = false
+    this.pc.reset()
+    this.resetCpus()
+    this.mapLapics()
+  }
+
+  // ---- the run loop ----
+
+  run(limits: RunLimits = {}): StopReason {
+    const until = limits.untilTime ?? Infinity
+    const lastRetired = this.retired + (limits.maxInstructions ?? Infinity)
+    const reason = this.loop(until, lastRetired)
+    this.flushSerial()
+    return reason
+  }
+
+  private loop(until: number, lastRetired: number): StopReason {
+    for (;;) {
+      if (this.stop) return this.takeStop()
+      if (this.resetRequested) this.reset()
+      if (this.lapicMoved) this.mapLapics()
+      const now = this.clock.now()
+      this.advance(now)
+      if (this.stop || this.resetRequested) continue
+      if (this.retired >= lastRetired) return { kind: 'budget' }
+      if (now >= until) return { kind: 'time' }
+      const index = this.nextBusy()
+      if (index < 0) {
+        const next = this.clock.nextDeadline()
+        if (next === undefined && until === Infinity) return { kind: 'idle' }
+        this.advance(Math.min(next ?? Infinity, until))
+        continue
+      }
+      const stopped = this.turn(index, Math.min(until - now, lastRetired - this.retired))
+      if (stopped) return stopped
+      if (this.serialBytes.length >= 4096) this.flushSerial()
+    }
+  }
+
+  /** Runs CPU `index` for its quantum, or less. */
+  private turn(index: number, most: number): StopReason | undefined {
+    this.switchTo(index)
+    const { cpu } = this
+    const start = this.clock.now()
+    cpu.stopRequested = false
+    this.idle = false
+    const result = cpu.execute(start, Math.min(most, this.slots.length > 1 ? quantum : longestRun))
+    this.idle = true
+    this.advance(cpu.reached)
+    cpu.stopRequested = false
+    this.last = index
+    if (result === 'shutdown') return { kind: 'triple-fault', report: this.describe(index) }
+    return undefined
+  }
+  private last = 0
+  /** Between turns the clock itself tells the time. */
+  private set idle(value: boolean) {
+    this.clock.source = value ? undefined : () => this.core.running!.now()
+  }
+  private advance(to: number): void { this.clock.advanceTo(to) }
+
+  /** The CPU whose turn it is: round robin among those that have something to do; -1 when all are halted. */
+  private nextBusy(): number {
+    const count = this.slots.length
+    for (let i = 1; i <= count; i++) {
+      const index = (this.last + i) % count
+      if (this.isBusy(index)) return index
+    }
+    return -1
+  }
+
+  private takeStop(): StopReason {
+    const reason = this.stop!
+    this.stop = undefined
+    return reason
+  }
+
+  step(index = 0): StopReason | undefined {
+    const now = this.clock.now()
+    this.advance(now)
+    this.switchTo(index)
+    const { cpu } = this
+    const before = cpu.retired
+    while (cpu.retired === before && !this.stop) {
+      cpu.stopRequested = false
+      this.idle = false
+      const result = cpu.execute(this.clock.now(), 1)
+      this.idle = true
+      this.advance(Math.max(cpu.reached, this.clock.now()))
+      if (result === 'shutdown') return { kind: 'triple-fault', report: this.describe(index) }
+      if (result === 'halted') {
+        const next = this.clock.nextDeadline()
+        if (next === undefined) return { kind: 'idle' }
+        this.advance(next)
+      }
+    }
+    this.flushSerial()
+    if (this.resetRequested) this.reset()
+    if (this.lapicMoved) this.mapLapics()
+    return this.stop ? this.takeStop() : undefined
+  }
+
+  get retired(): number {
+    let sum = 0
+    for (const slot of this.slots) sum += slot.cpu.retired
+    return sum
+  }
+  get now(): number { return this.clock.now() }
+
+  serialInput(bytes: Uint8Array): void { this.pc.serialInput(bytes) }
+  private flushSerial(): void {
+    if (this.serialBytes.length === 0) return
+    const bytes = Uint8Array.from(this.serialBytes)
+    this.serialBytes = []
+    this.onSerialOutput(bytes)
+  }
+
+  // ---- looking and changing ----
+
+  registers(index = 0): CpuRegisters {
+    this.switchTo(index)
+    const { state } = this.core
+    const segmentOf = (i: number): CpuRegisters['segments']['cs'] => ({ selector: state.segSelector[i], base: state.segBase[i], limit: state.segLimit[i], attributes: state.segAttributes[i] })
+    const st = Array.from({ length: 8 }, (_, i) => {
+      const word = ((state.fpTop + i) & 7) * 2
+      return state.fpr[word] | ((state.fpr[word + 1] & 0xffffn) << 64n)
+    })
+    return {
+      gpr: [...state.gpr], rip: state.rip, rflags: BigInt(readRflags(state)),
+      segments: { es: segmentOf(0), cs: segmentOf(1), ss: segmentOf(2), ds: segmentOf(3), fs: segmentOf(4), gs: segmentOf(5), ldtr: segmentOf(6), tr: segmentOf(7) },
+      gdtr: { base: state.gdtrBase, limit: state.gdtrLimit }, idtr: { base: state.idtrBase, limit: state.idtrLimit },
+      cr0: state.cr0, cr2: state.cr2, cr3: state.cr3, cr4: state.cr4, cr8: BigInt(this.pc.lapics[index].getTpr()), efer: state.efer, dr: [...state.dr],
+      xmm: Array.from({ length: 16 }, (_, i) => ({ low: state.vector[i * 8], high: state.vector[i * 8 + 1] })), mxcsr: state.mxcsr,
+      x87: { control: state.fpControl, status: state.fpStatus | (state.fpTop << 11), tag: fullTag(state.fpTags), st },
+    }
+  }
+
+  setRegisters(registers: Partial<CpuRegisters>, index = 0): void {
+    this.switchTo(index)
+    const { state } = this.core
+    registers.gpr?.forEach((value, i) => (state.gpr[i] = value))
+    if (registers.rip !== undefined) state.rip = registers.rip
+    if (registers.rflags !== undefined) writeRflags(state, Number(registers.rflags))
+    for (const [name, i] of [['es', 0], ['cs', 1], ['ss', 2], ['ds', 3], ['fs', 4], ['gs', 5], ['ldtr', 6], ['tr', 7]] as const) {
+      const segment = registers.segments?.[name]
+      if (!segment) continue
+      state.segSelector[i] = segment.selector
+      state.segBase[i] = segment.base
+      state.segLimit[i] = segment.limit
+      state.segAttributes[i] = segment.attributes
+      if (name === 'ss') state.cpl = (segment.attributes >> 5) & 3
+    }
+    for (const name of ['cr0', 'cr2', 'cr3', 'cr4', 'efer'] as const) if (registers[name] !== undefined) state[name] = registers[name]
+    if (registers.gdtr) [state.gdtrBase, state.gdtrLimit] = [registers.gdtr.base, registers.gdtr.limit]
+    if (registers.idtr) [state.idtrBase, state.idtrLimit] = [registers.idtr.base, registers.idtr.limit]
+    registers.dr?.forEach((value, i) => (state.dr[i] = value))
+    registers.xmm?.forEach(({ low, high }, i) => {
+      state.vector[i * 8] = low
+      state.vector[i * 8 + 1] = high
+    })
+    if (registers.mxcsr !== undefined) state.mxcsr = registers.mxcsr
+    this.core.mmu.flushAll()
+    this.cpu.stateChanged()
+  }
+
+  readPhysical(address: number, length: number): Uint8Array {
+    const out = new Uint8Array(length)
+    this.core.physical.peek(address, out)
+    return out
+  }
+  writePhysical(address: number, bytes: Uint8Array): void { this.core.physical.write(address, bytes) }
+  translate(linear: bigint, index = 0): number | undefined {
+    this.switchTo(index)
+    return this.cpu.translation.probe(linear)
+  }
+
+  /** Architectural fields of all CPUs, RAM that is not zero, devices and clock. */
+  stateHash(): string {
+    const hash = sha256.create()
+    const text = new TextEncoder()
+    this.slots.forEach((_, index) => {
+      this.switchTo(index)
+      const { state } = this.core
+      hash.update(text.encode(`rflags ${readRflags(state)}\n`))
+      for (const name of Object.keys(fields) as FieldName[])
+        if (fields[name].kind === 'architectural' && !name.startsWith('flag')) hash.update(new Uint8Array(this.core.memory.buffer, at[name], fieldBytes(name)))
+    })
+    for (const { address, bytes } of this.core.physical.backedChunks()) {
+      hash.update(text.encode(`chunk ${address}\n`))
+      hash.update(bytes)
+    }
+    hash.update(text.encode(JSON.stringify([this.clock.now(), this.pc.saveState(), this.retired])))
+    return bytesToHex(hash.digest())
+  }
+
+  describe(index = 0): string {
+    this.switchTo(index)
+    return describeCpu(this, index)
+  }
+
+  /** For reports: the events that were delivered last. */
+  recentEvents(index = 0): Cpu['recentEvents'] { return this.slots[index].cpu.recentEvents }
+  cpuAt(index = 0): Cpu { return this.slots[index].cpu }
+}
+
+/** Two bits a register: 0 valid (what kind is told from its contents), 3 empty. */
+function fullTag(abridged: number): number {
+  let tag = 0
+  for (let i = 0; i < 8; i++) if (!((abridged >> i) & 1)) tag |= 3 << (2 * i)
+  return tag
+}
