@@ -34,10 +34,10 @@ instruction('RDPID', { forms: [form('F3 0F C7 /7', Rq)], feature: 'rdpid', seman
 
 plain('RDMSR', '0F 32', 'rdmsr', { intercept: { vmx: 'RDMSR', svm: 'MSR' } })
 plain('WRMSR', '0F 30', 'wrmsr', { intercept: { vmx: 'WRMSR', svm: 'MSR' } })
-instruction('MOV', { forms: [form('0F 20 /r', Ry, Cy, force64)], sized: true, intercept: { vmx: 'MOV from CR', svm: 'CR read' }, semantics: named('mov_from_cr') })
-instruction('MOV', { forms: [form('0F 22 /r', Cy, Ry, force64)], sized: true, intercept: { vmx: 'MOV to CR', svm: 'CR write' }, semantics: (b, _, source) => b.helper('mov_to_cr', b.read(source)) })
-instruction('MOV', { forms: [form('0F 21 /r', Ry, Dy, force64)], sized: true, intercept: { vmx: 'movDrExiting', svm: 'DR read' }, semantics: named('mov_from_dr') })
-instruction('MOV', { forms: [form('0F 23 /r', Dy, Ry, force64)], sized: true, intercept: { vmx: 'movDrExiting', svm: 'DR write' }, semantics: (b, _, source) => b.helper('mov_to_dr', b.read(source)) })
+instruction('MOV CR/DR', { forms: [form('0F 20 /r', Ry, Cy, force64)], sized: true, intercept: { vmx: 'MOV from CR', svm: 'CR read' }, semantics: named('mov_from_cr') })
+instruction('MOV CR/DR', { forms: [form('0F 22 /r', Cy, Ry, force64)], sized: true, intercept: { vmx: 'MOV to CR', svm: 'CR write' }, semantics: (b, _, source) => b.helper('mov_to_cr', b.read(source)) })
+instruction('MOV CR/DR', { forms: [form('0F 21 /r', Ry, Dy, force64)], sized: true, intercept: { vmx: 'movDrExiting', svm: 'DR read' }, semantics: named('mov_from_dr') })
+instruction('MOV CR/DR', { forms: [form('0F 23 /r', Dy, Ry, force64)], sized: true, intercept: { vmx: 'movDrExiting', svm: 'DR write' }, semantics: (b, _, source) => b.helper('mov_to_dr', b.read(source)) })
 instruction('LMSW', { forms: [form('0F 01 /6', Ew)], intercept: { vmx: 'LMSW', svm: 'CR write' }, semantics: (b, source) => b.helper('lmsw', b.read(source)) })
 plain('CLTS', '0F 06', 'clts', { intercept: { vmx: 'CLTS', svm: 'CR write' } })
 plain('XGETBV', 'NP 0F 01 D0', 'xgetbv', { feature: 'xsave' })
@@ -98,16 +98,19 @@ instruction('ARPL', {
 /** The selector in a segment register that the record names. */
 const selectorOf = (b: Semantics, operand: Operand): Node => b.load('i32', b.shl(b.registerNumber(operand), 2), at.segSelector)
 const noSuchSegment = (b: Semantics, operand: Operand): void => b.faultIf(b.gtU(b.registerNumber(operand), segment.gs), exception.UD)
-instruction('MOV', { forms: [form('8E /r', Sw, Ew)], semantics: (b, _, source) => b.helper('mov_to_sreg', b.read(source)) })
-instruction('MOV', { forms: [form('8C /r', Mw, Sw)], semantics: (b, to, from) => { noSuchSegment(b, from); b.write(to, selectorOf(b, from)) } })
-instruction('MOV', { forms: [form('8C /r', Rv, Sw)], semantics: (b, to, from) => { noSuchSegment(b, from); b.write(to, to.bits === 64 ? b.extendU(selectorOf(b, from)) : selectorOf(b, from)) } })
+instruction('MOV Sreg', { forms: [form('8E /r', Sw, Ew)], semantics: (b, _, source) => b.helper('mov_to_sreg', b.read(source)) })
+instruction('MOV Sreg', { forms: [form('8C /r', Mw, Sw)], semantics: (b, to, from) => { noSuchSegment(b, from); b.write(to, selectorOf(b, from)) } })
+instruction('MOV Sreg', { forms: [form('8C /r', Rv, Sw)], semantics: (b, to, from) => { noSuchSegment(b, from); b.write(to, to.bits === 64 ? b.extendU(selectorOf(b, from)) : selectorOf(b, from)) } })
 
-const pushes: readonly (readonly [string, number, boolean])[] = [['06', segment.es, true], ['0E', segment.cs, true], ['16', segment.ss, true], ['1E', segment.ds, true], ['0F A0', segment.fs, false], ['0F A8', segment.gs, false]]
-const pops: readonly (readonly [string, number, boolean])[] = [['07', segment.es, true], ['17', segment.ss, true], ['1F', segment.ds, true], ['0F A1', segment.fs, false], ['0F A9', segment.gs, false]]
+/** Letters, opcodes of PUSH and POP, and whether they exist in 64-bit mode. A row's name tells it apart from others of the same shape. */
+const stacked: readonly (readonly [letters: string, push: string, pop: string | undefined, legacy: boolean])[] = [
+  ['ES', '06', '07', true], ['CS', '0E', undefined, true], ['SS', '16', '17', true], ['DS', '1E', '1F', true], ['FS', '0F A0', '0F A1', false], ['GS', '0F A8', '0F A9', false],
+]
 const sized = (encoding: string, legacy: boolean): Form => (legacy ? form(encoding, default64, legacyOnly) : form(encoding, default64))
-for (const [encoding, index, legacy] of pushes)
-  instruction('PUSH', { forms: [sized(encoding, legacy)], modal: true, semantics: b => b.push(b.operandSize === 64 ? b.extendU(b.state('segSelector', index)) : b.state('segSelector', index), b.operandSize) })
-for (const [encoding, index, legacy] of pops) instruction('POP', { forms: [sized(encoding, legacy)], modal: true, semantics: b => b.helper('pop_sreg', b.i32(index)) })
+stacked.forEach(([letters, push, pop, legacy], index) => {
+  instruction(`PUSH ${letters}`, { forms: [sized(push, legacy)], modal: true, semantics: b => b.push(b.operandSize === 64 ? b.extendU(b.state('segSelector', index)) : b.state('segSelector', index), b.operandSize) })
+  if (pop) instruction(`POP ${letters}`, { forms: [sized(pop, legacy)], modal: true, semantics: b => b.helper('pop_sreg', b.i32(index)) })
+})
 
 const farPointer = (name: string, f: Form, index: number): void => {
   instruction(name, { forms: [f], sized: true, semantics: (b, _, m) => b.helper('load_far_pointer', b.address(m), b.i32(index)) })
@@ -127,8 +130,8 @@ plain('SWAPGS', '0F 01 F8', 'swapgs')
 
 // ---- far transfers and interrupts ----
 
-instruction('CALL', { forms: [form('9A', Ap, legacyOnly)], sized: true, ends: true, semantics: named('far_call_immediate') })
-instruction('JMP', { forms: [form('EA', Ap, legacyOnly)], sized: true, ends: true, semantics: named('far_jmp_immediate') })
+instruction('CALL far', { forms: [form('9A', Ap, legacyOnly)], sized: true, ends: true, semantics: named('far_call_immediate') })
+instruction('JMP far', { forms: [form('EA', Ap, legacyOnly)], sized: true, ends: true, semantics: named('far_jmp_immediate') })
 const throughMemory = (helper: string): Body => (b, m) => {
   const address = b.address(m)
   const bytes = b.operandSize / 8
@@ -136,8 +139,8 @@ const throughMemory = (helper: string): Body => (b, m) => {
   const selector = b.readMemory(b.add(address, bytes), 'i32_16u', 2)
   b.helper(helper, offset, selector)
 }
-instruction('CALL', { forms: [form('FF /3', Mp)], sized: true, ends: true, semantics: throughMemory('far_call') })
-instruction('JMP', { forms: [form('FF /5', Mp)], sized: true, ends: true, semantics: throughMemory('far_jmp') })
+instruction('CALL far', { forms: [form('FF /3', Mp)], sized: true, ends: true, semantics: throughMemory('far_call') })
+instruction('JMP far', { forms: [form('FF /5', Mp)], sized: true, ends: true, semantics: throughMemory('far_jmp') })
 instruction('RETF', { forms: [form('CB')], sized: true, ends: true, semantics: b => b.helper('far_ret', b.i32(0)) })
 instruction('RETF', { forms: [form('CA', Iw)], sized: true, ends: true, semantics: (b, release) => b.helper('far_ret', b.read(release)) })
 plain('IRET', 'CF', 'iret', { ends: true, intercept: { svm: 'IRET' } })
