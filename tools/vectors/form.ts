@@ -33,7 +33,7 @@ export interface FormSpec {
   /** General registers whose result is undefined, as a bit mask, for these inputs. */
   undefinedRegisters?: (before: State) => number
   /** x87 status bits that are undefined. */
-  undefinedStatus?: number
+  undefinedStatus?: number | ((before: State) => number)
   compare?: Comparison
   features?: string[]
   vendor?: string

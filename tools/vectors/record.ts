@@ -1,6 +1,7 @@
 /**
  * Records instruction vectors on the processor at hand: form tables → machine code and inputs → harness.c → packed files.
- * Usage: node tools/vectors/record.ts [--group NAME]... [--out FOLDER] [--runner COMMAND] [--harness FILE]   (see README.md here)
+ * Usage: node tools/vectors/record.ts [--group NAME]... [--out FOLDER] [--runner COMMAND] [--harness FILE] [--assume FEATURE]...
+ * See README.md here.
  */
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
@@ -82,7 +83,7 @@ function decode({ spec, form, tasks }: Prepared, output: Buffer, position: numbe
     const masks = {
       flags: (0xffffffff & ~flags(isFault(after) && after.vector !== 0 ? (spec.undefinedFlagsOnFault ?? '') : letters)) >>> 0,
       gpr: 0xffff & ~(spec.undefinedRegisters?.(task.before) ?? 0),
-      x87Status: 0xffff & ~(spec.undefinedStatus ?? 0),
+      x87Status: 0xffff & ~((typeof spec.undefinedStatus === 'function' ? spec.undefinedStatus(task.before) : spec.undefinedStatus) ?? 0),
     }
     return { before: task.before, after, masks }
   })
@@ -114,7 +115,7 @@ function recordGroup(group: Group, runner: string[], folder: string): { file: Ui
 
 function main(): void {
   const { values } = parseArgs({
-    options: { group: { type: 'string', multiple: true }, out: { type: 'string' }, runner: { type: 'string', default: '' }, harness: { type: 'string' } },
+    options: { group: { type: 'string', multiple: true }, out: { type: 'string' }, runner: { type: 'string', default: '' }, harness: { type: 'string' }, assume: { type: 'string', multiple: true } },
   })
   const unknown = values.group?.find((name) => !GROUPS.some((group) => group.name === name))
   if (unknown) throw new Error(`no group '${unknown}'; there are: ${GROUPS.map((group) => group.name).join(', ')}`)
@@ -126,6 +127,7 @@ function main(): void {
     const compile = ['-O2', '-Wall', '-fno-stack-protector', '-mno-red-zone', '-static', '-o', join(folder, 'harness'), values.harness ?? join(here, 'harness.c')]
     execFileSync('gcc', compile, { stdio: 'inherit' })
     const available = processorFeatures()
+    for (const feature of values.assume ?? []) available.add(feature)
     for (const { name, forms } of GROUPS.filter(({ name }) => values.group?.includes(name) ?? true)) {
       const missing = new Set(forms.flatMap(({ features = [] }) => features).filter((feature) => !available.has(feature)))
       if (missing.size > 0) console.error(`  warning: group ${name}: this processor lacks ${[...missing].join(', ')}: these forms are left out`)

@@ -3,7 +3,9 @@ import { ADDRESSING_64, anyFlags, gpr, memory, register, setGpr, SUFFIX, writeMe
 import type { FormSpec, Group, Input, Width } from '../form.ts'
 import { integer } from '../random.ts'
 import { WINDOW } from '../../../test/vectors/state.ts'
-import { nextAddressing, R10, R15, RAX, RBX, RCX, RDX, WIDE } from './integer.ts'
+import { addressingTurns, R10, R15, RAX, RBX, RCX, RDX, WIDE } from './integer.ts'
+
+const nextAddressing = addressingTurns()
 
 const BIT_TEST = { undefinedFlags: 'osap' }
 

@@ -7,11 +7,13 @@ import type { Random } from '../random.ts'
 export const WIDTHS: Width[] = [8, 16, 32, 64]
 export const WIDE: Width[] = [16, 32, 64]
 
-let turn = 0
-/** The addressing forms in turn, so that all meet many instructions. */
-export function nextAddressing(): Addressing {
-  return ADDRESSING_64[turn++ % ADDRESSING_64.length]
+/** The addressing forms in turn, so that all meet many instructions. Each file has its own turn: a new row at a table's end changes no other. */
+export function addressingTurns(): () => Addressing {
+  let turn = 0
+  return () => ADDRESSING_64[turn++ % ADDRESSING_64.length]
 }
+
+const nextAddressing = addressingTurns()
 
 export const RAX = 0
 export const RCX = 1

@@ -3,7 +3,9 @@ import { ADDRESSING_64, anyFlags, gpr, memory, register, setGpr, SUFFIX, writeMe
 import type { FormSpec, Group, Input } from '../form.ts'
 import { integer, wide } from '../random.ts'
 import { WINDOW } from '../../../test/vectors/state.ts'
-import { nextAddressing, R10, R15, RAX, RBX, RCX, RDX, WIDE, WIDTHS } from './integer.ts'
+import { addressingTurns, R10, R15, RAX, RBX, RCX, RDX, WIDE, WIDTHS } from './integer.ts'
+
+const nextAddressing = addressingTurns()
 
 export const CONDITIONS = ['o', 'no', 'b', 'ae', 'e', 'ne', 'be', 'a', 's', 'ns', 'p', 'np', 'l', 'ge', 'le', 'g']
 

@@ -3,7 +3,9 @@ import { anyFlags, gpr, highByte, memory, register, SUFFIX } from '../form.ts'
 import type { FormSpec, Group, Input, Width } from '../form.ts'
 import { integer, shiftCount } from '../random.ts'
 import type { State } from '../../../test/vectors/state.ts'
-import { nextAddressing, R10, R15, RAX, RBX, RCX, RDX, WIDE, WIDTHS } from './integer.ts'
+import { addressingTurns, R10, R15, RAX, RBX, RCX, RDX, WIDE, WIDTHS } from './integer.ts'
+
+const nextAddressing = addressingTurns()
 
 type Count = (state: State) => number
 const cl: Count = (state) => Number(state.gpr[1] & 0xffn)

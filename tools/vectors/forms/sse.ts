@@ -3,7 +3,9 @@ import { ADDRESSING_64, anyFlags, anyMxcsr, bytes16, gpr, lanes, memory, packed,
 import type { FormSpec, Group, Input, MemoryOptions } from '../form.ts'
 import { float32, float64, integer } from '../random.ts'
 import type { Domain } from '../random.ts'
-import { nextAddressing } from './integer.ts'
+import { addressingTurns } from './integer.ts'
+
+const nextAddressing = addressingTurns()
 
 const REGISTER_PAIRS: [number, number][] = [[1, 0], [9, 12], [3, 3]]
 
