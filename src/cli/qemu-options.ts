@@ -24,8 +24,8 @@ export interface QemuSettings {
 
 export function defaultSettings(): QemuSettings {
   return {
-    machine: 'pc', cpu: 'max', cpus: 1, memory: 128 << 20, append: '', serial: undefined, noGraphic: false, devices: [], noReboot: false, seed: 0,
-    log: false, warnings: [],
+    machine: 'pc', cpu: 'max', cpus: 1, memory: 128 << 20, append: '', serial: undefined, noGraphic: false, devices: [],
+    noReboot: false, seed: 0, log: false, warnings: [],
   }
 }
 

@@ -83,7 +83,7 @@ function help(what: NonNullable<QemuSettings['help']>, { cpuModels, cpuFeatures,
     // Scripts look for this name and a version; the version is that of the machine whose behaviour the options follow.
     case 'version': return `QEMU emulator version 7.2.0 (command line of Vitrine ${version})\n`
     case 'machines':
-      return `Supported machines are:\n${row('pc', 'PC with 3 GiB of low RAM, no PCIe (default)')}${row('q35', 'PC with PCIe and 2 GiB of low RAM')}`
+      return `Supported machines are:\n${row('pc', '3 GiB of low RAM, no PCIe (default)')}${row('q35', '2 GiB of low RAM, PCIe')}`
     case 'cpus':
       return `Available CPUs:\n${cpuModels.map(({ name, description }) => `x86 ${row(name, description)}`).join('')}\n` +
         `Recognized CPUID flags:\n  ${cpuFeatures.join(' ')}\n`

@@ -1,4 +1,4 @@
-/** Drives a machine beside an event loop: slices of wall time, input and output between them, and the pace. Knows neither Node nor the DOM. */
+/** Drives a machine beside an event loop: slices of wall time, input and output between them, and the pace. Knows no Node, no DOM. */
 import type { Machine, StopReason } from '../api.ts'
 import { Pace } from './pace.ts'
 
