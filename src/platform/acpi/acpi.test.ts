@@ -58,7 +58,7 @@ for (const chipset of ['pc', 'q35'] as const) {
     assert.deepEqual(listed, chipset === 'q35' ? ['FACP', 'APIC', 'HPET', 'MCFG', 'WAET'] : ['FACP', 'APIC', 'HPET', 'WAET'])
     const fadt = viewOf(find(tables, 'FACP').bytes)
     assert.deepEqual([fadt.getUint32(36, true), fadt.getUint32(40, true)].map(at), ['FACS', 'DSDT'])
-    assert.deepEqual([fadt.getBigUint64(132, true), fadt.getBigUint64(140, true)].map(value => at(Number(value))), ['FACS', 'DSDT'])
+    assert.equal(fadt.getBigUint64(140, true), BigInt(fadt.getUint32(40, true)))
     assert.equal(fadt.getUint32(76, true), 0x608)
   })
 }

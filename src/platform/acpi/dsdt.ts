@@ -1,5 +1,5 @@
 /** The DSDT: what software cannot find by itself - PCI root and its interrupt routing, processors, serial ports, clock, sleep states. */
-import { pmLayout, sleepType } from '../../devices/acpi-pm/acpi-pm.ts'
+import { sleepType, smiCommand } from '../../devices/acpi-pm/acpi-pm.ts'
 import type { MemoryMap } from '../memory-map.ts'
 import {
   addressWindow, type Aml, and, argument, buffer, createDwordField, device, eisaId, equal, fixedMemory, integer, ioPorts, isaInterrupt, method, name,
@@ -14,7 +14,6 @@ export interface DsdtOptions {
   hpetBase: number | undefined
   /** Whether the machine can sleep (S3). */
   canSleep: boolean
-  pmBase: number
   /** Interrupts of INTA to INTD (1 to 4) of a device: the IOAPIC's input, and the IRQ while the 8259s are in use. */
   gsiOf: (device: number, pin: number) => number
   irqOf: (device: number, pin: number) => number
@@ -106,8 +105,8 @@ function isaBridge({ map, serialPorts }: DsdtOptions): Aml {
   ])
 }
 
-/** What no other device claims, so that software does not put anything there. */
-function motherboard({ map, pmBase }: DsdtOptions): Aml {
+/** What no other device claims, so that software does not put anything there. The PM block belongs to the LPC bridge. */
+function motherboard({ map }: DsdtOptions): Aml {
   const ecam = map.ecam ? [fixedMemory(map.ecam.base, map.ecam.size)] : []
-  return device('MBRD', [name('_HID', eisaId('PNP0C02')), name('_CRS', resources([ioPorts(pmBase, pmLayout.length), ioPorts(0xb2, 2), ...ecam]))])
+  return device('MBRD', [name('_HID', eisaId('PNP0C02')), name('_CRS', resources([ioPorts(smiCommand.port, 2), ...ecam]))])
 }

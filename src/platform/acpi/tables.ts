@@ -8,6 +8,8 @@ import { dsdtBody, type DsdtOptions } from './dsdt.ts'
 export interface AcpiOptions extends DsdtOptions {
   /** APIC ID of each processor. */
   apicIds: readonly number[]
+  /** First port of the PM registers. */
+  pmBase: number
 }
 
 export interface AcpiTable {
@@ -112,7 +114,7 @@ function fadt(options: AcpiOptions, facs: number, dsdt: number): Uint8Array {
   const put = (offset: number, size: number, value: number): void => body.set(littleEndian(value, size), offset - headerSize)
   const { pmBase } = options
   const sciInterrupt = 9
-  put(36, 4, facs)
+  put(36, 4, facs) // the 64-bit field stays 0: software that finds both takes two FACS
   put(40, 4, dsdt)
   put(46, 2, sciInterrupt)
   put(48, 4, smiCommand.port)
@@ -138,7 +140,6 @@ function fadt(options: AcpiOptions, facs: number, dsdt: number): Uint8Array {
   body.set(genericAddress(addressSpace.io, 8, 0xcf9, 1), 116 - headerSize)
   put(128, 1, 0x0e) // reset value: full reset
   put(131, 1, 3) // minor version
-  put(132, 8, facs)
   put(140, 8, dsdt)
   return table('FACP', 6, body)
 }
