@@ -56,7 +56,7 @@ export class VitrineMachine implements Machine {
   private serialBytes: number[] = []
   private readonly logged = new Set<string>()
 
-  constructor(options: MachineOptions) {
+  constructor(options: MachineOptions, internals: { profile?: boolean } = {}) {
     this.options = options
     const cpus = options.cpus ?? 1
     const size = options.memory ?? 512 * MiB
@@ -64,7 +64,7 @@ export class VitrineMachine implements Machine {
     if (!Number.isInteger(size) || size < 2 * MiB || size % MiB !== 0) throw new InputError(`memory: expected at least 2M, in whole MiB; found ${size} bytes`)
     const map = createMemoryMap(options.chipset ?? 'pc', size)
     const model = this.createModel(cpus)
-    this.core = createCore({ ram: map.ram, model, cpus, log: (device, what) => this.log(device, what) })
+    this.core = createCore({ ram: map.ram, model, cpus, profile: internals.profile, log: (device, what) => this.log(device, what) })
     const { physical } = this.core
     this.pc = createPc(
       {

@@ -25,6 +25,8 @@ export interface CoreOptions {
   readonly model: CpuModel
   readonly cpus: number
   readonly log: LogUnhandled
+  /** Count executions of handlers: Interpreter.executions. */
+  readonly profile?: boolean
 }
 
 export interface Core {
@@ -78,6 +80,7 @@ export function createCore(options: CoreOptions): Core {
     },
     helperNumber,
     hotSpecs(tables, hotKeys),
+    options.profile,
   )
   const code = new CodeCache(memory, tables, feature => options.model.has(feature), interpreter, place => physical.pageHoldsCode(place))
   physical.code = {

@@ -10,7 +10,7 @@ import type { Label, Node, Variable } from '../wasm/function.ts'
 import type { FunctionImport } from '../wasm/module.ts'
 import { encodeModule } from '../wasm/module.ts'
 import { recordField, recordSize, slotField } from '../decode/record.ts'
-import { tlbEntrySize, tlbFetchEntries } from '../memory/map.ts'
+import { profileCounters, tlbEntrySize, tlbFetchEntries } from '../memory/map.ts'
 import { vector as exception } from '../cpu/fault.ts'
 import { leave } from './leave.ts'
 
@@ -26,6 +26,9 @@ const importIndex = { slowRead: 0, slowWrite: 1, helper: 2, stackAddress: 3, seg
 
 /** Handlers that are no instruction. */
 export const pseudo = { stop: 0, resume: 1, segmentAddress: 2, undefined: 3, count: 4 } as const
+
+/** Size of the table of handlers that are not hot. */
+const mostHandlers = 8192
 
 export interface HandlerSpec {
   /** Unique: the row's number and what its code depends on. */
@@ -331,7 +334,9 @@ class MainFunction extends RecordSemantics {
 }
 
 class HandlerFunction extends RecordSemantics {
-  build(spec: HandlerSpec): void {
+  /** With `counter`, a u64 in linear memory is increased at each execution. */
+  build(spec: HandlerSpec, counter: number | undefined): void {
+    if (counter !== undefined) this.store('i64', 0, this.add(this.load('i64', 0, counter), 1), counter)
     this.emitRow(spec)
     this.return(0)
   }
@@ -355,15 +360,19 @@ export class Interpreter {
   private readonly table: WebAssembly.Table
   private readonly hotCount: number
   private readonly pages: number
+  private readonly profile: boolean
   private nextCold = 0
   /** Runs from a record (an address in linear memory) until something leaves; returns a value of `leave`. */
   readonly run: (record: number) => number
 
-  constructor(environment: InterpreterEnvironment, helperNumber: (name: string) => number, hot: HandlerSpec[]) {
+  /** With `profile`, no handler is hot and each counts its executions: see `executions`. */
+  constructor(environment: InterpreterEnvironment, helperNumber: (name: string) => number, hot: HandlerSpec[], profile = false) {
+    this.profile = profile
+    if (profile) hot = []
     this.environment = environment
     this.helperNumber = helperNumber
     this.pages = environment.memory.buffer.byteLength / 65536
-    this.table = new WebAssembly.Table({ element: 'anyfunc', initial: 8192 })
+    this.table = new WebAssembly.Table({ element: 'anyfunc', initial: mostHandlers })
     this.hotCount = pseudo.count + hot.length
     hot.forEach((spec, i) => this.numbers.set(spec.key, pseudo.count + i))
     const main = new MainFunction('interpreter', helperNumber, 'main')
@@ -372,13 +381,19 @@ export class Interpreter {
       encodeModule({
         imports,
         memory: this.memoryType(),
-        importTable: { minimum: 8192 },
+        importTable: { minimum: mostHandlers },
         types: [{ parameters: ['i32'], result: 'i32' }],
         functions: [main],
         exports: [{ name: 'run', functionIndex: imports.length }],
       }),
     )
     this.run = instance.exports.run as (record: number) => number
+  }
+
+  /** How often each handler ran, by key; only when profiling. */
+  executions(): Map<string, number> {
+    const view = new BigUint64Array(this.environment.memory.buffer, profileCounters, this.nextCold)
+    return new Map([...this.numbers].map(([key, number]) => [key, Number(view[number - this.hotCount] ?? 0n)]))
   }
 
   writesMemory(spec: HandlerSpec): boolean {
@@ -403,10 +418,10 @@ export class Interpreter {
 
   private compile(spec: HandlerSpec): number {
     const f = new HandlerFunction(spec.key, this.helperNumber, 'record')
-    f.build(spec)
+    f.build(spec, this.profile ? profileCounters + this.nextCold * 8 : undefined)
     if (f.writes) this.writers.add(spec.key)
     const instance = this.instantiate(
-      encodeModule({ imports, memory: this.memoryType(), importTable: { minimum: 8192 }, functions: [f], exports: [{ name: 'handler', functionIndex: imports.length }] }),
+      encodeModule({ imports, memory: this.memoryType(), importTable: { minimum: mostHandlers }, functions: [f], exports: [{ name: 'handler', functionIndex: imports.length }] }),
     )
     const slot = this.nextCold++
     this.table.set(slot, instance.exports.handler)

@@ -19,6 +19,8 @@ export const helperScratch = 0x4040
 export const parkedStates = 0x10000
 export const tlbBase = 1 * MiB
 export const scratchRecords = 0x80000
+/** One u64 a handler, when the interpreter profiles itself. */
+export const profileCounters = 0x90000
 export const codeBase = 16 * MiB
 export const codeSize = 160 * MiB
 /** RAM and ROM are backed from here on, a chunk at a time. */
