@@ -1,5 +1,6 @@
 /** Every instruction whose meaning is a TypeScript function, by the name that rows call it with. */
 import type { Helper } from '../cpu/processor.ts'
+import * as cipher from './cipher.ts'
 import * as control from './control.ts'
 import * as flags from './flags.ts'
 import * as fpu from './fpu-state.ts'
@@ -9,10 +10,13 @@ import * as ports from './ports.ts'
 import * as stack from './stack.ts'
 import * as string from './string.ts'
 import * as tables from './tables.ts'
+import * as text from './text.ts'
 import * as transfer from './transfer.ts'
+import * as vector from './vector.ts'
 import * as wait from './wait.ts'
 
 export const helpers = {
+  ...cipher,
   ...control,
   ...flags,
   ...fpu,
@@ -23,7 +27,9 @@ export const helpers = {
   ...stack,
   ...string,
   ...tables,
+  ...text,
   ...transfer,
+  ...vector,
   ...wait,
 } satisfies Record<string, Helper>
 
