@@ -8,8 +8,8 @@ const qemu = (...args: string[]): ReturnType<typeof command> => command(['qemu',
 test("the command line of kvm-unit-tests' runner", async () => {
   const { request, status, errors } = await command(
     ('qemu --no-reboot -nodefaults -global kvm-pit.lost_tick_policy=discard -device pc-testdev ' +
-      '-device isa-debug-exit,iobase=0xf4,iosize=0x4 -display none -serial stdio -device pci-testdev -machine accel=tcg -kernel kernel -smp 2 -cpu max,+svm,-pku -m 4g ' +
-      '-overcommit cpu-pm=on -initrd initrd').split(' ').concat('-append', 'a b'),
+      '-device isa-debug-exit,iobase=0xf4,iosize=0x4 -display none -serial stdio -device pci-testdev -machine accel=tcg ' +
+      '-kernel kernel -smp 2 -cpu max,+svm,-pku -m 4g -overcommit cpu-pm=on -initrd initrd').split(' ').concat('-append', 'a b'),
     ended({ kind: 'debug-exit', status: 1 }),
   )
   assert.equal(status, 1)

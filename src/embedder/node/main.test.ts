@@ -65,7 +65,8 @@ describe('in a pipe', () => {
   })
 
   test('output is complete for a reader slower than us', async () => {
-    const { status, output } = await start('sh', ['-c', `"$0" "$@" | (sleep 1; wc -c)`, process.execPath, ...runArgs('flood 3000000')], nothing)
+    const shell = '"$0" "$@" | (sleep 1; wc -c)'
+    const { status, output } = await start('sh', ['-c', shell, process.execPath, ...runArgs('flood 3000000')], nothing)
     assert.equal(status, 0)
     assert.equal(output.trim(), '3000000')
   })

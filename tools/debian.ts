@@ -1,0 +1,80 @@
+/** Debian's kernels, and initial RAM disks around its busybox, by package name: `node tools/debian.ts --help`. */
+import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
+import { benchInit, compile, initramfs, shellInit } from './debian/initramfs.ts'
+import { DebianError, debianKernel, type Flavour, moduleFiles } from './debian/packages.ts'
+
+const help = `\
+usage: node tools/debian.ts COMMAND [options]
+
+  kernel                    print the path of Debian's kernel image
+  initramfs --out FILE      an initial RAM disk with busybox and a shell on the console
+  bench FOLDER              FOLDER/vmlinuz and FOLDER/initramfs.cpio with the benchmark programs
+
+  --flavour cloud|generic   which kernel (default: cloud)
+  --out FILE                copy or write to FILE
+  --init FILE               initramfs: a script of your own as /init
+  --program FILE            initramfs: add a static program to /bin (again for more)
+  --module NAME             initramfs: add a kernel module and what it needs, loaded at start (again for more)
+
+Packages are kept in $VITRINE_CACHE, else in the user's cache folder.
+`
+
+/** The kernel and the initial RAM disk with the benchmark programs, as files in a folder. */
+export function benchFiles(folder: string, flavour: Flavour = 'cloud'): { kernel: string; initrd: string } {
+  const kernel = debianKernel(flavour)
+  const source = (name: string): string => fileURLToPath(new URL(`../test/guests/bench/${name}`, import.meta.url))
+  const files = { kernel: join(folder, 'vmlinuz'), initrd: join(folder, 'initramfs.cpio') }
+  mkdirSync(folder, { recursive: true })
+  copyFileSync(kernel.image, files.kernel)
+  const programs = ['bench.c', 'knest.c'].map(name => compile(source(name)))
+  writeFileSync(files.initrd, initramfs({ init: benchInit, programs, modules: moduleFiles(kernel, ['kvm', 'kvm-amd', 'kvm-intel']) }))
+  return files
+}
+
+function main(args: string[]): void {
+  const { values, positionals } = parseArgs({
+    args, allowPositionals: true,
+    options: {
+      help: { type: 'boolean', short: 'h' }, flavour: { type: 'string', default: 'cloud' }, out: { type: 'string' }, init: { type: 'string' },
+      program: { type: 'string', multiple: true, default: [] }, module: { type: 'string', multiple: true, default: [] },
+    },
+  })
+  const [command, folder] = positionals
+  const flavour = values.flavour
+  if (values.help || command === undefined) return void process.stdout.write(help)
+  if (flavour !== 'cloud' && flavour !== 'generic') throw new DebianError(`--flavour '${flavour}': expected cloud or generic`)
+  switch (command) {
+    case 'kernel': {
+      const { image } = debianKernel(flavour)
+      if (values.out !== undefined) copyFileSync(image, values.out)
+      return void process.stdout.write(`${values.out ?? image}\n`)
+    }
+    case 'initramfs': {
+      if (values.out === undefined) throw new DebianError('initramfs: expected --out FILE')
+      const modules = values.module.length > 0 ? moduleFiles(debianKernel(flavour), values.module) : []
+      const init = values.init === undefined ? shellInit : readFileSync(values.init, 'utf8')
+      writeFileSync(values.out, initramfs({ init, programs: values.program, modules }))
+      return void process.stdout.write(`${values.out}\n`)
+    }
+    case 'bench': {
+      if (folder === undefined) throw new DebianError('bench: expected a folder')
+      const { kernel, initrd } = benchFiles(folder, flavour)
+      return void process.stdout.write(`${kernel}\n${initrd}\n`)
+    }
+    default: throw new DebianError(`unknown command '${command}': expected kernel, initramfs or bench`)
+  }
+}
+
+if (import.meta.main) {
+  try {
+    main(process.argv.slice(2))
+  } catch (error) {
+    const { name, code, message } = error as Error & { code?: string }
+    if (name !== 'DebianError' && !code?.startsWith('ERR_PARSE_ARGS')) throw error
+    process.stderr.write(`debian: ${message}\n`)
+    process.exitCode = 2
+  }
+}

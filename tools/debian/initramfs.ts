@@ -1,0 +1,90 @@
+/** Builds initial RAM file systems around Debian's busybox, for tests, benchmarks and users. */
+import { execFileSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { existsSync, mkdirSync, readFileSync, renameSync } from 'node:fs'
+import { basename, join } from 'node:path'
+import { cpio, type Entry } from './cpio.ts'
+import { cacheFolder, DebianError, packageFolder } from './packages.ts'
+
+/** What /init does, and what markers it prints, when it is ours. */
+export const benchInit = `#!/bin/sh
+mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t devtmpfs dev /dev
+echo "@@USERSPACE uptime=$(cat /proc/uptime)"
+run=; kex=100000
+for word in $(cat /proc/cmdline); do case $word in run=*) run=\${word#run=};; kex=*) kex=\${word#kex=};; esac; done
+load_kvm() { for module in $(cat /mod/order); do insmod /mod/$module; done; } 2>/dev/null
+for item in $(echo "$run" | tr , ' '); do
+  case $item in
+    bench) bench all;;
+    shell) setsid cttyhack sh 2>/dev/null || sh;;
+    info) head -8 /proc/cpuinfo; dmesg | tail -40; cat /proc/interrupts;;
+    sh) echo "@@START shloop"; i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; echo "@@END shloop check=$i"
+        echo "@@START gzip"; dd if=/dev/zero bs=64k count=256 2>/dev/null | cat - /bin/busybox /bin/busybox | gzip -6 | md5sum; echo "@@END gzip";;
+    kvm) load_kvm; dmesg | grep -iE 'kvm|svm|vmx' | tail -8; knest "$kex"; echo "knest rc=$?";;
+    *) bench "$item";;
+  esac
+done
+echo "@@DONE"; sleep 1; poweroff -f
+`
+
+/** Mounts what programs expect and gives a shell on the console. */
+export const shellInit = `#!/bin/sh
+mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t devtmpfs dev /dev
+for module in $(cat /mod/order); do insmod /mod/$module; done
+exec setsid cttyhack sh
+`
+
+export interface InitramfsOptions {
+  /** The script that the kernel starts. */
+  init: string
+  /** Statically linked programs, put into /bin. */
+  programs?: readonly string[]
+  /** Kernel modules, put into /mod, in the order in which they are to be loaded. */
+  modules?: readonly string[]
+  /** More files by their path, as text. */
+  files?: Readonly<Record<string, string>>
+}
+
+export function initramfs({ init, programs = [], modules = [], files = {} }: InitramfsOptions): Uint8Array {
+  const busybox = join(packageFolder('busybox-static'), 'bin/busybox')
+  const entries: Entry[] = ['bin', 'proc', 'sys', 'dev', 'tmp', 'mod', 'etc'].map(path => ({ path, kind: 'folder' }))
+  entries.push(
+    { path: 'dev/console', kind: 'device', mode: 0o600, major: 5, minor: 1 },
+    { path: 'bin/busybox', kind: 'file', data: readFileSync(busybox), mode: 0o755 },
+    ...applets(busybox).map((name): Entry => ({ path: `bin/${name}`, kind: 'link', target: 'busybox' })),
+    ...programs.map((file): Entry => ({ path: `bin/${basename(file)}`, kind: 'file', data: readFileSync(file), mode: 0o755 })),
+    ...modules.map((file): Entry => ({ path: `mod/${basename(file)}`, kind: 'file', data: readFileSync(file) })),
+    { path: 'mod/order', kind: 'file', data: Buffer.from(modules.map(file => `${basename(file)}\n`).join('')) },
+    ...Object.entries(files).map(([path, text]): Entry => ({ path, kind: 'file', data: Buffer.from(text), mode: 0o755 })),
+    { path: 'init', kind: 'file', data: Buffer.from(init), mode: 0o755 },
+  )
+  return cpio(entries)
+}
+
+/** Asked of the program itself where it runs; elsewhere (an ARM machine) the ones that scripts of ours use. */
+function applets(busybox: string): string[] {
+  try {
+    return execFileSync(busybox, ['--list'], { encoding: 'utf8' }).split('\n').filter(name => name !== '' && name !== 'busybox')
+  } catch {
+    return ('sh mount umount insmod dmesg poweroff reboot cat echo sleep uname grep dd gzip gunzip md5sum sha256sum ls seq head tail true false sort ' +
+      'awk ps vi tr setsid cttyhack test mkdir rm cp mv ln chmod printf wc cut sed env hostname ip ping stty').split(' ')
+  }
+}
+
+/** Compiles a C program, statically, with the machine's gcc. Compiled once for each version of its source. */
+export function compile(source: string): string {
+  const hash = createHash('sha256').update(readFileSync(source)).digest('hex').slice(0, 16)
+  const folder = join(cacheFolder(), `compiled_${hash}`)
+  const program = join(folder, basename(source, '.c'))
+  if (existsSync(program)) return program
+  mkdirSync(folder, { recursive: true })
+  const temporary = `${program}.${process.pid}`
+  try {
+    execFileSync('gcc', ['-O2', '-static', '-o', temporary, source, '-lm'], { stdio: ['ignore', 'pipe', 'pipe'], encoding: 'utf8' })
+  } catch (error) {
+    const { code, stderr } = error as { code?: string; stderr?: string }
+    throw new DebianError(code === 'ENOENT' ? `gcc is missing, to compile ${source} (apt-get install gcc libc6-dev)` : `gcc failed on ${source}:\n${stderr}`)
+  }
+  renameSync(temporary, program)
+  return program
+}
