@@ -39,7 +39,8 @@ interface Entry {
 
 const entries: readonly Entry[] = [
   {
-    name: 'isa-debug-exit', description: 'a write ends the machine with status (value << 1) | 1', bus: 'ISA', properties: { iobase: '0x501', iosize: '0x02' },
+    name: 'isa-debug-exit', description: 'a write ends the machine with status (value << 1) | 1', bus: 'ISA',
+    properties: { iobase: '0x501', iosize: '0x02' },
     plug: (board, property) => {
       const [base, size] = [number('iobase', property('iobase'), 0xffff), number('iosize', property('iosize'), 4)]
       claimFree(board, base, size, 'isa-debug-exit', new DebugExit(board.debugExit))
@@ -88,7 +89,9 @@ export function plugDevice(board: Board, { name, properties }: DeviceRequest): S
 
 /** A place that the user chose may be taken: that is his to mend. */
 function claimFree(board: Board, base: number, size: number, name: string, handler: PortHandler): void {
-  if (base + size > 0x10000) throw new InputError(`device '${name}': expected ports up to 0xffff, found 0x${base.toString(16)} and ${size} bytes`)
+  if (base + size > 0x10000) {
+    throw new InputError(`device '${name}': expected ports up to 0xffff, found 0x${base.toString(16)} and ${size} bytes`)
+  }
   const owner = board.ports.owner(base, size)
   if (owner) throw new InputError(`device '${name}': expected free ports at 0x${base.toString(16)}, found ${owner.name} there`)
   board.ports.claim(base, size, name, handler)
@@ -108,7 +111,9 @@ function plugPci(board: Board, addr: string, name: string, make: (slot: PciSlot)
   }
   const [, device, fn = '0'] = /^(?:0x)?([0-9a-f]{1,2})(?:\.([0-7]))?$/i.exec(addr) ?? []
   const id: Bdf | undefined = device === undefined ? undefined : bdf(0, parseInt(device, 16), Number(fn))
-  if (id === undefined || parseInt(device, 16) > 31) throw new InputError(`device '${name}': expected addr=DEVICE[.FUNCTION] up to 1f.7, found '${addr}'`)
+  if (id === undefined || parseInt(device, 16) > 31) {
+    throw new InputError(`device '${name}': expected addr=DEVICE[.FUNCTION] up to 1f.7, found '${addr}'`)
+  }
   if (taken.has(id)) throw new InputError(`device '${name}': expected a free PCI address, found another function at ${addr}`)
   board.pci.plug(id, make)
   return []

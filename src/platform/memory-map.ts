@@ -72,7 +72,9 @@ export function createMemoryMap(chipset: Chipset, size: number): MemoryMap {
   if (!Number.isInteger(size) || size % MiB !== 0 || size < 2 * MiB) {
     throw new RangeError(`memory size: expected a multiple of 1 MiB, at least 2 MiB; found ${size} bytes`)
   }
-  if (size > hyperTransport.base - fourGiB) throw new RangeError(`memory size: expected at most ${hyperTransport.base - fourGiB} bytes; found ${size}`)
+  if (size > hyperTransport.base - fourGiB) {
+    throw new RangeError(`memory size: expected at most ${hyperTransport.base - fourGiB} bytes; found ${size}`)
+  }
   const lowTop = size >= split[chipset].from ? split[chipset].low : size
   const high: Range = { base: fourGiB, size: size - lowTop }
   const highTop = high.size > 0 ? fourGiB + high.size : lowTop
@@ -103,8 +105,8 @@ export function createMemoryMap(chipset: Chipset, size: number): MemoryMap {
 
 /** The end of the highest usable range below `limit`, for things that a loader puts as high as it may. */
 export function usableTop(e820: readonly E820Entry[], limit: number): number {
-  const tops = e820.filter(range => range.type === e820Type.usable && range.base < limit).map(range => Math.min(range.base + range.size, limit))
-  return Math.max(0, ...tops)
+  const below = e820.filter(range => range.type === e820Type.usable && range.base < limit)
+  return Math.max(0, ...below.map(range => Math.min(range.base + range.size, limit)))
 }
 
 /** Whether a range lies in one usable range. */

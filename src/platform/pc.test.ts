@@ -1,4 +1,7 @@
-/** Tests of the wiring: interrupts from device to local APIC, what firmware leaves behind, devices on demand, saving and restoring a whole PC. */
+/**
+ * Tests of the wiring: interrupts from device to local APIC, what firmware leaves behind, devices on demand, saving and restoring a whole
+ * PC.
+ */
 import assert from 'node:assert/strict'
 import test from 'node:test'
 import type { AccessSize, MmioHandler } from '../devices/ports.ts'
@@ -37,7 +40,8 @@ class Board {
       powerOff: () => this.events.push('power-off'),
       reset: () => this.events.push('reset'),
       debugExit: status => this.events.push(`exit ${status}`),
-      ...(canSleep ? { sleep: () => this.events.push('sleep'), wake: registers => this.events.push(`wake ${registers.selectors.cs}:${registers.rip}`) } : {}),
+      sleep: canSleep ? () => this.events.push('sleep') : undefined,
+      wake: registers => this.events.push(`wake ${registers.selectors.cs}:${registers.rip}`),
       serialOutput: (port, byte) => { if (port === 0) this.sent.push(byte) },
       log: (device, what) => this.log.push(`${device}: ${what}`),
     })
@@ -70,7 +74,9 @@ class Board {
   }
 
   initializePics(): void {
-    for (const [port, value] of [[0x20, 0x11], [0x21, 0x20], [0x21, 4], [0x21, 1], [0xa0, 0x11], [0xa1, 0x28], [0xa1, 2], [0xa1, 1], [0x21, 0], [0xa1, 0]]) {
+    for (const [port, value] of [
+      [0x20, 0x11], [0x21, 0x20], [0x21, 4], [0x21, 1], [0xa0, 0x11], [0xa1, 0x28], [0xa1, 2], [0xa1, 1], [0x21, 0], [0xa1, 0],
+    ]) {
       this.pc.ports.write(port, 1, value)
     }
   }
@@ -126,7 +132,9 @@ for (const chipset of ['pc', 'q35'] as const) {
   test(`${chipset}: what software looks for without being told is there`, () => {
     const { pc, ram } = new Board({ map: createMemoryMap(chipset, 64 * MiB), devices: [{ name: 'pci-testdev', properties: {} }] })
     const { ports } = pc
-    const rsdp = [...Array(0x2000).keys()].map(index => 0xe0000 + index * 16).find(at => new TextDecoder().decode(ram.subarray(at, at + 8)) === 'RSD PTR ')
+    const rsdp = [...Array(0x2000).keys()].map(index => 0xe0000 + index * 16).find(
+      at => new TextDecoder().decode(ram.subarray(at, at + 8)) === 'RSD PTR ',
+    )
     assert.equal(rsdp, pc.map.rsdp)
     ports.write(0x510, 2, 5)
     assert.equal(ports.read(0x511, 1), 2)
@@ -176,7 +184,9 @@ test('S3 sleeps, and the RTC alarm wakes the first CPU at the waking vector', ()
 
 test('devices that do not exist, and properties and places that do not fit, are the user\'s to mend', () => {
   const make = (name: string, properties: Record<string, string> = {}) => () => new Board({ devices: [{ name, properties }] })
-  const fails = (pattern: RegExp, run: () => unknown): void => assert.throws(run, error => error instanceof InputError && pattern.test(error.message))
+  const fails = (pattern: RegExp, run: () => unknown): void => assert.throws(
+    run, error => error instanceof InputError && pattern.test(error.message),
+  )
   fails(/no device 'isa-debug-exot'; the nearest is 'isa-debug-exit'/, make('isa-debug-exot'))
   fails(/no property 'iobas'; the nearest is 'iobase'/, make('isa-debug-exit', { iobas: '1' }))
   fails(/expected a number from 0 to 0xffff, found 'x'/, make('isa-debug-exit', { iobase: 'x' }))
@@ -216,7 +226,9 @@ test('a PC saved in the middle of things and restored goes on the same', () => {
   one.pc.lapics[0].writeMmio(0xf0, 4, 0x1ff)
   one.route(2, 0x41)
   one.route(20, 0x60, level)
-  for (const [port, value] of [[0x43, 0x34], [0x40, 0], [0x40, 0x10], [0x3fc, 0xb], [0x3f9, 3], [0x2014, 1], [0x3f8, 0x55]]) one.pc.ports.write(port, 1, value)
+  for (const [port, value] of [[0x43, 0x34], [0x40, 0], [0x40, 0x10], [0x3fc, 0xb], [0x3f9, 3], [0x2014, 1], [0x3f8, 0x55]]) {
+    one.pc.ports.write(port, 1, value)
+  }
   one.advance(2e6)
   const [state, clock]: unknown[] = JSON.parse(JSON.stringify([one.pc.saveState(), one.clock.saveState()]))
   const two = new Board(options)

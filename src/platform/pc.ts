@@ -57,7 +57,10 @@ export interface PcEmbedding {
   powerOff: () => void
   reset: () => void
   debugExit: (status: number) => void
-  /** S3: all CPUs stop until `wake`, which starts the first one at FACS' waking vector; RAM is kept. Without it the machine does not offer S3. */
+  /**
+   * S3: all CPUs stop until `wake`, which starts the first one at FACS' waking vector; RAM is kept. Without it the machine does not offer
+   * S3.
+   */
   sleep?: () => void
   wake?: (registers: BootRegisters) => void
   /** A byte sent by serial port 0 (COM1) or 1 (COM2). */
@@ -163,7 +166,8 @@ export class Pc {
   /** The clock must show the saved time already. */
   restoreState(state: DeviceState): void {
     const saved = state as { asleep: boolean; wires: DeviceState; devices: Record<string, DeviceState> }
-    for (const name of Object.keys(saved.devices)) if (!this.#stateful.has(name)) throw new Error(`the saved state has a device '${name}' that this machine lacks`)
+    const foreign = Object.keys(saved.devices).find(name => !this.#stateful.has(name))
+    if (foreign !== undefined) throw new Error(`the saved state has a device '${foreign}' that this machine lacks`)
     this.#asleep = saved.asleep
     const restore = (name: string, device: Stateful): void => {
       if (!(name in saved.devices)) throw new Error(`the saved state lacks device '${name}'`)
@@ -185,7 +189,10 @@ export class Pc {
     })
   }
 
-  /** GSI n is input n of the I/O APIC and, below 16, IRQ n of the 8259s; but IRQ 0 is input 2. PCI's wires reach the 8259s by their own lines. */
+  /**
+   * GSI n is input n of the I/O APIC and, below 16, IRQ n of the 8259s; but IRQ 0 is input 2. PCI's wires reach the 8259s by their own
+   * lines.
+   */
   #layLines(): void {
     for (let irq = 0; irq < isaIrqs; irq++) {
       this.#wires.lay(picLine(irq), [this.pic.pins[irq]])
@@ -242,7 +249,8 @@ export class Pc {
   #makeSerial(index: number): Uart {
     const { base, irq } = serialPorts[index]
     const { clock, serialOutput } = this.#embedding
-    const uart = new Uart({ name: `serial.${index}`, clock, interrupt: this.#wires.source(line(irq)), output: byte => serialOutput(index, byte) })
+    const interrupt = this.#wires.source(line(irq))
+    const uart = new Uart({ name: `serial.${index}`, clock, interrupt, output: byte => serialOutput(index, byte) })
     this.ports.claim(base, 8, `COM${index + 1}`, uart)
     this.#stateful.set(`serial.${index}`, uart)
     return uart
@@ -252,7 +260,8 @@ export class Pc {
     const { reset, log } = this.#embedding
     const a20: A20Gate = { enabled: true }
     const control = new ResetControl(reset, a20)
-    const keyboard = new I8042({ a20, keyboardInterrupt: this.#wires.source(line(1)), auxInterrupt: this.#wires.source(line(12)), reset, log })
+    const [keyboardInterrupt, auxInterrupt] = [1, 12].map(irq => this.#wires.source(line(irq)))
+    const keyboard = new I8042({ a20, keyboardInterrupt, auxInterrupt, reset, log })
     const post = new PostCode()
     this.ports.claim(0x92, 1, 'port 92h', control.port92)
     this.ports.claim(0x60, 1, 'i8042', keyboard)
@@ -277,7 +286,10 @@ export class Pc {
     return bus
   }
 
-  /** A PIRQ wire: I/O APIC input 16 + n, and the 8259 input to which the bridge routes it. A wire that is asserted while it is routed anew stays where it was. */
+  /**
+   * A PIRQ wire: I/O APIC input 16 + n, and the 8259 input to which the bridge routes it. A wire that is asserted while it is routed anew
+   * stays where it was.
+   */
   #pciWire(wire: number, irqOfWire: (wire: number) => number | undefined): InterruptPin {
     const apic = this.#wires.source(line(firstPciGsi + wire))
     const pic = Array.from({ length: isaIrqs }, (_, irq) => this.#wires.source(picLine(irq)))
@@ -333,7 +345,8 @@ export class Pc {
     const { cpus } = this.#options
     const legacyIrq = [10, 10, 11, 11]
     return {
-      map: this.map, cpus, apicIds: Array.from({ length: cpus }, (_, cpu) => cpu), hpetBase, canSleep: this.#embedding.sleep !== undefined, pmBase,
+      map: this.map, cpus, apicIds: Array.from({ length: cpus }, (_, cpu) => cpu), hpetBase, pmBase,
+      canSleep: this.#embedding.sleep !== undefined,
       serialPorts: serialPorts.slice(0, this.serial.length),
       gsiOf: (device, pin) => firstPciGsi + wireOf(device, pin),
       irqOf: (device, pin) => legacyIrq[wireOf(device, pin) & 3],

@@ -1,4 +1,6 @@
-/** Interrupt wires of the board: several sources pull one line, and a line ends at several controllers. Which goes where is said in pc.ts. */
+/**
+ * Interrupt wires of the board: several sources pull one line, and a line ends at several controllers. Which goes where is said in pc.ts.
+ */
 import type { DeviceState, InterruptPin } from '../devices/ports.ts'
 
 /** A line is asserted while any of its sources is. */

@@ -1,4 +1,7 @@
-/** QEMU's firmware configuration device: selector 510h, data 511h, DMA 514h (QEMU documentation, "QEMU Firmware Configuration (fw_cfg) Device"). */
+/**
+ * QEMU's firmware configuration device: selector 510h, data 511h, DMA 514h (QEMU documentation, "QEMU Firmware Configuration (fw_cfg)
+ * Device").
+ */
 import type { AccessSize, DeviceState, DmaPort, PortHandler, Stateful } from '../ports.ts'
 
 /** Numbered items that software asks for without the file directory. */

@@ -1,4 +1,7 @@
-/** The keyboard controller at ports 60h/64h with nothing plugged in (IBM PS/2 Hardware Interface Technical Reference, "Keyboard/Auxiliary Device Controller"). */
+/**
+ * The keyboard controller at ports 60h/64h with nothing plugged in (IBM PS/2 Hardware Interface Technical Reference, "Keyboard/Auxiliary
+ * Device Controller").
+ */
 import type { DeviceState, InterruptPin, LogUnhandled, PortHandler, Stateful } from '../ports.ts'
 import type { A20Gate } from '../reset-control/reset-control.ts'
 

@@ -1,4 +1,7 @@
-/** The `pci-testdev` test device, 1b36:0005: registers that count accesses (as QEMU's device of that name; its headers were read from QEMU 7.2). */
+/**
+ * The `pci-testdev` test device, 1b36:0005: registers that count accesses (as QEMU's device of that name; its headers were read from QEMU
+ * 7.2).
+ */
 import type { AccessSize, DeviceState, MmioHandler } from '../ports.ts'
 import { ConfigSpace } from '../pci/config-space.ts'
 import type { Bar, PciFunction } from '../pci/function.ts'

@@ -83,7 +83,9 @@ export class PciBus implements Stateful {
     for (const { fn, bar } of wanted.sort((a, b) => b.bar.size - a.bar.size)) {
       const base = Math.ceil(next[bar.kind] / bar.size) * bar.size
       const window = windows[bar.kind]
-      if (base + bar.size > window.base + window.size) throw new Error(`no room for BAR ${bar.index} of ${fn.name} (${bar.size} bytes of ${bar.kind})`)
+      if (base + bar.size > window.base + window.size) {
+        throw new Error(`no room for BAR ${bar.index} of ${fn.name} (${bar.size} bytes of ${bar.kind})`)
+      }
       next[bar.kind] = base + bar.size
       writeBar(fn, bar, base)
     }
@@ -154,7 +156,9 @@ export class PciBus implements Stateful {
   }
 
   saveState(): DeviceState {
-    const functions = [...this.#functions.values()].map(({ id, fn, asserted }) => ({ id, asserted, config: [...fn.config.bytes], device: fn.saveState() }))
+    const functions = [...this.#functions.values()].map(({ id, fn, asserted }) => {
+      return { id, asserted, config: [...fn.config.bytes], device: fn.saveState() }
+    })
     return { address: this.#address, functions }
   }
 
@@ -235,7 +239,10 @@ export class PciBus implements Stateful {
     attached.ioClaims.delete(bar.index)
     if (!base || base + bar.size > 0x10000) return
     const other = this.#options.ports.owner(base, bar.size)
-    if (other) return this.#options.log('pci', `I/O BAR ${bar.index} of ${attached.fn.name} at 0x${base.toString(16)} lies over ${other.name}: not decoded`)
+    if (other) {
+      const place = `0x${base.toString(16)}`
+      return this.#options.log('pci', `I/O BAR ${bar.index} of ${attached.fn.name} at ${place} lies over ${other.name}: not decoded`)
+    }
     const claim = this.#options.ports.claim(base, bar.size, attached.fn.name, {
       readPort: (port, size) => bar.handler.readMmio(port - base, size),
       writePort: (port, size, value) => bar.handler.writeMmio(port - base, size, value),

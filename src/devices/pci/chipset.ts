@@ -1,4 +1,7 @@
-/** The platform's own PCI functions: host bridge and LPC/ISA bridge of `q35` (Intel MCH and ICH9 datasheets) and `pc` (Intel 440FX and PIIX3/PIIX4 datasheets). */
+/**
+ * The platform's own PCI functions: host bridge and LPC/ISA bridge of `q35` (Intel MCH and ICH9 datasheets) and `pc` (Intel 440FX and
+ * PIIX3/PIIX4 datasheets).
+ */
 import { ConfigSpace, type Identity, register, status } from './config-space.ts'
 import { bdf, type Bdf, type PciFunction } from './function.ts'
 
@@ -40,7 +43,9 @@ export function q35Functions(pmBase: number, ecamBase: number): ChipsetFunctions
   const mch = new PlainFunction('q35-mch', { vendor: 0x8086, device: 0x29c0, classCode: bridgeClass.host, ...qemuSubsystem })
   const pciexbar = 0x60
   mch.config.set(pciexbar, 4, (ecamBase | 1) >>> 0) // 256 buses, enabled; fixed: software that moves it finds the old value
-  const lpc = new PlainFunction('ich9-lpc', { vendor: 0x8086, device: 0x2918, classCode: bridgeClass.isa, revision: 2, multifunction: true, ...qemuSubsystem })
+  const lpc = new PlainFunction('ich9-lpc', {
+    vendor: 0x8086, device: 0x2918, classCode: bridgeClass.isa, revision: 2, multifunction: true, ...qemuSubsystem,
+  })
   lpc.config.set(0x40, 4, pmBase | 1)
   lpc.config.set(0x44, 1, 0x80) // ACPI_CNTL: enabled, SCI on IRQ 9
   const routes = [0x60, 0x61, 0x62, 0x63, 0x68, 0x69, 0x6a, 0x6b]
@@ -49,7 +54,9 @@ export function q35Functions(pmBase: number, ecamBase: number): ChipsetFunctions
 
 export function pcFunctions(pmBase: number): ChipsetFunctions {
   const host = new PlainFunction('i440fx', { vendor: 0x8086, device: 0x1237, classCode: bridgeClass.host, revision: 2, ...qemuSubsystem })
-  const isa = new PlainFunction('piix3-isa', { vendor: 0x8086, device: 0x7000, classCode: bridgeClass.isa, multifunction: true, ...qemuSubsystem })
+  const isa = new PlainFunction('piix3-isa', {
+    vendor: 0x8086, device: 0x7000, classCode: bridgeClass.isa, multifunction: true, ...qemuSubsystem,
+  })
   const pm = new PlainFunction('piix4-pm', { vendor: 0x8086, device: 0x7113, classCode: bridgeClass.other, revision: 3, ...qemuSubsystem })
   pm.config.set(0x40, 4, pmBase | 1)
   pm.config.set(0x80, 1, 1) // PMREGMISC: I/O space enabled

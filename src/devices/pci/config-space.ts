@@ -1,4 +1,7 @@
-/** The configuration space of one PCI function: bytes with write rules, and its list of capabilities (PCI Local Bus Specification 3.0, "Configuration Space"). */
+/**
+ * The configuration space of one PCI function: bytes with write rules, and its list of capabilities (PCI Local Bus Specification 3.0,
+ * "Configuration Space").
+ */
 import type { AccessSize } from '../ports.ts'
 
 export const register = {

@@ -97,7 +97,10 @@ export class MsixCapability {
     else this.#send(vector)
   }
 
-  /** Offsets count from the start of the table. Software accesses aligned DWORDs; narrower reads get their part, narrower writes are ignored. */
+  /**
+   * Offsets count from the start of the table. Software accesses aligned DWORDs; narrower reads get their part, narrower writes are
+   * ignored.
+   */
   readonly table: MmioHandler = {
     readMmio: (offset, size) => this.#readTable(offset, size),
     writeMmio: (offset, size, value) => {

@@ -45,7 +45,9 @@ function makeBus() {
     dmaFor: () => new FakeDma(0x100), msiFor: () => msi, wires, log: (_, what) => log.push(what),
   })
   const windows = {
-    io: { base: 0xc000, size: 0x4000 }, memory32: { base: 0xe0000000, size: 0x10000000 }, memory64: { base: 0x800000000, size: 0x100000000 },
+    io: { base: 0xc000, size: 0x4000 },
+    memory32: { base: 0xe0000000, size: 0x10000000 },
+    memory64: { base: 0x800000000, size: 0x100000000 },
   }
   return { bus, claims, wires, msi, log, windows }
 }
@@ -128,7 +130,9 @@ test('the capability list is walkable', () => {
   const { bus } = makeBus()
   const { slot } = bus.plug(at, made => new Sample(made))
   const found: number[] = []
-  for (let next = bus.configRead(slot.id, 0x34, 1); next; next = bus.configRead(slot.id, next + 1, 1)) found.push(bus.configRead(slot.id, next, 1))
+  for (let next = bus.configRead(slot.id, 0x34, 1); next; next = bus.configRead(slot.id, next + 1, 1)) {
+    found.push(bus.configRead(slot.id, next, 1))
+  }
   assert.deepEqual(found, [5, 0x11])
   assert.equal(bus.configRead(slot.id, 6, 2) & 0x10, 0x10)
 })

@@ -1,4 +1,7 @@
-/** The chipset's reset and A20 registers: CF9h (Intel ICH9 datasheet, "RST_CNT - Reset Control Register") and port 92h ("Fast A20 and Init Register"). */
+/**
+ * The chipset's reset and A20 registers: CF9h (Intel ICH9 datasheet, "RST_CNT - Reset Control Register") and port 92h ("Fast A20 and Init
+ * Register").
+ */
 import type { DeviceState, PortHandler, Stateful } from '../ports.ts'
 
 /** A20 is a fact for software to read back: this machine never masks address bit 20, as processors of today do not. */

@@ -12,7 +12,9 @@ export interface RtcOptions {
   onAlarm?: () => void
 }
 
-const index = { seconds: 0, secondsAlarm: 1, minutes: 2, minutesAlarm: 3, hours: 4, hoursAlarm: 5, a: 10, b: 11, c: 12, d: 13, century: 0x32 } as const
+const index = {
+  seconds: 0, secondsAlarm: 1, minutes: 2, minutesAlarm: 3, hours: 4, hoursAlarm: 5, a: 10, b: 11, c: 12, d: 13, century: 0x32,
+} as const
 const b = { set: 0x80, periodic: 0x40, alarm: 0x20, update: 0x10, binary: 4, hours24: 2 } as const
 const flag = { requested: 0x80, periodic: 0x40, alarm: 0x20, update: 0x10 } as const
 const updateInProgress = 0x80
@@ -192,7 +194,9 @@ export class Rtc implements PortHandler, Stateful {
   /** The first second after `from` (since 1970) at which the alarm registers match. */
   #nextAlarm(from: number): number | undefined {
     const ram = this.#state.ram
-    const wanted = [index.hoursAlarm, index.minutesAlarm, index.secondsAlarm].map(at => (ram[at] >= dontCare ? -1 : this.#decode(at, ram[at])))
+    const wanted = [index.hoursAlarm, index.minutesAlarm, index.secondsAlarm].map(
+      at => (ram[at] >= dontCare ? -1 : this.#decode(at, ram[at])),
+    )
     const today = from - (from % daySeconds)
     for (let hour = Math.floor((from % daySeconds) / 3600); hour < 48; hour++) {
       if (wanted[0] >= 0 && hour % 24 !== wanted[0]) continue
@@ -257,7 +261,10 @@ export class Rtc implements PortHandler, Stateful {
   }
 }
 
-/** CMOS bytes by which old software learns the size of memory (640 KiB base; 15h-18h, 30h-31h, 34h-35h, 5Bh-5Dh) and the processor count (5Fh). */
+/**
+ * CMOS bytes by which old software learns the size of memory (640 KiB base; 15h-18h, 30h-31h, 34h-35h, 5Bh-5Dh) and the processor count
+ * (5Fh).
+ */
 export function memoryCmos(lowTop: number, aboveFourGiB: number, cpus: number): [number, number][] {
   const word = (at: number, value: number): [number, number][] => [[at, value & 0xff], [at + 1, (value >> 8) & 0xff]]
   const extended = Math.min(0xffff, Math.floor((lowTop - 0x100000) / 1024))

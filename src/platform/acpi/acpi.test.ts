@@ -11,7 +11,8 @@ import { eisaId, integer, namePath, packageOf, uuid } from './aml.ts'
 import { acpiTables, type AcpiOptions, type AcpiTable } from './tables.ts'
 
 const options = (chipset: 'pc' | 'q35', cpus = 2): AcpiOptions => ({
-  map: createMemoryMap(chipset, 2 ** 30), cpus, apicIds: Array.from({ length: cpus }, (_, index) => index), hpetBase, canSleep: true, pmBase: 0x600,
+  map: createMemoryMap(chipset, 2 ** 30), cpus, apicIds: Array.from({ length: cpus }, (_, index) => index),
+  hpetBase, canSleep: true, pmBase: 0x600,
   serialPorts: [{ base: 0x3f8, irq: 4 }], gsiOf: (device, pin) => 16 + ((device + pin - 1) & 7), irqOf: () => 10,
 })
 const sum = (bytes: Uint8Array): number => bytes.reduce((total, byte) => total + byte, 0) & 0xff
@@ -66,7 +67,9 @@ for (const chipset of ['pc', 'q35'] as const) {
 test('the MADT lists xAPIC IDs in the short form, and those from 255 on as x2APICs', () => {
   const bytes = find(acpiTables({ ...options('q35', 3), apicIds: [0, 1, 256] }), 'APIC').bytes
   const entries: number[][] = []
-  for (let offset = 44; offset < bytes.length; offset += bytes[offset + 1]) entries.push([...bytes.subarray(offset, offset + bytes[offset + 1])])
+  for (let offset = 44; offset < bytes.length; offset += bytes[offset + 1]) {
+    entries.push([...bytes.subarray(offset, offset + bytes[offset + 1])])
+  }
   assert.deepEqual(entries.map(entry => entry[0]), [0, 0, 9, 1, 2, 2, 4, 10])
   assert.deepEqual(entries[2].slice(4), [0, 1, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0])
   assert.deepEqual(entries[4].slice(2, 8), [0, 0, 2, 0, 0, 0])
@@ -96,7 +99,9 @@ test('ACPICA disassembles every table without complaint, and compiles the DSDT a
       assert.match(compiled.stdout, / 0 Errors/, compiled.stdout + compiled.stderr)
     }
     const text = readFileSync(join(folder, 'q35-DSDT.dsl'), 'utf8')
-    for (const expected of ['PNP0A08', 'PNP0501', 'PNP0B00', 'ACPI0007', 'Name (_S5', 'Method (_OSC', 'Method (_PRT']) assert.ok(text.includes(expected), expected)
+    for (const expected of ['PNP0A08', 'PNP0501', 'PNP0B00', 'ACPI0007', 'Name (_S5', 'Method (_OSC', 'Method (_PRT']) {
+      assert.ok(text.includes(expected), expected)
+    }
   } finally {
     rmSync(folder, { recursive: true })
   }

@@ -1,4 +1,7 @@
-/** A writer of ACPI Machine Language: each function gives the bytes of one term (ACPI specification, "ACPI Machine Language (AML) Specification"). */
+/**
+ * A writer of ACPI Machine Language: each function gives the bytes of one term (ACPI specification, "ACPI Machine Language (AML)
+ * Specification").
+ */
 
 export type Aml = readonly number[]
 
@@ -59,18 +62,20 @@ export const equal = (a: Aml, b: Aml): number[] => [0x93, ...a, ...b]
 export const when = (condition: Aml, terms: Aml[]): number[] => [0xa0, ...withLength([...condition, ...terms.flat()])]
 export const otherwise = (terms: Aml[]): number[] => [0xa1, ...withLength(terms.flat())]
 /** A field of 32 bits at a byte offset of a buffer. */
-export const createDwordField = (source: Aml, offset: number, path: string): number[] => [0x8a, ...source, ...integer(offset), ...namePath(path)]
+export const createDwordField = (source: Aml, offset: number, path: string): number[] => [
+  0x8a, ...source, ...integer(offset), ...namePath(path),
+]
 
 /** A compressed EISA ID such as PNP0A03: three letters of five bits, then four hexadecimal digits, big-endian. */
 export function eisaId(id: string): number[] {
-  const letters = [...id.slice(0, 3)].reduce((bits, letter) => (bits << 5) | (letter.charCodeAt(0) - 0x40), 0)
+  const letters = [0, 1, 2].reduce((bits, at) => (bits << 5) | (id.charCodeAt(at) - 0x40), 0)
   return [0x0c, letters >> 8, letters & 0xff, parseInt(id.slice(3, 5), 16), parseInt(id.slice(5, 7), 16)]
 }
 
 /** Bytes of a UUID as ToUUID arranges them: the first three groups little-endian. */
 export function uuid(text: string): number[] {
   const groups = text.split('-').map(group => group.match(/../g)!.map(digits => parseInt(digits, 16)))
-  return groups.flatMap((group, index) => (index < 3 ? group.reverse() : group))
+  return groups.flatMap((group, index) => (index < 3 ? group.toReversed() : group))
 }
 
 /** Resource descriptors (ACPI specification, "Resource Data Types for ACPI"), closed by an end tag whose checksum 0 means unchecked. */

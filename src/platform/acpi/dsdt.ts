@@ -2,8 +2,8 @@
 import { sleepType, smiCommand } from '../../devices/acpi-pm/acpi-pm.ts'
 import type { MemoryMap } from '../memory-map.ts'
 import {
-  addressWindow, type Aml, and, argument, buffer, createDwordField, device, eisaId, equal, fixedMemory, integer, ioPorts, isaInterrupt, method, name,
-  namePath, or, otherwise, packageOf, resources, returns, scope, store, string, uuid, when,
+  addressWindow, type Aml, and, argument, buffer, createDwordField, device, eisaId, equal, fixedMemory, integer, ioPorts, isaInterrupt,
+  method, name, namePath, or, otherwise, packageOf, resources, returns, scope, store, string, uuid, when,
 } from './aml.ts'
 
 export interface DsdtOptions {
@@ -29,9 +29,11 @@ export function dsdtBody(options: DsdtOptions): Uint8Array {
     name('_S5', sleepPackage(sleepType.s5)),
     scope('\\_SB', [
       ...Array.from({ length: options.cpus }, (_, index) => processor(index)),
-      device('PCI0', [...rootIdentity(map), name('_CRS', rootResources(map)), routing(options), ...(map.ecam ? [osc()] : []), isaBridge(options)]),
+      device('PCI0', [
+        ...rootIdentity(map), name('_CRS', rootResources(map)), routing(options), ...(map.ecam ? [osc()] : []), isaBridge(options),
+      ]),
       motherboard(options),
-      ...(options.hpetBase === undefined ? [] : [device('HPET', [name('_HID', eisaId('PNP0103')), name('_CRS', resources([fixedMemory(options.hpetBase, 0x400)]))])]),
+      ...(options.hpetBase === undefined ? [] : [hpet(options.hpetBase)]),
     ]),
   ].flat())
 }
@@ -103,6 +105,10 @@ function isaBridge({ map, serialPorts }: DsdtOptions): Aml {
         name('_CRS', resources([ioPorts(base, 8), isaInterrupt(irq)])),
       ])),
   ])
+}
+
+function hpet(base: number): Aml {
+  return device('HPET', [name('_HID', eisaId('PNP0103')), name('_CRS', resources([fixedMemory(base, 0x400)]))])
 }
 
 /** What no other device claims, so that software does not put anything there. The PM block belongs to the LPC bridge. */

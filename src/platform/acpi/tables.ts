@@ -1,4 +1,7 @@
-/** The ACPI tables that firmware leaves in memory: RSDP, XSDT, FADT, FACS, DSDT, MADT, HPET, MCFG, WAET (ACPI specification 6.4, "System Description Tables"). */
+/**
+ * The ACPI tables that firmware leaves in memory: RSDP, XSDT, FADT, FACS, DSDT, MADT, HPET, MCFG, WAET (ACPI specification 6.4, "System
+ * Description Tables").
+ */
 import { pmLayout, smiCommand } from '../../devices/acpi-pm/acpi-pm.ts'
 import { alignUp, type MemoryWrite } from '../boot/image.ts'
 import { ioapicBase, lapicBase } from '../memory-map.ts'
@@ -46,7 +49,8 @@ export function acpiTables(options: AcpiOptions): AcpiTable[] {
   ]
   const rsdt = add('RSDT', table('RSDT', 1, listed.flatMap(address => littleEndian(address, 4))))
   const xsdt = add('XSDT', table('XSDT', 1, listed.flatMap(address => littleEndian(address, 8))))
-  tables.push({ signature: 'FACS', address: facs, bytes: facsBytes() }, { signature: 'RSD PTR ', address: map.rsdp, bytes: rsdp(rsdt, xsdt) })
+  tables.push({ signature: 'FACS', address: facs, bytes: facsBytes() })
+  tables.push({ signature: 'RSD PTR ', address: map.rsdp, bytes: rsdp(rsdt, xsdt) })
   return tables
 }
 
@@ -136,7 +140,8 @@ function fadt(options: AcpiOptions, facs: number, dsdt: number): Uint8Array {
   put(98, 2, 0xfff) // no C3
   put(108, 1, 0x32) // century in CMOS
   put(109, 2, bootArchitecture.legacyDevices | bootArchitecture.noVga)
-  put(112, 4, fadtFlag.wbinvd | fadtFlag.procC1 | fadtFlag.noSleepButton | fadtFlag.rtcS4 | fadtFlag.resetRegister | fadtFlag.usePlatformClock)
+  const { wbinvd, procC1, noSleepButton, rtcS4, resetRegister, usePlatformClock } = fadtFlag
+  put(112, 4, wbinvd | procC1 | noSleepButton | rtcS4 | resetRegister | usePlatformClock)
   body.set(genericAddress(addressSpace.io, 8, 0xcf9, 1), 116 - headerSize)
   put(128, 1, 0x0e) // reset value: full reset
   put(131, 1, 3) // minor version
@@ -157,16 +162,19 @@ function madt({ apicIds }: AcpiOptions): Uint8Array {
     id < 255
       ? [0, 8, uid, id, ...littleEndian(madtFlags.enabled, 4)]
       : [9, 16, 0, 0, ...littleEndian(id, 4), ...littleEndian(madtFlags.enabled, 4), ...littleEndian(uid, 4)])
-  const override = (irq: number, gsi: number, flags: number): number[] => [2, 10, 0, irq, ...littleEndian(gsi, 4), ...littleEndian(flags, 2)]
+  const override = (irq: number, gsi: number, flags: number): number[] => [
+    2, 10, 0, irq, ...littleEndian(gsi, 4), ...littleEndian(flags, 2),
+  ]
   const nmiOnLint1 = [4, 6, 0xff, ...littleEndian(mpsInti.conforms, 2), 1]
-  const nmiOnLint1OfX2apics = apicIds.some(id => id >= 255) ? [10, 12, ...littleEndian(mpsInti.conforms, 2), ...littleEndian(0xffffffff, 4), 1, 0, 0, 0] : []
+  const everyProcessor = 0xffffffff
+  const x2apicNmi = [10, 12, ...littleEndian(mpsInti.conforms, 2), ...littleEndian(everyProcessor, 4), 1, 0, 0, 0]
   return table('APIC', 5, [
     ...littleEndian(lapicBase, 4), ...littleEndian(madtFlags.pcatCompatible, 4),
     ...processors,
     1, 12, 0, 0, ...littleEndian(ioapicBase, 4), ...littleEndian(0, 4),
     ...override(0, 2, mpsInti.conforms),
     ...override(9, 9, mpsInti.activeHighLevel),
-    ...nmiOnLint1, ...nmiOnLint1OfX2apics,
+    ...nmiOnLint1, ...(apicIds.some(id => id >= 255) ? x2apicNmi : []),
   ])
 }
 
@@ -174,7 +182,8 @@ function madt({ apicIds }: AcpiOptions): Uint8Array {
 export const hpetBlockId = 0x8086a201
 
 function hpet(base: number): Uint8Array {
-  return table('HPET', 1, [...littleEndian(hpetBlockId, 4), ...genericAddress(addressSpace.memory, 64, base, 0), 0, ...littleEndian(0, 2), 0])
+  const address = genericAddress(addressSpace.memory, 64, base, 0)
+  return table('HPET', 1, [...littleEndian(hpetBlockId, 4), ...address, 0, ...littleEndian(0, 2), 0])
 }
 
 function mcfg(base: number): Uint8Array {

@@ -1,4 +1,7 @@
-/** Tests of the boot loaders: Linux's boot protocol and multiboot 1 as their documents say, and the messages for files that cannot be booted. */
+/**
+ * Tests of the boot loaders: Linux's boot protocol and multiboot 1 as their documents say, and the messages for files that cannot be
+ * booted.
+ */
 import assert from 'node:assert/strict'
 import test from 'node:test'
 import { createMemoryMap } from '../memory-map.ts'
@@ -49,7 +52,11 @@ const stringAt = (image: BootImage, address: number): string => {
   return new TextDecoder().decode(rest.subarray(0, rest.indexOf(0)))
 }
 const fails = (pattern: RegExp, run: () => unknown): void =>
-  assert.throws(run, error => error instanceof BootError && pattern.test(error.message) && !error.message.includes('\n') || assert.fail(String(error)))
+  assert.throws(run, error => {
+    assert.ok(error instanceof BootError, String(error))
+    assert.match(error.message, pattern)
+    return !error.message.includes('\n')
+  })
 
 test('Linux starts at the 64-bit entry point with the zero page in RSI and identity-mapped memory', () => {
   const image = linux(bzImage(), { commandLine: 'console=ttyS0' })
@@ -115,17 +122,30 @@ test('what is no kernel at all is named', () => {
   fails(/initrd: expected a kernel/, () => loadBootImage({ initrd: file('x') }, map))
 })
 
-interface ElfOptions { bits?: 32 | 64; machine?: number; physical?: number; virtual?: number; entry?: number; memorySize?: number; flags?: number }
+interface ElfOptions {
+  bits?: 32 | 64
+  machine?: number
+  physical?: number
+  virtual?: number
+  entry?: number
+  memorySize?: number
+  flags?: number
+}
 
 /** An ELF file with one segment of 64 bytes at file offset 100h, which begins with a multiboot header. */
 function elfFile(options: ElfOptions = {}): Uint8Array {
-  const { bits = 32, machine = 3, physical = 0x400000, virtual = physical, entry = virtual + 0x20, memorySize = 0x2040, flags = 0 } = options
+  const {
+    bits = 32, machine = 3, physical = 0x400000, virtual = physical, entry = virtual + 0x20, memorySize = 0x2040, flags = 0,
+  } = options
   const file = new Uint8Array(0x140)
   const view = viewOf(file)
   file.set([0x7f, 0x45, 0x4c, 0x46, bits / 32, 1, 1])
   view.setUint16(16, 2, true)
   view.setUint16(18, machine, true)
-  const word = (offset: number, value: number): void => (bits === 32 ? view.setUint32(offset, value, true) : view.setBigUint64(offset, BigInt(value), true))
+  const word = (offset: number, value: number): void => {
+    if (bits === 32) view.setUint32(offset, value, true)
+    else view.setBigUint64(offset, BigInt(value), true)
+  }
   const [programOffset, wide] = bits === 32 ? [52, 4] : [64, 8]
   word(24, entry)
   word(24 + wide, programOffset)
@@ -163,20 +183,23 @@ test('multiboot: flags, memory, command line and map as QEMU 7.2 gives them', ()
 })
 
 test('multiboot modules lie on pages behind the kernel, with start, end and command line in the list', () => {
-  const image = multiboot(elfFile(), [{ bytes: Uint8Array.of(1, 2, 3), commandLine: 'env' }, { bytes: Uint8Array.of(4), commandLine: 'two a=b' }])
+  const given = [{ bytes: Uint8Array.of(1, 2, 3), commandLine: 'env' }, { bytes: Uint8Array.of(4), commandLine: 'two a=b' }]
+  const image = multiboot(elfFile(), given)
   const info = Number(image.registers.gpr[3])
   assert.equal(u32At(image, info + 20), 2)
   const list = u32At(image, info + 24)
   assert.ok(list >= 0x402040)
   const modules = [0, 1].map(index => [0, 4, 8].map(offset => u32At(image, list + index * 16 + offset)))
-  assert.deepEqual(modules.map(([start, end, name]) => [start % 4096, end - start, stringAt(image, name)]), [[0, 3, 'env'], [0, 1, 'two a=b']])
+  const seen = modules.map(([start, end, name]) => [start % 4096, end - start, stringAt(image, name)])
+  assert.deepEqual(seen, [[0, 3, 'env'], [0, 1, 'two a=b']])
   assert.deepEqual([...memoryAt(image, modules[0][0], 3)], [1, 2, 3])
 })
 
 test('the a.out address fields say where a flat image goes', () => {
   const file = new Uint8Array(0x1000)
   const view = viewOf(file)
-  ;[0x1badb002, 0x10000, -(0x1badb002 + 0x10000), 0x100040, 0x100000, 0x100800, 0x101000, 0x100060].forEach((value, index) => view.setUint32(0x40 + index * 4, value, true))
+  const fields = [0x1badb002, 0x10000, -(0x1badb002 + 0x10000), 0x100040, 0x100000, 0x100800, 0x101000, 0x100060]
+  fields.forEach((value, index) => view.setUint32(0x40 + index * 4, value, true))
   const image = multiboot(file)
   assert.equal(image.registers.rip, 0x100060)
   const kernel = image.writes.find(({ what }) => what === 'kernel')!

@@ -48,13 +48,17 @@ export function parseElf(file: Uint8Array): ElfFile {
   if (!bits) throw new BootError(`kernel: expected ELF class 1 or 2 at byte 4, found ${file[4]}`)
   if (file[5] !== 1) throw new BootError(`kernel: expected a little-endian ELF file (1 at byte 5), found ${file[5]}`)
   const layout = layouts[bits]
-  if (file.length < layout.headerSize) throw new BootError(`kernel: expected an ELF header of ${layout.headerSize} bytes, found a file of ${file.length}`)
+  if (file.length < layout.headerSize) {
+    throw new BootError(`kernel: expected an ELF header of ${layout.headerSize} bytes, found a file of ${file.length}`)
+  }
   const header = reader(file, 0)
   const table = header(layout.tableOffset)
   const entrySize = header(layout.entrySize)
   const count = header(layout.count)
   if (count === 0) throw new BootError('kernel: expected an ELF executable with program headers, found none')
-  if (entrySize < layout.programSize) throw new BootError(`kernel: expected ELF program headers of ${layout.programSize} bytes, found ${entrySize}`)
+  if (entrySize < layout.programSize) {
+    throw new BootError(`kernel: expected ELF program headers of ${layout.programSize} bytes, found ${entrySize}`)
+  }
   if (table + count * entrySize > file.length) {
     throw new BootError(`kernel: expected ${count} ELF program headers at ${hex(table)}, found the end of the file at ${hex(file.length)}`)
   }
@@ -66,13 +70,16 @@ export function parseElf(file: Uint8Array): ElfFile {
     if (type === programType.load) segments.push(segment(file, index, program, layout))
     else if (type === programType.note) notes.push(contents(file, index, program(layout.offset), program(layout.fileSize)))
   }
-  return { bits, machine: header([18, 2]), entry: header(layout.entry), segments: segments.filter(({ memorySize }) => memorySize > 0), notes }
+  const loaded = segments.filter(({ memorySize }) => memorySize > 0)
+  return { bits, machine: header([18, 2]), entry: header(layout.entry), segments: loaded, notes }
 }
 
 /** The entry point as a physical address: kernels linked at high addresses name a virtual one. */
 export function physicalEntry(elf: ElfFile): number {
-  const virtual = elf.segments.find(({ virtual, memorySize, executable }) => executable && elf.entry >= virtual && elf.entry < virtual + memorySize)
-  if (virtual) return elf.entry - virtual.virtual + virtual.physical
+  const inVirtual = ({ virtual, memorySize, executable }: ElfSegment): boolean =>
+    executable && elf.entry >= virtual && elf.entry < virtual + memorySize
+  const segment = elf.segments.find(inVirtual)
+  if (segment) return elf.entry - segment.virtual + segment.physical
   const physical = elf.segments.find(segment => elf.entry >= segment.physical && elf.entry < segment.physical + segment.memorySize)
   if (physical) return elf.entry
   throw new BootError(`kernel: expected the ELF entry point ${hex(elf.entry)} in a loaded segment, found it in none`)
@@ -82,7 +89,9 @@ function segment(file: Uint8Array, index: number, program: (field: Field) => num
   const bytes = contents(file, index, program(layout.offset), program(layout.fileSize))
   const memorySize = program(layout.memorySize)
   if (memorySize < bytes.length) {
-    throw new BootError(`kernel: expected ELF segment ${index} to take at least its ${bytes.length} file bytes in memory, found ${memorySize}`)
+    throw new BootError(
+      `kernel: expected ELF segment ${index} to take at least its ${bytes.length} file bytes in memory, found ${memorySize}`,
+    )
   }
   const executable = (program(layout.flags) & executableFlag) !== 0
   return { virtual: program(layout.virtual), physical: program(layout.physical), bytes, memorySize, executable }
@@ -90,7 +99,9 @@ function segment(file: Uint8Array, index: number, program: (field: Field) => num
 
 function contents(file: Uint8Array, index: number, offset: number, size: number): Uint8Array {
   if (offset + size > file.length) {
-    throw new BootError(`kernel: expected ELF segment ${index} up to byte ${offset + size}, found the end of the file at ${file.length}: it is truncated`)
+    throw new BootError(
+      `kernel: expected ELF segment ${index} up to byte ${offset + size}, found the end of the file at ${file.length}: it is truncated`,
+    )
   }
   return file.subarray(offset, offset + size)
 }

@@ -40,7 +40,11 @@ export const gprIndex = { rax: 0, rcx: 1, rdx: 2, rbx: 3, rsp: 4, rbp: 5, rsi: 6
 export function makeRegisters(mode: StartMode, rip: number, gpr: Partial<Record<keyof typeof gprIndex, number>>): BootRegisters {
   const values = new Array<bigint>(16).fill(0n)
   for (const [name, value] of Object.entries(gpr)) values[gprIndex[name as keyof typeof gprIndex]] = BigInt(value)
-  return { mode, rip, gpr: values, rflags: 2, cr3: 0, gdt: { base: 0, limit: 0xffff }, selectors: { cs: 0, ds: 0, es: 0, ss: 0, fs: 0, gs: 0 } }
+  return {
+    mode, rip, gpr: values, rflags: 2, cr3: 0,
+    gdt: { base: 0, limit: 0xffff },
+    selectors: { cs: 0, ds: 0, es: 0, ss: 0, fs: 0, gs: 0 },
+  }
 }
 
 /** Every piece must lie in usable RAM, and no two may overlap: otherwise the machine would start with a broken kernel. */
@@ -55,10 +59,15 @@ export function checkPlacement(image: BootImage, e820: readonly E820Entry[]): vo
     }
     const next = pieces[index + 1]
     if (next && piece.address + piece.length > next.address) {
-      throw new BootError(`${piece.what} at ${hexRange(piece.address, piece.length)} overlaps ${next.what} at ${hexRange(next.address, next.length)}`)
+      throw new BootError(
+        `${piece.what} at ${hexRange(piece.address, piece.length)} overlaps ${next.what} at ${hexRange(next.address, next.length)}`,
+      )
     }
   }
 }
+
+/** Ends messages about RAM that is too small. */
+export const moreMemory = ': give the machine more memory'
 
 export const hex = (value: number): string => `0x${value.toString(16)}`
 export const hexRange = (base: number, length: number): string => `${hex(base)}-${hex(base + length - 1)}`
@@ -89,5 +98,6 @@ export function describeFile(bytes: Uint8Array): string {
   if (starts(0xfd, 0x37, 0x7a, 0x58, 0x5a)) return 'an xz file (unpack it first)'
   if (starts(0x4d, 0x5a)) return 'an MZ or EFI executable'
   const text = bytes.subarray(0, 512).every(byte => (byte >= 32 && byte < 127) || byte === 9 || byte === 10 || byte === 13)
-  return text ? `a text file beginning ${JSON.stringify(String.fromCharCode(...bytes.subarray(0, 24)))}` : `${bytes.length} bytes of unknown kind`
+  if (!text) return `${bytes.length} bytes of unknown kind`
+  return `a text file beginning ${JSON.stringify(String.fromCharCode(...bytes.subarray(0, 24)))}`
 }

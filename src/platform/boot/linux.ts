@@ -1,7 +1,11 @@
-/** Linux's 64-bit boot protocol for bzImage files (Linux documentation, "The Linux/x86 Boot Protocol", "64-bit Boot Protocol" and "The Zero Page"). */
+/**
+ * Linux's 64-bit boot protocol for bzImage files (Linux documentation, "The Linux/x86 Boot Protocol", "64-bit Boot Protocol" and "The Zero
+ * Page").
+ */
 import { type E820Entry, usableTop } from '../memory-map.ts'
 import {
-  alignDown, alignUp, BootError, type BootImage, checkPlacement, describeFile, gdtBytes, hex, hexRange, makeRegisters, viewOf, zeroTerminated,
+  alignDown, alignUp, BootError, type BootImage, checkPlacement, describeFile, gdtBytes, hex, makeRegisters, moreMemory, viewOf,
+  zeroTerminated,
 } from './image.ts'
 
 export interface LinuxBoot {
@@ -15,9 +19,9 @@ export interface LinuxBoot {
 
 /** Offsets in the real-mode kernel header, which are those in the zero page too. */
 const field = {
-  setupSectors: 0x1f1, systemSize: 0x1f4, videoMode: 0x1fa, bootFlag: 0x1fe, headerLength: 0x201, magic: 0x202, version: 0x206, loaderType: 0x210,
-  loadFlags: 0x211, code32: 0x214, initrdAddress: 0x218, initrdSize: 0x21c, commandLinePointer: 0x228, initrdMax: 0x22c, alignment: 0x230, relocatable: 0x234,
-  loadFlags64: 0x236, commandLineSize: 0x238, preferredAddress: 0x258, initSize: 0x260,
+  setupSectors: 0x1f1, systemSize: 0x1f4, videoMode: 0x1fa, headerLength: 0x201, magic: 0x202, version: 0x206, loaderType: 0x210,
+  loadFlags: 0x211, code32: 0x214, initrdAddress: 0x218, initrdSize: 0x21c, commandLinePointer: 0x228, initrdMax: 0x22c, alignment: 0x230,
+  relocatable: 0x234, loadFlags64: 0x236, commandLineSize: 0x238, preferredAddress: 0x258, initSize: 0x260,
 } as const
 
 /** Offsets in the zero page outside the header. */
@@ -84,22 +88,30 @@ interface Header {
 }
 
 function readHeader(kernel: Uint8Array): Header {
-  if (!isLinux(kernel)) throw new BootError(`kernel: expected a Linux bzImage ("HdrS" at ${hex(field.magic)}), found ${describeFile(kernel)}`)
+  if (!isLinux(kernel)) {
+    throw new BootError(`kernel: expected a Linux bzImage ("HdrS" at ${hex(field.magic)}), found ${describeFile(kernel)}`)
+  }
   const headerEnd = field.magic + (kernel[field.headerLength] ?? 0)
   if (kernel.length < Math.max(headerEnd, field.initSize + 4)) {
-    throw new BootError(`kernel: expected a setup header up to byte ${headerEnd}, found the end of the file at ${kernel.length}: it is truncated`)
+    throw new BootError(
+      `kernel: expected a setup header up to byte ${headerEnd}, found the end of the file at ${kernel.length}: it is truncated`,
+    )
   }
   const view = viewOf(kernel)
   const version = view.getUint16(field.version, true)
   if (version < oldestVersion) {
     throw new BootError(`kernel: expected boot protocol 2.12 or newer (64-bit entry), found ${version >> 8}.${version & 0xff}`)
   }
-  if (!(view.getUint16(field.loadFlags64, true) & kernel64)) throw new BootError('kernel: expected a 64-bit kernel (XLF_KERNEL_64), found a 32-bit one')
+  if (!(view.getUint16(field.loadFlags64, true) & kernel64)) {
+    throw new BootError('kernel: expected a 64-bit kernel (XLF_KERNEL_64), found a 32-bit one')
+  }
   if (!(kernel[field.loadFlags] & loadedHigh)) throw new BootError('kernel: expected a bzImage (LOADED_HIGH), found a zImage')
   const setup = ((kernel[field.setupSectors] || 4) + 1) * 512
   const size = view.getUint32(field.systemSize, true) * 16
   if (kernel.length < setup + size) {
-    throw new BootError(`kernel: expected ${setup + size} bytes (setup ${setup}, system ${size}), found ${kernel.length}: the file is truncated`)
+    throw new BootError(
+      `kernel: expected ${setup + size} bytes (setup ${setup}, system ${size}), found ${kernel.length}: the file is truncated`,
+    )
   }
   return {
     bytes: kernel.slice(zeroPage.headerStart, headerEnd),
@@ -120,9 +132,9 @@ function chooseAddress(header: Header, e820: readonly E820Entry[]): number {
   if (fits(header.preferred)) return header.preferred
   const lowest = alignUp(0x100000, header.alignment)
   if (header.relocatable && fits(lowest)) return lowest
-  throw new BootError(
-    `kernel: expected ${header.initSize} bytes of usable RAM at ${hex(header.preferred)}, found RAM up to ${hex(usableTop(e820, 2 ** 32))}: give the machine more memory`,
-  )
+  const top = hex(usableTop(e820, 2 ** 32))
+  const wanted = `${header.initSize} bytes of usable RAM at ${hex(header.preferred)}`
+  throw new BootError(`kernel: expected ${wanted}, found RAM up to ${top}${moreMemory}`)
 }
 
 function placeInitrd(initrd: Uint8Array, header: Header, load: number, e820: readonly E820Entry[]): number {
@@ -130,14 +142,19 @@ function placeInitrd(initrd: Uint8Array, header: Header, load: number, e820: rea
   const address = alignDown(top - initrd.length, 4096)
   const kernelEnd = load + header.initSize
   if (address < kernelEnd) {
-    throw new BootError(
-      `initrd: expected at most ${Math.max(0, top - kernelEnd)} bytes (usable RAM ${hexRange(kernelEnd, Math.max(1, top - kernelEnd))}), found ${initrd.length}: give the machine more memory`,
-    )
+    const room = Math.max(0, top - kernelEnd)
+    const place = `RAM ${hex(kernelEnd)} to ${hex(top)}`
+    throw new BootError(`initrd: expected at most ${room} bytes (${place}), found ${initrd.length}${moreMemory}`)
   }
   return address
 }
 
-function makeZeroPage(boot: LinuxBoot, header: Header, load: number, initrd: { address: number; bytes: Uint8Array } | undefined): Uint8Array {
+interface Placed {
+  address: number
+  bytes: Uint8Array
+}
+
+function makeZeroPage(boot: LinuxBoot, header: Header, load: number, initrd: Placed | undefined): Uint8Array {
   const page = new Uint8Array(zeroPage.size)
   const view = viewOf(page)
   page.set(header.bytes, zeroPage.headerStart)
@@ -148,7 +165,9 @@ function makeZeroPage(boot: LinuxBoot, header: Header, load: number, initrd: { a
   view.setUint32(field.initrdAddress, initrd?.address ?? 0, true)
   view.setUint32(field.initrdSize, initrd?.bytes.length ?? 0, true)
   view.setBigUint64(zeroPage.rsdp, BigInt(boot.rsdp), true)
-  if (boot.e820.length > zeroPage.e820Max) throw new BootError(`memory map: expected at most ${zeroPage.e820Max} entries, found ${boot.e820.length}`)
+  if (boot.e820.length > zeroPage.e820Max) {
+    throw new BootError(`memory map: expected at most ${zeroPage.e820Max} entries, found ${boot.e820.length}`)
+  }
   page[zeroPage.e820Count] = boot.e820.length
   boot.e820.forEach(({ base, size, type }, index) => {
     const at = zeroPage.e820 + index * 20

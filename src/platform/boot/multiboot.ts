@@ -1,7 +1,10 @@
 /** Multiboot 1 kernels (Multiboot Specification 0.6.96), with the information block and the refusals of QEMU's loader. */
 import { type E820Entry, e820Type, usableTop } from '../memory-map.ts'
 import { elfMachine, isElf, parseElf, physicalEntry } from './elf.ts'
-import { alignUp, BootError, type BootImage, checkPlacement, gdtBytes, hex, makeRegisters, type MemoryWrite, viewOf, zeroTerminated } from './image.ts'
+import {
+  alignUp, BootError, type BootImage, checkPlacement, gdtBytes, hex, makeRegisters, type MemoryWrite, moreMemory, viewOf,
+  zeroTerminated,
+} from './image.ts'
 
 export interface MultibootModule {
   bytes: Uint8Array
@@ -54,7 +57,9 @@ export function loadMultiboot(boot: MultibootBoot): BootImage {
   const header = findMultibootHeader(boot.kernel)
   if (!header) throw new BootError(`kernel: expected a multiboot header in the first ${searchLength} bytes, found none`)
   if (header.flags & headerFlag.unknownRequired) {
-    throw new BootError(`kernel: expected multiboot header flags that this loader knows, found ${hex(header.flags & headerFlag.unknownRequired)} besides`)
+    throw new BootError(
+      `kernel: expected multiboot header flags that this loader knows, found ${hex(header.flags & headerFlag.unknownRequired)} besides`,
+    )
   }
   const kernel = header.flags & headerFlag.addresses ? loadByAddresses(boot.kernel, header) : loadElf(boot.kernel)
   const modules = placeModules(boot, kernel.end)
@@ -85,7 +90,9 @@ interface LoadedKernel {
 
 /** The ways of a.out: the header itself says where the image goes. */
 function loadByAddresses(file: Uint8Array, { offset }: MultibootHeader): LoadedKernel {
-  if (offset + 32 > file.length) throw new BootError(`kernel: expected multiboot address fields at ${hex(offset + 12)}, found the end of the file`)
+  if (offset + 32 > file.length) {
+    throw new BootError(`kernel: expected multiboot address fields at ${hex(offset + 12)}, found the end of the file`)
+  }
   const view = viewOf(file)
   const [headerAddress, load, loadEnd, bssEnd, entry] = [12, 16, 20, 24, 28].map(at => view.getUint32(offset + at, true))
   const start = offset - (headerAddress - load)
@@ -94,7 +101,8 @@ function loadByAddresses(file: Uint8Array, { offset }: MultibootHeader): LoadedK
   }
   const length = loadEnd === 0 ? file.length - start : loadEnd - load
   if (length < 0 || start + length > file.length) {
-    throw new BootError(`kernel: expected ${length} bytes to load from byte ${start} on, found ${file.length - start}: load_end_addr ${hex(loadEnd)} or the file is wrong`)
+    const found = `${file.length - start}: load_end_addr ${hex(loadEnd)} or the file is wrong`
+    throw new BootError(`kernel: expected ${length} bytes to load from byte ${start} on, found ${found}`)
   }
   const end = Math.max(load + length, bssEnd)
   return {
@@ -108,7 +116,8 @@ function loadElf(file: Uint8Array): LoadedKernel {
   if (!isElf(file)) throw new BootError('kernel: expected an ELF file, or multiboot address fields (flag 16), found neither')
   const elf = parseElf(file)
   if (elf.bits !== 32 || elf.machine !== elfMachine.i386) {
-    throw new BootError(`kernel: expected a 32-bit i386 ELF file for multiboot, found ${elf.bits}-bit, machine ${elf.machine}: multiboot starts in 32-bit mode (objcopy -O elf32-i386)`)
+    const found = `${elf.bits}-bit, machine ${elf.machine}`
+    throw new BootError(`kernel: expected a 32-bit i386 ELF file for multiboot (objcopy -O elf32-i386), found ${found}`)
   }
   if (elf.segments.length === 0) throw new BootError('kernel: expected ELF segments to load, found none')
   return {
@@ -147,7 +156,9 @@ function placeModules(boot: MultibootBoot, kernelEnd: number): PlacedModules {
     next = alignUp(next, pageSize)
     const top = usableTop(boot.e820, 2 ** 32)
     if (next + module.bytes.length > top) {
-      throw new BootError(`module ${index}: expected at most ${Math.max(0, top - next)} bytes (usable RAM from ${hex(next)} on), found ${module.bytes.length}: give the machine more memory`)
+      const room = Math.max(0, top - next)
+      const found = `${module.bytes.length}${moreMemory}`
+      throw new BootError(`module ${index}: expected at most ${room} bytes (RAM from ${hex(next)} on), found ${found}`)
     }
     const start = put(module.bytes, `module ${index}`)
     ;[start, next, names[index]].forEach((value, at) => view.setUint32(index * 16 + at * 4, value, true))
@@ -159,7 +170,9 @@ function placeModules(boot: MultibootBoot, kernelEnd: number): PlacedModules {
 /** Entries are preceded by their size, which does not count itself. */
 function memoryMap(e820: readonly E820Entry[]): Uint8Array {
   const bytes = new Uint8Array(e820.length * 24)
-  if (bytes.length > memoryMapRoom) throw new BootError(`memory map: expected at most ${Math.floor(memoryMapRoom / 24)} entries, found ${e820.length}`)
+  if (bytes.length > memoryMapRoom) {
+    throw new BootError(`memory map: expected at most ${Math.floor(memoryMapRoom / 24)} entries, found ${e820.length}`)
+  }
   const view = viewOf(bytes)
   e820.forEach(({ base, size, type }, index) => {
     view.setUint32(index * 24, 20, true)
