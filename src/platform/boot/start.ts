@@ -1,4 +1,7 @@
-/** Puts a boot protocol's starting registers into a CPU that has just been reset. Intel SDM vol. 3, "Processor Management and Initialization". */
+/**
+ * Puts a boot protocol's starting registers into a CPU that has just been reset. Intel SDM vol. 3, "Processor Management and
+ * Initialization".
+ */
 import { segment } from '../../cpu/layout.ts'
 import { writeRflags } from '../../cpu/rflags.ts'
 import type { CpuState } from '../../cpu/state.ts'
