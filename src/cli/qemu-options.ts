@@ -152,7 +152,7 @@ function smp(settings: QemuSettings, text: string): void {
   }
   const topology = ['sockets', 'dies', 'cores', 'threads'].reduce((product, key) => product * (values.get(key) ?? 1), 1)
   const cpus = values.get('cpus') ?? topology
-  if (cpus > 255) throw new InputError(`Invalid SMP CPUs ${cpus}. The max CPUs supported is 255`)
+  if (cpus > 64) throw new InputError(`Invalid SMP CPUs ${cpus}. The max CPUs supported is 64`)
   settings.cpus = cpus
 }
 

@@ -4,7 +4,7 @@ import type { MachineOptions } from '../api.ts'
 import { InputError } from '../errors.ts'
 import { sayEnding, statusOf, statusTable } from './status.ts'
 import type { Catalogue, RunRequest, RunResult, System } from './system.ts'
-import { checkDevice, listChoices, parseCount, parseCpu, parseDevice, parseMemory, parseSeconds } from './values.ts'
+import { listChoices, parseCount, parseCpu, parseDevice, parseMemory, parseSeconds } from './values.ts'
 
 const engines: readonly NonNullable<MachineOptions['engine']>[] = ['jit', 'interpreter', 'step']
 
@@ -73,15 +73,13 @@ function requestOf(flags: RunFlags, system: System, catalogue: Catalogue): RunRe
   if (notOffered.length > 0 && !flags.quiet) {
     system.printError(`vitrine: not implemented, so the CPU goes without: ${notOffered.join(', ')}\n`)
   }
-  const devices = flags.device.map(parseDevice)
-  for (const device of devices) checkDevice(device, catalogue.devices)
   return {
     machine: {
       cpu,
-      cpus: parseCount(flags.smp, '--smp', 1, 255),
+      cpus: parseCount(flags.smp, '--smp', 1, 64),
       memory: parseMemory(flags.memory, '--memory'),
       chipset: flags.chipset,
-      devices,
+      devices: flags.device.map(parseDevice),
       engine: flags.engine,
       seed: parseCount(flags.seed, '--seed', 0),
       noReboot: !flags.reboot,

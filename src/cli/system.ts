@@ -30,7 +30,7 @@ export interface RunResult {
   console: string
   /** The last kernel panic that the console showed and that was not followed by an orderly restart. */
   panic: string | undefined
-  /** The machine's picture of CPU 0, when the ending calls for one. */
+  /** The machine's picture of CPU 0, when it ended without a report. */
   picture: string | undefined
 }
 

@@ -72,17 +72,6 @@ export function parseDevice(text: string): DeviceSelection {
   }
 }
 
-export function checkDevice(device: DeviceSelection, devices: readonly Choice[]): void {
-  const known = devices.find(({ name }) => name === device.name)
-  if (!known) throw new InputError(`there is no device '${device.name}'${suggest(device.name, devices.map(({ name }) => name))}`)
-  for (const property of Object.keys(device.properties)) {
-    const names = ['id', 'bus', 'addr', ...Object.keys(known.properties ?? {})]
-    if (!names.includes(property)) {
-      throw new InputError(`device '${device.name}' has no property '${property}'${suggest(property, Object.keys(known.properties ?? {}))}`)
-    }
-  }
-}
-
 export function suggest(word: string, known: readonly string[]): string {
   return known.length === 0 ? '' : `; the nearest is '${nearest(word, known)}'`
 }

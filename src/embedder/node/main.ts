@@ -4,8 +4,7 @@ import { type MachineFactory, nodeSystem } from './system.ts'
 
 /** The machine is loaded when one is made: help and errors need none. */
 async function createMachine(options: MachineOptions): Promise<Machine> {
-  const path = '../../machine.ts'
-  const { createMachine: create } = (await import(path)) as { createMachine: MachineFactory }
+  const { createMachine: create } = await import('../../machine.ts')
   return create(options)
 }
 

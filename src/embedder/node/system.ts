@@ -79,7 +79,7 @@ async function run(createMachine: MachineFactory, request: RunRequest): Promise<
       wallSeconds: (performance.now() - started) / 1000,
       console: Buffer.concat(collected).toString(),
       panic: panics.panic,
-      picture: ending.kind === 'triple-fault' || ending.kind === 'idle' ? machine.describe(0) : undefined,
+      picture: ending.kind === 'idle' ? machine.describe(0) : undefined,
     }
   } finally {
     clearInterval(watch)
@@ -113,10 +113,11 @@ function surroundings(flush: () => Promise<void>, inputOpen: () => boolean): Sur
 async function catalogue(): Promise<Catalogue> {
   const { createModel, modelNames } = await import('../../cpu/models.ts')
   const { featureNames } = await import('../../cpu/features.ts')
+  const { deviceCatalogue } = await import('../../platform/device-catalogue.ts')
   return {
     cpuModels: modelNames.map(name => ({ name, description: createModel(name).identity.brand })),
     cpuFeatures: featureNames,
-    devices: [],
+    devices: [...deviceCatalogue],
     checkCpu: createModel,
   }
 }
