@@ -3,7 +3,7 @@
  */
 import { existsSync, readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
-import type { Machine, MachineOptions } from '../src/api.ts'
+import type { CpuSelection, MachineOptions } from '../src/api.ts'
 import { findParting, readCode } from '../src/insight/lockstep/differ.ts'
 import type { Peer } from '../src/insight/lockstep/peer.ts'
 import { formatParting } from '../src/insight/lockstep/report.ts'
@@ -15,6 +15,7 @@ import { followQemu } from './lockstep/follow-qemu.ts'
 import { QemuPeer } from './lockstep/qemu-peer.ts'
 import { Qemu } from './lockstep/qemu.ts'
 import { ramRanges, startOfMachine, transplant } from './lockstep/transplant.ts'
+import type { HeldMachine } from './lockstep/vitrine.ts'
 
 const HELP = `Runs one guest on two machines, instruction by instruction, and says where they first part.
 
@@ -32,7 +33,7 @@ On what
   --left vitrine|qemu|bochs  the machine on the left (default vitrine)
   --method follow|step     follow: QEMU writes a log of its run, ours follows (about 50,000 instructions a second; the default for
                            vitrine against qemu). step: both are stepped by their debuggers (about 2,000 a second)
-  --cpu NAME               our CPU model (default intel)
+  --cpu NAME[,+f,-f]       our CPU model (default intel)
   --peer-cpu NAME[,+f,-f]  the peer's CPU model (default qemu64; bochs: corei7_skylake_x)
   --peer-arg ARG           a further argument for QEMU; may be repeated. --peer-arg=-device --peer-arg=edu
 
@@ -123,20 +124,24 @@ function rawImage(options: Options): { image: Uint8Array; at: number; mode: RawM
   return { image: new Uint8Array(readFileSync(file(match[1], '--raw')!)), at: parseInt(match[3], 16), mode }
 }
 
-/** Our machine, holding interrupts back. */
-async function ourMachine(options: Partial<MachineOptions>): Promise<Machine> {
-  const path = '../src/machine.ts'
-  const module = (await import(path)) as { createMachine(options: Partial<MachineOptions>): Machine | Promise<Machine> }
-  const machine = await module.createMachine({ noReboot: true, ...options })
-  machine.onLog = () => {} // its devices are not driven by its own time: what they say means nothing
-  return machine
+/** `intel,+f,-f` */
+function ourCpu(text: string): CpuSelection {
+  const [model, ...features] = text.split(',')
+  const chosen = (sign: string): string[] => features.filter((feature) => feature.startsWith(sign)).map((feature) => feature.slice(1))
+  return { model, add: chosen('+'), remove: chosen('-') }
+}
+
+/** Loaded when it is needed: the peers can be compared while our machine is in pieces. */
+async function ourMachine(options: MachineOptions): Promise<HeldMachine> {
+  const { HeldMachine } = await import('./lockstep/vitrine.ts')
+  return new HeldMachine(options)
 }
 
 interface Setup {
   options: Options
   memory: number
   raw: ReturnType<typeof rawImage>
-  machine: Machine | undefined
+  machine: HeldMachine | undefined
   start: StartState | undefined
 }
 
@@ -148,7 +153,7 @@ async function setUp(options: Options): Promise<Setup> {
   file(options.initrd, '--initrd')
   const left = oneOf(options.left, ['vitrine', 'qemu', 'bochs'] as const, '--left')
   const halt = { image: Uint8Array.of(0xf4), at: 0x1000, mode: 'protected32' } as const // replaced by QEMU's memory
-  const machine = left === 'vitrine' ? await ourMachine({ memory, raw: raw ?? halt, cpu: { model: options.cpu } }) : undefined
+  const machine = left === 'vitrine' ? await ourMachine({ memory, raw: raw ?? halt, cpu: ourCpu(options.cpu) }) : undefined
   const start = !raw ? undefined : machine ? startOfMachine(machine, memory) : rawStart(raw.image, raw.at, raw.mode)
   return { options, memory, raw, machine, start }
 }
@@ -184,7 +189,7 @@ function common(options: Options) {
   return { history, ignore: new Set(options.ignore?.split(',') ?? []), onRepair, onProgress: progress() }
 }
 
-async function follow(setup: Setup, machine: Machine): Promise<number> {
+async function follow(setup: Setup, machine: HeldMachine): Promise<number> {
   const { options, memory } = setup
   const qemu = await launchQemu(setup)
   try {

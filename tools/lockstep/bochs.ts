@@ -4,9 +4,9 @@
  *
  * It cannot hold interrupts back while it steps: guests that run here keep IF clear or set nothing up.
  */
-import { spawn } from 'node:child_process'
-import type { ChildProcessWithoutNullStreams } from 'node:child_process'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { execFileSync, spawn } from 'node:child_process'
+import type { ChildProcess } from 'node:child_process'
+import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync, writeSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseBochsMemory, parseBochsRegisters } from '../../src/insight/lockstep/bochs-text.ts'
@@ -43,16 +43,19 @@ function configuration(options: BochsOptions, rom: string, log: string): string 
 }
 
 export class Bochs {
-  readonly #process: ChildProcessWithoutNullStreams
+  readonly #process: ChildProcess
   readonly #directory: string
+  /** The pipe that Bochs reads its commands from. */
+  readonly #input: number
   #output = ''
   #prompts = 0
   #wanted = 0
   #wake: (() => void) | undefined
   #ended: string | undefined
 
-  constructor(child: ChildProcessWithoutNullStreams, directory: string) {
+  constructor(child: ChildProcess, directory: string, input: number) {
     this.#process = child
+    this.#input = input
     this.#directory = directory
     const end = (why: string): void => {
       this.#ended ??= why
@@ -60,15 +63,13 @@ export class Bochs {
     }
     child.once('error', (error) => end(error.message))
     child.once('exit', (status, signal) => end(`status ${status ?? signal}`))
-    child.stdin.on('error', () => {}) // EPIPE: `exit` tells
-    child.stdout.on('data', (chunk: Buffer) => {
+    child.stdout!.on('data', (chunk: Buffer) => {
       const text = chunk.toString('latin1')
       this.#output += text
       this.#prompts = [...this.#output.matchAll(PROMPT)].length
       if (this.#prompts >= this.#wanted) this.#wake?.()
     })
-    child.stderr.on('data', () => {}) // its log says it again
-  }
+      }
 
   /** Bochs, stopped before the guest's first instruction. */
   static async launch(options: BochsOptions): Promise<Bochs> {
@@ -78,8 +79,11 @@ export class Bochs {
     const directory = mkdtempSync(join(tmpdir(), 'vitrine-bochs-'))
     writeFileSync(join(directory, 'rom'), rom)
     writeFileSync(join(directory, 'bochsrc'), configuration(options, join(directory, 'rom'), join(directory, 'log')))
-    const child = spawn(program, ['-q', '-f', join(directory, 'bochsrc')], { cwd: directory, stdio: ['pipe', 'pipe', 'pipe'] })
-    const bochs = new Bochs(child, directory)
+    // A named pipe: with a socket as standard input, which is what Node makes of 'pipe', Bochs hangs in its command `c`.
+    execFileSync('mkfifo', [join(directory, 'input')])
+    const input = openSync(join(directory, 'input'), 'r+')
+    const child = spawn(program, ['-q', '-f', join(directory, 'bochsrc')], { cwd: directory, stdio: [input, 'pipe', 'ignore'] })
+    const bochs = new Bochs(child, directory, input)
     try {
       await bochs.#answers(1, 20_000)
       const { segments, rip, efer } = options.start.registers
@@ -94,7 +98,7 @@ export class Bochs {
   /** Sends commands at once and answers all they print. Undefined when the time is over first. */
   async tryCommands(commands: string[], milliseconds: number): Promise<string | undefined> {
     if (this.#ended !== undefined) throw new Error(`Bochs has ended (${this.#ended}): ${this.#output.slice(-300)}`)
-    this.#process.stdin.write(commands.join('\n') + '\n')
+    writeSync(this.#input, commands.join('\n') + '\n')
     return this.#answers(commands.length, milliseconds)
   }
 
@@ -141,11 +145,13 @@ export class Bochs {
 
   close(): void {
     if (this.#ended === undefined) this.#process.kill('SIGKILL')
+    closeSync(this.#input)
     rmSync(this.#directory, { recursive: true, force: true })
   }
 }
 
 export class BochsPeer implements Peer {
+  readonly readOnly = true
   readonly name: string
   readonly #bochs: Bochs
 
@@ -172,11 +178,8 @@ export class BochsPeer implements Peer {
     return this.#bochs.continueTo(linear)
   }
 
-  async write(values: Record<string, bigint>): Promise<void> {
-    for (const [name, value] of Object.entries(values)) {
-      if (!/^r(?!flags)/.test(name)) throw new Error(`Bochs's debugger cannot change ${name}`)
-      await this.#bochs.commands(`set ${name} = 0x${value.toString(16)}`)
-    }
+  async write(): Promise<void> {
+    throw new Error("Bochs's debugger changes no 64-bit register: values are taken over by the other machine")
   }
 
   async close(): Promise<void> {

@@ -1,7 +1,7 @@
 /**
  * One run of QEMU, followed by our machine along QEMU's execution log.
  */
-import type { Machine } from '../../src/api.ts'
+import type { FollowedMachine } from '../../src/insight/lockstep/follow.ts'
 import { TraceFollower } from '../../src/insight/lockstep/follow.ts'
 import { QemuTraceParser } from '../../src/insight/lockstep/qemu-trace.ts'
 import type { Parting } from '../../src/insight/lockstep/report.ts'
@@ -32,7 +32,7 @@ export interface FollowResult {
   follower: TraceFollower
 }
 
-export async function followQemu(qemu: Qemu, machine: Machine, options: FollowQemuOptions): Promise<FollowResult> {
+export async function followQemu(qemu: Qemu, machine: FollowedMachine, options: FollowQemuOptions): Promise<FollowResult> {
   if (options.from !== undefined) await qemu.gdb.resumeTo(options.from)
   for (const remark of await transplant(qemu, machine, options.memory, options.from !== undefined)) options.onRemark(remark)
   const ranges = ramRanges(options.memory)

@@ -2,7 +2,7 @@
  * Gives our machine the state that QEMU is in: RAM, registers, and the MSRs that neither side's interface shows. Those are read and written
  * by the guest's own instructions, placed for a moment where the CPU stands.
  */
-import type { Machine } from '../../src/api.ts'
+import type { FollowedMachine } from '../../src/insight/lockstep/follow.ts'
 import { attributesOf } from '../../src/insight/lockstep/qemu-trace.ts'
 import type { TraceRecord } from '../../src/insight/lockstep/qemu-trace.ts'
 import type { StartState } from '../../src/insight/lockstep/start.ts'
@@ -28,7 +28,7 @@ export function ramRanges(memory: number): [from: number, to: number][] {
 }
 
 /** All memory of our machine that is not zero, and its registers: where a peer is to start. */
-export function startOfMachine(machine: Machine, memory: number): StartState {
+export function startOfMachine(machine: FollowedMachine, memory: number): StartState {
   const found: StartState['memory'] = []
   for (const [from, to] of ramRanges(memory)) {
     for (let address = from; address < to; address += PAGE) {
@@ -45,7 +45,7 @@ function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
 }
 
 /** Answers the pages that our machine did not take (ROM where QEMU has shadow RAM). */
-function copyMemory(qemu: Qemu, machine: Machine, memory: number): number[] {
+function copyMemory(qemu: Qemu, machine: FollowedMachine, memory: number): number[] {
   const refused: number[] = []
   for (const [from, to] of ramRanges(memory)) {
     for (let at = from; at < to; at += CHUNK) {
@@ -64,7 +64,7 @@ function copyMemory(qemu: Qemu, machine: Machine, memory: number): number[] {
   return refused
 }
 
-function setRegisters(machine: Machine, record: TraceRecord): void {
+function setRegisters(machine: FollowedMachine, record: TraceRecord): void {
   const { gpr, rip, rflags, cr0, cr2, cr3, cr4, efer, gdtr, idtr } = record
   const segments = machine.registers().segments
   for (const name of Object.keys(segments) as (keyof typeof segments)[]) {
@@ -74,7 +74,7 @@ function setRegisters(machine: Machine, record: TraceRecord): void {
   machine.setRegisters({ gpr: [...gpr], rip, rflags, cr0, cr2, cr3, cr4, efer, gdtr: { ...gdtr }, idtr: { ...idtr }, segments })
 }
 
-async function copyFloating(qemu: Qemu, machine: Machine): Promise<void> {
+async function copyFloating(qemu: Qemu, machine: FollowedMachine): Promise<void> {
   const values = await qemu.gdb.registers()
   const xmm = Array.from({ length: 16 }, (_, i) => ({ low: values[`xmm${i}`] & 0xffffffffffffffffn, high: values[`xmm${i}`] >> 64n }))
   const st = Array.from({ length: 8 }, (_, i) => values[`st${i}`])
@@ -98,7 +98,7 @@ async function readMsr(qemu: Qemu, record: TraceRecord, linear: bigint, msr: num
 }
 
 /** Writes an MSR in our machine by a WRMSR of the guest's. Answers false when it faults. */
-function writeMsr(machine: Machine, record: TraceRecord, linear: bigint, msr: number, value: bigint): boolean {
+function writeMsr(machine: FollowedMachine, record: TraceRecord, linear: bigint, msr: number, value: bigint): boolean {
   const physical = machine.translate(linear)
   if (physical === undefined) throw new Error(`the start at ${linear.toString(16)} is not mapped in our machine`)
   const saved = machine.readPhysical(physical, WRMSR.length).slice()
@@ -116,7 +116,7 @@ function writeMsr(machine: Machine, record: TraceRecord, linear: bigint, msr: nu
 }
 
 /** QEMU stands still, in ring 0 unless at its start. Answers what could not be carried over, as text. */
-export async function transplant(qemu: Qemu, machine: Machine, memory: number, withMsrs: boolean): Promise<string[]> {
+export async function transplant(qemu: Qemu, machine: FollowedMachine, memory: number, withMsrs: boolean): Promise<string[]> {
   const record = await qemu.record()
   const remarks: string[] = []
   const refused = copyMemory(qemu, machine, memory)

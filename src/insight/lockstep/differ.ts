@@ -1,6 +1,6 @@
 /**
  * Steps two machines side by side and finds the first instruction after which they differ.
- * What comes from outside the CPU is taken from the right one, given to the left one, and counted.
+ * What comes from outside the CPU is taken from the right one, given to the left one (the other way when that cannot be), and counted.
  */
 import { decodeInstruction } from '../disassemble.ts'
 import type { DecodedInstruction } from '../disassemble.ts'
@@ -9,7 +9,7 @@ import { excuse } from './repair.ts'
 import { History } from './report.ts'
 import type { Parting } from './report.ts'
 import { differences, linearRip } from './state.ts'
-import type { Difference, PeerState } from './state.ts'
+import type { PeerState } from './state.ts'
 
 export interface DifferOptions {
   maxSteps: number
@@ -52,6 +52,8 @@ export async function findParting(left: Peer, right: Peer, options: DifferOption
     const [mine, yours] = await Promise.all([left.step(), right.step()])
     let [a, b] = await Promise.all([left.registers(), right.registers()])
     if (mine !== yours) {
+      // Some debuggers come back from HLT with the CPU asleep, others do not.
+      if ((await decodeAt(right, before, other)).mnemonic === 'hlt') return result('halted', count)
       const why = `${left.name} ${mine}, ${right.name} ${yours}`
       return result('parted', count, { count, why, before, left: a, right: b, differences: differences(a, b), history: history.list() })
     }
@@ -65,8 +67,13 @@ export async function findParting(left: Peer, right: Peer, options: DifferOption
         const why = `${found.map(({ name }) => name).join(', ')} after "${instruction.text}"`
         return result('parted', count, { count, why, before, left: a, right: b, differences: found, history: history.list() })
       }
-      await left.write(valuesOf(found))
-      a = await left.registers()
+      if (left.readOnly) {
+        await right.write(Object.fromEntries(found.map((each) => [each.name, each.left])))
+        b = await right.registers()
+      } else {
+        await left.write(Object.fromEntries(found.map((each) => [each.name, each.right])))
+        a = await left.registers()
+      }
       repairs.set(cause, (repairs.get(cause) ?? 0) + 1)
       options.onRepair?.(cause, instruction.text, count)
     }
@@ -119,8 +126,4 @@ export async function readCode(peer: Peer, linear: bigint): Promise<Uint8Array> 
     if (toPageEnd >= 15) return new Uint8Array(0)
     return peer.readMemory(linear, toPageEnd).catch(() => new Uint8Array(0))
   }
-}
-
-function valuesOf(found: readonly Difference[]): Record<string, bigint> {
-  return Object.fromEntries(found.map(({ name, right }) => [name, right]))
 }

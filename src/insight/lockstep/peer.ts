@@ -8,6 +8,8 @@ export type StepResult = 'stepped' | 'halted'
 
 export interface Peer {
   readonly name: string
+  /** `write` does not work: values are taken over by the other side. */
+  readonly readOnly?: boolean
   /** Executes one instruction; of a REP, one iteration or all. */
   step(): Promise<StepResult>
   registers(): Promise<PeerState>

@@ -1,5 +1,6 @@
 /** Our machine as one of two that are stepped side by side. */
-import type { CpuRegisters, Machine } from '../../api.ts'
+import type { CpuRegisters } from '../../api.ts'
+import type { FollowedMachine } from './follow.ts'
 import type { Peer, StepResult } from './peer.ts'
 import { GENERAL, stateOfRegisters } from './state.ts'
 import type { PeerState } from './state.ts'
@@ -11,11 +12,11 @@ export interface VitrinePeerOptions {
 
 export class VitrinePeer implements Peer {
   readonly name = 'Vitrine'
-  readonly #machine: Machine
+  readonly #machine: FollowedMachine
   readonly #options: VitrinePeerOptions
 
   /** The machine's `step` must not take interrupts. */
-  constructor(machine: Machine, options: VitrinePeerOptions) {
+  constructor(machine: FollowedMachine, options: VitrinePeerOptions) {
     this.#machine = machine
     this.#options = options
   }
