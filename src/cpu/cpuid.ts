@@ -33,14 +33,22 @@ function answer(model: CpuModel, leaf: number, subleaf: number, state: CpuidStat
   return [a >>> 0, b >>> 0, c >>> 0, d >>> 0]
 }
 
+/** The feature bits of each word of the table, worked out once a model. */
+const knownBits = new WeakMap<CpuModel, readonly number[]>()
+
+function bitsOf(model: CpuModel): readonly number[] {
+  let all = knownBits.get(model)
+  if (!all) {
+    all = featureWords.map(word => Object.entries(word.bits).reduce((bits, [name, bit]) => (model.has(name) ? bits | (1 << bit) : bits), 0) >>> 0)
+    knownBits.set(model, all)
+  }
+  return all
+}
+
 /** The features of one register. */
 export function featureBits(model: CpuModel, leaf: number, subleaf: number, register: number): number {
-  let bits = 0
-  for (const word of featureWords) {
-    if (word.leaf !== leaf || word.subleaf !== subleaf || word.register !== register) continue
-    for (const [name, bit] of Object.entries(word.bits)) if (model.has(name)) bits |= 1 << bit
-  }
-  return bits >>> 0
+  const number = featureWords.findIndex(word => word.leaf === leaf && word.subleaf === subleaf && word.register === register)
+  return number < 0 ? 0 : bitsOf(model)[number]
 }
 
 function ascii(text: string): number {

@@ -11,6 +11,7 @@ import { inLimit } from '../cpu/stack.ts'
 import type { CpuState } from '../cpu/state.ts'
 import { checkPorts, portTime } from './ports.ts'
 import { writeGpr } from './registers.ts'
+import { moveFast, storeFast, type FastResult } from './string-fast.ts'
 
 const rax = 0
 const rcx = 1
@@ -21,6 +22,8 @@ const rdi = 7
 const bulkLimit = 64 << 10
 const singleLimit = 512
 const bytesPerNanosecond = 16
+/** The nanosecond of the instruction itself pays for this much. */
+const shortestTimed = 16
 
 /** What all string instructions need to know about this one. */
 class StringOperation {
@@ -144,13 +147,21 @@ function run(cpu: Processor, step: Step): After {
   return after.next
 }
 
+/** What the fast way leaves - page borders inside of an element, devices, other modes - the general way does. */
+function runFast(cpu: Processor, fast: (cpu: Processor, limit: number) => FastResult, step: Step): After {
+  const { bytes, finished } = fast(cpu, bulkLimit)
+  if (bytes > shortestTimed) cpu.spend(Math.ceil(bytes / bytesPerNanosecond))
+  if (finished) return after.next
+  return bytes >= bulkLimit ? after.again : run(cpu, step)
+}
+
 function spendFor(cpu: Processor, bytes: number, singles: number): void {
   const time = Math.ceil(bytes / bytesPerNanosecond) + singles
   if (time > 0) cpu.spend(time)
 }
 
-export const movs = (cpu: Processor): After => run(cpu, moveStep)
-export const stos = (cpu: Processor): After => run(cpu, storeStep)
+export const movs = (cpu: Processor): After => runFast(cpu, moveFast, moveStep)
+export const stos = (cpu: Processor): After => runFast(cpu, storeFast, storeStep)
 export const lods = (cpu: Processor): After => run(cpu, loadStep)
 export const cmps = (cpu: Processor): After => run(cpu, compareStep)
 export const scas = (cpu: Processor): After => run(cpu, scanStep)
@@ -162,10 +173,9 @@ const moveStep: Step = (op, most) => {
   const to = op.linear(rdi, segment.es, true)
   let elements = most === 1 ? 0 : Math.min(most, op.inPage(from, rsi, sourceSegment), op.inPage(to, rdi, segment.es))
   if (elements > 1) {
-    // The source faults first; its place is asked for again because making the destination writable may move the page.
-    const readable = cpu.memory.placeForRead(from)
-    const destination = readable ? cpu.memory.placeForWrite(to) : 0
-    const source = destination ? cpu.memory.placeForRead(from) : 0
+    // The source faults first.
+    const source = cpu.memory.placeForRead(from)
+    const destination = source ? cpu.memory.placeForWrite(to) : 0
     const ahead = destination - source
     // A destination inside of the source repeats a pattern: copy only what does not overlap.
     if (ahead > 0 && ahead < elements * op.size) elements = Math.floor(ahead / op.size)
