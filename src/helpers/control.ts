@@ -187,7 +187,7 @@ export function clzero(cpu: Processor): After {
   const { state, operation } = cpu
   const base = operation.segment >= 4 || !is64(state) ? state.segBase[operation.segment] : 0n
   const address = (base + BigInt.asUintN(operation.addressSize, state.gpr[0])) & ~BigInt(lineBytes - 1)
-  copyOut(cpu, BigInt.asUintN(64, address), new Uint8Array(lineBytes))
+  copyOut(cpu, BigInt.asUintN(64, address), new Uint32Array(lineBytes / 4), 0, lineBytes / 4)
   return after.next
 }
 

@@ -10,7 +10,8 @@ import { component, extendedStateLayout, headerBytes, legacyBytes } from '../cpu
 import { copyIn, copyOut } from './bulk.ts'
 import { readPair, requireCpl0 } from './registers.ts'
 
-const area = new Uint8Array(legacyBytes + headerBytes)
+/** The legacy area and the header on their way between memory and state. */
+const area = new Uint32Array((legacyBytes + headerBytes) / 4)
 const view = new DataView(area.buffer)
 
 /** Offsets in the legacy area. Intel SDM vol. 1, "Legacy Region of an XSAVE Area". */
@@ -32,10 +33,12 @@ function putX87(cpu: Processor): void {
   view.setBigUint64(legacy.ip, wide ? state.fpIp : (state.fpIp & 0xffffffffn) | (BigInt(state.fpCs & 0xffff) << 32n), true)
   view.setBigUint64(legacy.dp, wide ? state.fpDp : (state.fpDp & 0xffffffffn) | (BigInt(state.fpDs & 0xffff) << 32n), true)
   for (let i = 0; i < 8; i++) {
-    const place = at.fpr + ((state.fpTop + i) & 7) * 16
-    const to = legacy.registers + i * 16
-    area.set(state.bytes.subarray(place, place + 10), to)
-    area.fill(0, to + 10, to + 16)
+    const place = (at.fpr + ((state.fpTop + i) & 7) * 16) >> 2
+    const to = (legacy.registers + i * 16) >> 2
+    area[to] = state.words[place]
+    area[to + 1] = state.words[place + 1]
+    area[to + 2] = state.words[place + 2] & 0xffff
+    area[to + 3] = 0
   }
 }
 
@@ -55,10 +58,12 @@ function takeX87(cpu: Processor): void {
   state.fpCs = wide ? 0 : Number((ip >> 32n) & 0xffffn)
   state.fpDs = wide ? 0 : Number((dp >> 32n) & 0xffffn)
   for (let i = 0; i < 8; i++) {
-    const place = at.fpr + ((state.fpTop + i) & 7) * 16
-    const from = legacy.registers + i * 16
-    state.bytes.set(area.subarray(from, from + 10), place)
-    state.bytes.fill(0, place + 10, place + 16)
+    const place = (at.fpr + ((state.fpTop + i) & 7) * 16) >> 2
+    const from = (legacy.registers + i * 16) >> 2
+    state.words[place] = area[from]
+    state.words[place + 1] = area[from + 1]
+    state.words[place + 2] = area[from + 2] & 0xffff
+    state.words[place + 3] = 0
   }
 }
 
@@ -67,19 +72,23 @@ function initX87(state: CpuState): void {
   state.fpr.fill(0n)
 }
 
+const vectorWords = vectorBytes / 4
+const firstVector = at.vector >> 2
+
 function putSse(state: CpuState): void {
-  for (let i = 0; i < vectorCount(state); i++) {
-    const place = at.vector + i * vectorBytes
-    area.set(state.bytes.subarray(place, place + 16), legacy.vectors + i * 16)
-  }
+  const { words } = state
+  for (let n = vectorCount(state), from = firstVector, to = legacy.vectors >> 2; n > 0; n--, from += vectorWords, to += 4)
+    for (let i = 0; i < 4; i++) area[to + i] = words[from + i]
 }
 
 function takeSse(state: CpuState): void {
-  for (let i = 0; i < vectorCount(state); i++) state.bytes.set(area.subarray(legacy.vectors + i * 16, legacy.vectors + i * 16 + 16), at.vector + i * vectorBytes)
+  const { words } = state
+  for (let n = vectorCount(state), to = firstVector, from = legacy.vectors >> 2; n > 0; n--, to += vectorWords, from += 4)
+    for (let i = 0; i < 4; i++) words[to + i] = area[from + i]
 }
 
 function initSse(state: CpuState): void {
-  for (let i = 0; i < vectorCount(state); i++) state.bytes.fill(0, at.vector + i * vectorBytes, at.vector + i * vectorBytes + 16)
+  for (let n = vectorCount(state), to = firstVector; n > 0; n--, to += vectorWords) state.words.fill(0, to, to + 4)
 }
 
 function putMxcsr(state: CpuState): void {
@@ -116,13 +125,13 @@ export function fxsave(cpu: Processor): After {
   putMxcsr(state)
   const withSse = !skipsSse(state)
   if (withSse) putSse(state)
-  copyOut(cpu, address, area.subarray(0, withSse ? legacy.vectors + vectorCount(state) * 16 : legacy.vectors))
+  copyOut(cpu, address, area, 0, (withSse ? legacy.vectors + vectorCount(state) * 16 : legacy.vectors) / 4)
   return after.next
 }
 
 export function fxrstor(cpu: Processor): After {
   const { state } = cpu
-  copyIn(cpu, beginFx(cpu), area.subarray(0, legacyBytes))
+  copyIn(cpu, beginFx(cpu), area, 0, legacyBytes / 4)
   const mxcsr = checkMxcsr(view.getUint32(legacy.mxcsr, true))
   takeX87(cpu)
   if (!skipsSse(state)) takeSse(state)
@@ -163,22 +172,27 @@ function allZero(state: CpuState, place: number, count: number, stride: number):
   return true
 }
 
+/** Bytes `start` to `end` of the area. */
+function writePart(cpu: Processor, address: bigint, start: number, end: number): void {
+  copyOut(cpu, address + BigInt(start), area, start / 4, (end - start) / 4)
+}
+
 /** The legacy parts of `which`, and MXCSR with `withMxcsr`. Bytes between them are not written. */
 function writeLegacy(cpu: Processor, address: bigint, which: bigint, withMxcsr: boolean): void {
   const { state } = cpu
-  if (which & component.x87) {
-    putX87(cpu)
-    copyOut(cpu, address, area.subarray(0, legacy.mxcsr))
-    copyOut(cpu, address + BigInt(legacy.registers), area.subarray(legacy.registers, legacy.vectors))
+  const x87 = (which & component.x87) !== 0n
+  const sse = (which & component.sse) !== 0n
+  const vectorsEnd = legacy.vectors + vectorCount(state) * 16
+  if (x87) putX87(cpu)
+  if (withMxcsr) putMxcsr(state)
+  if (sse) putSse(state)
+  if (x87 && sse && withMxcsr) return writePart(cpu, address, 0, vectorsEnd)
+  if (x87) {
+    writePart(cpu, address, 0, legacy.mxcsr)
+    writePart(cpu, address, legacy.registers, legacy.vectors)
   }
-  if (withMxcsr) {
-    putMxcsr(state)
-    copyOut(cpu, address + BigInt(legacy.mxcsr), area.subarray(legacy.mxcsr, legacy.registers))
-  }
-  if (which & component.sse) {
-    putSse(state)
-    copyOut(cpu, address + BigInt(legacy.vectors), area.subarray(legacy.vectors, legacy.vectors + vectorCount(state) * 16))
-  }
+  if (withMxcsr) writePart(cpu, address, legacy.mxcsr, legacy.registers)
+  if (sse) writePart(cpu, address, legacy.vectors, vectorsEnd)
 }
 
 const pkruNumber = 9
@@ -244,7 +258,7 @@ function restore(cpu: Processor, available: bigint, compactOnly: boolean): After
   const { state, memory } = cpu
   const address = beginXsave(cpu)
   const requested = available & readPair(state)
-  copyIn(cpu, address, area)
+  copyIn(cpu, address, area, 0, area.length)
   const present = view.getBigUint64(legacyBytes, true)
   const format = view.getBigUint64(legacyBytes + 8, true)
   const isCompact = (format & compacted) !== 0n
