@@ -193,6 +193,7 @@ export class Decoder {
     if (candidate.hasModrm) {
       this.byte()
       if (modrm < 0xc0 && candidate.fixedModrm < 0) this.readMemoryOperand(modrm)
+      if (candidate.row.addressAfterPop && d.memory && d.base === 4) d.displacement += BigInt(2 << d.operandSize)
     }
     const operands = candidate.form.operands
     for (let i = 0; i < operands.length; i++) this.readOperand(operands[i], candidate.slots[i], opcode, modrm)

@@ -4,7 +4,7 @@
  */
 import { at, segment } from '../cpu/layout.ts'
 import { accessFlag, Semantics, type RowContext } from '../isa/builder.ts'
-import type { Check, Instruction } from '../isa/define.ts'
+import type { Instruction } from '../isa/define.ts'
 import type { Operand } from '../isa/operands.ts'
 import type { Label, Node, Variable } from '../wasm/function.ts'
 import type { FunctionImport } from '../wasm/module.ts'
@@ -73,20 +73,6 @@ class RecordSemantics extends Semantics {
     for (const check of spec.row.checks ?? []) this.emitCheck(check)
     spec.row.semantics(this, ...spec.context.operands)
     this.commit()
-  }
-
-  private emitCheck(check: Check): void {
-    switch (check) {
-      case 'cpl0': return this.faultIf(this.state('cpl'), exception.GP, 0)
-      case 'protected': return this.faultIf(this.and(this.state('mode'), 8), exception.UD)
-      case 'fpu': return this.trap(0)
-      case 'sse': return this.trap(8)
-      case 'mmx': return this.trap(16)
-    }
-  }
-  private trap(shift: number): void {
-    const faultVector = this.and(this.shrU(this.state('fpuTrap'), shift), 0xff)
-    this.if(faultVector, () => this.fault(0, undefined, faultVector))
   }
 
   private slotOf(operand: Operand): Node {

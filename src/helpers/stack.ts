@@ -15,14 +15,15 @@ export function pusha(cpu: Processor): After {
   return after.next
 }
 
+/** A fault in the middle leaves the registers that were popped before it; ESP is as it was, so that the instruction can be restarted. Silicon does so. */
 export function popa(cpu: Processor): After {
   const { state, operation } = cpu
   const stack = currentStack(cpu)
-  const values = Array.from({ length: 8 }, () => stack.pop(operation.operandSize / 8))
+  for (let i = 7; i >= 0; i--) {
+    const value = stack.pop(operation.operandSize / 8)
+    if (i !== rsp) writeGpr(state, i, operation.operandSize, value)
+  }
   state.gpr[rsp] = stack.merged(state.gpr[rsp])
-  values.forEach((value, i) => {
-    if (7 - i !== rsp) writeGpr(state, 7 - i, operation.operandSize, value)
-  })
   return after.next
 }
 

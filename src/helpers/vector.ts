@@ -5,6 +5,7 @@ import { dataAddress } from './data-address.ts'
 import { destinationPlace, immediateArgument, sourcePlace } from './vector-operands.ts'
 
 const rdi = 7
+const mmxBytes = 8
 
 /** argument[0]: bytes of the registers; [1]: place of the data; [2]: place of the mask. Faults before a byte changes; an empty mask accesses nothing. */
 export function maskmov(cpu: Processor): After {
@@ -18,6 +19,10 @@ export function maskmov(cpu: Processor): After {
   const selected = Array.from({ length: size }, (_, i) => i).filter(i => bytes[mask + i] & 0x80)
   for (const i of selected) memory.probeWrite(address + BigInt(i), 1)
   for (const i of selected) memory.write8(address + BigInt(i), bytes[data + i])
+  if (size === mmxBytes) {
+    state.fpTop = 0
+    state.fpTags = 0xff
+  }
   return after.next
 }
 

@@ -63,6 +63,8 @@ export interface Definition {
   ends?: boolean
   /** The memory operand is only an address: no segment, no limit (LEA). */
   addressOnly?: boolean
+  /** A memory operand based on RSP is addressed with the RSP that is there after the row's pop (POP). */
+  addressAfterPop?: boolean
 }
 
 export interface Instruction extends Definition {

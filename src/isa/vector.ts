@@ -25,10 +25,14 @@ export function alignedAddress(b: Semantics, operand: Operand): Node {
 export function writeVector(b: Semantics, operand: Operand, value: Node): void {
   if (operand.class === 'mmx') {
     b.write(operand, b.simd(simd.extractI64, 'i64', [value], 0))
-    b.store('i32', b.registerPlace(operand), b.i32(0xffff), 8)
+    markMmx(b, operand)
   } else b.write(operand, value)
 }
-/** Every MMX instruction but EMMS: TOP = 0, all registers valid. */
+/** What writes an MMX register sets the sign and exponent of the x87 register that it is part of. */
+export function markMmx(b: Semantics, operand: Operand): void {
+  b.store('i32', b.registerPlace(operand), b.i32(0xffff), 8)
+}
+/** Every MMX instruction but EMMS: TOP = 0, all registers valid. At once: after the row's accesses to memory, which may fault. */
 export function enterMmx(b: Semantics): void {
   b.setState('fpTop', 0)
   b.setState('fpTags', 0xff)

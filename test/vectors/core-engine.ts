@@ -2,6 +2,7 @@
 import { createModel } from '../../src/cpu/models.ts'
 import { resetState } from '../../src/cpu/reset.ts'
 import { readRflags, writeRflags } from '../../src/cpu/rflags.ts'
+import { attribute } from '../../src/cpu/bits.ts'
 import { segment } from '../../src/cpu/layout.ts'
 import type { CpuEvent } from '../../src/cpu/event.ts'
 import { createCore, type Core } from '../../src/engine/core.ts'
@@ -10,7 +11,16 @@ import type { Fault, Vector } from './format.ts'
 import type { VectorEngine } from './runner.ts'
 import { abridgedTag, CODE, CODE_PAGE, copyState, ENVIRONMENT, fullTag, GS_BASE, WINDOW, WINDOW_SIZE, type State } from './state.ts'
 
-const tables = { pml4: 0x1000, pdpt: 0x2000, directory: 0x3000, window: 0x4000, code: 0x5000, gdt: 0x6000, windowPages: 0x10000, codePage: 0x12000 }
+/** Physical addresses. */
+const tables = {
+  pml4: 0x1000, pdpt: 0x2000, directory: 0x3000, window: 0x4000, code: 0x5000, kernelPdpt: 0x7000, kernelDirectory: 0x8000, kernelTable: 0x9000,
+  descriptors: 0xa000, idt: 0xb000, stack: 0xc000, handlers: 0xd000, windowPages: 0x10000, codePage: 0x12000,
+}
+/** The kernel's pages, which users cannot reach: descriptors (GDT, then the TSS), IDT, stack and one handler of 16 bytes for each vector. */
+const kernel = 0xffff_8000_0000_0000n
+const linear = { gdt: kernel, tss: kernel + 0x800n, idt: kernel + 0x1000n, stack: kernel + 0x2000n, stackTop: kernel + 0x3000n, handlers: kernel + 0x3000n } as const
+const gates = { count: 256, breakpoint: 3, overflow: 4, handlerBytes: 16 } as const
+const kernelCode = 0x10
 const flat = { es: 0, cs: 1, ss: 2, ds: 3, fs: 4, gs: 5 } as const
 
 /** `run`: as in a normal run; `step`: every instruction by itself, the way slow accesses go. */
@@ -48,18 +58,44 @@ export class CoreVectorEngine implements VectorEngine {
   }
   private build(): void {
     const user = 7n
+    const supervisor = 3n
     this.put(tables.pml4, BigInt(tables.pdpt) | user)
+    this.put(tables.pml4 + 256 * 8, BigInt(tables.kernelPdpt) | supervisor)
+    this.put(tables.kernelPdpt, BigInt(tables.kernelDirectory) | supervisor)
+    this.put(tables.kernelDirectory, BigInt(tables.kernelTable) | supervisor)
+    for (let page = 0; page < 4; page++) this.put(tables.kernelTable + page * 8, BigInt(tables.descriptors + page * 4096) | supervisor)
     this.put(tables.pdpt, BigInt(tables.directory) | user)
     this.put(tables.directory + (WINDOW >> 21) * 8, BigInt(tables.window) | user)
     this.put(tables.directory + (CODE_PAGE >> 21) * 8, BigInt(tables.code) | user)
     for (let page = 0; page < WINDOW_SIZE / 4096; page++) this.put(tables.window + page * 8, BigInt(tables.windowPages + page * 4096) | user)
-    this.put(tables.code, BigInt(tables.codePage) | 5n)
-    this.put(tables.gdt + 0x20, 0x00cffb000000ffffn)
-    this.put(tables.gdt + 0x28, 0x00cff3000000ffffn)
-    this.put(tables.gdt + 0x30, 0x00affb000000ffffn)
+    this.put(tables.code, BigInt(tables.codePage) | user)
+    this.put(tables.descriptors + kernelCode, 0x00af9b000000ffffn)
+    this.put(tables.descriptors + (ENVIRONMENT.cs32 & ~7), 0x00cffb000000ffffn)
+    this.put(tables.descriptors + (ENVIRONMENT.data & ~7), 0x00cff3000000ffffn)
+    this.put(tables.descriptors + (ENVIRONMENT.cs64 & ~7), 0x00affb000000ffffn)
+    this.put(tables.descriptors + 0x804, linear.stackTop)
+    this.put(tables.descriptors + 0x860, 0xffffn << 48n) // no I/O permission map: a user has no ports
+    for (let gate = 0; gate < gates.count; gate++) this.putGate(gate)
     this.core.physical.write(tables.codePage, new Uint8Array(4096).fill(0xcc))
     const { state } = this.core
-    Object.assign(state, { cr0: ENVIRONMENT.cr0, cr4: ENVIRONMENT.cr4, xcr0: ENVIRONMENT.xcr0, cr3: BigInt(tables.pml4), efer: 0xd01n, cpl: 3, gdtrBase: 0n, gdtrLimit: 0 })
+    Object.assign(state, {
+      cr0: ENVIRONMENT.cr0, cr4: ENVIRONMENT.cr4, xcr0: ENVIRONMENT.xcr0, cr3: BigInt(tables.pml4), efer: 0xd01n, cpl: 3,
+      gdtrBase: linear.gdt, gdtrLimit: 0x37, idtrBase: linear.idt, idtrLimit: gates.count * 16 - 1,
+    })
+    state.segSelector[segment.tr] = 0x40
+    state.segBase[segment.tr] = linear.tss
+    state.segLimit[segment.tr] = 0x67
+    state.segAttributes[segment.tr] = 0x8b
+    state.segLimit[segment.ldtr] = 0
+    state.segAttributes[segment.ldtr] = attribute.unusable
+  }
+  /** As Linux sets them: users may raise #BP and #OF themselves, nothing else. */
+  private putGate(gate: number): void {
+    const handler = linear.handlers + BigInt(gate * gates.handlerBytes)
+    const level = gate === gates.breakpoint || gate === gates.overflow ? 3n : 0n
+    const low = (handler & 0xffffn) | (BigInt(kernelCode) << 16n) | ((0x8en | (level << 5n)) << 40n) | (((handler >> 16n) & 0xffffn) << 48n)
+    this.put(tables.idt + gate * 16, low)
+    this.put(tables.idt + gate * 16 + 8, handler >> 32n)
   }
 
   refuses(vector: Vector): string | undefined {
@@ -79,11 +115,26 @@ export class CoreVectorEngine implements VectorEngine {
       for (const retired = cpu.retired; cpu.retired === retired && !this.event; ) {
         if (cpu.execute(cpu.reached, 1) !== 'time') break
       }
+    const trap = core.state.cpl === 0 ? this.leaveHandler() : undefined
     const after = this.read(vector)
+    if (trap !== undefined) return { vector: trap, state: after }
     const event = this.event as CpuEvent | undefined
     if (!event) return after
-    void core
     return { vector: event.vector, errorCode: event.error, address: event.vector === 14 ? event.address : undefined, state: after }
+  }
+
+  /** INT3 and INTO were delivered: back to what their frame says, and the vector. */
+  private leaveHandler(): number {
+    const { state } = this.core
+    const frame = new BigUint64Array(5)
+    this.core.physical.peek(tables.stack + Number(state.gpr[4] - linear.stack), new Uint8Array(frame.buffer))
+    const number = Number(state.rip - linear.handlers) / gates.handlerBytes
+    state.rip = frame[0]
+    state.segSelector[segment.cs] = Number(frame[1])
+    writeRflags(state, Number(frame[2]))
+    state.gpr[4] = frame[3]
+    state.segSelector[segment.ss] = Number(frame[4])
+    return number
   }
 
   private load(vector: Vector): void {
@@ -133,7 +184,9 @@ export class CoreVectorEngine implements VectorEngine {
     }
     out.rip = state.rip
     out.rflags = BigInt(readRflags(state))
-    for (const name of ['es', 'cs', 'ss', 'ds', 'fs', 'gs'] as const) out.selectors[name] = state.segSelector[flat[name]]
+    // The recording handler is entered through IRET to an outer level, which clears null selectors with an RPL.
+    const selector = (number: number): number => (state.segSelector[number] < 4 ? 0 : state.segSelector[number])
+    for (const name of ['es', 'cs', 'ss', 'ds', 'fs', 'gs'] as const) out.selectors[name] = selector(flat[name])
     out.mxcsr = state.mxcsr
     const status = state.fpStatus | (state.fpTop << 11)
     const st = Array.from({ length: 8 }, (_, i) => {
@@ -143,8 +196,14 @@ export class CoreVectorEngine implements VectorEngine {
     out.x87 = { control: state.fpControl, status, tag: fullTag(state.fpTags, status, st), st }
     out.ymmHigh = undefined
     physical.peek(tables.windowPages, out.memory)
-    const clear = new Uint8Array(vector.code.length).fill(0xcc)
-    physical.write(tables.codePage + (CODE - CODE_PAGE), clear)
+    this.clearCode(vector)
     return out
+  }
+  /** The code page is INT3s again, also where a stack lay in it. */
+  private clearCode(vector: Vector): void {
+    const stackInCode = vector.before.gpr[4] - BigInt(CODE_PAGE)
+    const whole = stackInCode >= -0x1000n && stackInCode < 0x2000n
+    const clear = new Uint8Array(whole ? 4096 : vector.code.length).fill(0xcc)
+    this.core.physical.write(whole ? tables.codePage : tables.codePage + (CODE - CODE_PAGE), clear)
   }
 }

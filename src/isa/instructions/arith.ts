@@ -129,15 +129,17 @@ export const CMPXCHG = instruction('CMPXCHG', {
     const replacement = b.read(source)
     const full = b.gpr(0)
     const accumulator = bits === 64 ? full : b.unsigned(b.wrap(full), bits)
-    b.update(destination, old => {
-      const difference = b.sub(accumulator, old)
+    const compare = (old: Node): Node => {
       const equal = b.eq(accumulator, old)
-      subFlags(b, bits, accumulator, old, difference)
+      subFlags(b, bits, accumulator, old, b.sub(accumulator, old))
       // a destination that differs goes to the accumulator; an equal one leaves all of RAX as it was
       const loaded = bits === 64 ? old : bits === 32 ? b.extendU(old) : b.or(b.and(full, bits === 16 ? ~0xffffn : ~0xffn), b.extendU(old))
       b.writeRegister(0, b.select(equal, full, loaded))
-      return b.select(equal, replacement, old)
-    })
+      return equal
+    }
+    if (destination.class === 'memory') return b.update(destination, old => b.select(compare(old), replacement, old))
+    // a register that differs is not touched: its upper half stays
+    b.when(compare(b.read(destination)), () => b.write(destination, replacement))
   },
 })
 

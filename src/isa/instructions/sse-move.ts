@@ -4,7 +4,7 @@ import { Ey, Gd, Ib, Md, Mq, Mx, Nq, Pq, Qq, Rd, Ux, Vx, Wd, Wq, Wx, type Operan
 import type { Node } from '../../wasm/function.ts'
 import type { Semantics } from '../builder.ts'
 import { simd } from '../../wasm/opcodes.ts'
-import { alignedAddress, enterMmx, readLow, readVector, shuffle, sse, writeVector, zeroVector } from '../vector.ts'
+import { alignedAddress, enterMmx, markMmx, readLow, readVector, shuffle, sse, writeVector, zeroVector } from '../vector.ts'
 
 const whole: Body = (b, destination, source) => {
   const value = readVector(b, source)
@@ -30,7 +30,7 @@ instruction('MOVNTPS', { forms: [form('NP 0F 2B /r', Mx, Vx)], checks: ['sse'], 
 instruction('MOVNTPD', { forms: [form('66 0F 2B /r', Mx, Vx)], checks: ['sse'], feature: 'sse2', semantics: whole })
 instruction('MOVNTDQ', { forms: [form('66 0F E7 /r', Mx, Vx)], checks: ['sse'], feature: 'sse2', semantics: whole })
 instruction('MOVNTDQA', { forms: [form('66 0F 38 2A /r', Vx, Mx)], checks: ['sse'], feature: 'sse4_1', semantics: whole })
-instruction('MOVNTQ', { forms: [form('NP 0F E7 /r', Mq, Pq)], checks: ['mmx'], feature: 'sse', semantics: (b, m, source) => { enterMmx(b); b.write(m, readLow(b, source, 64)) } })
+instruction('MOVNTQ', { forms: [form('NP 0F E7 /r', Mq, Pq)], checks: ['mmx'], feature: 'sse', semantics: (b, m, source) => { b.write(m, readLow(b, source, 64)); enterMmx(b) } })
 
 /** Scalars: a load clears the rest of the register, a register move keeps it. */
 const scalar = (bits: 32 | 64): Body => (b, destination, source) => {
@@ -73,8 +73,8 @@ const toVector: Body = (b, v, source) => {
 instruction('MOVD', { forms: [form('66 0F 6E /r', Vx, Ey)], checks: ['sse'], feature: 'sse2', semantics: toVector })
 instruction('MOVD', { forms: [form('NP 0F 6E /r', Pq, Ey)], checks: ['mmx'], feature: 'mmx', semantics: toVector })
 const fromVector: Body = (b, destination, v) => {
-  if (v.class === 'mmx') enterMmx(b)
   b.write(destination, readLow(b, v, destination.bits as 32 | 64))
+  if (v.class === 'mmx') enterMmx(b)
 }
 instruction('MOVD', { forms: [form('66 0F 7E /r', Ey, Vx)], checks: ['sse'], feature: 'sse2', semantics: fromVector })
 instruction('MOVD', { forms: [form('NP 0F 7E /r', Ey, Pq)], checks: ['mmx'], feature: 'mmx', semantics: fromVector })
@@ -86,15 +86,15 @@ instruction('MOVQ', {
   semantics: (b, w, v) => (w.class === 'memory' ? b.write(w, readLow(b, v, 64)) : b.write(w, b.simd(simd.replaceI64, 'v128', [zeroVector(b), readLow(b, v, 64)], 0))),
 })
 const mmxMove: Body = (b, destination, source) => {
-  enterMmx(b)
   const value = readLow(b, source, 64)
   if (destination.class === 'mmx') writeVector(b, destination, b.simd(simd.splatI64, 'v128', [value]))
   else b.write(destination, value)
+  enterMmx(b)
 }
 instruction('MOVQ', { forms: [form('NP 0F 6F /r', Pq, Qq), form('NP 0F 7F /r', Qq, Pq)], checks: ['mmx'], feature: 'mmx', semantics: mmxMove })
-instruction('MOVQ2DQ', { forms: [form('F3 0F D6 /r', Vx, Nq)], checks: ['sse'], feature: 'sse2', semantics: (b, v, n) => { enterMmx(b); b.write(v, readVector(b, n)) } })
-instruction('MOVDQ2Q', { forms: [form('F2 0F D6 /r', Pq, Ux)], checks: ['sse'], feature: 'sse2', semantics: (b, p, u) => { enterMmx(b); writeVector(b, p, b.read(u)) } })
-instruction('EMMS', { forms: [form('NP 0F 77')], checks: ['mmx'], feature: 'mmx', semantics: b => b.setState('fpTags', 0) })
+instruction('MOVQ2DQ', { forms: [form('F3 0F D6 /r', Vx, Nq)], checks: ['sse', 'mmx'], feature: 'sse2', semantics: (b, v, n) => { enterMmx(b); b.write(v, readVector(b, n)) } })
+instruction('MOVDQ2Q', { forms: [form('F2 0F D6 /r', Pq, Ux)], checks: ['sse', 'mmx'], feature: 'sse2', semantics: (b, p, u) => { enterMmx(b); writeVector(b, p, b.read(u)) } })
+instruction('EMMS', { forms: [form('NP 0F 77')], checks: ['mmx'], feature: 'mmx', semantics: b => { b.setState('fpTop', 0); b.setState('fpTags', 0) } })
 
 // ---- masks ----
 
@@ -104,7 +104,7 @@ instruction('MOVMSKPS', { forms: [form('NP 0F 50 /r', Gd, Ux)], checks: ['sse'],
 instruction('MOVMSKPD', { forms: [form('66 0F 50 /r', Gd, Ux)], checks: ['sse'], feature: 'sse2', semantics: (b, g, u) => b.write(g, b.simd(simd.bitmaskI64, 'i32', [b.read(u)])) })
 const maskedStore: Body = (b, v, mask) => b.helper('maskmov', b.i32(v.class === 'mmx' ? 8 : 16), b.registerPlace(v), b.registerPlace(mask))
 instruction('MASKMOVDQU', { forms: [form('66 0F F7 /r', Vx, Ux)], checks: ['sse'], feature: 'sse2', semantics: maskedStore })
-instruction('MASKMOVQ', { forms: [form('NP 0F F7 /r', Pq, Nq)], checks: ['mmx'], feature: 'sse', semantics: (b, p, n) => { enterMmx(b); maskedStore(b, p, n) } })
+instruction('MASKMOVQ', { forms: [form('NP 0F F7 /r', Pq, Nq)], checks: ['mmx'], feature: 'sse', semantics: maskedStore })
 
 // ---- shuffles by an immediate: lanes are chosen at run time, because a record holds the immediate ----
 
@@ -177,8 +177,11 @@ instruction('PEXTRW', { forms: [form('66 0F C5 /r ib', Gd, Ux, Ib)], checks: ['s
 instruction('PEXTRW', { forms: [form('NP 0F C5 /r ib', Gd, Nq, Ib)], checks: ['mmx'], feature: 'sse', semantics: (b, g, n, i) => { enterMmx(b); b.write(g, b.load('i32_16u', lanePlace(b, n, b.read(i), 4, 2))) } })
 const insert = (lanes: number, bytes: number, store: 'i32_8' | 'i32_16' | 'i32' | 'i64'): Body => (b, v, source, i) => {
   const value = b.read(source)
-  if (v.class === 'mmx') enterMmx(b)
   b.store(store, lanePlace(b, v, b.read(i), lanes, bytes), value)
+  if (v.class === 'mmx') {
+    enterMmx(b)
+    markMmx(b, v)
+  }
 }
 /** A 32-bit register, or memory of `bits`. */
 const E = (bits: number): OperandSpec[] => [Rd, { letter: 'M', size: bits }]

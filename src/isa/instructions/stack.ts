@@ -13,7 +13,14 @@ export const PUSH = instruction('PUSH', {
 export const POP = instruction('POP', {
   forms: [form('58+r', Zv, default64), form('8F /0', Ev, default64)],
   modal: true,
-  semantics: (b, destination) => b.write(destination, b.pop(b.operandSize)),
+  addressAfterPop: true,
+  semantics: (b, destination) => {
+    if (destination.class !== 'memory') return b.write(destination, b.pop(b.operandSize))
+    // a legacy stack's address takes the place where that of the operand was
+    const address = b.address(destination)
+    const value = b.pop(b.operandSize)
+    b.writeMemory(address, b.operandSize === 16 ? 'i32_16' : b.operandSize === 32 ? 'i32' : 'i64', value, b.operandSize / 8)
+  },
 })
 export const PUSHA = instruction('PUSHA', { forms: [form('60', legacyOnly)], semantics: b => b.helper('pusha') })
 export const POPA = instruction('POPA', { forms: [form('61', legacyOnly)], semantics: b => b.helper('popa') })
