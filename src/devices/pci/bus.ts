@@ -98,17 +98,20 @@ export class PciBus implements Stateful {
     }
   }
 
-  /** Ports CF8h-CFFh. The byte at CF9h is not PCI's: it goes to `resetControl`. */
+  /**
+   * Ports CF8h-CFFh. The byte at CF9h is not PCI's: it goes to `resetControl`. The two low bits of the address, reserved by the
+   * specification, count as QEMU counts them: kvm-unit-tests reads registers at odd words through port CFCh.
+   */
   mechanism1(resetControl: PortHandler): PortHandler {
     return {
       readPort: (port, size) => {
-        if (port >= 0xcfc) return this.#selected(id => this.configRead(id, (this.#address & 0xfc) | (port & 3), size), allOnes[size])
+        if (port >= 0xcfc) return this.#selected(id => this.configRead(id, (this.#address & 0xff) | (port & 3), size), allOnes[size])
         if (port === 0xcf8 && size === 4) return this.#address
         return port === 0xcf9 && size === 1 ? resetControl.readPort(port, size) : allOnes[size]
       },
       writePort: (port, size, value) => {
-        if (port >= 0xcfc) this.#selected(id => this.configWrite(id, (this.#address & 0xfc) | (port & 3), size, value), undefined)
-        else if (port === 0xcf8 && size === 4) this.#address = (value & 0x80fffffc) >>> 0
+        if (port >= 0xcfc) this.#selected(id => this.configWrite(id, (this.#address & 0xff) | (port & 3), size, value), undefined)
+        else if (port === 0xcf8 && size === 4) this.#address = (value & 0x80ffffff) >>> 0
         else if (port === 0xcf9 && size === 1) resetControl.writePort(port, size, value)
       },
     }

@@ -62,6 +62,8 @@ test('mechanism #1 and the enhanced window show the same registers; absent funct
   assert.equal(ports.readPort(0xcf8, 4), 0x80001800)
   assert.equal(ports.readPort(0xcfc, 4), 0x00051b36)
   assert.equal(ports.readPort(0xcfe, 2), 5)
+  ports.writePort(0xcf8, 4, 0x80001802) // as kvm-unit-tests reads the device ID
+  assert.equal(ports.readPort(0xcfc, 2), 5)
   assert.equal(bus.ecam.readMmio(3 << 15, 4), 0x00051b36)
   assert.equal(bus.ecam.readMmio(4 << 15, 4), 0xffffffff)
   assert.equal(ports.readPort(0xcf9, 1), 0x77)

@@ -1,5 +1,5 @@
 /** Multiboot 1 kernels (Multiboot Specification 0.6.96), with the information block and the refusals of QEMU's loader. */
-import { type E820Entry, e820Type, usableTop } from '../memory-map.ts'
+import { type E820Entry, e820Type, isUsable, usableTop } from '../memory-map.ts'
 import { elfMachine, isElf, parseElf, physicalEntry } from './elf.ts'
 import {
   alignUp, BootError, type BootImage, checkPlacement, gdtBytes, hex, makeRegisters, type MemoryWrite, moreMemory, viewOf,
@@ -28,10 +28,11 @@ const searchLength = 8192
 const headerFlag = { unknownRequired: 0xfff8, videoMode: 4, addresses: 0x10000 } as const
 const infoFlag = { memory: 1, bootDevice: 2, commandLine: 4, modules: 8, memoryMap: 0x40, loaderName: 0x200 } as const
 
-/** Where QEMU puts the memory map and the information block. */
-const place = { memoryMap: 0x9000, info: 0x9500, gdt: 0x9600 } as const
+/** A page for the loader's structures: where QEMU has it, or elsewhere when the kernel itself wants to lie there. */
+const structurePages = [0x9000, 0x90000, 0x70000, 0x50000, 0x1000]
+const structure = { memoryMap: 0, info: 0x500, gdt: 0x600 } as const
 const infoSize = 88
-const memoryMapRoom = place.info - place.memoryMap
+const memoryMapRoom = structure.info - structure.memoryMap
 const firstBiosDisk = 0x8000ffff
 const codeSelector = 8
 const dataSelector = 0x10
@@ -62,17 +63,19 @@ export function loadMultiboot(boot: MultibootBoot): BootImage {
     )
   }
   const kernel = header.flags & headerFlag.addresses ? loadByAddresses(boot.kernel, header) : loadElf(boot.kernel)
+  const page = choosePage(kernel)
+  const [infoAddress, gdtAddress, mapAddress] = [page + structure.info, page + structure.gdt, page + structure.memoryMap]
   const modules = placeModules(boot, kernel.end)
-  const registers = makeRegisters('protected32', kernel.entry, { rax: loaderMagic, rbx: place.info })
-  registers.gdt = { base: place.gdt, limit: flatGdt.length * 8 - 1 }
+  const registers = makeRegisters('protected32', kernel.entry, { rax: loaderMagic, rbx: infoAddress })
+  registers.gdt = { base: gdtAddress, limit: flatGdt.length * 8 - 1 }
   registers.selectors = { cs: codeSelector, ds: dataSelector, es: dataSelector, ss: dataSelector, fs: dataSelector, gs: dataSelector }
   const image: BootImage = {
     writes: [
       ...kernel.writes,
       ...modules.writes,
-      { address: place.memoryMap, bytes: memoryMap(boot.e820), what: 'multiboot memory map' },
-      { address: place.info, bytes: info(boot, modules), what: 'multiboot information' },
-      { address: place.gdt, bytes: gdtBytes(flatGdt), what: 'GDT' },
+      { address: mapAddress, bytes: memoryMap(boot.e820), what: 'multiboot memory map' },
+      { address: infoAddress, bytes: info(boot, modules, mapAddress), what: 'multiboot information' },
+      { address: gdtAddress, bytes: gdtBytes(flatGdt), what: 'GDT' },
     ],
     zeros: kernel.zeros,
     registers,
@@ -86,6 +89,13 @@ interface LoadedKernel {
   zeros: BootImage['zeros']
   entry: number
   end: number
+}
+
+function choosePage(kernel: LoadedKernel): number {
+  const pieces = [...kernel.writes.map(({ address, bytes }) => ({ address, length: bytes.length })), ...kernel.zeros]
+  const page = structurePages.find(base => pieces.every(({ address, length }) => base + pageSize <= address || address + length <= base))
+  if (page === undefined) throw new BootError('kernel: expected a free page below 640 KiB for the multiboot information, found none')
+  return page
 }
 
 /** The ways of a.out: the header itself says where the image goes. */
@@ -136,9 +146,13 @@ interface PlacedModules {
   loaderName: number
 }
 
-/** Behind the kernel: the module list, all strings, then each module on a page of its own. */
+/**
+ * Behind the kernel, or from 1 MiB on when low memory is too small: the module list, all strings, then each module on a page of its own.
+ */
 function placeModules(boot: MultibootBoot, kernelEnd: number): PlacedModules {
-  const table = alignUp(kernelEnd, pageSize)
+  const size = boot.modules.reduce((sum, module) => sum + alignUp(module.bytes.length, pageSize), pageSize)
+  const behind = alignUp(kernelEnd, pageSize)
+  const table = isUsable(boot.e820, behind, size) ? behind : Math.max(0x100000, behind)
   const list = new Uint8Array(boot.modules.length * 16)
   const view = viewOf(list)
   const writes: MemoryWrite[] = []
@@ -183,7 +197,7 @@ function memoryMap(e820: readonly E820Entry[]): Uint8Array {
   return bytes
 }
 
-function info(boot: MultibootBoot, placed: PlacedModules): Uint8Array {
+function info(boot: MultibootBoot, placed: PlacedModules, mapAddress: number): Uint8Array {
   const bytes = new Uint8Array(infoSize)
   const view = viewOf(bytes)
   const usableAt = (address: number): number => {
@@ -199,7 +213,7 @@ function info(boot: MultibootBoot, placed: PlacedModules): Uint8Array {
     20: boot.modules.length,
     24: placed.table,
     44: boot.e820.length * 24,
-    48: place.memoryMap,
+    48: mapAddress,
     64: placed.loaderName,
   }
   for (const [offset, value] of Object.entries(fields)) view.setUint32(Number(offset), value, true)
