@@ -38,8 +38,12 @@ function main(args: string[]): void {
   const { values, positionals } = parseArgs({
     args, allowPositionals: true,
     options: {
-      help: { type: 'boolean', short: 'h' }, flavour: { type: 'string', default: 'cloud' }, out: { type: 'string' }, init: { type: 'string' },
-      program: { type: 'string', multiple: true, default: [] }, module: { type: 'string', multiple: true, default: [] },
+      help: { type: 'boolean', short: 'h' },
+      flavour: { type: 'string', default: 'cloud' },
+      out: { type: 'string' },
+      init: { type: 'string' },
+      program: { type: 'string', multiple: true, default: [] },
+      module: { type: 'string', multiple: true, default: [] },
     },
   })
   const [command, folder] = positionals

@@ -1,6 +1,7 @@
 /** The command line: finds the command, and turns what goes wrong into one line and a status. */
 import { Command, CommanderError } from 'commander'
 import { isInputError } from '../errors.ts'
+import { demoCommand } from './demo.ts'
 import { qemu } from './qemu.ts'
 import { runCommand } from './run.ts'
 import { statuses } from './status.ts'
@@ -30,6 +31,7 @@ async function ours(args: string[], system: System): Promise<number> {
     .enablePositionalOptions()
   const commands = [
     runCommand(system, result => { status = result }),
+    demoCommand(system, result => { status = result }),
     new Command('qemu').description("the same machine behind QEMU's command line: `vitrine qemu --help`"),
   ]
   for (const command of commands) program.addCommand(command)

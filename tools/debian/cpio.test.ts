@@ -4,8 +4,10 @@ import { execFileSync } from 'node:child_process'
 import { test } from 'node:test'
 import { cpio } from './cpio.ts'
 
-const list = (archive: Uint8Array): string[] =>
-  execFileSync('cpio', ['-t', '-v', '--numeric-uid-gid', '--quiet'], { input: archive, encoding: 'utf8', env: { ...process.env, TZ: 'UTC', LC_ALL: 'C' } }).trimEnd().split('\n')
+function list(archive: Uint8Array): string[] {
+  const env = { ...process.env, TZ: 'UTC', LC_ALL: 'C' }
+  return execFileSync('cpio', ['-t', '-v', '--numeric-uid-gid', '--quiet'], { input: archive, encoding: 'utf8', env }).trimEnd().split('\n')
+}
 
 test('cpio lists what was put in', () => {
   const lines = list(cpio([

@@ -19,7 +19,9 @@ for item in $(echo "$run" | tr , ' '); do
     shell) setsid cttyhack sh 2>/dev/null || sh;;
     info) head -8 /proc/cpuinfo; dmesg | tail -40; cat /proc/interrupts;;
     sh) echo "@@START shloop"; i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; echo "@@END shloop check=$i"
-        echo "@@START gzip"; dd if=/dev/zero bs=64k count=256 2>/dev/null | cat - /bin/busybox /bin/busybox | gzip -6 | md5sum; echo "@@END gzip";;
+        echo "@@START gzip"
+        dd if=/dev/zero bs=64k count=256 2>/dev/null | cat - /bin/busybox /bin/busybox | gzip -6 | md5sum
+        echo "@@END gzip";;
     kvm) load_kvm; dmesg | grep -iE 'kvm|svm|vmx' | tail -8; knest "$kex"; echo "knest rc=$?";;
     *) bench "$item";;
   esac
@@ -66,8 +68,8 @@ function applets(busybox: string): string[] {
   try {
     return execFileSync(busybox, ['--list'], { encoding: 'utf8' }).split('\n').filter(name => name !== '' && name !== 'busybox')
   } catch {
-    return ('sh mount umount insmod dmesg poweroff reboot cat echo sleep uname grep dd gzip gunzip md5sum sha256sum ls seq head tail true false sort ' +
-      'awk ps vi tr setsid cttyhack test mkdir rm cp mv ln chmod printf wc cut sed env hostname ip ping stty').split(' ')
+    return ('sh mount umount insmod dmesg poweroff reboot cat echo sleep uname grep dd gzip gunzip md5sum sha256sum ls seq head tail ' +
+      'true false sort awk ps vi tr setsid cttyhack test mkdir rm cp mv ln chmod printf wc cut sed env hostname ip ping stty').split(' ')
   }
 }
 
@@ -83,7 +85,8 @@ export function compile(source: string): string {
     execFileSync('gcc', ['-O2', '-static', '-o', temporary, source, '-lm'], { stdio: ['ignore', 'pipe', 'pipe'], encoding: 'utf8' })
   } catch (error) {
     const { code, stderr } = error as { code?: string; stderr?: string }
-    throw new DebianError(code === 'ENOENT' ? `gcc is missing, to compile ${source} (apt-get install gcc libc6-dev)` : `gcc failed on ${source}:\n${stderr}`)
+    if (code === 'ENOENT') throw new DebianError(`gcc is missing, to compile ${source} (apt-get install gcc libc6-dev)`)
+    throw new DebianError(`gcc failed on ${source}:\n${stderr}`)
   }
   renameSync(temporary, program)
   return program

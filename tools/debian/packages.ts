@@ -118,7 +118,7 @@ function tool(name: string, args: string[], cwd?: string): string {
     return execFileSync(name, args, { cwd, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'], maxBuffer: 1 << 26 })
   } catch (error) {
     const { code, stderr } = error as { code?: string; stderr?: string }
-    if (code === 'ENOENT') throw new DebianError(`${name} is missing: Debian's packages come with apt and dpkg, on Debian and its relatives`)
+    if (code === 'ENOENT') throw new DebianError(`${name} is missing: Debian's packages come with its apt and dpkg`)
     throw new DebianError(`${name} ${args.join(' ')} failed: ${(stderr ?? String(error)).trim()}`)
   }
 }

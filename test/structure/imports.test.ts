@@ -1,0 +1,95 @@
+/** Imports point one way, as the order of folders in the design says. */
+import assert from 'node:assert/strict'
+import { builtinModules } from 'node:module'
+import { test } from 'node:test'
+import { files, folderOf, importsOf, isTest, read, sources } from './repository.ts'
+
+/**
+ * What each folder of src may import besides itself; the files of `vocabulary` are open to all.
+ * A new row or word here is a decision about the design: say why in ARCHITECTURE.md.
+ */
+const mayImport: Readonly<Record<string, readonly string[]>> = {
+  wasm: [],
+  float: [],
+  cpu: [],
+  memory: [],
+  // Rows name their helpers.
+  isa: ['wasm', 'cpu', 'memory', 'helpers'],
+  decode: ['isa', 'cpu'],
+  helpers: ['cpu', 'float'],
+  mmu: ['memory', 'cpu'],
+  virt: ['mmu', 'memory', 'cpu'],
+  engine: ['wasm', 'isa', 'decode', 'cpu', 'memory', 'mmu', 'helpers', 'virt'],
+  devices: [],
+  interrupts: [],
+  iommu: [],
+  platform: ['cpu', 'devices', 'interrupts', 'iommu', 'memory'],
+  vmm: [],
+  insight: ['cpu', 'virt', 'memory', 'mmu'],
+  guests: [],
+  embedder: ['cli', 'cpu', 'platform', 'machine', 'insight', 'vmm'],
+  cli: ['embedder', 'cpu', 'platform', 'insight', 'vmm', 'guests'],
+  web: ['embedder', 'platform', 'insight', 'vmm', 'guests'],
+  // Files of src itself: machine.ts puts the parts together.
+  '': ['engine', 'cpu', 'memory', 'mmu', 'interrupts', 'platform', 'insight', 'virt', 'vmm', 'devices'],
+}
+
+const vocabulary = ['src/api.ts', 'src/errors.ts', 'src/devices/ports.ts', 'src/devices/ticks.ts']
+/** Packages by the folder that may use them. */
+const packages: Readonly<Record<string, readonly string[]>> = {
+  commander: ['cli'],
+  'iced-x86': ['insight'],
+  '@noble/hashes': [''],
+}
+
+const ours = sources.filter(file => file.startsWith('src/') && !isTest(file))
+
+test('imports between folders go in the direction of the table', () => {
+  const wrong: string[] = []
+  for (const file of ours) {
+    const from = folderOf(file)
+    for (const target of importsOf(file).filter(name => name.startsWith('src/') && !vocabulary.includes(name))) {
+      const to = target === 'src/machine.ts' ? 'machine' : folderOf(target)
+      if (to !== from && !mayImport[from]?.includes(to)) wrong.push(`${file} imports ${target}`)
+    }
+  }
+  assert.deepEqual(wrong, [])
+})
+
+test('every folder of src is in the table', () => {
+  const folders = new Set(ours.map(folderOf))
+  assert.deepEqual([...folders].filter(folder => !(folder in mayImport)), [])
+})
+
+test('only the embedder touches Node', () => {
+  const isNode = (name: string): boolean => name.startsWith('node:') || builtinModules.includes(name)
+  const wrong = ours.filter(file => !file.startsWith('src/embedder/node/') && importsOf(file).some(isNode))
+  assert.deepEqual(wrong, [])
+})
+
+test('nothing else reads a clock, a random source or the process', () => {
+  const ambient = /\b(Date\.now|new Date\(\)|Math\.random|performance\.now|getRandomValues|process\.(env|stdin|stdout|argv|hrtime))\b/
+  const code = (file: string): string => read(file).replace(/\/\*[^]*?\*\/|\/\/.*$/gm, '')
+  const wrong = ours.filter(file => !file.startsWith('src/embedder/')).flatMap(file => {
+    const found = ambient.exec(code(file))
+    return found ? [`${file}: ${found[0]}`] : []
+  })
+  assert.deepEqual(wrong, [])
+})
+
+test('packages are used where the table says', () => {
+  const wrong: string[] = []
+  for (const file of ours) {
+    for (const name of importsOf(file).filter(each => !each.startsWith('src/') && !each.startsWith('node:'))) {
+      const base = name.startsWith('@') ? name.split('/').slice(0, 2).join('/') : name.split('/')[0]
+      if (!packages[base]?.includes(folderOf(file))) wrong.push(`${file} imports ${name}`)
+    }
+  }
+  assert.deepEqual(wrong, [])
+})
+
+test('every import of ours exists, with its extension', () => {
+  const missing = (name: string): boolean => /^(src|test|tools)\//.test(name) && !files.includes(name)
+  const wrong = sources.flatMap(file => importsOf(file).filter(missing).map(name => `${file}: ${name}`))
+  assert.deepEqual(wrong, [])
+})
