@@ -92,7 +92,8 @@ export function isFault(outcome: State | Fault): outcome is Fault {
 }
 
 export const COMPLETED = 255
-const FIELD = { gpr: 0, rip: 16, rflags: 17, mxcsr: 18, control: 19, status: 20, tag: 21, selector: 22, xmm: 32, ymmHigh: 48, st: 64, memory: 80 }
+const FIELD = { gpr: 0, rip: 16, rflags: 17, mxcsr: 18, control: 19, status: 20, tag: 21, selector: 22, xmm: 32, ymmHigh: 48, st: 64,
+  memory: 80 }
 const SELECTOR_NAMES: (keyof Selectors)[] = ['es', 'cs', 'ss', 'ds', 'fs', 'gs']
 
 export function hasErrorCode(vector: number): boolean {
@@ -184,7 +185,8 @@ function writeDifference(fields: Column, values: Column, from: State, to: State)
 
 /** The file of a group. */
 export function writeVectors(recording: Recording): Uint8Array {
-  const columns = { outcome: new Column(), errors: new Column(), addresses: new Column(), masks: new Column(), fields: new Column(), values: new Column() }
+  const columns = { outcome: new Column(), errors: new Column(), addresses: new Column(), masks: new Column(), fields: new Column(),
+    values: new Column() }
   const masks: Masks[] = []
   for (const { form, vectors } of recording.forms) {
     for (const { before, after, masks: mask } of vectors) {

@@ -56,7 +56,8 @@ class Differences {
 function compareFlags(d: Differences, expected: State, actual: State, mask: number): void {
   const difference = Number(BigInt.asUintN(32, expected.rflags ^ actual.rflags)) & mask & COMPARED_FLAGS
   if (difference === 0) return
-  const names = FLAG_NAMES.filter(([bit]) => (difference >> bit) & 1).map(([bit, name]) => `${name} ${(expected.rflags >> BigInt(bit)) & 1n}`)
+  const names = FLAG_NAMES.filter(([bit]) => (difference >> bit) & 1).map(([bit, name]) =>
+    `${name} ${(expected.rflags >> BigInt(bit)) & 1n}`)
   d.lines.push(`rflags: expected ${hex(expected.rflags)}, found ${hex(actual.rflags)}: ${names.join(', ')}`)
 }
 

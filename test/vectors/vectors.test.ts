@@ -46,7 +46,8 @@ test('a file written again reads the same', () => {
   }
   const path = join(folder, 'again.vec')
   writeFileSync(path, writeVectors({ group: 'legacy32', processor: readHeader(fileOf('legacy32')).processor, forms }))
-  assert.deepEqual([...readVectors(path)].map(({ before, after: outcome }) => [before, outcome]), vectors.map(({ before, after: outcome }) => [before, outcome]))
+  assert.deepEqual([...readVectors(path)].map(({ before, after: outcome }) => [before, outcome]),
+    vectors.map(({ before, after: outcome }) => [before, outcome]))
 })
 
 /** SDM vol. 1, "Basic Program Execution Registers", EFLAGS: the sum of two operands and a carry, worked out with wide integers. */
@@ -57,13 +58,15 @@ function expectAddition(a: bigint, b: bigint, carry: bigint, width: bigint): { r
   let parity = 1n
   for (let bit = 0n; bit < 8n; bit++) parity ^= (result >> bit) & 1n
   const overflow = sign(a) === sign(b) && sign(a) !== sign(result) ? 1n : 0n
-  const flags = (wide >> width) | (parity << 2n) | (((a ^ b ^ result) >> 4n) & 1n) << 4n | (result === 0n ? 0x40n : 0n) | (sign(result) << 7n) | (overflow << 11n)
+  const flags = (wide >> width) | (parity << 2n) | (((a ^ b ^ result) >> 4n) & 1n) << 4n | (result === 0n ? 0x40n : 0n)
+    | (sign(result) << 7n) | (overflow << 11n)
   return { result, flags }
 }
 
 test('what was recorded for ADD, ADC, SUB and SBB is arithmetic', () => {
   const widths: Record<string, bigint> = { b: 8n, w: 16n, l: 32n, q: 64n }
-  const names: Record<string, number> = { al: 0, ax: 0, eax: 0, rax: 0, bl: 3, bx: 3, ebx: 3, rbx: 3, cl: 1, cx: 1, ecx: 1, rcx: 1, dl: 2, dx: 2, edx: 2, rdx: 2 }
+  const names: Record<string, number> = { al: 0, ax: 0, eax: 0, rax: 0, bl: 3, bx: 3, ebx: 3, rbx: 3, cl: 1, cx: 1, ecx: 1, rcx: 1, dl: 2,
+    dx: 2, edx: 2, rdx: 2 }
   let checked = 0
   for (const vector of readVectors(fileOf('arithmetic'))) {
     const [, op, suffix, source, destination] = /^(?:\{load\} )?(add|adc|sub|sbb)([bwlq]) %(\w+), %(\w+)$/.exec(vector.text) ?? []

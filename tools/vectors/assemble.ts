@@ -25,7 +25,7 @@ export function assemble(texts: { text: string; mode: Mode }[], folder: string):
   try {
     execFileSync('as', ['--64', '-o', object, source], { stdio: ['ignore', 'ignore', 'pipe'] })
   } catch (error) {
-    throw new Error(explain(String((error as { stderr?: Buffer }).stderr), lines))
+    throw new Error(explain(String((error as { stderr?: Buffer }).stderr), lines), { cause: error })
   }
   const section = (name: string): Buffer => {
     const file = join(folder, 'forms' + name)

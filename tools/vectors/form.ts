@@ -32,6 +32,8 @@ export interface FormSpec {
   undefinedFlagsOnFault?: string
   /** General registers whose result is undefined, as a bit mask, for these inputs. */
   undefinedRegisters?: (before: State) => number
+  /** The same when the instruction ends in a fault half-way. */
+  undefinedRegistersOnFault?: number
   /** x87 status bits that are undefined. */
   undefinedStatus?: number | ((before: State) => number)
   compare?: Comparison
@@ -168,6 +170,8 @@ function chooseAddress(state: State, random: Random, bytes: number, options: Mem
 export interface MemoryOptions {
   /** Aligned, except for one in sixteen. */
   alignment?: number
+  /** Aligned without exception. */
+  strict?: boolean
   /** A locked access: not across cache lines, which some systems punish. */
   lock?: boolean
 }
@@ -179,7 +183,8 @@ export function memory(addressing: Addressing, bytes: number, domain: Domain = i
     let address = BigInt(addressing.fixed ?? 0)
     if (addressing.fixed === undefined) {
       address = chooseAddress(state, random, bytes, lockAlignment, addressing)
-      if (options.alignment && !options.lock && random.chance(1 / 16)) address += BigInt(1 + random.below(options.alignment - 1))
+      if (options.alignment && !options.lock && !options.strict &&
+        random.chance(1 / 16)) address += BigInt(1 + random.below(options.alignment - 1))
       if (state.selectors.cs === 0x23) address = BigInt.asUintN(32, address)
       addressing.aim!(state, address, random)
       if (state.selectors.cs === 0x23) state.gpr = state.gpr.map((value) => BigInt.asUintN(32, value))

@@ -53,7 +53,8 @@ export function wide(random: Random): bigint {
 
 /** Shift and rotate counts: around the widths and around the 0x1f and 0x3f masks. */
 export function shiftCount(random: Random): bigint {
-  return random.pick([0n, 1n, 1n, 2n, 7n, 8n, 9n, 15n, 16n, 17n, 18n, 27n, 31n, 32n, 33n, 63n, 64n, 65n, 0x80n, 0xffn, BigInt(random.below(64))])
+  return random.pick([0n, 1n, 1n, 2n, 7n, 8n, 9n, 15n, 16n, 17n, 18n, 27n, 31n, 32n, 33n, 63n, 64n, 65n, 0x80n, 0xffn,
+    BigInt(random.below(64))])
 }
 
 const F32 = {
@@ -61,7 +62,8 @@ const F32 = {
   quiet: 0x7fc00000n, signalling: 0x7f800001n,
 }
 const F64 = {
-  zero: 0n, one: 0x3ff0000000000000n, minDenormal: 1n, maxDenormal: 0xfffffffffffffn, minNormal: 0x10000000000000n, max: 0x7fefffffffffffffn,
+  zero: 0n, one: 0x3ff0000000000000n, minDenormal: 1n, maxDenormal: 0xfffffffffffffn, minNormal: 0x10000000000000n,
+    max: 0x7fefffffffffffffn,
   infinity: 0x7ff0000000000000n, quiet: 0x7ff8000000000000n, signalling: 0x7ff0000000000001n,
 }
 
@@ -109,7 +111,8 @@ export const float80: Domain = (random) => {
     case 11: return make(near(0x3fff + 31, 2), integerBit | noise)
     case 12: return make(near(0x3fff + 15, 2), integerBit | noise)
     case 13: case 14: return make(near(0x3fff + 3, 4), integerBit | (noise & (0xffn << 56n)))
-    case 15: return make(random.pick([0x3fff - 1022, 0x3fff - 1023, 0x3fff + 1023, 0x3fff + 1024, 0x3fff - 126, 0x3fff - 150, 0x3fff + 127, 0x3fff + 128]), integerBit | noise)
+    case 15: return make(random.pick([0x3fff - 1022, 0x3fff - 1023, 0x3fff + 1023, 0x3fff + 1024, 0x3fff - 126, 0x3fff - 150, 0x3fff + 127,
+      0x3fff + 128]), integerBit | noise)
     case 16: return make(near(0x3fff, 2), -1n & 0xffff_ffff_ffff_ffffn)
     default: return make(near(0x3fff, random.pick([1, 8, 60])), integerBit | noise)
   }

@@ -75,14 +75,15 @@ function execute(prepared: Prepared[], runner: string[], folder: string): Buffer
   return readFileSync(output)
 }
 
-function decode({ spec, form, tasks }: Prepared, output: Buffer, position: number): { vectors: Recording['forms'][0]['vectors']; position: number } {
+function decode({ spec, form, tasks }: Prepared, output: Buffer,
+  position: number): { vectors: Recording['forms'][0]['vectors']; position: number } {
   const vectors = tasks.map((task) => {
     const { after, next } = decodeOutcome(output, position, task)
     position = next
     const letters = typeof spec.undefinedFlags === 'function' ? spec.undefinedFlags(task.before) : (spec.undefinedFlags ?? '')
     const masks = {
       flags: (0xffffffff & ~flags(isFault(after) && after.vector !== 0 ? (spec.undefinedFlagsOnFault ?? '') : letters)) >>> 0,
-      gpr: 0xffff & ~(spec.undefinedRegisters?.(task.before) ?? 0),
+      gpr: 0xffff & ~((isFault(after) ? spec.undefinedRegistersOnFault : spec.undefinedRegisters?.(task.before)) ?? 0),
       x87Status: 0xffff & ~((typeof spec.undefinedStatus === 'function' ? spec.undefinedStatus(task.before) : spec.undefinedStatus) ?? 0),
     }
     return { before: task.before, after, masks }
@@ -115,7 +116,8 @@ function recordGroup(group: Group, runner: string[], folder: string): { file: Ui
 
 function main(): void {
   const { values } = parseArgs({
-    options: { group: { type: 'string', multiple: true }, out: { type: 'string' }, runner: { type: 'string', default: '' }, harness: { type: 'string' }, assume: { type: 'string', multiple: true } },
+    options: { group: { type: 'string', multiple: true }, out: { type: 'string' }, runner: { type: 'string', default: '' },
+      harness: { type: 'string' }, assume: { type: 'string', multiple: true } },
   })
   const unknown = values.group?.find((name) => !GROUPS.some((group) => group.name === name))
   if (unknown) throw new Error(`no group '${unknown}'; there are: ${GROUPS.map((group) => group.name).join(', ')}`)
@@ -124,13 +126,14 @@ function main(): void {
   mkdirSync(out, { recursive: true })
   const folder = mkdtempSync(join(tmpdir(), 'vectors-'))
   try {
-    const compile = ['-O2', '-Wall', '-fno-stack-protector', '-mno-red-zone', '-static', '-o', join(folder, 'harness'), values.harness ?? join(here, 'harness.c')]
+    const compile = ['-O2', '-Wall', '-fno-stack-protector', '-mno-red-zone', '-static', '-o', join(folder, 'harness'),
+      values.harness ?? join(here, 'harness.c')]
     execFileSync('gcc', compile, { stdio: 'inherit' })
     const available = processorFeatures()
     for (const feature of values.assume ?? []) available.add(feature)
     for (const { name, forms } of GROUPS.filter(({ name }) => values.group?.includes(name) ?? true)) {
       const missing = new Set(forms.flatMap(({ features = [] }) => features).filter((feature) => !available.has(feature)))
-      if (missing.size > 0) console.error(`  warning: group ${name}: this processor lacks ${[...missing].join(', ')}: these forms are left out`)
+      if (missing.size > 0) console.error(`  warning: ${name}: this processor lacks ${[...missing].join(', ')}: forms left out`)
       const group = { name, forms: forms.filter(({ features = [] }) => !features.some((feature) => missing.has(feature))) }
       const { file, vectors, faults } = recordGroup(group, values.runner.split(' ').filter(Boolean), folder)
       const path = join(out, `${group.name}.vec`)

@@ -12,7 +12,8 @@ function differences(from: State, to: State): string {
     const map = new Map<string, string>()
     const walk = (name: string, value: unknown): void => {
       if (value instanceof Uint8Array) return
-      if (typeof value === 'object' && value !== null) for (const [key, inner] of Object.entries(value)) walk(name ? `${name}.${key}` : key, inner)
+      if (typeof value === 'object' && value !== null) for (const [key, inner] of Object.entries(value)) walk(name ? `${name}.${key}`
+        : key, inner)
       else map.set(name, (value as number | bigint).toString(16))
     }
     walk('', state)
@@ -20,7 +21,9 @@ function differences(from: State, to: State): string {
   }
   const [a, b] = [flat(from), flat(to)]
   const list = [...b].filter(([name, value]) => a.get(name) !== value).map(([name, value]) => `${name}=${value}`)
-  for (let i = 0; i < to.memory.length; i++) if (from.memory[i] !== to.memory[i]) list.push(`[${i.toString(16)}]=${to.memory[i].toString(16)}`)
+  to.memory.forEach((byte, i) => {
+    if (from.memory[i] !== byte) list.push(`[${i.toString(16)}]=${byte.toString(16)}`)
+  })
   return list.join(' ')
 }
 

@@ -17,7 +17,8 @@ function bitString(width: Width, offsetRegister: number): Input {
     const far = random.pick([64, 300, 20000, width === 16 ? 30000 : 40000])
     const offset = BigInt(random.below(2 * far) - far)
     setGpr(state, offsetRegister, width, BigInt.asUintN(width, offset))
-    if (random.chance(0.5)) writeMemory(state, middle + (offset >> BigInt(width === 64 ? 6 : width === 32 ? 5 : 4)) * BigInt(width / 8), random.u64(), width / 8)
+    if (random.chance(0.5)) writeMemory(state, middle + (offset >> BigInt(width === 64 ? 6 : width === 32 ? 5 : 4)) * BigInt(width / 8),
+      random.u64(), width / 8)
   }
 }
 
@@ -35,7 +36,8 @@ function bitTests(name: string): FormSpec[] {
       { text: `${op} $0xff, ${m.text}`, inputs: [anyFlags, memory(m, width / 8)], count: 16 },
     ]
     if (name !== 'bt') {
-      forms.push({ text: `lock ${op} $3, (%rdi)`, inputs: [anyFlags, memory(ADDRESSING_64[1], width / 8, integer, { lock: true })], count: 12 })
+      forms.push({ text: `lock ${op} $3, (%rdi)`, inputs: [anyFlags, memory(ADDRESSING_64[1], width / 8, integer, { lock: true })],
+        count: 12 })
     }
     return forms.map((form) => ({ ...BIT_TEST, ...form }))
   })
@@ -57,7 +59,8 @@ function scans(): FormSpec[] {
       const mask = (1n << BigInt(width)) - 1n
       return [
         {
-          text: `${op} ${register(RBX, width)}, ${register(RAX, width)}`, inputs: [anyFlags, gpr(RBX, width), gpr(RAX, width)], count: 28, undefinedFlags, features,
+          text: `${op} ${register(RBX, width)}, ${register(RAX, width)}`, inputs: [anyFlags, gpr(RBX, width), gpr(RAX, width)], count: 28,
+            undefinedFlags, features,
           undefinedRegisters: (state: { gpr: bigint[] }) => (scan && (state.gpr[RBX] & mask) === 0n ? 1 << RAX : 0),
         },
         // A scan of zero leaves the destination undefined for Intel: only nonzero sources here, since memory is not looked at.
@@ -72,19 +75,23 @@ function scans(): FormSpec[] {
 
 function byteSwaps(): FormSpec[] {
   const forms: FormSpec[] = [RAX, RBX, R15].flatMap((number) =>
-    ([32, 64] as const).map((width) => ({ text: `bswap${SUFFIX[width]} ${register(number, width)}`, inputs: [anyFlags, gpr(number, width)] })),
+    ([32, 64] as const).map((width) => ({ text: `bswap${SUFFIX[width]} ${register(number, width)}`,
+      inputs: [anyFlags, gpr(number, width)] })),
   )
   for (const width of WIDE) {
     const [a, b] = [nextAddressing(), nextAddressing()]
     const s = SUFFIX[width]
-    forms.push({ text: `movbe${s} ${a.text}, ${register(RDX, width)}`, inputs: [anyFlags, memory(a, width / 8)], count: 12, features: ['movbe'] })
-    forms.push({ text: `movbe${s} ${register(R10, width)}, ${b.text}`, inputs: [anyFlags, gpr(R10, width), memory(b, width / 8)], count: 12, features: ['movbe'] })
+    forms.push({ text: `movbe${s} ${a.text}, ${register(RDX, width)}`, inputs: [anyFlags, memory(a, width / 8)], count: 12,
+      features: ['movbe'] })
+    forms.push({ text: `movbe${s} ${register(R10, width)}, ${b.text}`, inputs: [anyFlags, gpr(R10, width), memory(b, width / 8)],
+      count: 12, features: ['movbe'] })
   }
   return forms
 }
 
 /** Start and length (BEXTR) or index (BZHI) or shift count: in and beyond the width. */
-const control = gpr(RCX, 64, (random) => (random.u64() & ~0xffffn) | BigInt(random.pick([random.below(80), random.below(256)]) | (random.pick([0, 1, random.below(70), 255]) << 8)))
+const control = gpr(RCX, 64, (random) => (random.u64() & ~0xffffn) | BigInt(random.pick([random.below(80), random.below(256)])
+  | (random.pick([0, 1, random.below(70), 255]) << 8)))
 
 function bmi(): FormSpec[] {
   const forms: FormSpec[] = []
@@ -103,7 +110,8 @@ function bmi(): FormSpec[] {
       const registers = controlled ? `${r(RCX)}, ${r(RBX)}` : `${r(RBX)}, ${r(RCX)}`
       const memoryForm = controlled ? `${r(RCX)}, ${m.text}` : `${m.text}, ${r(RCX)}`
       forms.push({ text: `${name} ${registers}, ${r(RAX)}`, inputs, count: 24, features, undefinedFlags })
-      forms.push({ text: `${name} ${memoryForm}, ${r(R10)}`, inputs: [...inputs, memory(m, width / 8)], count: 16, features, undefinedFlags })
+      forms.push({ text: `${name} ${memoryForm}, ${r(R10)}`, inputs: [...inputs, memory(m, width / 8)], count: 16, features,
+        undefinedFlags })
     }
     three('andn', ['bmi1'], 'ap', false)
     three('bextr', ['bmi1'], 'aps', true)
@@ -112,7 +120,9 @@ function bmi(): FormSpec[] {
     for (const name of ['sarx', 'shlx', 'shrx']) three(name, ['bmi2'], '', true)
     three('mulx', ['bmi2'], '', false)
     forms.push({ text: `mulx ${r(RBX)}, ${r(RAX)}, ${r(RAX)}`, inputs: [anyFlags, gpr(RBX, width), gpr(RDX, width)], features: ['bmi2'] })
-    for (const n of [0, 1, 31, 33, 63]) forms.push({ text: `rorx $${n}, ${r(RBX)}, ${r(RDX)}`, inputs: [anyFlags, gpr(RBX, width)], count: 6, features: ['bmi2'] })
+    for (const n of [0, 1, 31, 33, 63]) {
+      forms.push({ text: `rorx $${n}, ${r(RBX)}, ${r(RDX)}`, inputs: [anyFlags, gpr(RBX, width)], count: 6, features: ['bmi2'] })
+    }
     const m = nextAddressing()
     forms.push({ text: `rorx $13, ${m.text}, ${r(RDX)}`, inputs: [anyFlags, memory(m, width / 8)], features: ['bmi2'] })
   }
@@ -124,8 +134,10 @@ function crc32(): FormSpec[] {
   for (const width of [8, 16, 32, 64] as const) {
     const destination = register(RAX, width === 64 ? 64 : 32)
     const m = nextAddressing()
-    forms.push({ text: `crc32${SUFFIX[width]} ${register(RBX, width)}, ${destination}`, inputs: [anyFlags, gpr(RBX, width), gpr(RAX, 64)], count: 16, features: ['sse4_2'] })
-    forms.push({ text: `crc32${SUFFIX[width]} ${m.text}, ${destination}`, inputs: [anyFlags, memory(m, width / 8), gpr(RAX, 64)], count: 12, features: ['sse4_2'] })
+    forms.push({ text: `crc32${SUFFIX[width]} ${register(RBX, width)}, ${destination}`, inputs: [anyFlags, gpr(RBX, width), gpr(RAX, 64)],
+      count: 16, features: ['sse4_2'] })
+    forms.push({ text: `crc32${SUFFIX[width]} ${m.text}, ${destination}`, inputs: [anyFlags, memory(m, width / 8), gpr(RAX, 64)],
+      count: 12, features: ['sse4_2'] })
   }
   forms.push({ text: 'crc32b %bl, %rax', inputs: [anyFlags, gpr(RBX, 8), gpr(RAX, 64)], features: ['sse4_2'] })
   forms.push({ text: 'crc32b %bh, %ecx', inputs: [anyFlags, gpr(RBX, 16), gpr(RCX, 64)], features: ['sse4_2'] })

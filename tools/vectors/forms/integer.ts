@@ -7,7 +7,7 @@ import type { Random } from '../random.ts'
 export const WIDTHS: Width[] = [8, 16, 32, 64]
 export const WIDE: Width[] = [16, 32, 64]
 
-/** The addressing forms in turn, so that all meet many instructions. Each file has its own turn: a new row at a table's end changes no other. */
+/** The addressing forms in turn, so that all meet many instructions. Each file has its own turn: a new last row changes no other. */
 export function addressingTurns(): () => Addressing {
   let turn = 0
   return () => ADDRESSING_64[turn++ % ADDRESSING_64.length]
@@ -39,7 +39,8 @@ function binary(name: string, extra: Extra, lockable: boolean): FormSpec[] {
     const add = (text: string, inputs: Input[], count = 8): number => forms.push({ text, inputs: [anyFlags, ...inputs], count, ...extra })
     PAIRS.forEach(([source, destination], i) => {
       const encoding = name === 'test' || i % 2 === 0 ? '' : '{load} '
-      add(`${encoding}${op} ${register(source, width)}, ${register(destination, width)}`, [gpr(source, width), gpr(destination, width)], i === 0 ? 24 : 8)
+      add(`${encoding}${op} ${register(source, width)}, ${register(destination, width)}`, [gpr(source, width), gpr(destination, width)],
+        i === 0 ? 24 : 8)
     })
     for (let i = 0; i < 3; i++) {
       const [source, destination] = [PAIRS[i][0], PAIRS[i][1]]
@@ -114,7 +115,8 @@ function dividend(width: Width, signed: boolean): Input {
 }
 
 /** Divisors next to the limit at which the quotient overflows are the interesting ones: set after the dividend. */
-const divisor = (random: Random, width: number): bigint => random.pick([integer(random, width), BigInt(1 + random.below(20)), random.u64() & ((1n << BigInt(width)) - 1n)])
+const divisor = (random: Random, width: number): bigint => random.pick([integer(random, width), BigInt(1 + random.below(20)),
+  random.u64() & ((1n << BigInt(width)) - 1n)])
 
 function multiplyDivide(): FormSpec[] {
   const forms: FormSpec[] = []
@@ -134,7 +136,9 @@ function multiplyDivide(): FormSpec[] {
         [b.text, memory(b, width / 8, domain)],
       ]
       if (width === 8) operands.push(['%bh', highByte(3, domain)])
-      for (const [text, input] of operands) forms.push({ text: `${name}${s} ${text}`, inputs: [anyFlags, first, input], count: 24, ...extra })
+      for (const [text, input] of operands) {
+        forms.push({ text: `${name}${s} ${text}`, inputs: [anyFlags, first, input], count: 24, ...extra })
+      }
       forms.push({ text: `${name}${s} ${register(RAX, width)}`, inputs: [anyFlags, first], ...extra })
     }
     if (width === 8) continue
@@ -143,11 +147,14 @@ function multiplyDivide(): FormSpec[] {
       forms.push({ text: `imul${s} ${register(source, width)}, ${register(destination, width)}`, inputs, count: 24, ...MULTIPLY })
     }
     const m = nextAddressing()
-    forms.push({ text: `imul${s} ${m.text}, ${register(RCX, width)}`, inputs: [anyFlags, gpr(RCX, width), memory(m, width / 8)], count: 20, ...MULTIPLY })
+    forms.push({ text: `imul${s} ${m.text}, ${register(RCX, width)}`, inputs: [anyFlags, gpr(RCX, width), memory(m, width / 8)], count: 20,
+      ...MULTIPLY })
     for (const immediate of IMMEDIATES[width]) {
       const n = nextAddressing()
-      forms.push({ text: `imul${s} ${immediate}, ${register(RBX, width)}, ${register(R15, width)}`, inputs: [anyFlags, gpr(RBX, width)], count: 12, ...MULTIPLY })
-      forms.push({ text: `imul${s} ${immediate}, ${n.text}, ${register(RDX, width)}`, inputs: [anyFlags, memory(n, width / 8)], count: 12, ...MULTIPLY })
+      forms.push({ text: `imul${s} ${immediate}, ${register(RBX, width)}, ${register(R15, width)}`, inputs: [anyFlags, gpr(RBX, width)],
+        count: 12, ...MULTIPLY })
+      forms.push({ text: `imul${s} ${immediate}, ${n.text}, ${register(RDX, width)}`, inputs: [anyFlags, memory(n, width / 8)], count: 12,
+        ...MULTIPLY })
     }
   }
   return forms
@@ -155,7 +162,9 @@ function multiplyDivide(): FormSpec[] {
 
 function conversions(): FormSpec[] {
   const forms: FormSpec[] = ['cbtw', 'cwtl', 'cltq'].map((text) => ({ text, inputs: [anyFlags, gpr(RAX, 32)], count: 12 }))
-  for (const [text, width] of [['cwtd', 16], ['cltd', 32], ['cqto', 64]] as const) forms.push({ text, inputs: [anyFlags, gpr(RAX, width)], count: 12 })
+  for (const [text, width] of [['cwtd', 16], ['cltd', 32], ['cqto', 64]] as const) {
+    forms.push({ text, inputs: [anyFlags, gpr(RAX, width)], count: 12 })
+  }
   return forms
 }
 
@@ -165,8 +174,10 @@ function addWithCarryChains(): FormSpec[] {
       const m = nextAddressing()
       const s = SUFFIX[width]
       return [
-        { text: `${name}${s} ${register(RBX, width)}, ${register(RAX, width)}`, inputs: [anyFlags, gpr(RAX, width), gpr(RBX, width)], count: 24, features: ['adx'] },
-        { text: `${name}${s} ${m.text}, ${register(R10, width)}`, inputs: [anyFlags, gpr(R10, width), memory(m, width / 8)], count: 16, features: ['adx'] },
+        { text: `${name}${s} ${register(RBX, width)}, ${register(RAX, width)}`, inputs: [anyFlags, gpr(RAX, width), gpr(RBX, width)],
+          count: 24, features: ['adx'] },
+        { text: `${name}${s} ${m.text}, ${register(R10, width)}`, inputs: [anyFlags, gpr(R10, width), memory(m, width / 8)], count: 16,
+          features: ['adx'] },
       ]
     }),
   )
@@ -189,12 +200,14 @@ function unusualEncodings(): FormSpec[] {
   ]
 }
 
-const EXTRA: Record<string, Extra> = { or: { undefinedFlags: 'a' }, and: { undefinedFlags: 'a' }, xor: { undefinedFlags: 'a' }, test: { undefinedFlags: 'a' } }
+const EXTRA: Record<string, Extra> = { or: { undefinedFlags: 'a' }, and: { undefinedFlags: 'a' }, xor: { undefinedFlags: 'a' },
+  test: { undefinedFlags: 'a' } }
 
 export const ARITHMETIC: Group = {
   name: 'arithmetic',
   forms: [
-    ...['add', 'or', 'adc', 'sbb', 'and', 'sub', 'xor', 'cmp', 'test'].flatMap((name) => binary(name, EXTRA[name] ?? {}, name !== 'cmp' && name !== 'test')),
+    ...['add', 'or', 'adc', 'sbb', 'and', 'sub', 'xor', 'cmp',
+      'test'].flatMap((name) => binary(name, EXTRA[name] ?? {}, name !== 'cmp' && name !== 'test')),
     ...['inc', 'dec', 'neg', 'not'].flatMap((name) => unary(name, {})),
     ...unusualEncodings(),
   ],

@@ -29,7 +29,8 @@ function shifts(name: string): FormSpec[] {
     const op = name + SUFFIX[width]
     const forms: FormSpec[] = []
     const add = (text: string, operand: Input, count: Count, vectors: number): number =>
-      forms.push({ text, inputs: [anyFlags, operand, ...(count === cl ? [setCl] : [])], count: vectors, undefinedFlags: undefinedAfterShift(name, width, count) })
+      forms.push({ text, inputs: [anyFlags, operand, ...(count === cl ? [setCl] : [])], count: vectors,
+        undefinedFlags: undefinedAfterShift(name, width, count) })
     const [a, b, c] = [nextAddressing(), nextAddressing(), nextAddressing()]
     add(`${op} %cl, ${register(RBX, width)}`, gpr(RBX, width), cl, 36)
     add(`${op} %cl, ${register(R10, width)}`, gpr(R10, width), cl, 12)
@@ -37,7 +38,9 @@ function shifts(name: string): FormSpec[] {
     add(`${op} %cl, ${a.text}`, memory(a, width / 8), cl, 20)
     add(`${op} ${register(RAX, width)}`, gpr(RAX, width), () => 1, 10)
     add(`${op} ${b.text}`, memory(b, width / 8), () => 1, 10)
-    for (const n of [0, 1, 2, 7, 8, 15, 16, 31, 32, 33, 63, 64, 255]) add(`${op} $${n}, ${register(RDX, width)} # imm8`, gpr(RDX, width), () => n, 4)
+    for (const n of [0, 1, 2, 7, 8, 15, 16, 31, 32, 33, 63, 64, 255]) {
+      add(`${op} $${n}, ${register(RDX, width)} # imm8`, gpr(RDX, width), () => n, 4)
+    }
     add(`${op} $5, ${c.text}`, memory(c, width / 8), () => 5, 10)
     if (width === 8) {
       add(`${op} %cl, %ah`, highByte(0), cl, 16)
@@ -80,7 +83,8 @@ function doubleShifts(name: string): FormSpec[] {
 const SAL_ALIAS: FormSpec[] = [
   { text: '.byte 0xd0, 0xf0 # shlb $1, %al as D0 /6', inputs: [anyFlags, gpr(RAX, 8)], undefinedFlags: 'a' },
   { text: '.byte 0xc1, 0xf3, 0x04 # shll $4, %ebx as C1 /6', inputs: [anyFlags, gpr(RBX, 32)], undefinedFlags: 'ao' },
-  { text: '.byte 0x48, 0xd3, 0xf2 # shlq %cl, %rdx as D3 /6', inputs: [anyFlags, gpr(RDX, 64), setCl], undefinedFlags: undefinedAfterShift('shl', 64, cl) },
+  { text: '.byte 0x48, 0xd3, 0xf2 # shlq %cl, %rdx as D3 /6', inputs: [anyFlags, gpr(RDX, 64), setCl],
+    undefinedFlags: undefinedAfterShift('shl', 64, cl) },
 ]
 
 export const SHIFT: Group = {

@@ -9,7 +9,8 @@ function pointers(width: Width): Input {
   const size = width / 8
   return (state, random) => {
     const source = random.pick([0x400, 0x403, 0x1000 - size, 0x0ffd, 0x1000, size, 0, 0x1f00 + random.below(0x100)])
-    const destination = random.pick([0x1800, 0x1801, source + size, source - size, source + 1, 0x1000, 0x1ffc, 0x2000 - 3 * size, 2 * size, 0x0fff])
+    const destination = random.pick([0x1800, 0x1801, source + size, source - size, source + 1, 0x1000, 0x1ffc, 0x2000 - 3 * size, 2 * size,
+      0x0fff])
     state.gpr[6] = BigInt(WINDOW + source)
     state.gpr[7] = BigInt(WINDOW + destination)
   }
@@ -41,7 +42,10 @@ function forms(): FormSpec[] {
       if (compares) {
         // After a fault in the middle Intel restores the flags, AMD does not.
         const undefinedFlagsOnFault = 'oszapc'
-        list.push({ text: `repe ${op}${s}`, undefinedFlagsOnFault, inputs: [...inputs, count], count: 36 }, { text: `repne ${op}${s}`, undefinedFlagsOnFault, inputs: [...inputs, count], count: 36 })
+        list.push(
+          { text: `repe ${op}${s}`, undefinedFlagsOnFault, inputs: [...inputs, count], count: 36 },
+          { text: `repne ${op}${s}`, undefinedFlagsOnFault, inputs: [...inputs, count], count: 36 },
+        )
         list.push({ text: `addr32 repe ${op}${s}`, undefinedFlagsOnFault, inputs: [...inputs, count], count: 12 })
       } else {
         list.push({ text: `rep ${op}${s}`, inputs: [...inputs, count], count: op === 'lods' ? 12 : 36 })

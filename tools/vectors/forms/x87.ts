@@ -14,13 +14,14 @@ const [C0, C1, C2, C3] = [0x100, 0x200, 0x400, 0x4000]
 const ONLY_C1 = { undefinedStatus: C0 | C2 | C3 }
 const NO_CODES = { undefinedStatus: C0 | C1 | C2 | C3 }
 
-/** Any rounding and precision; all exceptions masked, or some not; in one of 25, an exception is pending: the next waiting instruction is #MF. */
+/** Any rounding and precision; sometimes an exception is unmasked; in one of 25, one is pending: the next waiting instruction is #MF. */
 const anyControl: Input = (state, random) => {
   let control = 0x37f | (random.below(4) << 10)
   if (random.chance(0.3)) control &= ~0x300 | random.pick([0, 0x200])
   if (random.chance(0.2)) control &= ~(1 << random.below(6))
   if (random.chance(0.03)) control &= ~0x3f
-  let status = (random.below(8) << 11) | (random.u64() & 1n ? C0 : 0) | (random.below(2) ? C1 : 0) | (random.below(2) ? C3 : 0) | (random.chance(0.3) ? C2 : 0)
+  let status = (random.below(8) << 11) | (random.u64() & 1n ? C0 : 0) | (random.below(2) ? C1 : 0) | (random.below(2) ? C3 : 0)
+    | (random.chance(0.3) ? C2 : 0)
   if (random.chance(0.2)) status |= random.below(64) & control
   if (random.chance(0.04)) {
     const bit = 1 << random.below(6)
@@ -50,10 +51,15 @@ const registers = [anyFlags, anyControl, stackOf(float80)]
 function arithmetic(): FormSpec[] {
   const list: FormSpec[] = []
   for (const op of ['fadd', 'fmul', 'fsub', 'fsubr', 'fdiv', 'fdivr']) {
-    list.push({ text: `${op} %st(1), %st`, inputs: registers, count: 100, ...ONLY_C1 }, { text: `${op} %st, %st(2)`, inputs: registers, count: 30, ...ONLY_C1 }, { text: `${op}p %st, %st(1)`, inputs: registers, count: 30, ...ONLY_C1 })
+    list.push(
+      { text: `${op} %st(1), %st`, inputs: registers, count: 100, ...ONLY_C1 },
+      { text: `${op} %st, %st(2)`, inputs: registers, count: 30, ...ONLY_C1 },
+      { text: `${op}p %st, %st(1)`, inputs: registers, count: 30, ...ONLY_C1 },
+    )
     list.push({ text: `${op} %st(7), %st`, inputs: registers, count: 8, ...ONLY_C1 })
     const integers = op.replace('f', 'fi')
-    for (const [text, bytes, domain] of [[`${op}s`, 4, float32], [`${op}l`, 8, float64], [`${integers}s`, 2, integer], [`${integers}l`, 4, integer]] as [string, number, Domain][]) {
+    for (const [text, bytes, domain] of [[`${op}s`, 4, float32], [`${op}l`, 8, float64], [`${integers}s`, 2, integer],
+      [`${integers}l`, 4, integer]] as [string, number, Domain][]) {
       const m = nextAddressing()
       list.push({ text: `${text} ${m.text}`, inputs: [...registers, memory(m, bytes, domain)], count: 40, ...ONLY_C1 })
     }
@@ -68,16 +74,21 @@ function compares(): FormSpec[] {
     if (random.chance(0.1)) state.x87.st[1] = state.x87.st[0] ^ (1n << 79n)
   }
   const inputs = [...registers, equalSometimes]
-  for (const op of ['fcom', 'fcomp', 'fucom', 'fucomp', 'fcomi', 'fcomip', 'fucomi', 'fucomip']) list.push({ text: op.endsWith('i') || op.endsWith('ip') ? `${op} %st(1), %st` : `${op} %st(1)`, inputs, count: 60 })
+  for (const op of ['fcom', 'fcomp', 'fucom', 'fucomp', 'fcomi', 'fcomip', 'fucomi', 'fucomip']) {
+    list.push({ text: op.endsWith('i') || op.endsWith('ip') ? `${op} %st(1), %st` : `${op} %st(1)`, inputs, count: 60 })
+  }
   for (const op of ['fcompp', 'fucompp', 'ftst', 'fxam']) list.push({ text: op, inputs, count: 60 })
   for (const op of ['fcom', 'fcomp', 'ficom', 'ficomp']) {
-    const sizes: [string, number, Domain][] = op.includes('i') ? [['s', 2, integer], ['l', 4, integer]] : [['s', 4, float32], ['l', 8, float64]]
+    const sizes: [string, number, Domain][] = op.includes('i') ? [['s', 2, integer], ['l', 4, integer]]
+      : [['s', 4, float32], ['l', 8, float64]]
     for (const [s, bytes, domain] of sizes) {
       const m = nextAddressing()
       list.push({ text: `${op}${s} ${m.text}`, inputs: [...registers, memory(m, bytes, domain)], count: 32 })
     }
   }
-  for (const condition of ['b', 'e', 'be', 'u', 'nb', 'ne', 'nbe', 'nu']) list.push({ text: `fcmov${condition} %st(2), %st`, inputs: registers, count: 16, ...ONLY_C1 })
+  for (const condition of ['b', 'e', 'be', 'u', 'nb', 'ne', 'nbe', 'nu']) {
+    list.push({ text: `fcmov${condition} %st(2), %st`, inputs: registers, count: 16, ...ONLY_C1 })
+  }
   return list
 }
 
@@ -90,23 +101,32 @@ const packedDecimal: Domain = (random) => {
 
 function loadsAndStores(): FormSpec[] {
   const list: FormSpec[] = []
-  const loads: [string, number, Domain][] = [['flds', 4, float32], ['fldl', 8, float64], ['fldt', 10, float80], ['filds', 2, integer], ['fildl', 4, integer], ['fildll', 8, integer], ['fbld', 10, packedDecimal]]
+  const loads: [string, number, Domain][] = [['flds', 4, float32], ['fldl', 8, float64], ['fldt', 10, float80], ['filds', 2, integer],
+    ['fildl', 4, integer], ['fildll', 8, integer], ['fbld', 10, packedDecimal]]
   for (const [op, bytes, domain] of loads) {
     const [a, b] = [nextAddressing(), nextAddressing()]
     for (const m of [a, b]) list.push({ text: `${op} ${m.text}`, inputs: [...registers, memory(m, bytes, domain)], count: 32, ...ONLY_C1 })
   }
-  const stores: [string, number][] = [['fsts', 4], ['fstps', 4], ['fstl', 8], ['fstpl', 8], ['fstpt', 10], ['fists', 2], ['fistps', 2], ['fistl', 4], ['fistpl', 4], ['fistpll', 8], ['fbstp', 10]]
+  const stores: [string, number][] = [['fsts', 4], ['fstps', 4], ['fstl', 8], ['fstpl', 8], ['fstpt', 10], ['fists', 2], ['fistps', 2],
+    ['fistl', 4], ['fistpl', 4], ['fistpll', 8], ['fbstp', 10]]
   for (const [op, bytes] of [...stores, ['fisttps', 2], ['fisttpl', 4], ['fisttpll', 8]] as [string, number][]) {
     const m = nextAddressing()
-    list.push({ text: `${op} ${m.text}`, inputs: [...registers, memory(m, bytes, wide)], count: 60, features: op.startsWith('fistt') ? ['pni'] : [], ...ONLY_C1 })
+    list.push({ text: `${op} ${m.text}`, inputs: [...registers, memory(m, bytes, wide)], count: 60,
+      features: op.startsWith('fistt') ? ['pni'] : [], ...ONLY_C1 })
   }
-  for (const op of ['fld1', 'fldl2t', 'fldl2e', 'fldpi', 'fldlg2', 'fldln2', 'fldz']) list.push({ text: op, inputs: registers, count: 20, ...ONLY_C1 })
+  for (const op of ['fld1', 'fldl2t', 'fldl2e', 'fldpi', 'fldlg2', 'fldln2', 'fldz']) {
+    list.push({ text: op, inputs: registers, count: 20, ...ONLY_C1 })
+  }
   return list
 }
 
 function registerForms(): FormSpec[] {
   const list: FormSpec[] = []
-  for (const op of ['fld', 'fst', 'fstp', 'fxch', 'ffree']) for (const i of [0, 1, 3, 7]) list.push({ text: `${op} %st(${i})`, inputs: registers, count: 10, ...(op === 'ffree' ? NO_CODES : ONLY_C1) })
+  for (const op of ['fld', 'fst', 'fstp', 'fxch', 'ffree']) {
+    for (const i of [0, 1, 3, 7]) {
+      list.push({ text: `${op} %st(${i})`, inputs: registers, count: 10, ...(op === 'ffree' ? NO_CODES : ONLY_C1) })
+    }
+  }
   for (const op of ['fchs', 'fabs', 'fincstp', 'fdecstp']) list.push({ text: op, inputs: registers, count: 16, ...ONLY_C1 })
   list.push({ text: 'fnop', inputs: registers, count: 6, ...NO_CODES }, { text: 'fwait', inputs: registers, count: 24, ...NO_CODES })
   for (const op of ['fsqrt', 'frndint']) list.push({ text: op, inputs: registers, count: 120, ...ONLY_C1 })
@@ -145,7 +165,8 @@ const scaleBy: Input = (state, random) => {
 
 /** With no quotient (NaN, infinity, an empty register) its bits in C0, C3 and C1 are undefined. */
 const noQuotient = (state: State): number => {
-  const empty = ((state.x87.tag >> (2 * ((state.x87.status >> 11) & 7))) & 3) === 3 || ((state.x87.tag >> (2 * (((state.x87.status >> 11) + 1) & 7))) & 3) === 3
+  const empty = ((state.x87.tag >> (2 * ((state.x87.status >> 11) & 7))) & 3) === 3 ||
+    ((state.x87.tag >> (2 * (((state.x87.status >> 11) + 1) & 7))) & 3) === 3
   const [a, b] = state.x87.st
   return empty || special(a) || special(b) ? C0 | C1 | C3 : 0
 }
@@ -154,7 +175,8 @@ function partial(): FormSpec[] {
   return [
     ...['fprem', 'fprem1'].flatMap((op) => [
       { text: op, inputs: [...registers, nearDividend], count: 120, undefinedStatus: noQuotient },
-      { text: `${op} # exponents far apart`, inputs: [anyControl, stackOf(float80, () => 4), farDividend], count: 20, vendor: 'AuthenticAMD' },
+      { text: `${op} # exponents far apart`, inputs: [anyControl, stackOf(float80, () => 4), farDividend], count: 20,
+        vendor: 'AuthenticAMD' },
     ]),
     { text: 'fscale', inputs: [...registers, scaleBy], count: 120, ...ONLY_C1 },
   ]
@@ -173,7 +195,8 @@ function argument(lowExponent: number, highExponent: number, register: number, s
 const within = (register: number, limit: bigint): Input => (state) => {
   const value = state.x87.st[register]
   if (exponentOf(value) === 0x7fff || exponentOf(value) < 0x3ff0) return
-  if ((value & ~(1n << 79n)) > limit || !((value >> 63n) & 1n)) state.x87.st[register] = withExponent(value | (1n << 63n), 0x3ff0 + Number(value & 0xdn))
+  if ((value & ~(1n << 79n)) > limit || !((value >> 63n) & 1n)) state.x87.st[register] = withExponent(value | (1n << 63n),
+    0x3ff0 + Number(value & 0xdn))
 }
 
 function transcendental(): FormSpec[] {
@@ -181,11 +204,13 @@ function transcendental(): FormSpec[] {
   const other = { ...ONLY_C1, compare: 'ulp' as const }
   const one = 0x3fffn << 64n
   return [
-    ...['fsin', 'fcos', 'fsincos', 'fptan'].map((text) => ({ text, inputs: [...registers, argument(-20, 3, 0)], count: 60, ...trigonometric })),
+    ...['fsin', 'fcos', 'fsincos', 'fptan'].map((text) => ({ text, inputs: [...registers, argument(-20, 3, 0)], count: 60,
+      ...trigonometric })),
     { text: 'fpatan', inputs: [...registers, argument(-10, 10, 0), argument(-10, 10, 1)], count: 60, ...other },
     { text: 'f2xm1', inputs: [...registers, argument(-12, -1, 0), within(0, one)], count: 60, ...other },
     { text: 'fyl2x', inputs: [...registers, argument(-10, 10, 0, false), argument(-4, 4, 1)], count: 60, ...other },
-    { text: 'fyl2xp1', inputs: [...registers, argument(-12, -3, 0), within(0, (0x3ffdn << 64n) | (0x95n << 56n)), argument(-4, 4, 1)], count: 60, ...other },
+    { text: 'fyl2xp1', inputs: [...registers, argument(-12, -3, 0), within(0, (0x3ffdn << 64n) | (0x95n << 56n)), argument(-4, 4, 1)],
+      count: 60, ...other },
   ]
 }
 
@@ -219,7 +244,8 @@ const fxsaveInMemory: Input = (state, random) => {
 }
 
 const ENVIRONMENT_POINTERS = image(12, 16)
-const FXSAVE_POINTERS = [...image(5, 19), ...image(28, 4), ...Array.from({ length: 8 }, (_, i) => image(42 + 16 * i, 6)).flat(), ...image(416, 96)]
+const FXSAVE_POINTERS = [...image(5, 19), ...image(28, 4), ...Array.from({ length: 8 }, (_, i) => image(42 + 16 * i, 6)).flat(),
+  ...image(416, 96)]
 
 function images(): FormSpec[] {
   const inputs = [...registers, anyMxcsr, pointRsi]
@@ -229,7 +255,8 @@ function images(): FormSpec[] {
     { text: 'fnstsw %ax', inputs, count: 6, ...NO_CODES },
     { text: 'fnclex', inputs, count: 16, ...NO_CODES },
     { text: 'fninit', inputs, count: 6 },
-    { text: 'fldcw (%rsi)', inputs: [...registers, pointRsi, (state: State, random: Random) => writeMemory(state, BigInt(AT), BigInt(0x40 | random.below(0x10000)), 2)], count: 24, ...NO_CODES },
+    { text: 'fldcw (%rsi)', inputs: [...registers, pointRsi,
+      (state: State, random: Random) => writeMemory(state, BigInt(AT), BigInt(0x40 | random.below(0x10000)), 2)], count: 24, ...NO_CODES },
     { text: 'fnstenv (%rsi)', inputs, count: 12, ...NO_CODES, ignoreMemory: ENVIRONMENT_POINTERS },
     { text: 'fldenv (%rsi)', inputs: [...inputs, environmentInMemory], count: 16 },
     { text: 'fnsave (%rsi)', inputs, count: 12, ignoreMemory: ENVIRONMENT_POINTERS },
@@ -243,7 +270,8 @@ function images(): FormSpec[] {
   ]
 }
 
-export const X87: Group = { name: 'x87', forms: [...arithmetic(), ...compares(), ...loadsAndStores(), ...registerForms(), ...partial(), ...images()] }
+export const X87: Group = { name: 'x87', forms: [...arithmetic(), ...compares(), ...loadsAndStores(), ...registerForms(), ...partial(),
+  ...images()] }
 export const X87_FUNCTIONS: Group = { name: 'x87-functions', forms: transcendental() }
 
 // ---- MMX ----
@@ -278,17 +306,22 @@ const packed = (laneWidth: number): Domain => (random, width) => {
 
 function mmxForms(): FormSpec[] {
   const list: FormSpec[] = []
-  const add = (text: string, inputs: Input[], features: string[] = [], count = 8): number => list.push({ text, inputs: [anyFpu, ...inputs, settleTags], features, count })
+  const add = (text: string, inputs: Input[], features: string[] = [], count = 8): number =>
+    list.push({ text, inputs: [anyFpu, ...inputs, settleTags], features, count })
   const both = (op: string, width: number, features: string[] = [], prefix = '', bytes = 8): void => {
     const m = nextAddressing()
     add(`${op} ${prefix}%mm1, %mm0`, [mm(0, packed(width)), mm(1, packed(width))], features, 10)
     add(`${op} ${prefix}${m.text}, %mm7`, [mm(7, packed(width)), memory(m, bytes, packed(width))], features, 8)
   }
-  for (const op of ['paddb', 'psubb', 'paddsb', 'paddusb', 'psubsb', 'psubusb', 'pcmpeqb', 'pcmpgtb', 'punpckhbw', 'pavgb', 'pmaxub', 'pminub', 'psadbw']) both(op, 8)
+  for (const op of ['paddb', 'psubb', 'paddsb', 'paddusb', 'psubsb', 'psubusb', 'pcmpeqb', 'pcmpgtb', 'punpckhbw', 'pavgb', 'pmaxub',
+    'pminub', 'psadbw']) both(op, 8)
   both('punpcklbw', 8, [], '', 4)
-  for (const op of ['paddw', 'psubw', 'paddsw', 'paddusw', 'psubsw', 'psubusw', 'pcmpeqw', 'pcmpgtw', 'punpckhwd', 'pavgw', 'pmaxsw', 'pminsw', 'pmullw', 'pmulhw', 'pmulhuw', 'pmaddwd', 'packsswb', 'packuswb']) both(op, 16)
+  for (const op of ['paddw', 'psubw', 'paddsw', 'paddusw', 'psubsw', 'psubusw', 'pcmpeqw', 'pcmpgtw', 'punpckhwd', 'pavgw', 'pmaxsw',
+    'pminsw', 'pmullw', 'pmulhw', 'pmulhuw', 'pmaddwd', 'packsswb', 'packuswb']) both(op, 16)
   both('punpcklwd', 16, [], '', 4)
-  for (const op of ['paddd', 'psubd', 'pcmpeqd', 'pcmpgtd', 'punpckhdq', 'packssdw', 'pmuludq', 'pand', 'pandn', 'por', 'pxor']) both(op, 32)
+  for (const op of ['paddd', 'psubd', 'pcmpeqd', 'pcmpgtd', 'punpckhdq', 'packssdw', 'pmuludq', 'pand', 'pandn', 'por', 'pxor']) {
+    both(op, 32)
+  }
   both('punpckldq', 32, [], '', 4)
   for (const op of ['paddq', 'psubq']) both(op, 64)
   for (const op of ['pabsb', 'psignb', 'pshufb', 'pmaddubsw']) both(op, 8, ['ssse3'])
@@ -331,8 +364,10 @@ function mmxForms(): FormSpec[] {
     add(`${op} (%rsi), %mm1`, [memory(m, 8, pairs32), anyMxcsr], [], 12)
   }
   for (const op of ['cvtpd2pi', 'cvttpd2pi']) {
-    add(`${op} %xmm1, %mm1`, [(state, random) => (state.xmm[1] = { low: float64(random, 64), high: float64(random, 64) }), anyMxcsr], [], 24)
-    add(`${op} (%rsi), %mm1`, [memory(m, 16, (random) => float64(random, 64) | (float64(random, 64) << 64n), { alignment: 16 }), anyMxcsr], [], 12)
+    add(`${op} %xmm1, %mm1`, [(state, random) => (state.xmm[1] = { low: float64(random, 64), high: float64(random, 64) }), anyMxcsr], [],
+      24)
+    add(`${op} (%rsi), %mm1`, [memory(m, 16, (random) => float64(random, 64) | (float64(random, 64) << 64n), { alignment: 16 }), anyMxcsr],
+      [], 12)
   }
   add('emms', [])
   return list
