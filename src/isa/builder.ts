@@ -8,10 +8,13 @@ import type { LoadKind, StoreKind } from '../wasm/opcodes.ts'
 import { at, fields, vectorAddress, type FieldName } from '../cpu/layout.ts'
 import { vector as exception } from '../cpu/fault.ts'
 import { tlbDataEntries, tlbEntrySize } from '../memory/map.ts'
+import type { Check } from './define.ts'
 import type { Operand } from './operands.ts'
 
 /** The six arithmetic flags in the form in which they are stored: see the fields flagZero, flagSign, flagAux, flagCarry of the CPU's layout. */
 export interface FlagPieces {
+  /** The comparison that the flags come from, for engines that can test it directly. */
+  origin?: FlagOrigin
   /** i64: ZF = (zero == 0). */
   zero?: Node
   /** i64: SF = sign, PF = even parity of the low byte. */
@@ -20,6 +23,14 @@ export interface FlagPieces {
   aux?: Node
   /** i32: CF, 0 or 1. */
   carry?: Node
+}
+
+/** sub: left - right; logic: the result alone, with CF = OF = 0. Values as `read` gives them. */
+export interface FlagOrigin {
+  readonly kind: 'sub' | 'logic'
+  readonly bits: number
+  readonly left: Node
+  readonly right: Node
 }
 
 /** What a handler is generated for: the row's operands and what else its body may depend on. */
@@ -39,7 +50,7 @@ const storeKinds: Record<number, StoreKind> = { 8: 'i32_8', 16: 'i32_16', 32: 'i
 
 export abstract class Semantics extends FunctionBuilder {
   protected row!: RowContext
-  private pending: (() => void)[] = []
+  protected pending: (() => void)[] = []
 
   // ---- what an engine supplies ----
 
@@ -187,7 +198,7 @@ export abstract class Semantics extends FunctionBuilder {
   writablePlace(address: Node, sizeAndFlags: number): Node { return this.place(true, address, sizeAndFlags) }
 
   /** One exclusive-or and one unsigned compare decide tag, canonicality and page crossing at once. */
-  private place(write: boolean, address: Node, sizeAndFlags: number): Node {
+  protected place(write: boolean, address: Node, sizeAndFlags: number): Node {
     const bytes = sizeAndFlags & 0xff
     const index = this.and(this.wrap(this.shrU(address, 12 - 4)), (tlbDataEntries - 1) * tlbEntrySize)
     const entry = this.add(this.tlbTable(write), index)
@@ -284,6 +295,27 @@ export abstract class Semantics extends FunctionBuilder {
   /** SF ≠ OF. */
   private less(): Node {
     return this.xor(this.ltS(this.xor(this.readFlagPiece('flagSign'), this.readFlagPiece('flagAux')), 0), this.readFlagPiece('flagCarry'))
+  }
+
+  // ---- checks ----
+
+  protected emitCheck(check: Check): void {
+    switch (check) {
+      case 'cpl0': return this.faultIf(this.state('cpl'), exception.GP, 0)
+      case 'protected': return this.faultIf(this.and(this.state('mode'), 8), exception.UD)
+      case 'fpu': return this.trap(0)
+      case 'sse': return this.trap(8)
+      case 'mmx': {
+        this.trap(16)
+        // ES of the x87 status with CR0.NE: an exception that waits
+        const waits = this.and(this.and(this.shrU(this.state('fpStatus'), 7), this.wrap(this.shrU(this.state('cr0'), 5n))), 1)
+        return this.faultIf(waits, exception.MF)
+      }
+    }
+  }
+  private trap(shift: number): void {
+    const faultVector = this.and(this.shrU(this.state('fpuTrap'), shift), 0xff)
+    this.if(faultVector, () => this.fault(0, undefined, faultVector))
   }
 
   // ---- leaving the straight line ----
