@@ -19,6 +19,8 @@ import { describeCpu } from './insight/describe.ts'
 
 const MiB = 1 << 20
 const lapicSize = 4096
+/** Virtual nanoseconds of an access: the local APIC is part of the processor. */
+const lapicTime = 50
 /** Virtual nanoseconds that a CPU runs before the next one gets its turn. */
 const quantum = 20_000
 /** Longest run without looking at the embedder: there is no on-stack replacement for WebAssembly, so generated code must return now and then. */
@@ -64,7 +66,7 @@ export class VitrineMachine implements Machine {
     if (!Number.isInteger(size) || size < 2 * MiB || size % MiB !== 0) throw new InputError(`memory: expected at least 2M, in whole MiB; found ${size} bytes`)
     const map = createMemoryMap(options.chipset ?? 'pc', size)
     const model = this.createModel(cpus)
-    this.core = createCore({ ram: map.ram, model, cpus, profile: internals.profile, log: (device, what) => this.log(device, what) })
+    this.core = createCore({ ram: map.ram, model, cpus, profile: internals.profile, jit: options.engine === 'jit', log: (device, what) => this.log(device, what) })
     const { physical } = this.core
     this.pc = createPc(
       {
@@ -219,7 +221,7 @@ export class VitrineMachine implements Machine {
       physical.addMmio(base, lapicSize, 'lapic', {
         readMmio: (offset, size) => lapicAt(base)?.readMmio(offset, size) ?? 0xffffffff,
         writeMmio: (offset, size, value) => lapicAt(base)?.writeMmio(offset, size, value),
-      }),
+      }, lapicTime),
     )
     this.lapicMoved = false
   }
@@ -299,6 +301,7 @@ export class VitrineMachine implements Machine {
     const result = cpu.execute(start, Math.min(most, this.slots.length > 1 ? quantum : longestRun))
     this.idle = true
     this.advance(cpu.reached)
+    this.core.jit?.compile()
     cpu.stopRequested = false
     this.last = index
     if (result === 'shutdown') return { kind: 'triple-fault', report: this.describe(index) }

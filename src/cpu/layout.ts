@@ -103,6 +103,7 @@ export const fields = {
   stepping: scratch32('1: accesses to what is not plain RAM are performed, not refused'),
   leaveStatus: scratch32('why a slow access refused: 1 a fault is stored, 2 the instruction needs a step'),
   leaveRecord: scratch32('record at which generated code stopped'),
+  resumeRecord: scratch32('record at which the interpreter goes on when a region leaves an instruction to it'),
   faultVector: scratch32('vector of the fault that a Leave reports'),
   faultError: scratch32('its error code'),
   faultHasError: scratch32('1: it has an error code'),

@@ -67,11 +67,50 @@ export class CodeCache {
     return address
   }
 
+  // ---- compiled regions ----
+
+  /** Record of a region's entry → the handler that it had. */
+  private readonly regions = new Map<number, { handler: number; page: number }>()
+  /** Is told of handlers that nothing refers to any more. */
+  releaseHandler: (handler: number) => void = () => {}
+
+  isRegion(record: number): boolean { return this.regions.has(record) }
+  /** The handler that interprets a record, also when it is the entry of a region. */
+  plainHandler(record: number): number { return this.regions.get(record)?.handler ?? this.view.getUint16(record, true) }
+
+  /** From now on whoever arrives at the record runs the region. */
+  installRegion(record: number, page: number, handler: number): void {
+    this.regions.set(record, { handler: this.view.getUint16(record, true), page: page >>> 12 })
+    this.view.setUint16(record, handler, true)
+  }
+
+  /** The instruction of a record by itself, followed by a continuation: for regions that leave their first instruction to the interpreter. */
+  copyForInterpreter(record: number): number {
+    const copy = this.allocate(2 * recordSize)
+    this.bytes.copyWithin(copy, record, record + recordSize)
+    const offset = this.view.getUint16(record + recordField.offset, true) + (this.bytes[record + recordField.length] & 15)
+    this.writePseudo(copy + recordSize, pseudo.resume, offset, record + recordSize)
+    const nextLeft = this.bytes[record + recordField.left] - 1
+    // the continuation returns what the copy's run had reserved for the rest, which the next record takes again
+    this.bytes[copy + recordSize + recordField.left] = nextLeft + 1
+    return copy
+  }
+
+  private dropRegions(page: number): void {
+    for (const [record, region] of this.regions)
+      if (region.page === page) {
+        this.releaseHandler(this.view.getUint16(record, true))
+        this.regions.delete(record)
+      }
+  }
+
   /** True when flush() is due before more code is decoded. */
   get full(): boolean { return this.next + (1 << 20) > codeBase + codeSize }
 
   /** Forgets everything. The caller drops all fetch translations, and no record may be running. */
   flush(): void {
+    for (const record of this.regions.keys()) this.releaseHandler(this.view.getUint16(record, true))
+    this.regions.clear()
     this.tables.clear()
     this.next = codeBase
     this.drops++
@@ -92,6 +131,7 @@ export class CodeCache {
       if (hit) {
         words.fill(0)
         this.drops++
+        this.dropRegions(page)
       } else if (clean) clean = words.every(word => word === 0)
     }
     return clean

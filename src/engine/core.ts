@@ -6,6 +6,7 @@ import type { Helper, PortPort } from '../cpu/processor.ts'
 import type { LogUnhandled } from '../devices/ports.ts'
 import { buildTables } from '../decode/tables.ts'
 import { helpers } from '../helpers/index.ts'
+import { helperTime } from '../helpers/time.ts'
 import { registry } from '../isa/rows.ts'
 import { createLinearMemory } from '../memory/linear.ts'
 import { PhysicalMemory, type RamRange } from '../memory/physical.ts'
@@ -16,9 +17,13 @@ import { Mmu } from '../mmu/mmu.ts'
 import { CodeCache } from './code-cache.ts'
 import { Cpu, type CpuParts } from './cpu.ts'
 import { hotKeys } from './hot.ts'
+import { Jit } from './jit/jit.ts'
 import { Interpreter } from './interpreter.ts'
 import { SegmentAddressing } from './segment-address.ts'
 import { hotSpecs } from './hot-specs.ts'
+
+/** Arrivals at a record after which its region is compiled: measured, see ARCHITECTURE.md. */
+const hotThreshold = 1000
 
 export interface CoreOptions {
   readonly ram: readonly RamRange[]
@@ -27,6 +32,8 @@ export interface CoreOptions {
   readonly log: LogUnhandled
   /** Count executions of handlers: Interpreter.executions. */
   readonly profile?: boolean
+  /** Compile hot regions. The run is the same with and without. */
+  readonly jit?: boolean
 }
 
 export interface Core {
@@ -36,6 +43,7 @@ export interface Core {
   readonly state: CpuState
   readonly code: CodeCache
   readonly interpreter: Interpreter
+  readonly jit: Jit | undefined
   /** Makes CPU `index`, wired to its interrupt controller and the port bus. */
   createCpu(index: number, apic: CpuParts['apic'], ports: PortPort, nextDeadline: () => number): Cpu
   /** The CPU whose state lies in the state area. */
@@ -58,11 +66,13 @@ export function createCore(options: CoreOptions): Core {
   const mmu = new Mmu({ physical, model: paging, cpus: options.cpus })
   const segments = new SegmentAddressing(memory)
   const helperList: Helper[] = []
+  const helperTimes: number[] = []
   const helperNumbers = new Map<string, number>()
   const helperNumber = (name: string): number => {
     let number = helperNumbers.get(name)
     if (number === undefined) {
       number = helperList.push((helpers as Record<string, Helper | undefined>)[name] ?? missingHelper(name)) - 1
+      helperTimes.push((helperTime as Record<string, number | undefined>)[name] ?? 0)
       helperNumbers.set(name, number)
     }
     return number
@@ -80,7 +90,7 @@ export function createCore(options: CoreOptions): Core {
     },
     helperNumber,
     hotSpecs(tables, hotKeys),
-    options.profile,
+    { profile: options.profile, hotThreshold: options.jit ? hotThreshold : 0 },
   )
   const code = new CodeCache(memory, tables, feature => options.model.has(feature), interpreter, place => physical.pageHoldsCode(place))
   physical.code = {
@@ -89,12 +99,14 @@ export function createCore(options: CoreOptions): Core {
       if (code.written(place >>> 0, length)) physical.pageIsClean(place)
     },
   }
+  code.releaseHandler = number => interpreter.release(number)
+  const jit = options.jit ? new Jit(memory, tables, feature => options.model.has(feature), code, interpreter) : undefined
   const linear = new MmuLinearMemory(mmu)
   const translation = new MmuControl(mmu, paging)
   const createCpu: Core['createCpu'] = (index, apic, ports, nextDeadline) =>
     new Cpu({
-      index, memory, state, model: options.model, mmu, linear, translation, apic, ports, code, interpreter, helpers: helperList, nextDeadline,
+      index, memory, state, model: options.model, mmu, linear, translation, apic, ports, code, interpreter, jit, helpers: helperList, helperTimes, nextDeadline,
       log: message => options.log(`cpu${index}`, message),
     })
-  return Object.assign(core, { interpreter, code, createCpu })
+  return Object.assign(core, { interpreter, code, jit, createCpu })
 }

@@ -19,6 +19,7 @@ import { scratchRecords } from '../memory/map.ts'
 import type { CodeCache } from './code-cache.ts'
 import type { Interpreter } from './interpreter.ts'
 import { pseudo } from './interpreter.ts'
+import type { Jit } from './jit/jit.ts'
 import { leave } from './leave.ts'
 
 const word = {
@@ -45,7 +46,10 @@ export interface CpuParts {
   ports: PortPort
   code: CodeCache
   interpreter: Interpreter
+  jit: Jit | undefined
   helpers: readonly Helper[]
+  /** By the same number: virtual nanoseconds that a helper's instruction costs besides the one of every instruction. */
+  helperTimes: readonly number[]
   /** The earliest alarm: a quantum must not run past it. */
   nextDeadline(): number
   log(message: string): void
@@ -138,6 +142,8 @@ export class Cpu implements Processor {
     const drops = this.code.drops
     try {
       let status: number = this.parts.helpers[number](this)
+      const time = this.mmu.physical.takeDeviceTime() + (status === after.again ? 0 : this.parts.helperTimes[number])
+      if (time !== 0) this.spend(time)
       if (status === after.next && (words[word.budget] < 0 || this.code.drops !== drops || this.mustLook())) status = after.leave
       if (words[word.interruptShadow] & instructionShadow && this.shadowAt < 0)
         this.shadowAt = this.retiredMark - words[word.budget] - this.bytes[record + recordField.left] - this.spent + 1
@@ -303,7 +309,7 @@ export class Cpu implements Processor {
     const sum = (ripLo >>> 0) + (words[word.codeBase] >>> 0)
     const linearLo = sum | 0
     const linearHi = words[word.addressMaskHi] === 0 ? 0 : (ripHi + (sum > 0xffffffff ? 1 : 0)) | 0
-    if (this.code.full) this.flushCode()
+    if (this.code.full || this.parts.jit?.crowded) this.flushCode()
     const place = this.mmu.fetchPlace(linearLo, linearHi)
     if (place === 0) {
       if (words[word.leaveStatus] === 1) this.deliverStoredFault()
@@ -328,6 +334,7 @@ export class Cpu implements Processor {
   }
   private flushCode(): void {
     this.code.flush()
+    this.parts.jit?.flushed()
     this.mmu.dropCodeTable()
   }
 
@@ -356,9 +363,17 @@ export class Cpu implements Processor {
   }
 
   private finish(status: number): void {
+    if (status === leave.hot) return this.compileHere()
     if (status !== leave.abort) return
     if (this.words[word.leaveStatus] === 1) this.deliverStoredFault()
     else this.stepOne()
+  }
+
+  /** RIP was reached often: its region is to be compiled. */
+  private compileHere(): void {
+    const linear = (this.state.rip + this.state.codeBase) & this.state.addressMask
+    const place = this.mmu.fetchPlace(Number(linear & 0xffffffffn) | 0, Number(linear >> 32n) | 0)
+    if (place !== 0) this.parts.jit?.request((place & ~4095) >>> 0, place & 4095, this.words[word.mode], this.state.rip)
   }
 
   private deliverStoredFault(): void {
@@ -414,6 +429,7 @@ export class Cpu implements Processor {
       if (offset !== lastOffset) instructions++
       lastOffset = offset
       this.bytes.copyWithin(to, from, from + recordSize)
+      this.view.setUint16(to, this.code.plainHandler(from), true)
       this.bytes[to + recordField.left] = count - instructions + 1
       to += recordSize
       from += recordSize
@@ -458,6 +474,7 @@ export class Cpu implements Processor {
   private endStep(status: number): void {
     if (status === leave.abort) this.mmu.dropPendingStores()
     else this.mmu.commitPendingStores()
+    this.words[word.budget] -= this.mmu.physical.takeDeviceTime()
     this.words[word.stepping] = 0
   }
 

@@ -10,7 +10,7 @@ import type { Label, Node, Variable } from '../wasm/function.ts'
 import type { FunctionImport } from '../wasm/module.ts'
 import { encodeModule } from '../wasm/module.ts'
 import { recordField, recordSize, slotField } from '../decode/record.ts'
-import { profileCounters, tlbEntrySize, tlbFetchEntries } from '../memory/map.ts'
+import { hotCounterCount, hotCounters, profileCounters, tlbEntrySize, tlbFetchEntries } from '../memory/map.ts'
 import { vector as exception } from '../cpu/fault.ts'
 import { leave } from './leave.ts'
 
@@ -28,7 +28,7 @@ const importIndex = { slowRead: 0, slowWrite: 1, helper: 2, stackAddress: 3, seg
 export const pseudo = { stop: 0, resume: 1, segmentAddress: 2, undefined: 3, count: 4 } as const
 
 /** Size of the table of handlers that are not hot. */
-const mostHandlers = 8192
+const mostHandlers = 16384
 
 export interface HandlerSpec {
   /** Unique: the row's number and what its code depends on. */
@@ -184,6 +184,10 @@ class RecordSemantics extends Semantics {
       this.set(main.rip, this.state('rip'))
       this.br(main.arrive)
     })
+    this.if(this.eq(status, leave.near), () => {
+      this.set(main.target, this.state('resumeRecord'))
+      this.br(main.near)
+    })
     this.exitWith(status)
   }
 }
@@ -281,10 +285,27 @@ class MainFunction extends RecordSemantics {
       this.set(status, leave.budget)
       this.br(exit)
     })
+    this.countArrival(this.get(target), () => {
+      this.setState('budget', credited)
+      this.setState('rip', this.add(this.state('codePage'), this.extendU(this.load('i32_16u', this.get(target), recordField.offset))))
+      this.set(status, leave.hot)
+      this.br(exit)
+    })
     this.setState('budget', budget)
     this.set(this.record, this.get(target))
     this.br(dispatch)
   }
+
+  /** Counts arrivals at a record; when there were just enough of them, leaves to have it compiled. */
+  private countArrival(record: Node, hot: () => void): void {
+    if (this.hotThreshold === 0) return
+    const counter = this.and(this.shrU(record, 3), (hotCounterCount - 1) * 4)
+    const count = this.add(this.load('i32', counter, hotCounters), 1)
+    this.store('i32', counter, count, hotCounters)
+    this.if(this.eq(count, this.hotThreshold), hot)
+  }
+  /** 0: nothing is compiled. */
+  hotThreshold = 0
 
   /** Finds the record of `rip`: fetch translation, then the code table of the physical page. */
   private enterByRip(exit: Label, dispatch: Label, rip: Variable, status: Variable, link: Variable): void {
@@ -303,6 +324,11 @@ class MainFunction extends RecordSemantics {
           // a relative branch within its page remembers the record, until the page's code is dropped
           this.if(this.and(this.get(link), this.eq(page, this.state('codePage'))), () => this.store('i32', this.get(this.record), found, recordField.displacement))
           this.set(link, 0)
+          this.countArrival(found, () => {
+            this.setState('rip', this.get(rip))
+            this.set(status, leave.hot)
+            this.br(exit)
+          })
           this.setState('codePage', page)
           this.setState('budget', budget)
           this.set(this.record, found)
@@ -352,7 +378,8 @@ export class Interpreter {
   readonly run: (record: number) => number
 
   /** With `profile`, no handler is hot and each counts its executions: see `executions`. */
-  constructor(environment: InterpreterEnvironment, helperNumber: (name: string) => number, hot: HandlerSpec[], profile = false) {
+  constructor(environment: InterpreterEnvironment, helperNumber: (name: string) => number, hot: HandlerSpec[], options: { profile?: boolean; hotThreshold?: number } = {}) {
+    const { profile = false, hotThreshold = 0 } = options
     this.profile = profile
     if (profile) hot = []
     this.environment = environment
@@ -362,6 +389,7 @@ export class Interpreter {
     this.hotCount = pseudo.count + hot.length
     hot.forEach((spec, i) => this.numbers.set(spec.key, pseudo.count + i))
     const main = new MainFunction('interpreter', helperNumber, 'main')
+    main.hotThreshold = hotThreshold
     for (const key of main.build(hot, 0)) this.writers.add(key)
     const instance = this.instantiate(
       encodeModule({
@@ -385,6 +413,19 @@ export class Interpreter {
   writesMemory(spec: HandlerSpec): boolean {
     this.handlerNumber(spec)
     return this.writers.has(spec.key)
+  }
+
+  private readonly freeSlots: number[] = []
+  /** Makes a compiled function a handler: its number, or undefined when the table is full. */
+  install(handler: unknown): number | undefined {
+    const slot = this.freeSlots.pop() ?? (this.nextCold < mostHandlers ? this.nextCold++ : undefined)
+    if (slot === undefined) return undefined
+    this.table.set(slot, handler)
+    return this.hotCount + slot
+  }
+  release(number: number): void {
+    this.table.set(number - this.hotCount, null)
+    this.freeSlots.push(number - this.hotCount)
   }
 
   private memoryType(): { minimum: number; maximum: number } {

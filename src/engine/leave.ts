@@ -12,6 +12,10 @@ export const leave = {
   lookup: 6,
   /** state.rip has not enough budget for its whole run. */
   budget: 7,
+  /** Inside generated code only: go on at state.resumeRecord, a record of the same page. */
+  near: 9,
+  /** state.rip was reached so often that its region should be compiled. */
+  hot: 10,
   /** A run of copied records has ended: RIP is that of leaveRecord. */
   stop: 8,
 } as const

@@ -20,12 +20,13 @@ export function addFlags(b: Semantics, bits: number, left: Node, right: Node, re
 /** left - right (- borrow-in). */
 export function subFlags(b: Semantics, bits: number, left: Node, right: Node, result: Node, borrowIn?: Node): void {
   const borrow = borrowIn ? b.or(b.ltU(left, right), b.and(borrowIn, b.eq(left, right))) : b.ltU(left, right)
-  b.setFlags({ ...resultFlags(b, bits, result), aux: b.widen(b.xor(b.xor(left, right), result), bits), carry: borrow })
+  const origin = borrowIn ? undefined : ({ kind: 'sub', bits, left, right } as const)
+  b.setFlags({ ...resultFlags(b, bits, result), aux: b.widen(b.xor(b.xor(left, right), result), bits), carry: borrow, origin })
 }
 
 /** AND, OR, XOR, TEST: CF = OF = 0; AF is undefined and cleared, as processors do. */
 export function logicFlags(b: Semantics, bits: number, result: Node): void {
-  b.setFlags({ ...resultFlags(b, bits, result), aux: b.i64(0), carry: b.i32(0) })
+  b.setFlags({ ...resultFlags(b, bits, result), aux: b.i64(0), carry: b.i32(0), origin: { kind: 'logic', bits, left: result, right: result } })
 }
 
 /** CF and OF given outright (i32, 0 or 1), AF cleared: shifts, rotates, multiplications. */

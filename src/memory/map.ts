@@ -21,6 +21,9 @@ export const tlbBase = 1 * MiB
 export const scratchRecords = 0x80000
 /** One u64 a handler, when the interpreter profiles itself. */
 export const profileCounters = 0x90000
+/** Arrivals at records, counted by a hash of their address: u32 each. */
+export const hotCounters = 0xa0000
+export const hotCounterCount = 16384
 export const codeBase = 16 * MiB
 export const codeSize = 160 * MiB
 /** RAM and ROM are backed from here on, a chunk at a time. */

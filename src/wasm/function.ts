@@ -19,6 +19,8 @@ export interface Node {
   readonly fixed: boolean
   uses: number
   local: number
+  /** Emitted anew at each use instead of being kept in a local. */
+  inline?: boolean
 }
 
 /** A mutable local of the function. */
@@ -41,6 +43,7 @@ type Statement =
   | { kind: 'branch'; label: Label; condition: Node | undefined }
   | { kind: 'table'; index: Node; labels: Label[]; fallback: Label }
   | { kind: 'return'; value: Node | undefined }
+  | { kind: 'list'; body: Statement[] }
 
 const CONSTANT = -1
 const LOCAL = -2
@@ -302,6 +305,26 @@ export class FunctionBuilder {
     this.if(condition, () => this.set(result, then()), () => this.set(result, otherwise()))
     return this.get(result)
   }
+  /** A place for statements that become known only later: the returned function fills it. */
+  placeholder(): (fill: () => void) => void {
+    const body: Statement[] = []
+    this.current.push({ kind: 'list', body })
+    return fill => {
+      const outer = this.current
+      this.current = body
+      fill()
+      this.current = outer
+    }
+  }
+  /** From now on a pure value is computed where it is used: it costs nothing on paths that do not use it. What it is made from is kept in locals. */
+  rematerialize(node: Node): void {
+    if (node.fixed || node.op < 0 || node.inline) return
+    node.inline = true
+    for (const arg of node.args) {
+      if (arg.uses === 1) this.rematerialize(arg)
+      else arg.uses++
+    }
+  }
   block(body: (label: Label) => void): void { this.open(body, false) }
   loop(body: (label: Label) => void): void { this.open(body, true) }
   private open(body: (label: Label) => void, loop: boolean): void {
@@ -356,7 +379,7 @@ export class FunctionBuilder {
       } else if (statement.kind === 'if') {
         if (statement.otherwise) this.dropUnused(statement.otherwise)
         this.dropUnused(statement.then)
-      } else if (statement.kind === 'block') this.dropUnused(statement.body)
+      } else if (statement.kind === 'block' || statement.kind === 'list') this.dropUnused(statement.body)
     }
   }
 
@@ -375,7 +398,7 @@ export class FunctionBuilder {
           const node = statement.node
           if (node.uses === 0) break
           const isCall = node.op === CALL || node.op === CALL_INDIRECT
-          if (!node.fixed && node.uses === 1) break
+          if (node.inline || (!node.fixed && node.uses === 1)) break
           if (node.op === LOCAL && node.uses === 0) break
           this.emitOperation(node)
           if (isCall && node.uses === 1) this.out.byte(0x1a)
@@ -419,6 +442,9 @@ export class FunctionBuilder {
           this.emitList(statement.body)
           this.depth--
           this.out.byte(0x0b)
+          break
+        case 'list':
+          this.emitList(statement.body)
           break
         case 'branch':
           if (statement.condition) this.emitValue(statement.condition)

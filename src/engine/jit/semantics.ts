@@ -1,0 +1,290 @@
+/**
+ * Semantics over instructions whose operands are known: general registers and flags are WebAssembly locals, immediates and addresses are
+ * constants. Whatever is not plain (a TLB miss, a fault, a helper) leaves the region before the instruction, which the interpreter then executes.
+ */
+import { at, segBaseAddress, segment } from '../../cpu/layout.ts'
+import type { FieldName } from '../../cpu/layout.ts'
+import { Semantics, type FlagOrigin, type FlagPieces } from '../../isa/builder.ts'
+import type { Operand } from '../../isa/operands.ts'
+import { tlbDataEntries, tlbEntrySize } from '../../memory/map.ts'
+import type { Label, Node, Operand as Value, Variable } from '../../wasm/function.ts'
+import { leave } from '../leave.ts'
+import type { BoundInstruction } from './discover.ts'
+
+const flagNames = ['flagZero', 'flagSign', 'flagAux', 'flagCarry'] as const
+type FlagName = (typeof flagNames)[number]
+const isFlag = (name: string): name is FlagName => (flagNames as readonly string[]).includes(name)
+const pieceOf = { zero: 'flagZero', sign: 'flagSign', aux: 'flagAux', carry: 'flagCarry' } as const
+
+export class RegionSemantics extends Semantics {
+  protected readonly budget: Variable
+  protected readonly page: Variable
+  protected readonly status: Variable
+  protected readonly resume: Variable
+  protected exit!: Label
+  /** Set by a row that ends in a relative branch: its condition, or undefined when it always branches. */
+  protected branch: { condition: Node | undefined } | undefined
+  /** The row has left the region on every path. */
+  protected left = false
+  /** Instructions of the block from the current one to its end: what leaving gives back to the budget. */
+  protected remaining = 0
+  /** Record at which the interpreter goes on when the current instruction is left to it. */
+  protected record = 0
+  protected readonly usedRegisters = new Set<number>()
+  protected readonly writtenRegisters = new Set<number>()
+  protected usesFlags = false
+  protected readonly registers: Variable[]
+  protected readonly flagVariables: Record<FlagName, Variable>
+  private readonly tables: { read: Variable; write: Variable }
+  private instruction!: BoundInstruction
+  /** Flags of the block so far that are not yet in their locals: they are computed only where somebody looks. */
+  private lazyFlags: Partial<Record<FlagName, Node>> = {}
+  private origin: FlagOrigin | undefined
+  private branchDepth = 0
+
+  constructor(name: string) {
+    super(name, ['i32'], 'i32')
+    this.budget = this.variable('i32')
+    this.page = this.variable('i64')
+    this.status = this.variable('i32')
+    this.resume = this.variable('i32')
+    this.registers = Array.from({ length: 16 }, () => this.variable('i64'))
+    this.flagVariables = { flagZero: this.variable('i64'), flagSign: this.variable('i64'), flagAux: this.variable('i64'), flagCarry: this.variable('i32') }
+    this.tables = { read: this.variable('i32'), write: this.variable('i32') }
+  }
+
+  /** Loads of everything that lives in locals; call it when all rows are emitted, in a placeholder at the start. */
+  protected emitPrologue(): void {
+    this.set(this.budget, super.state('budget'))
+    this.set(this.page, super.state('codePage'))
+    this.set(this.tables.read, super.state('tlbRead'))
+    this.set(this.tables.write, super.state('tlbWrite'))
+    for (const register of this.usedRegisters) this.set(this.registers[register], this.load('i64', 0, at.gpr + 8 * register))
+    if (this.usesFlags) for (const name of flagNames) this.set(this.flagVariables[name], super.state(name))
+  }
+  protected emitEpilogue(): void {
+    for (const register of this.writtenRegisters) this.store('i64', 0, this.get(this.registers[register]), at.gpr + 8 * register)
+    if (this.usesFlags) for (const name of flagNames) super.setState(name, this.get(this.flagVariables[name]))
+  }
+
+  // ---- rows ----
+
+  /** Emits one instruction; afterwards `branch` or `left` tell whether it ended the block. */
+  protected emitInstruction(instruction: BoundInstruction): void {
+    this.instruction = instruction
+    this.branch = undefined
+    this.left = false
+    if (!instruction.flat) return this.bail()
+    this.beginRow(instruction.context)
+    for (const check of instruction.row.checks ?? []) this.emitCheck(check)
+    instruction.row.semantics(this, ...instruction.context.operands)
+    if (!this.left && !this.branch) this.commit()
+  }
+
+  /** Leaves the region before the current instruction: the interpreter executes it. */
+  protected bail(): void {
+    this.writeLazyFlags()
+    this.set(this.budget, this.add(this.get(this.budget), this.remaining))
+    this.set(this.resume, this.record)
+    this.set(this.status, leave.near)
+    this.br(this.exit)
+    if (this.branchDepth === 0) this.left = true
+  }
+  /** A bail on a condition. */
+  private bailIf(condition: Node): void {
+    this.nestedIf(condition, () => this.bail())
+  }
+  private nestedIf(condition: Node, then: () => void, otherwise?: () => void): void {
+    super.if(condition, () => this.deeper(then), otherwise && (() => this.deeper(otherwise)))
+  }
+  private deeper(body: () => void): void {
+    this.branchDepth++
+    body()
+    this.branchDepth--
+  }
+  override if(condition: Node, then: () => void, otherwise?: () => void): void {
+    const known = this.constantOf(condition)
+    if (known !== undefined) return super.if(condition, then, otherwise)
+    this.nestedIf(condition, then, otherwise)
+  }
+  /** Writes inside a branch go to the locals at once, so what is pending must be there before. */
+  override when(condition: Node, then: () => void, otherwise?: () => void): void {
+    if (this.constantOf(condition) === undefined) this.flushFlags()
+    super.when(condition, then, otherwise)
+  }
+  override loop(body: (label: Label) => void): void {
+    super.loop(label => this.deeper(() => body(label)))
+  }
+
+  /** Control flow between blocks, as opposed to that inside a row. */
+  protected plainIf(condition: Node, then: () => void): void { super.if(condition, then) }
+  protected plainLoop(body: (label: Label) => void): void { super.loop(body) }
+
+  // ---- flags ----
+
+  private variableOf(name: FlagName): Variable {
+    this.usesFlags = true
+    return this.flagVariables[name]
+  }
+  protected override readFlagPiece(name: FlagName): Node {
+    return this.lazyFlags[name] ?? this.get(this.variableOf(name))
+  }
+  protected override writeFlagPiece(name: FlagName, value: Node): void {
+    if (this.branchDepth > 0) {
+      this.set(this.variableOf(name), value)
+      return
+    }
+    this.variableOf(name)
+    this.rematerialize(value)
+    value.uses++
+    this.lazyFlags[name] = value
+  }
+  override setFlags(pieces: FlagPieces): void {
+    super.setFlags(pieces)
+    const complete = pieces.zero && pieces.sign && pieces.aux && pieces.carry
+    this.pending.push(() => { this.origin = complete && this.branchDepth === 0 ? pieces.origin : undefined })
+    if (pieces.origin) for (const node of [pieces.origin.left, pieces.origin.right]) node.uses++
+  }
+  private writeLazyFlags(): void {
+    for (const name of flagNames) {
+      const value = this.lazyFlags[name]
+      if (value) this.set(this.variableOf(name), value)
+    }
+  }
+  /** Puts the flags into their locals: at the ends of blocks, and where paths part. */
+  protected flushFlags(): void {
+    this.writeLazyFlags()
+    this.lazyFlags = {}
+    this.origin = undefined
+  }
+  protected forgetFlags(): void {
+    this.lazyFlags = {}
+    this.origin = undefined
+  }
+  override state(name: FieldName, index = 0): Node {
+    return isFlag(name) ? this.readFlagPiece(name) : super.state(name, index)
+  }
+
+  /** Conditions after a comparison test its operands, not its flags. */
+  override condition(code: number): Node {
+    const origin = this.origin
+    if (!origin) return super.condition(code)
+    const direct = origin.kind === 'sub' ? this.compared(origin, code >> 1) : this.tested(origin, code >> 1)
+    if (!direct) return super.condition(code)
+    return code & 1 ? this.eqz(direct) : direct
+  }
+  private compared(origin: FlagOrigin, kind: number): Node | undefined {
+    const { bits, left, right } = origin
+    const signed = (value: Node): Node => this.signed(value, bits)
+    switch (kind) {
+      case 1: return this.ltU(left, right)
+      case 2: return this.eq(left, right)
+      case 3: return this.leU(left, right)
+      case 4: return this.ltS(signed(this.sub(left, right)), 0)
+      case 6: return this.ltS(signed(left), signed(right))
+      case 7: return this.leS(signed(left), signed(right))
+      default: return undefined
+    }
+  }
+  private tested(origin: FlagOrigin, kind: number): Node | undefined {
+    const value = this.signed(origin.left, origin.bits)
+    switch (kind) {
+      case 0: case 1: return this.i32(0)
+      case 2: case 3: return this.eqz(value)
+      case 4: case 6: return this.ltS(value, 0)
+      case 7: return this.leS(value, 0)
+      default: return undefined
+    }
+  }
+
+  // ---- registers and operands ----
+
+  gpr(index: number): Node {
+    this.usedRegisters.add(index)
+    return this.get(this.registers[index])
+  }
+  protected setGpr(index: number, value: Node): void {
+    this.usedRegisters.add(index)
+    this.writtenRegisters.add(index)
+    this.set(this.registers[index], value)
+  }
+  /** Number of a general register, and whether its bits 15:8 are meant. */
+  private registerOf(operand: Operand): { index: number; high: boolean } {
+    const distance = this.instruction.slots[operand.slot] - at.gpr
+    return { index: distance >> 3, high: (distance & 7) === 1 }
+  }
+  protected readGpr(operand: Operand): Node {
+    const { index, high } = this.registerOf(operand)
+    const value = this.gpr(index)
+    if (operand.bits === 64) return value
+    const low = this.wrap(high ? this.shrU(value, 8n) : value)
+    return operand.bits === 32 ? low : this.and(low, operand.bits === 16 ? 0xffff : 0xff)
+  }
+  protected writeGpr(operand: Operand, value: Node): void {
+    const { index, high } = this.registerOf(operand)
+    if (operand.bits === 64) return this.setGpr(index, value)
+    if (operand.bits === 32) return this.setGpr(index, this.extendU(value))
+    const mask = operand.bits === 16 ? 0xffffn : 0xffn
+    const shift = high ? 8n : 0n
+    const part = this.shl(this.extendU(this.and(value, Number(mask))), shift)
+    this.setGpr(index, this.or(this.and(this.gpr(index), ~(mask << shift)), part))
+  }
+  protected readImmediate(operand: Operand): Node {
+    const value = this.instruction.immediate
+    if (operand.bits === 64) return this.i64(value)
+    return this.i32(Number(BigInt.asIntN(32, operand.bits === 32 ? value : BigInt.asUintN(operand.bits, value))))
+  }
+  offset(_operand?: Operand): Node {
+    const { base, index, scale, displacement } = this.instruction
+    const constant = this.i64(displacement)
+    let sum = base === -2 ? this.add(this.get(this.page), constant) : base >= 0 ? this.add(this.gpr(base), constant) : constant
+    if (index >= 0) sum = this.add(sum, this.shl(this.gpr(index), BigInt(scale)))
+    return sum
+  }
+  address(operand: Operand): Node {
+    const { segment: number } = this.instruction
+    const offset = this.offset(operand)
+    return number >= segment.fs ? this.add(offset, this.load('i64', 0, segBaseAddress(number))) : offset
+  }
+  registerPlace(operand: Operand): Node { return this.i32(this.instruction.slots[operand.slot]) }
+  registerNumber(operand: Operand): Node { return this.i32(this.instruction.slots[operand.slot]) }
+  prefixes(): Node { return this.i32(this.instruction.prefixes) }
+  nextRip(): Node { return this.add(this.get(this.page), this.i64(this.instruction.offset + this.instruction.length)) }
+  relativeTarget(_operand: Operand): Node { return this.add(this.get(this.page), this.i64(this.instruction.immediate)) }
+
+  // ---- memory ----
+
+  protected override place(write: boolean, address: Node, sizeAndFlags: number): Node {
+    const bytes = sizeAndFlags & 0xff
+    const index = this.and(this.wrap(this.shrU(address, 12 - 4)), (tlbDataEntries - 1) * tlbEntrySize)
+    const entry = this.add(this.get(write ? this.tables.write : this.tables.read), index)
+    const inPage = this.xor(address, this.load('i64', entry))
+    this.bailIf(this.gtU(inPage, this.i64(4096 - bytes)))
+    return this.add(this.wrap(inPage), this.load('i32', entry, 8))
+  }
+  protected slowPlace(_write: boolean, _address: Node, _sizeAndFlags: number): Node { throw new Error('regions have no slow accesses') }
+  protected stackAddress(_offset: Node, _sizeAndFlags: number): Node { throw new Error('regions are of 64-bit mode') }
+
+  // ---- leaving ----
+
+  protected leaveWithFault(): void { this.bail() }
+  protected callHelper(_name: string): void { this.bail() }
+  protected emitJump(rip: Node): void {
+    this.flushFlags()
+    this.leaveTo(rip)
+    this.left = true
+  }
+  /** Leaves the region for an address. */
+  protected leaveTo(rip: Node): void {
+    super.setState('rip', rip)
+    this.set(this.status, 2)
+    this.br(this.exit)
+  }
+  protected emitRelativeJump(operand: Operand, condition: Node | undefined): void {
+    if (this.instruction.row.name === 'CALL') return this.emitJump(this.relativeTarget(operand))
+    if (condition) condition.uses++
+    this.branch = { condition }
+  }
+  override helper(_name: string, ..._args: Node[]): void { this.bail() }
+  override fault(_vector: number, _error?: Value, _computed?: Node): void { this.bail() }
+}
