@@ -58,7 +58,8 @@ export class Contexts {
     this.lastUse[set] = ++this.uses
     const controls = first & ((1 << control.bits) - 1)
     const who = (first >>> whoShift) & 3
-    computeRights(this.rights, this.rightsAt(set, rightsKinds.current), controls, who, pkru, pkrs)
+    const current = who === privilege.userAligned ? privilege.user : who
+    computeRights(this.rights, this.rightsAt(set, rightsKinds.current), controls, current, pkru, pkrs)
     computeRights(this.rights, this.rightsAt(set, rightsKinds.implicit), controls, privilege.supervisor, pkru, pkrs)
     computeRights(this.rights, this.rightsAt(set, rightsKinds.user), controls, privilege.user, pkru, pkrs)
     return set
@@ -84,7 +85,9 @@ export function contextKey(controls: number, who: number, codeMode: number, cpu:
   return controls | (who << whoShift) | (codeMode << modeShift) | (cpu << cpuShift)
 }
 
-export function whoIs(controls: number, cpl: number, ac: number): number {
+/** `ac` is EFLAGS.AC, `am` CR0.AM: zero or not. Alignment is checked without paging too. */
+export function whoIs(controls: number, cpl: number, ac: number, am: number): number {
+  if (cpl === 3 && ac !== 0 && am !== 0) return privilege.userAligned
   if ((controls & control.modeMask) === pagingMode.none) return privilege.supervisor
   if (cpl === 3) return privilege.user
   return controls & control.smap && ac !== 0 ? privilege.supervisorAc : privilege.supervisor

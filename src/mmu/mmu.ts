@@ -8,7 +8,7 @@ import { vector } from '../cpu/fault.ts'
 import type { PhysicalMemory, PlaceKeeper } from '../memory/physical.ts'
 import { contextKey, Contexts, rightsKinds, whoIs } from './contexts.ts'
 import { FirstLevel } from './first-level.ts'
-import { access, control, controlsOf, insidePage, pagingMode, translationFlag, word, type PagingModel } from './paging.ts'
+import { access, control, controlsOf, cr0Bit, insidePage, pagingMode, privilege, translationFlag, word, type PagingModel } from './paging.ts'
 import { PendingStores } from './pending.ts'
 import { rightsOf } from './rights.ts'
 import { Tlb, type TlbState } from './tlb.ts'
@@ -51,6 +51,9 @@ export class Mmu implements PlaceKeeper {
   private globalTag = 0
   private rightsCurrent = 0
   private controls = 0
+  /** Accesses must be aligned. The first level stays empty then, so that all of them come here. */
+  private aligned = false
+  private readonly checksVectorAlignment: boolean
   private key = -1
   private keyPcid = 0
   private keyPkru = 0
@@ -63,6 +66,7 @@ export class Mmu implements PlaceKeeper {
     for (let cpu = 0; cpu < (options.cpus ?? 1); cpu++) this.tlbs.push(new Tlb(this.firstLevel))
     this.tlb = this.tlbs[0]
     this.walker = new PageWalk(this.physical, options.model)
+    this.checksVectorAlignment = options.model.checksVectorAlignment ?? false
     this.pending = new PendingStores(this.physical)
     this.rights = this.contexts.rights
     this.physical.keeper = this
@@ -83,7 +87,7 @@ export class Mmu implements PlaceKeeper {
   updateContext(): void {
     const words = this.words
     const controls = controlsOf(words[word.cr0], words[word.cr4], words[word.efer])
-    const who = whoIs(controls, words[word.cpl], words[word.eflags] & flag.AC)
+    const who = whoIs(controls, words[word.cpl], words[word.eflags] & flag.AC, words[word.cr0] & cr0Bit.am)
     const key = contextKey(controls, who, words[word.mode], this.cpu)
     const pcid = controls & control.pcide ? words[word.cr3] & 0xfff : 0
     const pkru = controls & control.pke ? words[word.pkru] : 0
@@ -101,6 +105,7 @@ export class Mmu implements PlaceKeeper {
     this.keyPkru = pkru
     this.keyPkrs = pkrs
     this.set = set
+    this.aligned = who === privilege.userAligned
     this.tag = this.tlb.tagOf(this.contexts.tagIndex[set])
     this.globalTag = this.tlb.tagOf(this.contexts.globalTagIndex[set])
     this.rightsCurrent = this.contexts.rightsAt(set, rightsKinds.current)
@@ -301,7 +306,7 @@ export class Mmu implements PlaceKeeper {
    */
   readonly slowRead = (lo: number, hi: number, sizeAndFlags: number): number => {
     if ((lo & 0xfff) + (sizeAndFlags & 0xff) > 4096) return this.rareRead(lo, hi, sizeAndFlags)
-    if (!this.translate(lo, hi, access.read, sizeAndFlags)) return this.fault()
+    if (!this.translate(lo, hi, access.read, sizeAndFlags) || this.misaligned(lo, sizeAndFlags)) return this.fault()
     const place = this.physical.pagePlace(this.physicalLo, this.physicalHi)
     if (place === 0) return this.rareRead(lo, hi, sizeAndFlags)
     this.keepRead(lo, hi, place, sizeAndFlags)
@@ -314,22 +319,34 @@ export class Mmu implements PlaceKeeper {
    */
   readonly slowWrite = (lo: number, hi: number, sizeAndFlags: number): number => {
     if ((lo & 0xfff) + (sizeAndFlags & 0xff) > 4096) return this.rareWrite(lo, hi, sizeAndFlags)
-    if (!this.translate(lo, hi, access.write, sizeAndFlags)) return this.fault()
+    if (!this.translate(lo, hi, access.write, sizeAndFlags) || this.misaligned(lo, sizeAndFlags)) return this.fault()
     const place = this.physical.pagePlace(this.physicalLo, this.physicalHi)
     if (place === 0 || this.physical.pageFlags[place >>> 12] !== 0) return this.rareWrite(lo, hi, sizeAndFlags)
     this.keepWrite(lo, hi, place, sizeAndFlags)
     return (place + (lo & 0xfff)) | 0
   }
 
+  /** True: #AC(0) is stored. */
+  private misaligned(lo: number, sizeAndFlags: number): boolean {
+    if (!this.aligned || sizeAndFlags & (accessFlag.supervisor | accessFlag.user)) return false
+    const size = sizeAndFlags & 0xff
+    const isChecked = size === 2 || size === 4 || size === 8 || (size === 16 && this.checksVectorAlignment)
+    if (!isChecked || (lo & (size - 1)) === 0) return false
+    this.words[word.faultVector] = vector.AC
+    this.words[word.faultError] = 0
+    this.words[word.faultHasError] = 1
+    return true
+  }
+
   /** The first level holds what the present privilege may do; other accesses leave it alone. */
   private keepRead(lo: number, hi: number, place: number, sizeAndFlags: number): void {
-    if (sizeAndFlags & (accessFlag.supervisor | accessFlag.user)) return
+    if (this.aligned || sizeAndFlags & (accessFlag.supervisor | accessFlag.user)) return
     this.firstLevel.fillRead(this.set, lo, hi, place)
     this.tlb.noteSet(this.entry, this.set)
   }
 
   private keepWrite(lo: number, hi: number, place: number, sizeAndFlags: number): void {
-    if (sizeAndFlags & (accessFlag.supervisor | accessFlag.user)) return
+    if (this.aligned || sizeAndFlags & (accessFlag.supervisor | accessFlag.user)) return
     this.firstLevel.fillWrite(this.set, lo, hi, place)
     this.tlb.noteSet(this.entry, this.set)
   }
@@ -403,6 +420,7 @@ export class Mmu implements PlaceKeeper {
     if (!this.translate(lo, hi, what, sizeAndFlags)) return false
     this.pending.setPart(0, this.physicalLo | (lo & 0xfff), this.physicalHi, first)
     if (first < size && !this.translate(nextLo, nextHi, what, sizeAndFlags)) return false
+    if (this.misaligned(lo, sizeAndFlags)) return false
     this.pending.setPart(1, this.physicalLo, this.physicalHi, size - first)
     return true
   }
@@ -437,22 +455,22 @@ export class Mmu implements PlaceKeeper {
   }
 
   /**
-   * For helpers: the place of a readable address, good up to the end of its page, as an unsigned number; 0 when it is not RAM or ROM; -1:
-   * a fault is stored.
+   * For helpers: the place of a readable address, good up to the end of its page, as an unsigned number; 0 when it is not RAM or ROM, or
+   * when every access must be looked at; -1: a fault is stored.
    */
   plainRead(lo: number, hi: number, sizeAndFlags: number): number {
-    if (!this.translate(lo, hi, access.read, sizeAndFlags)) return -1
+    if (!this.translate(lo, hi, access.read, sizeAndFlags) || this.misaligned(lo, sizeAndFlags)) return -1
     const place = this.physical.pagePlace(this.physicalLo, this.physicalHi)
-    if (place === 0) return 0
+    if (place === 0 || this.aligned) return 0
     this.keepRead(lo, hi, place, sizeAndFlags)
     return (place + (lo & 0xfff)) >>> 0
   }
 
   /** The same for writing, without notice to anybody: 0 also for pages that hold code, are watched, or ROM. */
   plainWrite(lo: number, hi: number, sizeAndFlags: number): number {
-    if (!this.translate(lo, hi, access.write, sizeAndFlags)) return -1
+    if (!this.translate(lo, hi, access.write, sizeAndFlags) || this.misaligned(lo, sizeAndFlags)) return -1
     const place = this.physical.pagePlace(this.physicalLo, this.physicalHi)
-    if (place === 0 || this.physical.pageFlags[place >>> 12] !== 0) return 0
+    if (place === 0 || this.aligned || this.physical.pageFlags[place >>> 12] !== 0) return 0
     this.keepWrite(lo, hi, place, sizeAndFlags)
     return (place + (lo & 0xfff)) >>> 0
   }

@@ -12,8 +12,8 @@ export const errorBit = { present: 1, write: 2, user: 4, reserved: 8, fetch: 0x1
 /** What is done at a linear address; also the bits of a right. */
 export const access = { read: 1, write: 2, fetch: 4 } as const
 
-/** Who does it: `supervisorAc` is a supervisor whose EFLAGS.AC lifts SMAP. */
-export const privilege = { user: 0, supervisor: 1, supervisorAc: 2 } as const
+/** Who does it: `supervisorAc` is a supervisor whose EFLAGS.AC lifts SMAP, `userAligned` a user whose accesses must be aligned. */
+export const privilege = { user: 0, supervisor: 1, supervisorAc: 2, userAligned: 3 } as const
 
 /**
  * Flags of a cached translation. The first three index rights; U and the key index key rights (rights.ts).
@@ -37,7 +37,7 @@ export const control = {
 } as const
 
 const bit = (index: number): number => 1 << index
-export const cr0Bit = { pe: bit(0), wp: bit(16), pg: bit(31) } as const
+export const cr0Bit = { pe: bit(0), wp: bit(16), am: bit(18), pg: bit(31) } as const
 export const cr4Bit = {
   pse: bit(4), pae: bit(5), pge: bit(7), la57: bit(12), pcide: bit(17),
   smep: bit(20), smap: bit(21), pke: bit(22), pks: bit(24),
@@ -65,6 +65,8 @@ export interface PagingModel {
   readonly pse36: boolean
   /** AMD reserves bit 8 of upper-level entries that point to a table. */
   readonly globalReservedInTables: boolean
+  /** Alignment checks include accesses of 16 bytes: AMD's processors do it, Intel's manual leaves it open. */
+  readonly checksVectorAlignment?: boolean
 }
 
 export const pagingModelOf = (model: CpuModel): PagingModel => ({
@@ -72,6 +74,7 @@ export const pagingModelOf = (model: CpuModel): PagingModel => ({
   hugePages: model.has('pdpe1gb'),
   pse36: model.has('pse36'),
   globalReservedInTables: model.vendor === 'AuthenticAMD',
+  checksVectorAlignment: model.vendor === 'AuthenticAMD',
 })
 
 /** Word indexes of fields of the running CPU, for Int32Array views. */
