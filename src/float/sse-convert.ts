@@ -5,7 +5,7 @@
 import { F16, F32, F64, bitLength, roundAndPack, roundToInteger, withSign } from './round.ts'
 import type { Format } from './round.ts'
 import {
-  denormalAsZero, invalid, isDenormal, isInfinity, isNaN, isSignalling, isZero, magnitude, scaleOf, signOf, significandOf,
+  denormalAsZero, isDenormal, isInfinity, isNaN, isSignalling, isZero, magnitude, scaleOf, signOf, significandOf,
 } from './sse.ts'
 import { flag } from './status.ts'
 import type { FloatStatus, Rounding } from './status.ts'

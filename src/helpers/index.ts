@@ -7,6 +7,7 @@ import * as fpu from './fpu-state.ts'
 import * as identify from './identify.ts'
 import * as integer from './integer.ts'
 import * as ports from './ports.ts'
+import { sseFloat } from './sse-float.ts'
 import * as stack from './stack.ts'
 import * as string from './string.ts'
 import * as tables from './tables.ts'
@@ -24,6 +25,7 @@ export const helpers = {
   ...integer,
   in: ports.in,
   out: ports.out,
+  ...sseFloat,
   ...stack,
   ...string,
   ...tables,

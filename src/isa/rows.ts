@@ -10,5 +10,6 @@ import './instructions/misc.ts'
 import './instructions/system.ts'
 import './instructions/sse-move.ts'
 import './instructions/sse-integer.ts'
+import './instructions/sse-float.ts'
 
 export { registry } from './define.ts'

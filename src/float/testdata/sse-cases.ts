@@ -66,13 +66,44 @@ for (const [suffix, format] of [['ss', F32], ['sd', F64]] as const) {
 }
 for (let n = 0; n < 8; n++) runs[`vcvtps2ph${n}`] = (status, a) => convert.singleToHalf(a, n, status)
 
-for (const name of ['add', 'subtract', 'multiply', 'divide'] as const) {
-  const key = `native-${name.slice(0, 3)}`
-  runs[key + 'sd'] = (status, a, b) => f64[name](a, b, status)
-  runs[key + 'ss'] = (status, a, b) => BigInt(f32[name](Number(a), Number(b), status))
+const view = new DataView(new ArrayBuffer(8))
+
+const decode = {
+  ss(bits: bigint): number {
+    view.setUint32(0, Number(bits))
+    return view.getFloat32(0)
+  },
+  sd(bits: bigint): number {
+    view.setBigUint64(0, bits)
+    return view.getFloat64(0)
+  },
 }
-runs['native-sqrtsd'] = (status, a) => f64.squareRoot(a, status)
-runs['native-sqrtss'] = (status, a) => BigInt(f32.squareRoot(Number(a), status))
+const encode = {
+  ss(value: number): bigint {
+    view.setFloat32(0, value)
+    return BigInt(view.getUint32(0))
+  },
+  sd(value: number): bigint {
+    view.setFloat64(0, value)
+    return view.getBigUint64(0)
+  },
+}
+
+/** As instructions use native.ts: what it cannot prove is done exactly. */
+const exactly = {
+  add: sse.add, subtract: sse.subtract, multiply: sse.multiply, divide: sse.divide,
+  squareRoot: (format: Format, a: bigint, _b: bigint, status: FloatStatus) => sse.squareRoot(format, a, status),
+}
+for (const name of ['add', 'subtract', 'multiply', 'divide', 'squareRoot'] as const) {
+  for (const [suffix, format, native] of [['ss', F32, f32], ['sd', F64, f64]] as const) {
+    const exact = exactly[name]
+    runs[`native-${name === 'squareRoot' ? 'sqrt' : name.slice(0, 3)}${suffix}`] = (status, a, b) => {
+      const x = decode[suffix](a)
+      const found = name === 'squareRoot' ? native.squareRoot(x, status) : native[name](x, decode[suffix](b), status)
+      return Number.isNaN(found) ? exact(format, a, b, status) : encode[suffix](found)
+    }
+  }
+}
 
 // All flags, NaNs and zeros are the processor's; the estimate itself is any within the manual's bound.
 for (const [name, estimate] of [['rcpss', reciprocalEstimate], ['rsqrtss', reciprocalSquareRootEstimate]] as const) {

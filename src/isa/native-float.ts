@@ -1,0 +1,128 @@
+/**
+ * When the result of the embedder's own floating-point operation may be kept: it is then what SSE gives, and no exception flag follows
+ * but one that is set already. Intel SDM vol. 1, "SIMD Floating-Point Exceptions".
+ *
+ * state.sseNative says that only the precision exception is left to think of: all are masked, rounding is to nearest, denormals are neither
+ * zeros nor flushed, and PE is set. What must be proved besides is that nothing is denormal, overflows, underflows or is invalid.
+ */
+import type { Node } from '../wasm/function.ts'
+import { simd } from '../wasm/opcodes.ts'
+import type { Semantics } from './builder.ts'
+
+export type Bits = 32 | 64
+export type ShapeName = 'ss' | 'sd' | 'ps' | 'pd'
+
+/** Facts about values: an i32 for a scalar, a mask for packed elements. */
+type Fact = Node
+type OneValue = (b: Semantics, value: Node) => Fact
+
+/** One number, or the numbers of a vector register: how to read them and what can be said about them. */
+export interface Shape {
+  readonly name: ShapeName
+  readonly bits: Bits
+  readonly packed: boolean
+  load(b: Semantics, place: Node): Node
+  both(b: Semantics, p: Fact, q: Fact): Fact
+  either(b: Semantics, p: Fact, q: Fact): Fact
+  /** i32: the fact holds for every element. */
+  every: OneValue
+  /** Finite, and too large to have been tiny before it was rounded. */
+  safe: OneValue
+  zero: OneValue
+  /** Not denormal. */
+  plain: OneValue
+  notNaN: OneValue
+  equal(b: Semantics, x: Node, y: Node): Fact
+}
+
+/** Exponent field's place and largest value, in the encoding without its sign bit and shifted left by one. */
+const encoding = { 32: { shift: 24n, max: 0xffn }, 64: { shift: 53n, max: 0x7ffn } } as const
+
+/** The encoding shifted left by one: no sign. */
+const doubled = (b: Semantics, bits: Bits, value: Node): Node => {
+  const raw = b.convert(bits === 64 ? 'bitsOfF64' : 'bitsOfF32', value)
+  return b.shl(raw, 1)
+}
+
+function scalar(name: ShapeName, bits: Bits): Shape {
+  const { shift, max } = encoding[bits]
+  return {
+    name, bits, packed: false,
+    load: (b, place) => b.load(bits === 64 ? 'f64' : 'f32', place),
+    both: (b, p, q) => b.and(p, q),
+    either: (b, p, q) => b.or(p, q),
+    every: (_, p) => p,
+    safe: (b, value) => b.ltU(b.sub(doubled(b, bits, value), 2n << shift), (max - 2n) << shift),
+    zero: (b, value) => b.eqz(doubled(b, bits, value)),
+    plain: (b, value) => b.geU(b.sub(doubled(b, bits, value), 1), (1n << shift) - 1n),
+    notNaN: (b, value) => b.eq(value, value),
+    equal: (b, x, y) => b.eq(x, y),
+  }
+}
+
+/** A vector whose elements are all this number. */
+export function everyElement(b: Semantics, bits: Bits, value: number): Node {
+  const bytes = new DataView(new ArrayBuffer(16))
+  for (let i = 0; i < 16; i += bits / 8) {
+    if (bits === 64) bytes.setFloat64(i, value, true)
+    else bytes.setFloat32(i, value, true)
+  }
+  return b.v128(new Uint8Array(bytes.buffer))
+}
+const absolute = (b: Semantics, bits: Bits, value: Node): Node => {
+  const sign = everyElement(b, bits, -0)
+  return b.simd(simd.andnot, 'v128', [value, sign])
+}
+
+function packed(name: ShapeName, bits: Bits): Shape {
+  const [le, lt, eq, all] =
+    bits === 64 ? [simd.leF64, simd.ltF64, simd.eqF64, simd.allTrueI64] : [simd.leF32, simd.ltF32, simd.eqF32, simd.allTrueI32]
+  const smallest = bits === 64 ? 2 ** -1022 : 2 ** -126
+  const vector = (b: Semantics, code: number, x: Node, y: Node): Node => b.simd(code, 'v128', [x, y])
+  const zero: OneValue = (b, value) => vector(b, eq, value, everyElement(b, bits, 0))
+  return {
+    name, bits, packed: true,
+    load: (b, place) => b.load('v128', place),
+    both: (b, p, q) => vector(b, simd.and, p, q),
+    either: (b, p, q) => vector(b, simd.or, p, q),
+    every: (b, p) => b.simd(all, 'i32', [p]),
+    safe: (b, value) => {
+      const size = absolute(b, bits, value)
+      const large = vector(b, le, everyElement(b, bits, 2 * smallest), size)
+      return vector(b, simd.and, large, vector(b, lt, size, everyElement(b, bits, Infinity)))
+    },
+    zero,
+    // said the other way round, so that a NaN is plain
+    plain: (b, value) => {
+      const small = vector(b, lt, absolute(b, bits, value), everyElement(b, bits, smallest))
+      return vector(b, simd.or, b.simd(simd.not, 'v128', [small]), zero(b, value))
+    },
+    notNaN: (b, value) => vector(b, eq, value, value),
+    equal: (b, x, y) => vector(b, eq, x, y),
+  }
+}
+
+export const shapes: Record<ShapeName, Shape> = { ss: scalar('ss', 32), sd: scalar('sd', 64), ps: packed('ps', 32), pd: packed('pd', 64) }
+
+/** The result's exponent decides, or it is a zero that had to be one. */
+const result = (b: Semantics, s: Shape, value: Node, exactZero: (isZero: Fact) => Fact): Fact =>
+  s.either(b, s.safe(b, value), exactZero(s.zero(b, value)))
+
+const bothPlain = (b: Semantics, s: Shape, x: Node, y: Node): Fact => s.both(b, s.plain(b, x), s.plain(b, y))
+
+/** Nothing but precision can have happened in r = x operation y. */
+type Proof = (b: Semantics, s: Shape, x: Node, y: Node, r: Node) => Fact
+
+// a sum or a root is zero only when it is exactly zero
+const sum: Proof = (b, s, x, y, r) => s.both(b, result(b, s, r, zero => zero), bothPlain(b, s, x, y))
+const product: Proof = (b, s, x, y, r) => {
+  const exactZero = (zero: Fact): Fact => s.both(b, zero, s.either(b, s.zero(b, x), s.zero(b, y)))
+  return s.both(b, result(b, s, r, exactZero), bothPlain(b, s, x, y))
+}
+const quotient: Proof = (b, s, x, y, r) => s.both(b, result(b, s, r, zero => s.both(b, zero, s.zero(b, x))), bothPlain(b, s, x, y))
+const root = (b: Semantics, s: Shape, x: Node, r: Node): Fact => s.both(b, result(b, s, r, zero => zero), s.plain(b, x))
+/** For comparisons, which round nothing: neither NaN nor denormal. */
+const comparison = (b: Semantics, s: Shape, x: Node, y: Node): Fact =>
+  s.both(b, s.both(b, s.notNaN(b, x), s.notNaN(b, y)), bothPlain(b, s, x, y))
+
+export const proofs = { sum, product, quotient, root, comparison }
