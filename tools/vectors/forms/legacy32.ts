@@ -78,7 +78,11 @@ function stack(): FormSpec[] {
   for (const text of ['popa', 'popaw']) forms.push({ text, inputs: [anyFlags, anyStack], count: 10, undefinedRegistersOnFault: 0xef })
   for (const text of ['pusha', 'pushaw', 'pushl %eax', 'popl %ebx', 'pushl %esp', 'popl %esp', 'pushw %dx', 'popw %si', 'pushl $-2',
     'pushw $0x1234', 'pushf', 'pushfw', 'call .+0x40', 'pushl 4(%esp)', 'popl 4(%esp)']) push(text)
-  for (const text of ['pushl %es', 'pushl %cs', 'pushl %ss', 'pushl %ds', 'pushw %es', 'pushl %fs']) push(text, [], 3)
+  // Some processors write all four bytes, some only the selector's two.
+  for (const text of ['pushl %es', 'pushl %cs', 'pushl %ss', 'pushl %ds', 'pushl %fs']) {
+    forms.push({ text, inputs: [anyFlags, anyStack], count: 3, vendor: 'AuthenticAMD' })
+  }
+  push('pushw %es', [], 3)
   const flagsOnStack: Input = (state, random) => writeMemory(state, state.gpr[4], random.u64() & ~0x100n, 4)
   push('popf', [flagsOnStack], 12)
   push('popfw', [flagsOnStack], 8)

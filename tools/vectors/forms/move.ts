@@ -182,7 +182,9 @@ function stack(): FormSpec[] {
     push(`pop${s} 8(%rsp)`)
     push(`push${s} 8(%rsp)`)
     push(`pop${s} (%rsp)`)
-    for (const segment of ['fs', 'gs']) push(`push${s} %${segment}`, [], 3)
+    // Some processors write all eight bytes, some only the selector's two.
+    const vendor = width === 64 ? 'AuthenticAMD' : undefined
+    for (const segment of ['fs', 'gs']) forms.push({ text: `push${s} %${segment}`, inputs: [anyFlags, anyStack], count: 3, vendor })
     push(`pushf${s}`, [], 8)
     push(`popf${s}`, [flagsOnStack], 16)
     const frame: Input = (state, random) => {
@@ -219,6 +221,7 @@ function privileged(): FormSpec[] {
   return [
     ...faults.map((text) => ({ text, count: 1 })),
     ...invalid.map((text) => ({ text, count: 1 })),
+    ...['%rax', '%ebx'].map((r) => ({ text: `rdgsbase ${r}`, count: 1, features: ['fsgsbase'] })),
     { text: 'int3', count: 1, trapVector: 3 },
     { text: '.byte 0xcd, 3 # int $3', count: 1, trapVector: 3 },
   ]
