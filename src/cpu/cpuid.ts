@@ -121,8 +121,9 @@ const leaves: Readonly<Record<number, Leaf>> = {
   0x5: model => (model.has('monitor') ? [64, 64, 3, 0] : nothing),
   0x6: model => [featureBits(model, 6, 0, 0), 0, 0, 0],
   0x7: (model, subleaf, { ospke }) => {
-    if (subleaf === 0) return [1, featureBits(model, 7, 0, 1), featureBits(model, 7, 0, 2) | (ospke ? 1 << 4 : 0), featureBits(model, 7, 0, 3)]
-    return subleaf === 1 ? [featureBits(model, 7, 1, 0), 0, 0, 0] : nothing
+    if (subleaf === 0) return [2, featureBits(model, 7, 0, 1), featureBits(model, 7, 0, 2) | (ospke ? 1 << 4 : 0), featureBits(model, 7, 0, 3)]
+    if (subleaf === 1) return [featureBits(model, 7, 1, 0), 0, 0, 0]
+    return subleaf === 2 ? [0, 0, 0, featureBits(model, 7, 2, 3)] : nothing
   },
   0xb: topologyLeaf,
   0xd: extendedStateLeaf,

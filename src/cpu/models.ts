@@ -25,9 +25,9 @@ const base64 =
 const modern =
   'fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr sse sse2 ht pni pclmulqdq ssse3 cx16 pcid sse4_1 sse4_2 x2apic movbe popcnt aes xsave ' +
   'rdrand fsgsbase smep erms invpcid rdseed adx smap clflushopt clwb sha_ni umip pku rdpid fsrm xsaveopt xsavec xgetbv1 xsaves syscall nx pdpe1gb rdtscp lm lahf_lm 3dnowprefetch nonstop_tsc arat'
-const intelOnly = 'ss tsc_deadline_timer tsc_adjust md_clear spec_ctrl intel_stibp flush_l1d arch_capabilities spec_ctrl_ssbd'
+const intelOnly = 'ss tsc_deadline_timer tsc_adjust md_clear spec_ctrl intel_stibp flush_l1d arch_capabilities spec_ctrl_ssbd bhi_ctrl'
 const amdOnly =
-  'mmxext fxsr_opt cmp_legacy cr8_legacy misalignsse abm topoext clzero wbnoinvd xsaveerptr amd_ibpb amd_ibrs amd_stibp amd_ssbd amd_ssb_no lfence_rdtsc null_sel_clr_base autoibrs srso_no tsa_sq_no tsa_l1_no'
+  'mmxext fxsr_opt cmp_legacy cr8_legacy misalignsse abm topoext clzero wbnoinvd xsaveerptr amd_ibpb amd_ibrs amd_stibp amd_ssbd amd_ssb_no btc_no amd_ibpb_ret lfence_rdtsc null_sel_clr_base autoibrs srso_no tsa_sq_no tsa_l1_no'
 
 const intelServer: ModelData = {
   vendor: 'GenuineIntel', physicalBits: 46, signature: signature(6, 0x6a, 6), brand: 'Vitrine virtual Xeon (Ice Lake) @ 1.00GHz', basicLeaves: 0x16, extendedLeaves: 0x80000008,
@@ -60,7 +60,7 @@ export const modelNames: readonly string[] = Object.keys(models)
 
 /** What nothing behind CPUID implements yet; asking for it is answered, not obeyed. */
 const notImplemented: ReadonlySet<string> = new Set(
-  ('vmx svm smx est tm2 dtes64 ds_cpl cid sdbg fma xtpr pdcm dca avx f16c sgx bmi1 bmi2 hle rtm avx2 cqm mpx rdt_a avx512f avx512dq avx512ifma intel_pt avx512pf avx512er avx512cd avx512bw avx512vl ' +
+  ('psfd ipred_ctrl rrsba_ctrl ddpd_u mcdt_no amd_psfd vmx svm smx est tm2 dtes64 ds_cpl cid sdbg fma xtpr pdcm dca avx f16c sgx bmi1 bmi2 hle rtm avx2 cqm mpx rdt_a avx512f avx512dq avx512ifma intel_pt avx512pf avx512er avx512cd avx512bw avx512vl ' +
     'avx512vbmi waitpkg avx512_vbmi2 shstk gfni vaes vpclmulqdq avx512_vnni avx512_bitalg tme avx512_vpopcntdq bus_lock_detect cldemote movdiri movdir64b enqcmd sgx_lc pks ' +
     'avx512_vp2intersect serialize tsxldtrk pconfig arch_lbr ibt core_capabilities avx_vnni avx512_bf16 3dnowext 3dnow sse4a osvw ibs xop skinit wdt lwp fma4 nodeid_msr tbm perfctr_core perfctr_nb bpext ptsc perfctr_llc ' +
     'mwaitx extapic irperf rdpru virt_ssbd npt lbrv svm_lock nrip_save tsc_scale vmcb_clean flushbyasid decodeassists pausefilter pfthreshold avic v_vmsave_vmload vgif svme_addr_chk pn dts acpi tm pbe').split(' '),

@@ -51,6 +51,9 @@ const fixedRanges: readonly (readonly [number, string])[] = [
 
 const physicalMask = (cpu: Processor): bigint => (1n << BigInt(cpu.model.physicalBits)) - 1n
 
+/** IA32_SPEC_CTRL.BHI_DIS_S: where it exists, kernels need no loop that clears branch history at each system call. */
+const bhiDisS = 1n << 10n
+
 /** IA32_ARCH_CAPABILITIES: this processor speculates nothing, so it has none of the vulnerabilities. Enhanced IBRS. */
 const archCapabilities = [0, 1, 3, 4, 5, 6, 8, 13, 14, 15, 17, 20, 24, 26, 27, 62].reduce((bits, bit) => bits | (1n << BigInt(bit)), 0n)
 
@@ -91,7 +94,7 @@ const system: readonly Msr[] = [
   stored(0x8b, 'IA32_BIOS_SIGN_ID', all, { reset: model => (model.vendor === 'GenuineIntel' ? 0xd0003f5_00000000n : 0x0a101148n) }),
   ignored(0x79, 'IA32_BIOS_UPDT_TRIG', all, intel),
   // Speculation controls: nothing speculates, so they are storage and commands do nothing.
-  stored(0x48, 'IA32_SPEC_CTRL', 0x7n, { feature: 'spec_ctrl' }),
+  stored(0x48, 'IA32_SPEC_CTRL', 0x407n, { feature: 'spec_ctrl', accepts: (value, cpu) => !(value & bhiDisS) || cpu.model.has('bhi_ctrl') }),
   stored(0x48, 'SPEC_CTRL', 0x7n, { feature: 'amd_ibrs' }),
   ignored(0x49, 'IA32_PRED_CMD', 0x1n, { feature: 'spec_ctrl' }),
   ignored(0x49, 'PRED_CMD', 0x1n, { feature: 'amd_ibpb' }),
@@ -171,6 +174,22 @@ export const readSlot = (state: CpuState, index: number): bigint => state.msrMis
 
 export const resetValue = (row: Msr, model: CpuModel): bigint => (typeof row.reset === 'function' ? row.reset(model) : (row.reset ?? 0n))
 export const isOffered = (row: Msr, model: CpuModel): boolean => (row.vendor === undefined || row.vendor === model.vendor) && (row.feature === undefined || model.has(row.feature))
+
+/**
+ * What firmware leaves in the MTRRs before it starts an operating system: write-back, and uncacheable from `uncachedFrom` (a power-of-two distance
+ * below 4 GiB) to 4 GiB. For boot protocols without firmware.
+ */
+export function setFirmwareMtrrs(state: CpuState, model: CpuModel, uncachedFrom: number): void {
+  if (!model.has('mtrr')) return
+  const size = BigInt(2 ** 32 - uncachedFrom)
+  const valid = 0x800n
+  const enabledWriteBack = 0xc06n
+  const writeBack8 = 0x0606060606060606n
+  state.msrMisc[slotOf(0x2ff)] = enabledWriteBack
+  state.msrMisc[slotOf(0x200)] = BigInt(uncachedFrom)
+  state.msrMisc[slotOf(0x201)] = (((1n << BigInt(model.physicalBits)) - 1n) & ~(size - 1n)) | valid
+  for (const [index] of fixedRanges) state.msrMisc[slotOf(index)] = index === 0x259 ? 0n : writeBack8
+}
 
 /** Reset values of all of them. */
 export function resetMsrs(state: CpuState, model: CpuModel): void {
