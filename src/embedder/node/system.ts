@@ -29,7 +29,7 @@ function printError(text: string): void {
 
 export type MachineFactory = (options: MachineOptions) => Machine | Promise<Machine>
 
-async function run(createMachine: MachineFactory, request: RunRequest): Promise<RunResult> {
+async function run(createMachine: MachineFactory, starterGone: () => boolean, request: RunRequest): Promise<RunResult> {
   const started = performance.now()
   const machine = await createMachine(request.machine)
   const collected: Uint8Array[] = []
@@ -64,7 +64,6 @@ async function run(createMachine: MachineFactory, request: RunRequest): Promise<
     },
   })
   const stopSignals = onSignals(ending => session.end(ending))
-  const starterGone = watchStarter()
   const watch = setInterval(() => { if (starterGone()) session.end({ kind: 'left' }) }, starterCheckMilliseconds)
   const terminal = onTerminal(request.console)
   if (terminal && !request.console.quiet && request.console.escape) {
@@ -123,12 +122,14 @@ async function catalogue(): Promise<Catalogue> {
 }
 
 export function nodeSystem(createMachine: MachineFactory): System {
+  // From the very start: whoever started us may be gone before a machine is made.
+  const starterGone = watchStarter()
   return {
     readFile,
     print: text => { process.stdout.write(text) },
     printError,
     catalogue,
-    run: request => run(createMachine, request),
+    run: request => run(createMachine, starterGone, request),
     version: (JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')) as { version: string }).version,
   }
 }
