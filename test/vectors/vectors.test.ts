@@ -1,3 +1,4 @@
+/** The recorded data and the runner themselves: what they say is checked against arithmetic and the manuals, not against our engine. */
 import assert from 'node:assert/strict'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
