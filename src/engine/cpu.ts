@@ -15,7 +15,7 @@ import { after, type ApicPort, type CurrentOperation, type Helper, type LinearMe
 import { activity } from '../cpu/reset.ts'
 import type { Mmu } from '../mmu/mmu.ts'
 import { recordField, recordSize } from '../decode/record.ts'
-import { scratchRecords } from '../memory/map.ts'
+import { scratchRecords, tlbEntrySize, tlbFetchEntries } from '../memory/map.ts'
 import type { CodeCache } from './code-cache.ts'
 import type { Interpreter } from './interpreter.ts'
 import { pseudo } from './interpreter.ts'
@@ -26,7 +26,7 @@ const word = {
   rip: at.rip >> 2, codePage: at.codePage >> 2, budget: at.budget >> 2, leaveRecord: at.leaveRecord >> 2, leaveStatus: at.leaveStatus >> 2, faultVector: at.faultVector >> 2,
   faultError: at.faultError >> 2, faultHasError: at.faultHasError >> 2, stepping: at.stepping >> 2, eflags: at.eflags >> 2, mode: at.mode >> 2, codeBase: at.codeBase >> 2,
   addressMaskHi: (at.addressMask >> 2) + 1, interruptShadow: at.interruptShadow >> 2, interruptPending: at.interruptPending >> 2, activity: at.activity >> 2,
-  pendingNmi: at.pendingNmi >> 2, pendingDebug: at.pendingDebug >> 2, dr7: (at.dr >> 2) + 14, extraTime: at.extraTime >> 2,
+  pendingNmi: at.pendingNmi >> 2, tlbFetch: at.tlbFetch >> 2, pendingDebug: at.pendingDebug >> 2, dr7: (at.dr >> 2) + 14, extraTime: at.extraTime >> 2,
 } as const
 
 const instructionShadow = 3
@@ -310,6 +310,8 @@ export class Cpu implements Processor {
     const linearLo = sum | 0
     const linearHi = words[word.addressMaskHi] === 0 ? 0 : (ripHi + (sum > 0xffffffff ? 1 : 0)) | 0
     if (this.code.full || this.parts.jit?.crowded) this.flushCode()
+    const cached = this.cachedRecord(linearLo, linearHi)
+    if (cached !== 0) return cached
     const place = this.mmu.fetchPlace(linearLo, linearHi)
     if (place === 0) {
       if (words[word.leaveStatus] === 1) this.deliverStoredFault()
@@ -324,6 +326,16 @@ export class Cpu implements Processor {
       return 0
     }
     this.setCodePage(offset)
+    return record
+  }
+  /** The way of generated code: the first-level fetch entry, then the code table; 0 when either has nothing. */
+  private cachedRecord(linearLo: number, linearHi: number): number {
+    const words = this.words
+    const entry = (words[word.tlbFetch] >>> 2) + ((linearLo >>> 12) & (tlbFetchEntries - 1)) * (tlbEntrySize / 4)
+    if (words[entry] !== (linearLo & ~4095) || words[entry + 1] !== linearHi) return 0
+    const offset = linearLo & 4095
+    const record = words[(words[entry + 2] >>> 2) + offset]
+    if (record !== 0) this.setCodePage(offset)
     return record
   }
   private setCodePage(offset: number): void {

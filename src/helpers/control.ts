@@ -35,7 +35,7 @@ export function mov_to_cr(cpu: Processor): After {
     case 2: cpu.state.cr2 = value; break
     case 3: writeCr3(cpu, value); break
     case 4: writeCr4(cpu, value); break
-    case 8: writeCr8(cpu, value); break
+    case 8: writeCr8(cpu, value); return after.next
     default: throw invalidOpcode()
   }
   return after.leave

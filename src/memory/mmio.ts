@@ -7,7 +7,12 @@ export interface MmioRegion {
   readonly end: number
   readonly name: string
   readonly handler: MmioHandler
+  /** Virtual nanoseconds that a CPU waits for an access. */
+  readonly time: number
 }
+
+/** As long as a port access: across the chipset and back. */
+const usualTime = 1000
 
 /** Pages of nothing that are reported; software that scans an address space must not fill the log. */
 const reportedPages = 256
@@ -18,13 +23,16 @@ export class MmioBus {
   private readonly reported = new Set<number>()
   private readonly log: LogUnhandled
 
+  /** Virtual nanoseconds that all accesses so far took. */
+  time = 0
+
   constructor(log: LogUnhandled) {
     this.log = log
   }
 
-  add(base: number, size: number, name: string, handler: MmioHandler): MmioRegion {
+  add(base: number, size: number, name: string, handler: MmioHandler, time = usualTime): MmioRegion {
     if (!(size > 0) || !Number.isSafeInteger(base) || base < 0) throw new Error(`MMIO range ${name}: base ${base}, size ${size}`)
-    const region = { base, end: base + size, name, handler }
+    const region = { base, end: base + size, name, handler, time }
     this.regions.unshift(region)
     return region
   }
@@ -45,6 +53,7 @@ export class MmioBus {
     for (let done = 0; done < length; ) {
       const region = this.find(address + done)
       const size = region ? piece(region, address + done, length, length - done) : 1
+      this.time += region?.time ?? usualTime
       let value = 0xffffffff
       if (region) value = region.handler.readMmio(address + done - region.base, size)
       else {
@@ -62,6 +71,7 @@ export class MmioBus {
     for (let done = 0; done < length; ) {
       const region = this.find(address + done)
       const size = region ? piece(region, address + done, length, length - done) : 1
+      this.time += region?.time ?? usualTime
       let value = 0
       for (let byte = 0; byte < size; byte++) value |= from[offset + done + byte] << (8 * byte)
       if (region) region.handler.writeMmio(address + done - region.base, size, value >>> 0)

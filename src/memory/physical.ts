@@ -81,6 +81,7 @@ export class PhysicalMemory {
   keeper: PlaceKeeper | undefined
 
   private readonly bus: MmioBus
+  private deviceTime = 0
   private readonly rom: RamRange[] = []
   private readonly chunks: Int32Array
   private readonly mixedChunks = new Map<number, MixedChunk>()
@@ -105,9 +106,9 @@ export class PhysicalMemory {
 
   // ---- the map ----
 
-  /** Claims a range for a device. It hides RAM and ROM below it, and older ranges. */
-  addMmio(base: number, size: number, name: string, handler: MmioHandler): MmioRegion {
-    const region = this.bus.add(base, size, name, handler)
+  /** Claims a range for a device. It hides RAM and ROM below it, and older ranges. `time`: virtual nanoseconds that a CPU waits for an access. */
+  addMmio(base: number, size: number, name: string, handler: MmioHandler, time?: number): MmioRegion {
+    const region = this.bus.add(base, size, name, handler, time)
     this.remap(base, base + size)
     return region
   }
@@ -228,7 +229,9 @@ export class PhysicalMemory {
   store(lo: number, hi: number, source: number, length: number): void {
     const page = this.pagePlace(lo, hi)
     if (page === 0) {
+      const before = this.bus.time
       this.bus.write(toNumber(lo, hi), this.bytes, source, length)
+      this.deviceTime += this.bus.time - before
       return
     }
     const place = page + (lo & 0xfff)
@@ -241,11 +244,20 @@ export class PhysicalMemory {
   fetch(lo: number, hi: number, target: number, length: number): void {
     const page = this.pagePlace(lo, hi)
     if (page === 0) {
+      const before = this.bus.time
       this.bus.read(toNumber(lo, hi), this.bytes, target, length)
+      this.deviceTime += this.bus.time - before
       return
     }
     const place = (page + (lo & 0xfff)) >>> 0
     this.bytes.copyWithin(target, place, place + length)
+  }
+
+  /** Virtual nanoseconds that the CPU has waited for devices since this was last asked. */
+  takeDeviceTime(): number {
+    const time = this.deviceTime
+    this.deviceTime = 0
+    return time
   }
 
   /** Sets bits in the 32-bit word of RAM at `place` (4-byte aligned): accessed and dirty bits of a page walk. */
