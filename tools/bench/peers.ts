@@ -1,0 +1,103 @@
+/** The emulators that are measured, each as a command that boots the same kernel and prints the guest's serial port. */
+import { execFileSync } from 'node:child_process'
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+export interface Work {
+  kernel: string
+  initrd: string
+  append: string
+  megabytes: number
+  vendor: 'intel' | 'amd'
+  /** A folder for what a peer needs to be written. */
+  scratch: string
+}
+
+export interface Peer {
+  name: string
+  /** What is missing to run it; undefined when nothing is. */
+  missing(): string | undefined
+  command(work: Work): [string, ...string[]]
+}
+
+const root = fileURLToPath(new URL('../../', import.meta.url))
+
+const vitrine: Peer = {
+  name: 'vitrine',
+  missing: () => undefined,
+  command: ({ kernel, initrd, append, megabytes, vendor }) => [
+    join(root, 'bin/vitrine.js'), 'run', '--quiet', '--cpu', vendor, '--memory', `${megabytes}M`,
+    '--kernel', kernel, '--initrd', initrd, '--append', append,
+  ],
+}
+
+const qemu: Peer = {
+  name: 'qemu',
+  missing: () => lacking('qemu-system-x86_64'),
+  command: ({ kernel, initrd, append, megabytes }) => [
+    'qemu-system-x86_64', '-machine', 'q35,accel=tcg', '-cpu', 'max,+svm', '-m', String(megabytes), '-display', 'none', '-nodefaults',
+    '-serial', 'stdio', '-no-reboot', '-kernel', kernel, '-initrd', initrd, '-append', append,
+  ],
+}
+
+/** Bochs has no loader: it boots an ISO image with GRUB. Its serial port is a file, which here is a pipe. */
+const bochs: Peer = {
+  name: 'bochs',
+  missing: () => lacking('bochs', 'grub-mkrescue', 'xorriso', 'mkfifo') ?? (existsSync(bochsBios) ? undefined : `${bochsBios} (bochsbios)`),
+  command(work) {
+    const folder = join(work.scratch, 'bochs')
+    const [iso, rc, pipe] = [join(folder, 'boot.iso'), join(folder, 'bochsrc'), join(folder, 'serial')]
+    const tree = join(folder, 'iso')
+    mkdirSync(join(tree, 'boot/grub'), { recursive: true })
+    execFileSync('cp', [work.kernel, join(tree, 'boot/vmlinuz')])
+    execFileSync('cp', [work.initrd, join(tree, 'boot/initramfs.cpio')])
+    writeFileSync(join(tree, 'boot/grub/grub.cfg'), grubConfiguration(work.append))
+    execFileSync('grub-mkrescue', ['-o', iso, tree], { stdio: 'pipe' })
+    if (!existsSync(pipe)) execFileSync('mkfifo', [pipe])
+    writeFileSync(rc, bochsConfiguration(work, iso, pipe, join(folder, 'log')))
+    // Debian's Bochs starts in its debugger: "c" lets it go.
+    const shell = 'cat "$1" & reader=$!; trap "kill $reader" EXIT; echo c | bochs -q -f "$2" >"$3" 2>&1'
+    return ['sh', '-c', shell, 'sh', pipe, rc, join(folder, 'console')]
+  },
+}
+
+const bochsBios = '/usr/share/bochs/BIOS-bochs-latest'
+
+function grubConfiguration(append: string): string {
+  return `set timeout=0\nset default=0\nmenuentry linux {\n  linux /boot/vmlinuz ${append}\n  initrd /boot/initramfs.cpio\n}\n`
+}
+
+/** Bochs user manual, "The configuration file bochsrc". */
+function bochsConfiguration({ megabytes, vendor }: Work, iso: string, serial: string, log: string): string {
+  return [
+    `megs: ${megabytes}`,
+    `cpu: model=${vendor === 'amd' ? 'ryzen' : 'corei7_haswell_4770'}, ips=200000000, reset_on_triple_fault=0`,
+    'clock: sync=none',
+    `romimage: file=${bochsBios}`,
+    'vgaromimage: file=/usr/share/bochs/VGABIOS-lgpl-latest',
+    'display_library: rfb, options="timeout=0"',
+    'plugin_ctrl: speaker=0',
+    'sound: waveoutdrv=dummy',
+    'ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14',
+    `ata0-master: type=cdrom, path=${iso}, status=inserted`,
+    'boot: cdrom',
+    `com1: enabled=1, mode=file, dev=${serial}`,
+    'panic: action=fatal',
+    'error: action=ignore',
+    `log: ${log}`,
+  ].join('\n')
+}
+
+function lacking(...programs: string[]): string | undefined {
+  return programs.find(program => {
+    try {
+      execFileSync('sh', ['-c', `command -v ${program}`], { stdio: 'pipe' })
+      return false
+    } catch {
+      return true
+    }
+  })
+}
+
+export const peers: readonly Peer[] = [vitrine, qemu, bochs]
