@@ -2,6 +2,7 @@
  * One run of QEMU, followed by our machine along QEMU's execution log.
  */
 import type { FollowedMachine } from '../../src/insight/lockstep/follow.ts'
+import type { Readable } from 'node:stream'
 import { TraceFollower } from '../../src/insight/lockstep/follow.ts'
 import { QemuTraceParser } from '../../src/insight/lockstep/qemu-trace.ts'
 import type { Parting } from '../../src/insight/lockstep/report.ts'
@@ -24,8 +25,8 @@ export interface FollowQemuOptions {
 }
 
 export interface FollowResult {
-  /** `limit`: maxInstructions were compared. `ended`: QEMU's log ended (power-off, reset). */
-  kind: 'parted' | 'limit' | 'ended'
+  /** `limit`: maxInstructions were compared. `ended`: QEMU's log ended (power-off, reset). `quiet`: the guest sleeps, and nothing wakes it. */
+  kind: 'parted' | 'limit' | 'ended' | 'quiet'
   count: number
   parting: Parting | undefined
   repairs: Map<string, number>
@@ -50,11 +51,29 @@ export async function followQemu(qemu: Qemu, machine: FollowedMachine, options: 
     if (++seen % 100_000 === 0) options.onProgress?.(follower.count)
     return parting ? 'parted' : follower.count >= options.maxInstructions ? 'limit' : undefined
   })
-  for await (const chunk of await qemu.trace(options.floating)) {
-    parser.feed(chunk as Uint8Array)
-    if (parser.stopped !== undefined) break
-  }
+  const ending = await readUntilQuiet(await qemu.trace(options.floating), (chunk) => {
+    parser.feed(chunk)
+    return parser.stopped === undefined
+  })
   if (parser.stopped === undefined) parser.end()
-  const kind = parting ? 'parted' : parser.stopped === 'limit' ? 'limit' : 'ended'
+  const kind = parting ? 'parted' : parser.stopped === 'limit' ? 'limit' : ending
   return { kind, count: follower.count, parting, repairs: follower.repairs, follower }
+}
+
+/** A guest that sleeps for ever writes no log: after this many milliseconds without any, that is what it does. */
+const QUIET = 3000
+
+/** Hands out chunks until the stream ends, stands still, or `take` answers false. */
+async function readUntilQuiet(stream: Readable, take: (chunk: Uint8Array) => boolean): Promise<'ended' | 'quiet'> {
+  const chunks = stream[Symbol.asyncIterator]() as AsyncIterator<Uint8Array>
+  for (;;) {
+    let timer: ReturnType<typeof setTimeout> | undefined
+    const quiet = new Promise<'quiet'>((resolve) => {
+      timer = setTimeout(resolve, QUIET, 'quiet')
+    })
+    const next = await Promise.race([chunks.next(), quiet])
+    clearTimeout(timer)
+    if (next === 'quiet') return next
+    if (next.done || !take(next.value)) return 'ended'
+  }
 }

@@ -42,10 +42,13 @@ export class Qemu {
   readonly #directory: string
   readonly #ram: number
   readonly #memory: number
+  /** The monitor command after which a block holds one instruction. */
+  readonly #oneInstruction: string
   /** Text on stderr before the log was started: QEMU's own messages. */
   #messages = ''
 
-  constructor(gdb: GdbClient, child: ChildProcess, directory: string, ram: number, memory: number) {
+  constructor(gdb: GdbClient, child: ChildProcess, directory: string, ram: number, memory: number, oneInstruction: string) {
+    this.#oneInstruction = oneInstruction
     this.gdb = gdb
     this.#process = child
     this.#directory = directory
@@ -56,6 +59,7 @@ export class Qemu {
   /** QEMU, stopped before the guest's first instruction (that of `start`, or of the firmware). */
   static async launch(options: QemuOptions): Promise<Qemu> {
     const program = options.program ?? 'qemu-system-x86_64'
+    const oneInstruction = oneInstructionCommand(program)
     const directory = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'vitrine-qemu-'))
     const file = (name: string): string => join(directory, name)
     const ram = openSync(file('ram'), 'w+')
@@ -82,7 +86,7 @@ export class Qemu {
       ...['-chardev', `socket,id=gdb,path=${file('gdb')},server=on,wait=off`, '-gdb', 'chardev:gdb', '-S'],
       // Virtual time by instructions, one a nanosecond: the log slows QEMU a thousandfold, and its timers must not notice.
       ...['-icount', 'shift=0,sleep=off', '-no-reboot'],
-      ...oneInstructionBlocks(program),
+      ...['-accel', 'tcg,thread=single'],
       ...boot,
       ...(options.extra ?? []),
     ]
@@ -100,7 +104,7 @@ export class Qemu {
     child.stderr!.on('data', collect)
     const open = async (): Promise<Qemu> => {
       const gdb = new GdbClient(await connectWhenReady(file('gdb'), () => child.exitCode !== null))
-      const qemu = new Qemu(gdb, child, directory, ram, options.memory)
+      const qemu = new Qemu(gdb, child, directory, ram, options.memory, oneInstruction)
       child.stderr!.removeListener('data', collect)
       child.stderr!.on('data', qemu.#collect)
       await gdb.connect()
@@ -147,6 +151,7 @@ export class Qemu {
 
   /** Lets the guest run and hands out its execution log. With `floating`, XMM registers are in it (twice the text). */
   async trace(floating: boolean): Promise<Readable> {
+    await this.gdb.monitor(this.#oneInstruction)
     await this.gdb.monitor(`log cpu,int,nochain${floating ? ',fpu' : ''}`)
     const log = this.#process.stderr!
     log.removeListener('data', this.#collect)
@@ -172,8 +177,8 @@ function linearStart(start: StartState): bigint {
   return (efer & 0x400n) !== 0n ? rip : segments.cs.base + rip
 }
 
-/** The option has changed its name with QEMU 8.1. */
-function oneInstructionBlocks(program: string): string[] {
+/** The command has changed its name with QEMU 8.1. */
+function oneInstructionCommand(program: string): string {
   let banner: string
   try {
     banner = execFileSync(program, ['--version'], { encoding: 'latin1' })
@@ -183,7 +188,7 @@ function oneInstructionBlocks(program: string): string[] {
   const [, major, minor] = /version (\d+)\.(\d+)/.exec(banner) ?? []
   if (!major) throw new Error(`${program} --version says "${banner.slice(0, 60)}": not QEMU`)
   const modern = Number(major) > 8 || (Number(major) === 8 && Number(minor) >= 1)
-  return modern ? ['-accel', 'tcg,thread=single,one-insn-per-tb=on'] : ['-accel', 'tcg,thread=single', '-singlestep']
+  return modern ? 'one-insn-per-tb on' : 'singlestep on'
 }
 
 async function connectWhenReady(path: string, gone: () => boolean): Promise<Transport> {

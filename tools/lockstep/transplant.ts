@@ -40,8 +40,7 @@ export function startOfMachine(machine: FollowedMachine, memory: number): StartS
 }
 
 function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
-  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false
-  return true
+  return Buffer.compare(a, b) === 0
 }
 
 /** Answers the pages that our machine did not take (ROM where QEMU has shadow RAM). */

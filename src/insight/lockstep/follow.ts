@@ -42,6 +42,8 @@ export class TraceFollower {
   /** Our registers before the next instruction; equal to QEMU's. */
   #before: CpuRegisters | undefined
   #allowLoads: number
+  /** QEMU stays at a REP: its iterations are awaited, then ours does them all. */
+  #repeating = false
   /** Instructions compared. A REP counts once. */
   count = 0
 
@@ -73,8 +75,11 @@ export class TraceFollower {
     const quiet = record.events.length === 0
     if (quiet && record.rip === before.rip) {
       // QEMU writes a record for a block that it then does not execute (it was asked to look up), and one for each iteration of REP.
-      if (equal(record, before) || this.#decode(before).repeats) return undefined
+      if (this.#repeating || equal(record, before)) return undefined
+      this.#repeating = this.#decode(before).repeats
+      if (this.#repeating) return undefined
     }
+    this.#repeating = false
     this.#history.push(placeOf(before, this.count))
     const unsupported = this.#execute(before, record)
     let after = this.#machine.registers()

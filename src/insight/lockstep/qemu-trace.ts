@@ -139,6 +139,7 @@ export class QemuTraceParser {
     }
     let at = 0
     let tailStart = -1
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
     while (this.stopped === undefined) {
       const end = bytes.indexOf(NEWLINE, at)
       if (end < 0) break
@@ -146,7 +147,7 @@ export class QemuTraceParser {
       at = end + 1
       if (this.#afterPointer) {
         this.#afterPointer = false
-        if (this.#tail.length > 0 && same(this.#tail, bytes, at)) at += this.#tail.length
+        if (this.#tail.length > 0 && sameWords(this.#tail, view, at)) at += this.#tail.length
         else tailStart = at
       } else if (tailStart >= 0 && bytes[at] === 0x43 && bytes[at + 1] === 0x43 && bytes[at + 2] === 0x53) {
         this.#tail = copy(bytes, tailStart, at) // up to CCS=, the first line that changes with nearly each instruction
@@ -155,7 +156,7 @@ export class QemuTraceParser {
     }
     if (tailStart >= 0) this.#tail = NOTHING // parsed in two parts: what was remembered is no longer what was parsed last
     this.#rest = copy(bytes, at, bytes.length)
-    if (this.#rest.length > 64 * LONGEST_LINE) throw new Error('the trace holds a line that is no line of QEMU\'s log')
+    if (this.stopped === undefined && this.#rest.length > 64 * LONGEST_LINE) throw new Error('the trace holds a line that is no line of QEMU\'s log')
   }
 
   /** The log has ended: the last record has no successor that would complete it. */
@@ -339,6 +340,16 @@ function copy(bytes: Uint8Array, start: number, end: number): Uint8Array<ArrayBu
 
 function same(before: Uint8Array, bytes: Uint8Array, start: number): boolean {
   for (let i = 0; i < before.length; i++) if (before[i] !== bytes[start + i]) return false
+  return true
+}
+
+/** `same` for long texts: four bytes at a time. */
+function sameWords(before: Uint8Array, view: DataView, start: number): boolean {
+  if (start + before.length > view.byteLength) return false
+  const words = before.length >> 2
+  const wanted = new DataView(before.buffer, before.byteOffset, before.length)
+  for (let i = 0; i < words; i++) if (wanted.getInt32(i * 4, true) !== view.getInt32(start + i * 4, true)) return false
+  for (let i = words * 4; i < before.length; i++) if (before[i] !== view.getUint8(start + i)) return false
   return true
 }
 

@@ -12,6 +12,9 @@ const OUTSIDE: ReadonlySet<string> = new Set(
   'rdtsc rdtscp rdpmc rdrand rdseed cpuid rdmsr xgetbv rdpid in insb insw insd'.split(' '),
 )
 
+/** Never compared, see state.ts. */
+const RF = 1n << 16n
+
 /** Names of 32- and 16-bit registers lead to the 64-bit register that holds them. */
 function widen(register: string): { name: string; mask: bigint } {
   if (/^r(\d+)d$/.test(register)) return { name: register.slice(0, -1), mask: 0xffffffffn }
@@ -51,7 +54,7 @@ export function excuse(
 ): Cause | undefined {
   if (differences.some(({ name }) => name === 'rip')) return undefined
   const onlyFlags = differences.every(({ name }) => name === 'rflags')
-  if (onlyFlags && differences.every(({ left, right }) => ((left ^ right) & ~instruction.undefinedFlags) === 0n)) return 'undefined flags'
+  if (onlyFlags && differences.every(({ left, right }) => ((left ^ right) & ~(instruction.undefinedFlags | RF)) === 0n)) return 'undefined flags'
   if (OUTSIDE.has(instruction.mnemonic)) return 'time, identity or port'
   for (const operand of instruction.memory) {
     const linear = operand.reads ? linearAddress(operand, before) : undefined
