@@ -5,8 +5,9 @@ const tickNanoseconds = 4_000_000
 const tickInstructions = 2_000
 
 /**
- * Guests: `echo` (sends back what is typed, powers off at "poweroff"), `busy`, `halt` (no alarm), `flood N` (N bytes, then power-off),
- * `exit N` (isa-debug-exit), `triple`, `panic`, `crash`. `busy` and the ticks of `echo` and `idle` retire one instruction per nanosecond.
+ * Guests: `echo` (sends back what is typed, powers off at "poweroff"), `busy` (says so first), `halt` (no alarm), `exit N` (debug exit),
+ * `flood N` (N bytes, then power-off), `triple`, `panic`, `crash` (a bug of ours). `busy` and the ticks of all others retire one
+ * instruction per nanosecond.
  */
 export class FakeMachine implements Machine {
   retired = 0
@@ -63,6 +64,9 @@ export class FakeMachine implements Machine {
         for (let sent = 0; sent < this.#argument; sent += 1000) this.#say('x'.repeat(Math.min(1000, this.#argument - sent)))
         return { kind: 'power-off' }
       case 'crash': throw new Error('a bug')
+      case 'busy':
+        if (this.slices === 1) this.#say('started\n')
+        return undefined
       default: return undefined
     }
   }
