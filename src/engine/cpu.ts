@@ -32,6 +32,8 @@ const word = {
 const instructionShadow = 3
 const nmiBlocked = 8
 const singleStep = 0x4000
+/** Virtual nanoseconds of delivering an exception or interrupt, as of INT n. */
+const deliveryTime = 30
 
 /** What the machine gives a CPU. */
 export interface CpuParts {
@@ -209,7 +211,7 @@ export class Cpu implements Processor {
       if (words[word.budget] <= 0 || deadline <= this.reached) return 'time'
       if (deadline < this.quantumEnd) this.shorten(deadline)
       if (this.takeEvents() === 'shutdown') return 'shutdown'
-      if (words[word.activity] !== activity.running) continue
+      if (words[word.activity] !== activity.running || words[word.budget] <= 0) continue
       if (this.observer?.before(this)) return 'event'
       if (this.observer || this.needsSteps()) this.stepOne()
       else this.runFrom()
@@ -274,6 +276,8 @@ export class Cpu implements Processor {
     if (this.onEvent && !this.onEvent(event)) return 'delivered'
     if (this.recentEvents.length >= 16) this.recentEvents.shift()
     this.recentEvents.push({ rip: this.state.rip, event, retired: this.retired })
+    // A handler that faults at once must not keep a quantum from its end.
+    this.words[word.budget] -= deliveryTime
     const result: Delivery = deliver(this, event)
     return result.outcome
   }

@@ -1,5 +1,6 @@
 /** Every instruction whose meaning is a TypeScript function, by the name that rows call it with. */
 import type { Helper } from '../cpu/processor.ts'
+import * as bitString from './bit-string.ts'
 import * as cipher from './cipher.ts'
 import * as control from './control.ts'
 import * as flags from './flags.ts'
@@ -17,6 +18,7 @@ import * as vector from './vector.ts'
 import * as wait from './wait.ts'
 
 export const helpers = {
+  ...bitString,
   ...cipher,
   ...control,
   ...flags,

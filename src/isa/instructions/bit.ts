@@ -1,9 +1,8 @@
 /** Bit tests, bit scans, counts and CRC32. Intel SDM vol. 2, instruction reference. */
-import { form, instruction, lockable, type Body } from '../define.ts'
-import { Eb, Ev, Gd, Gv, Gy, Ib } from '../operands.ts'
+import { form, instruction, legacyOnly, lockable, only64, type Body } from '../define.ts'
+import { Eb, Ev, Gv, Gy, Ib, Mv, Rv } from '../operands.ts'
 import type { Node } from '../../wasm/function.ts'
-import type { Semantics } from '../builder.ts'
-import type { Operand } from '../operands.ts'
+import { accessFlag, type Semantics } from '../builder.ts'
 
 /** CF changes, ZF and the others stay (they are undefined or, ZF, unchanged): OF moves with CF. */
 const carryOnly = (b: Semantics, carry: Node): void =>
@@ -11,38 +10,41 @@ const carryOnly = (b: Semantics, carry: Node): void =>
 
 type Change = ((b: Semantics, value: Node, bit: Node) => Node) | undefined
 
+/** `index` is of the destination's type, `value` too; CF = the bit. */
+function testAndChange(b: Semantics, bits: number, index: Node, change: Change, value: Node): Node {
+  const one = b.shl(b.constant(bits, 1), index)
+  const bit = b.and(b.shrU(value, index), 1)
+  carryOnly(b, bits === 64 ? b.wrap(bit) : bit)
+  return change ? change(b, value, one) : value
+}
 const testBit = (change: Change): Body => (b, destination, source) => {
   const bits = destination.bits
-  const index = source.bits === 8 ? b.read(source) : b.read(source)
-  const position = (value: Node): Node => b.and(value, bits - 1)
-  const narrow = bits === 64 && index.type === 'i32' ? b.extendU(position(index)) : position(index)
-  const one = b.shl(b.constant(bits, 1), narrow)
-  const test = (old: Node): void => {
-    const bit = b.and(b.shrU(old, narrow), 1)
-    carryOnly(b, bits === 64 ? b.wrap(bit) : bit)
-  }
-  if (destination.class === 'memory' && source.class === 'gpr') return bitString(b, destination, index, change, test, one)
-  if (!change) return test(b.read(destination))
-  b.update(destination, old => {
-    test(old)
-    return change(b, old, one)
-  })
+  const index = b.and(b.read(source), bits - 1)
+  const position = bits === 64 && index.type === 'i32' ? b.extendU(index) : index
+  if (!change) testAndChange(b, bits, position, change, b.read(destination))
+  else b.update(destination, old => testAndChange(b, bits, position, change, old))
 }
-/** A register bit offset reaches outside the operand: the address moves by whole operands, signed. */
-function bitString(b: Semantics, destination: Operand, index: Node, change: Change, test: (old: Node) => void, one: Node): void {
+/** A bit offset in a register reaches outside of the memory operand: the address moves by whole operands, signed. */
+const bitString = (change: Change): Body => (b, destination, source) => {
   const bits = destination.bits
+  const index = b.read(source)
+  const position = b.and(index, bits - 1)
   const shift = bits === 64 ? 6 : bits === 32 ? 5 : 4
   const words = bits === 64 ? b.shrS(index, 6n) : b.extendS(b.shrS(b.signed(index, bits), shift))
   const address = b.add(b.address(destination), b.shl(words, BigInt(shift - 3)))
   const bytes = bits / 8
-  const place = change ? b.writablePlace(address, bytes | 0x400) : b.readablePlace(address, bytes)
-  const old = b.load(bits === 64 ? 'i64' : bits === 32 ? 'i32' : 'i32_16u', place)
-  test(old)
-  if (change) b.store(bits === 64 ? 'i64' : bits === 32 ? 'i32' : 'i32_16', place, change(b, old, one))
+  const place = change ? b.writablePlace(address, bytes | accessFlag.modify) : b.readablePlace(address, bytes)
+  const changed = testAndChange(b, bits, position, change, b.load(bits === 64 ? 'i64' : bits === 32 ? 'i32' : 'i32_16u', place))
+  if (change) b.store(bits === 64 ? 'i64' : bits === 32 ? 'i32' : 'i32_16', place, changed)
 }
+/** Outside of 64-bit mode the limit is checked where the bit is, and the offset wraps around: a helper. */
+const legacyBitString = (name: string): Body => (b, destination, source) => b.helper(name, b.offset(destination), b.widen(b.read(source), source.bits))
+
 const defineBitTest = (name: string, opcode: string, digit: number, change: Change): void => {
   const lock = change ? lockable : {}
-  instruction(name, { forms: [form(`0F ${opcode} /r`, Ev, Gv, lock), form(`0F BA /${digit} ib`, Ev, Ib, lock)], semantics: testBit(change) })
+  instruction(name, { forms: [form(`0F ${opcode} /r`, Rv, Gv), form(`0F BA /${digit} ib`, Ev, Ib, lock)], semantics: testBit(change) })
+  instruction(`${name} string`, { forms: [form(`0F ${opcode} /r`, Mv, Gv, only64, lock)], semantics: bitString(change) })
+  instruction(`${name} string`, { forms: [form(`0F ${opcode} /r`, Mv, Gv, legacyOnly, lock)], addressOnly: true, modal: true, semantics: legacyBitString(name.toLowerCase()) })
 }
 defineBitTest('BT', 'A3', 4, undefined)
 defineBitTest('BTS', 'AB', 5, (b, value, bit) => b.or(value, bit))
@@ -123,4 +125,3 @@ export const CRC32 = instruction('CRC32', {
     b.write(destination, destination.bits === 64 ? b.extendU(crc) : crc)
   },
 })
-export { Gd }
