@@ -87,12 +87,14 @@ export class CodeCache {
   /** The instruction of a record by itself, followed by a continuation: for regions that leave their first instruction to the interpreter. */
   copyForInterpreter(record: number): number {
     const copy = this.allocate(2 * recordSize)
+    const next = record + recordSize
     this.bytes.copyWithin(copy, record, record + recordSize)
-    const offset = this.view.getUint16(record + recordField.offset, true) + (this.bytes[record + recordField.length] & 15)
-    this.writePseudo(copy + recordSize, pseudo.resume, offset, record + recordSize)
-    const nextLeft = this.bytes[record + recordField.left] - 1
-    // the continuation returns what the copy's run had reserved for the rest, which the next record takes again
-    this.bytes[copy + recordSize + recordField.left] = nextLeft + 1
+    if (this.isResume(next)) this.bytes.copyWithin(copy + recordSize, next, next + recordSize)
+    else {
+      this.writePseudo(copy + recordSize, pseudo.resume, this.view.getUint16(next + recordField.offset, true), next)
+      // the continuation gives back what the copy's run had reserved for the rest, which the next record takes again
+      this.bytes[copy + recordSize + recordField.left] = this.bytes[record + recordField.left]
+    }
     return copy
   }
 

@@ -302,6 +302,8 @@ export class Cpu implements Processor {
     this.settle(status)
     this.retired += before - words[word.budget] - this.spent
     this.spent = 0
+    // a region's first block may be longer than the run of its entry: then the run goes instruction by instruction
+    if (status === leave.budget && words[word.budget] === before) return this.runCopies(record, left)
     this.finish(status)
   }
 
