@@ -16,6 +16,9 @@ import * as text from './text.ts'
 import * as transfer from './transfer.ts'
 import * as vector from './vector.ts'
 import * as wait from './wait.ts'
+import { x87Arithmetic } from './x87-arithmetic.ts'
+import { x87Control } from './x87-control.ts'
+import { x87Transfer } from './x87-transfer.ts'
 
 export const helpers = {
   ...bitString,
@@ -35,6 +38,9 @@ export const helpers = {
   ...transfer,
   ...vector,
   ...wait,
+  ...x87Arithmetic,
+  ...x87Control,
+  ...x87Transfer,
 } satisfies Record<string, Helper>
 
 export type HelperName = keyof typeof helpers

@@ -146,19 +146,23 @@ const comparePredicate = (bits: 32 | 64, packed: boolean): Helper => {
   }
 }
 
-/** COMIS, UCOMIS: argument[1] and [2]. ZF, PF and CF tell the relation; OF, SF and AF are cleared. */
-const compareOrdered = (format: Format, signalling: boolean): Helper => cpu => {
-  begin(cpu)
-  const read = format === F64 ? double : single
-  const found = exact.compare(format, read(argument(cpu, 1)), read(argument(cpu, 2)), signalling, status)
-  settleMxcsr(cpu, status)
-  const { state } = cpu
+/** ZF, PF and CF tell the relation; OF, SF and AF are cleared. */
+export function setComparison(state: CpuState, found: exact.Relation): void {
   const unordered = found === exact.relation.unordered
   const carry = unordered || found === exact.relation.less
   state.flagZero = unordered || found === exact.relation.equal ? 0n : 1n
   state.flagSign = unordered ? 0n : 1n
   state.flagAux = carry ? 1n << 63n : 0n
   state.flagCarry = carry ? 1 : 0
+}
+
+/** COMIS, UCOMIS: argument[1] and [2]. */
+const compareOrdered = (format: Format, signalling: boolean): Helper => cpu => {
+  begin(cpu)
+  const read = format === F64 ? double : single
+  const found = exact.compare(format, read(argument(cpu, 1)), read(argument(cpu, 2)), signalling, status)
+  settleMxcsr(cpu, status)
+  setComparison(cpu.state, found)
   return after.next
 }
 

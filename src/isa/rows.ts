@@ -11,5 +11,6 @@ import './instructions/system.ts'
 import './instructions/sse-move.ts'
 import './instructions/sse-integer.ts'
 import './instructions/sse-float.ts'
+import './instructions/x87.ts'
 
 export { registry } from './define.ts'

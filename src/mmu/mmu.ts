@@ -330,8 +330,10 @@ export class Mmu implements PlaceKeeper {
   private misaligned(lo: number, sizeAndFlags: number): boolean {
     if (!this.aligned || sizeAndFlags & (accessFlag.supervisor | accessFlag.user)) return false
     const size = sizeAndFlags & 0xff
-    const isChecked = size === 2 || size === 4 || size === 8 || (size === 16 && this.checksVectorAlignment)
-    if (!isChecked || (lo & (size - 1)) === 0) return false
+    const isChecked = size === 2 || size === 4 || size === 8 || size === 10 || (size === 16 && this.checksVectorAlignment)
+    // 80-bit numbers lie at multiples of 8
+    const alignment = size === 10 ? 8 : size
+    if (!isChecked || (lo & (alignment - 1)) === 0) return false
     this.words[word.faultVector] = vector.AC
     this.words[word.faultError] = 0
     this.words[word.faultHasError] = 1

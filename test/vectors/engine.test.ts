@@ -10,10 +10,7 @@ import { formatReport, runVectors, vectorFiles } from './runner.ts'
 
 /** Forms that fail now: group, pattern over the assembler text, why. */
 const EXCEPTIONS: { group: string; form: RegExp; why: string }[] = [
-  { group: 'alignment', form: /^fld/, why: 'x87 instructions are being written' },
   { group: 'branch', form: /^rex\.w ljmp/, why: 'AMD has no far pointers with 64-bit offsets' },
-  { group: 'x87', form: /./, why: 'x87 instructions are being written' },
-  { group: 'x87-functions', form: /./, why: 'x87 instructions are being written' },
 ]
 
 const used = new Set<string>()
