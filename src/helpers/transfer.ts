@@ -24,6 +24,22 @@ function transfer(cpu: Processor, go: () => void): After {
 /** argument[0]: offset, argument[1]: selector. */
 export const far_jmp = (cpu: Processor): After => transfer(cpu, () => farJump(cpu, Number(cpu.state.argument[1] & 0xffffn), cpu.state.argument[0]))
 export const far_call = (cpu: Processor): After => transfer(cpu, () => farCall(cpu, Number(cpu.state.argument[1] & 0xffffn), cpu.state.argument[0]))
+/** argument[0]: linear address of m16:64, which AMD's processors do not know: they read m16:32. */
+function widePointer(cpu: Processor): { selector: number; offset: bigint } {
+  const { state, memory, model } = cpu
+  const address = state.argument[0]
+  const wide = model.vendor === 'GenuineIntel'
+  const offset = wide ? memory.read64(address) : BigInt(memory.read32(address))
+  return { offset, selector: memory.read16(address + (wide ? 8n : 4n)) }
+}
+export const far_jmp_wide = (cpu: Processor): After => transfer(cpu, () => {
+  const { selector, offset } = widePointer(cpu)
+  farJump(cpu, selector, offset)
+})
+export const far_call_wide = (cpu: Processor): After => transfer(cpu, () => {
+  const { selector, offset } = widePointer(cpu)
+  farCall(cpu, selector, offset)
+})
 /** argument[0]: bytes of parameters to release. */
 export const far_ret = (cpu: Processor): After => transfer(cpu, () => farReturn(cpu, Number(cpu.state.argument[0] & 0xffffn)))
 

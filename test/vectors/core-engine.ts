@@ -23,21 +23,25 @@ const gates = { count: 256, breakpoint: 3, overflow: 4, handlerBytes: 16 } as co
 const kernelCode = 0x10
 const flat = { es: 0, cs: 1, ss: 2, ds: 3, fs: 4, gs: 5 } as const
 
-/** `run`: as in a normal run; `step`: every instruction by itself, the way slow accesses go. */
-export type Way = 'run' | 'step'
+/** `run`: as in a normal run; `step`: every instruction by itself, the way slow accesses go; `jit`: compiled, together with the INT3 that follows. */
+export type Way = 'run' | 'step' | 'jit'
+
+const halt = 0xf4
+/** Of a compiled run, which the INT3 ends. */
+const enoughTime = 1_000_000
 
 export class CoreVectorEngine implements VectorEngine {
   readonly name: string
-  private readonly core: Core
+  readonly core: Core
   private readonly cpu: Cpu
   private readonly way: Way
   private event: CpuEvent | undefined
   private readonly quad = new Uint8Array(8)
 
   constructor(way: Way, model = 'intel') {
-    this.name = `interpreter (${way}, ${model})`
+    this.name = way === 'jit' ? `compiler (${model})` : `interpreter (${way}, ${model})`
     this.way = way
-    const core = createCore({ ram: [{ base: 0, size: 2 << 20 }], model: createModel(model), cpus: 1, log: () => {} })
+    const core = createCore({ ram: [{ base: 0, size: 2 << 20 }], model: createModel(model), cpus: 1, jit: way === 'jit', log: () => {} })
     const apic = { hasInterrupt: () => false, acknowledge: () => 0, getTpr: () => 0, setTpr: () => {}, readMsr: () => undefined, writeMsr: () => false }
     const cpu = core.createCpu(0, apic, { read: () => 0, write: () => {} }, () => Infinity)
     core.running = cpu
@@ -77,6 +81,7 @@ export class CoreVectorEngine implements VectorEngine {
     this.put(tables.descriptors + 0x860, 0xffffn << 48n) // no I/O permission map: a user has no ports
     for (let gate = 0; gate < gates.count; gate++) this.putGate(gate)
     this.core.physical.write(tables.codePage, new Uint8Array(4096).fill(0xcc))
+    this.core.physical.write(tables.handlers, new Uint8Array(4096).fill(halt))
     const { state } = this.core
     Object.assign(state, {
       cr0: ENVIRONMENT.cr0, cr4: ENVIRONMENT.cr4, xcr0: ENVIRONMENT.xcr0, cr3: BigInt(tables.pml4), efer: 0xd01n, cpl: 3,
@@ -101,6 +106,7 @@ export class CoreVectorEngine implements VectorEngine {
   refuses(vector: Vector): string | undefined {
     const missing = vector.features.filter(feature => !this.cpu.model.has(feature))
     if (missing.length > 0) return `the model has no ${missing.join(', ')}`
+    if (this.way === 'jit' && vector.mode !== 64) return 'only 64-bit code is compiled'
     if (vector.vendor && vector.vendor !== this.cpu.model.vendor) return `defined by ${vector.vendor} only`
     return undefined
   }
@@ -111,16 +117,34 @@ export class CoreVectorEngine implements VectorEngine {
     this.event = undefined
     cpu.stopRequested = false
     if (this.way === 'step') cpu.stepOne()
-    else
-      for (const retired = cpu.retired; cpu.retired === retired && !this.event; ) {
-        if (cpu.execute(cpu.reached, 1) !== 'time') break
-      }
-    const trap = core.state.cpl === 0 ? this.leaveHandler() : undefined
+    else if (this.way === 'run') this.runOne()
+    else this.runCompiled()
+    let trap = core.state.cpl === 0 ? this.leaveHandler() : undefined
+    if (trap === gates.breakpoint && this.way === 'jit' && !isInside(core.state.rip - 1n, vector)) {
+      core.state.rip-- // the INT3 behind the instruction, or where it jumped to
+      trap = undefined
+    }
     const after = this.read(vector)
     if (trap !== undefined) return { vector: trap, state: after }
     const event = this.event as CpuEvent | undefined
-    if (!event) return after
+    if (!event || (this.way === 'jit' && after.rip !== vector.before.rip)) return after
     return { vector: event.vector, errorCode: event.error, address: event.vector === 14 ? event.address : undefined, state: after }
+  }
+
+  private runOne(): void {
+    const { cpu } = this
+    for (const retired = cpu.retired; cpu.retired === retired && !this.event; ) {
+      if (cpu.execute(cpu.reached, 1) !== 'time') break
+    }
+  }
+  /** Compiles what is at RIP and runs it to its end: the INT3, whose handler halts, or an exception. */
+  private runCompiled(): void {
+    const { core, cpu } = this
+    const { state } = core
+    const place = core.mmu.fetchPlace(Number(state.rip & 0xffffffffn) | 0, 0) >>> 0
+    core.jit!.request((place & ~4095) >>> 0, place & 4095, state.mode, state.rip)
+    core.jit!.compile()
+    cpu.execute(cpu.reached, enoughTime)
   }
 
   /** INT3 and INTO were delivered: back to what their frame says, and the vector. */
@@ -128,7 +152,7 @@ export class CoreVectorEngine implements VectorEngine {
     const { state } = this.core
     const frame = new BigUint64Array(5)
     this.core.physical.peek(tables.stack + Number(state.gpr[4] - linear.stack), new Uint8Array(frame.buffer))
-    const number = Number(state.rip - linear.handlers) / gates.handlerBytes
+    const number = Math.floor(Number(state.rip - linear.handlers) / gates.handlerBytes)
     state.rip = frame[0]
     state.segSelector[segment.cs] = Number(frame[1])
     writeRflags(state, Number(frame[2]))
@@ -207,3 +231,5 @@ export class CoreVectorEngine implements VectorEngine {
     this.core.physical.write(whole ? tables.codePage : tables.codePage + (CODE - CODE_PAGE), clear)
   }
 }
+
+const isInside = (rip: bigint, vector: Vector): boolean => rip >= vector.before.rip && rip < vector.before.rip + BigInt(vector.code.length)

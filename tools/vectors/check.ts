@@ -1,6 +1,6 @@
 /**
  * Runs the recorded vectors on our engine and reports what differs, by form.
- * Usage: node tools/vectors/check.ts [GROUP]... [--way run|step] [--model amd] [--examples N] [--summary]
+ * Usage: node tools/vectors/check.ts [GROUP]... [--way run|step|jit] [--model amd] [--examples N] [--summary]
  */
 import { parseArgs } from 'node:util'
 import { readVectors } from '../../test/vectors/format.ts'
@@ -18,7 +18,7 @@ const { positionals, values } = parseArgs({
 })
 const files = vectorFiles().filter(({ group }) => positionals.length === 0 || positionals.includes(group))
 if (files.length === 0) throw new Error(`no such group; there are: ${vectorFiles().map(({ group }) => group).join(', ')}`)
-if (values.way !== 'run' && values.way !== 'step') throw new Error(`--way: expected run or step, found '${values.way}'`)
+if (values.way !== 'run' && values.way !== 'step' && values.way !== 'jit') throw new Error(`--way: expected run, step or jit, found '${values.way}'`)
 const engine = new CoreVectorEngine(values.way, values.model)
 let failed = 0
 for (const { group, path } of files) {

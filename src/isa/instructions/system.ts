@@ -134,8 +134,9 @@ instruction('CALL far', { forms: [form('9A', Ap, legacyOnly)], sized: true, ends
 instruction('JMP far', { forms: [form('EA', Ap, legacyOnly)], sized: true, ends: true, semantics: named('far_jmp_immediate') })
 const throughMemory = (helper: string): Body => (b, m) => {
   const address = b.address(m)
+  if (b.operandSize === 64) return b.helper(`${helper}_wide`, address)
   const bytes = b.operandSize / 8
-  const offset = b.readMemory(address, b.operandSize === 64 ? 'i64' : b.operandSize === 32 ? 'i32' : 'i32_16u', bytes)
+  const offset = b.readMemory(address, b.operandSize === 32 ? 'i32' : 'i32_16u', bytes)
   const selector = b.readMemory(b.add(address, bytes), 'i32_16u', 2)
   b.helper(helper, offset, selector)
 }
