@@ -178,6 +178,7 @@ export class VitrineMachine implements Machine {
     const state = this.activityOf(index)
     if (state === activity.running) return true
     if (state === activity.waitForSipi) return slot.startup >= 0
+    if (state === activity.halt && this.fieldOf(index, 'pendingDebug') & 0xffffffffn) return true
     return state === activity.halt && this.pc.lapics[index].hasInterrupt() && (this.fieldOf(index, 'eflags') & 0x200n) !== 0n
   }
 

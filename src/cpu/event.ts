@@ -25,7 +25,8 @@ export const externalInterrupt = (number: number): CpuEvent => event('external',
 export const nonMaskableInterrupt: CpuEvent = event('nmi', vector.NMI)
 export const softwareInterrupt = (number: number, nextRip: bigint): CpuEvent => event('softwareInterrupt', number, { nextRip })
 export const softwareException = (number: number, nextRip: bigint): CpuEvent => event('softwareException', number, { nextRip })
-export const privilegedSoftwareException = (nextRip: bigint): CpuEvent => event('privilegedSoftware', vector.DB, { nextRip })
+/** `bits` of breakpoints that the instruction before put off (MOV SS) are set in DR6. */
+export const privilegedSoftwareException = (nextRip: bigint, bits: number): CpuEvent => event('privilegedSoftware', vector.DB, { nextRip, address: BigInt(bits) })
 /** `bits` are set in DR6. */
 export const debugException = (bits: number): CpuEvent => event('exception', vector.DB, { address: BigInt(bits) })
 

@@ -17,6 +17,8 @@ export interface Delivery {
 const blockedByNmi = 8
 const instructionShadow = 3
 const dr7GD = 1n << 13n
+/** B0 to B3: a debug exception sets or clears them; software clears the others. */
+const breakpointBits = 15n
 const debugctlLbr = 1n
 
 /** Delivers an event and whatever its delivery raises. Used by the run loop for faults, interrupts and traps. */
@@ -41,7 +43,7 @@ export function deliver(cpu: Processor, event: CpuEvent): Delivery {
 /** One attempt. Throws the Fault that delivery raises; then nothing has changed but what hardware changes too (CR2, DR6, accessed bits, memory below the stack). */
 export function deliverOnce(cpu: Processor, event: CpuEvent): void {
   const { state } = cpu
-  if (event.kind === 'exception') recordCause(cpu, event)
+  if (event.kind === 'exception' || event.kind === 'privilegedSoftware') recordCause(cpu, event)
   else if (event.kind === 'nmi') state.interruptShadow |= blockedByNmi
   if (isLong(state)) deliverLong(cpu, event)
   else if (isProtected(state)) deliverProtected(cpu, event)
@@ -55,7 +57,7 @@ function recordCause(cpu: Processor, event: CpuEvent): void {
   if (event.address === undefined) return
   if (event.vector === vector.PF) state.cr2 = event.address
   else if (event.vector === vector.DB) {
-    state.dr[6] |= event.address
+    state.dr[6] = (state.dr[6] & ~breakpointBits) | event.address
     state.dr[7] &= ~dr7GD
     state.msrDebugctl &= ~debugctlLbr
   }

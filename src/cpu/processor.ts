@@ -90,6 +90,8 @@ export interface Processor {
   now(): number
   /** Spends virtual time beyond the instruction itself: PAUSE, port I/O, MMIO. */
   spend(nanoseconds: number): void
+  /** Whether a single-step trap follows this instruction: said by those that do not go by the TF with which they began. */
+  singleStep(trap: boolean): void
   /** Recomputes mode, addressMask, codeBase, sseNative, fpuTrap and the translation context from architectural state. Call after changing CS, SS, CPL, CR0, CR4, EFER, EFLAGS.VM, MXCSR. */
   stateChanged(): void
   /** Says once per message what is not implemented or not there. */

@@ -86,7 +86,7 @@ export function setCode(cpu: Processor, selector: number, descriptor: Descriptor
   cpu.state.cpl = cpl
 }
 
-/** After a return to an outer level, DS, ES, FS and GS that it may not use become null. */
+/** After a return to an outer level, DS, ES, FS and GS that it may not use become null; their bases stay, and 64-bit code uses those of FS and GS. */
 export function dropInnerSegments(state: CpuState): void {
   const { cpl } = state
   for (const index of [segment.es, segment.ds, segment.fs, segment.gs]) {
@@ -95,7 +95,10 @@ export function dropInnerSegments(state: CpuState): void {
       continue
     }
     const conformingCode = (attributes & 0x1c) === 0x1c
-    if (!conformingCode && ((attributes >> 5) & 3) < cpl) setNull(state, index, 0)
+    if (conformingCode || ((attributes >> 5) & 3) >= cpl) continue
+    const base = state.segBase[index]
+    setNull(state, index, 0)
+    state.segBase[index] = base
   }
 }
 

@@ -89,6 +89,7 @@ export function createTestProcessor(modelName = 'intel'): TestProcessor {
     operation: { operandSize: 32, addressSize: 32, repeat: 0, segment: 3, nextRip: 0n, immediate: 0n, registers: [0, 0, 0], length: 2 },
     now: () => cpu.time,
     spend: nanoseconds => void (cpu.time += nanoseconds),
+    singleStep: trap => void calls.push(`singleStep ${trap}`),
     stateChanged: () => deriveState(state),
     log: () => {},
   }

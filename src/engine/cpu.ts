@@ -16,6 +16,7 @@ import { activity } from '../cpu/reset.ts'
 import type { Mmu } from '../mmu/mmu.ts'
 import { recordField, recordSize } from '../decode/record.ts'
 import { scratchRecords, tlbEntrySize, tlbFetchEntries } from '../memory/map.ts'
+import { Breakpoints } from './breakpoints.ts'
 import type { CodeCache } from './code-cache.ts'
 import type { Interpreter } from './interpreter.ts'
 import { pseudo } from './interpreter.ts'
@@ -26,10 +27,11 @@ const word = {
   rip: at.rip >> 2, codePage: at.codePage >> 2, budget: at.budget >> 2, leaveRecord: at.leaveRecord >> 2, leaveStatus: at.leaveStatus >> 2, faultVector: at.faultVector >> 2,
   faultError: at.faultError >> 2, faultHasError: at.faultHasError >> 2, stepping: at.stepping >> 2, eflags: at.eflags >> 2, mode: at.mode >> 2, codeBase: at.codeBase >> 2,
   addressMaskHi: (at.addressMask >> 2) + 1, interruptShadow: at.interruptShadow >> 2, interruptPending: at.interruptPending >> 2, activity: at.activity >> 2,
-  pendingNmi: at.pendingNmi >> 2, tlbFetch: at.tlbFetch >> 2, pendingDebug: at.pendingDebug >> 2, dr7: (at.dr >> 2) + 14, extraTime: at.extraTime >> 2,
+  pendingNmi: at.pendingNmi >> 2, tlbFetch: at.tlbFetch >> 2, pendingDebug: at.pendingDebug >> 2, extraTime: at.extraTime >> 2,
 } as const
 
 const instructionShadow = 3
+const movSsShadow = 2
 const nmiBlocked = 8
 const singleStep = 0x4000
 /** Virtual nanoseconds of delivering an exception or interrupt, as of INT n. */
@@ -98,6 +100,9 @@ export class Cpu implements Processor {
   private timeBase = 0
   private currentRecord = 0
   private shadowAt = -1
+  private readonly breakpoints: Breakpoints
+  /** The instruction that runs has said itself whether a single-step trap follows it. */
+  private trapDecided = false
 
   constructor(parts: CpuParts) {
     this.parts = parts
@@ -107,11 +112,12 @@ export class Cpu implements Processor {
     this.memory = parts.linear
     this.translation = parts.translation
     this.apic = parts.apic
-    this.ports = parts.ports
     this.mmu = parts.mmu
     this.code = parts.code
     this.interpreter = parts.interpreter
     this.words = new Int32Array(parts.memory.buffer)
+    this.breakpoints = new Breakpoints(this.words)
+    this.ports = this.breakpoints.watchPorts(parts.ports)
     this.bytes = new Uint8Array(parts.memory.buffer)
     this.view = new DataView(parts.memory.buffer)
     this.operation = new RecordOperation(this.view, () => this.currentRecord)
@@ -129,6 +135,10 @@ export class Cpu implements Processor {
     this.spent += nanoseconds
   }
   private spent = 0
+  singleStep(trap: boolean): void {
+    this.trapDecided = true
+    if (trap) this.words[word.pendingDebug] |= singleStep
+  }
   stateChanged(): void {
     deriveState(this.state)
     this.translation.updateContext()
@@ -212,7 +222,9 @@ export class Cpu implements Processor {
       if (deadline < this.quantumEnd) this.shorten(deadline)
       if (this.takeEvents() === 'shutdown') return 'shutdown'
       if (words[word.activity] !== activity.running || words[word.budget] <= 0) continue
+      if (this.breakpoints.any && this.breaksHere()) continue
       if (this.observer?.before(this)) return 'event'
+      words[word.eflags] &= ~flag.RF
       if (this.observer || this.needsSteps()) this.stepOne()
       else this.runFrom()
       if (words[word.activity] === activity.shutdown) return 'shutdown'
@@ -229,6 +241,7 @@ export class Cpu implements Processor {
   private wakes(): boolean {
     if (this.words[word.activity] !== activity.halt) return false
     if (this.words[word.pendingNmi] && !(this.words[word.interruptShadow] & nmiBlocked)) return true
+    if (this.words[word.pendingDebug]) return true
     return this.words[word.interruptPending] !== 0 && (this.words[word.eflags] & flag.IF) !== 0
   }
 
@@ -250,7 +263,7 @@ export class Cpu implements Processor {
   private takeEvents(): 'delivered' | 'nothing' | 'shutdown' {
     const words = this.words
     const shadow = this.shadowed()
-    if (words[word.pendingDebug] && !(words[word.interruptShadow] & 2 && shadow)) {
+    if (words[word.pendingDebug] && !(words[word.interruptShadow] & movSsShadow && shadow)) {
       const bits = words[word.pendingDebug]
       words[word.pendingDebug] = 0
       return this.deliver(debugException(bits))
@@ -272,6 +285,16 @@ export class Cpu implements Processor {
     return 'nothing'
   }
 
+  /** An instruction breakpoint at RIP, not held off by RFLAGS.RF or MOV SS, is a fault of the instruction that has not begun. */
+  private breaksHere(): boolean {
+    const words = this.words
+    if (words[word.eflags] & flag.RF || words[word.interruptShadow] & movSsShadow) return false
+    const linear = (this.state.rip + this.state.codeBase) & this.state.addressMask
+    const bits = this.breakpoints.atInstruction(Number(linear & 0xffffffffn) | 0, Number(linear >> 32n) | 0)
+    if (bits !== 0) this.deliver(debugException(bits))
+    return bits !== 0
+  }
+
   private deliver(event: CpuEvent): 'delivered' | 'shutdown' {
     if (this.onEvent && !this.onEvent(event)) return 'delivered'
     if (this.recentEvents.length >= 16) this.recentEvents.shift()
@@ -284,7 +307,7 @@ export class Cpu implements Processor {
 
   private needsSteps(): boolean {
     const words = this.words
-    return (words[word.eflags] & flag.TF) !== 0 || (words[word.interruptShadow] & instructionShadow) !== 0 || (words[word.dr7] & 0xff) !== 0
+    return (words[word.eflags] & flag.TF) !== 0 || (words[word.interruptShadow] & instructionShadow) !== 0 || this.breakpoints.any
   }
 
   /** Runs generated code from RIP until it leaves, and handles why. */
@@ -373,6 +396,8 @@ export class Cpu implements Processor {
         words[word.budget] += left - 1
         return
       case leave.again:
+        // what comes between two iterations returns to the middle of an instruction
+        words[word.eflags] |= flag.RF
         words[word.budget] += left - 1
         return this.setRip(offset)
       case leave.stop:
@@ -481,13 +506,21 @@ export class Cpu implements Processor {
     const trapFlag = words[word.eflags] & flag.TF
     const shadow = this.shadowed()
     if (!this.copyOne()) return
+    const { breakpoints } = this
+    const watches = breakpoints.watchesData
+    breakpoints.hits = 0
+    this.trapDecided = false
+    if (watches) this.mmu.observe(breakpoints.noteAccess)
     words[word.stepping] = 1
     const retired = this.retired
     this.runScratch(1)
     words[word.stepping] = 0
+    if (watches) this.mmu.observe(undefined)
     if (this.retired === retired) return
     if (shadow && this.retired !== this.shadowAt) this.endShadow()
-    if (trapFlag) words[word.pendingDebug] |= singleStep
+    words[word.pendingDebug] |= breakpoints.hits
+    // MOV SS drops the single-step trap after itself, and only puts off those of breakpoints.
+    if (trapFlag && !this.trapDecided && !(words[word.interruptShadow] & movSsShadow)) words[word.pendingDebug] |= singleStep
   }
   private endStep(status: number): void {
     if (status === leave.abort) this.mmu.dropPendingStores()

@@ -96,7 +96,7 @@ class StringOperation {
 
   /** Single stepping and breakpoints want one element a time. */
   get elementWise(): boolean {
-    return (this.state.eflags & flag.TF) !== 0
+    return (this.state.eflags & flag.TF) !== 0 || (this.state.dr[7] & anyBreakpoint) !== 0n
   }
 
   read(address: bigint): bigint {
@@ -119,6 +119,9 @@ class StringOperation {
     }
   }
 }
+
+/** L0 to G3 of DR7. */
+const anyBreakpoint = 0xffn
 
 /** Does elements in one step and answers how many; 0: finished by its own condition. `most` is not 0. */
 type Step = (op: StringOperation, most: number) => { elements: number; bulk: boolean; finished?: boolean }

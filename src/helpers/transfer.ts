@@ -63,6 +63,7 @@ function interrupt(cpu: Processor, event: CpuEvent): After {
   } catch (fault) {
     throw fault instanceof Fault ? new Fault(fault.vector, fault.error, fault.address, event) : fault
   }
+  cpu.singleStep(false)
   return transferred(cpu, before)
 }
 
@@ -97,22 +98,35 @@ function redirected(cpu: Processor, number: number): After {
 }
 
 export const int3 = (cpu: Processor): After => interrupt(cpu, softwareException(vector.BP, cpu.operation.nextRip))
-export const int1 = (cpu: Processor): After => interrupt(cpu, privilegedSoftwareException(cpu.operation.nextRip))
+
+/** Takes the debug traps that MOV SS has put off along: one #DB reports them all. */
+export function int1(cpu: Processor): After {
+  const pending = cpu.state.pendingDebug
+  cpu.state.pendingDebug = 0
+  return interrupt(cpu, privilegedSoftwareException(cpu.operation.nextRip, pending))
+}
 
 export function into(cpu: Processor): After {
   if (!(readRflags(cpu.state) & flag.OF)) return after.next
   return interrupt(cpu, softwareException(vector.OF, cpu.operation.nextRip))
 }
 
+/** SYSCALL and SYSRET go by TF at their end: a program is stepped over its system call, and the kernel is not stepped into. */
+function trapByNewFlags(cpu: Processor): void {
+  cpu.singleStep((cpu.state.eflags & flag.TF) !== 0)
+}
+
 export function syscall(cpu: Processor): After {
   const before = modeOf(cpu)
   systemCall(cpu)
+  trapByNewFlags(cpu)
   return transferred(cpu, before)
 }
 
 export function sysret(cpu: Processor): After {
   const before = modeOf(cpu)
   systemReturn(cpu)
+  trapByNewFlags(cpu)
   return transferred(cpu, before)
 }
 

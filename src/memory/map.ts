@@ -24,6 +24,8 @@ export const profileCounters = 0x90000
 /** Arrivals at records, counted by a hash of their address: u32 each. */
 export const hotCounters = 0xa0000
 export const hotCounterCount = 16384
+/** A read or write table without entries: each access then takes the slow way, where it can be watched. */
+export const emptyTlbTable = 0xb0000
 export const codeBase = 16 * MiB
 export const codeSize = 160 * MiB
 /** RAM and ROM are backed from here on, a chunk at a time. */

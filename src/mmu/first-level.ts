@@ -3,7 +3,7 @@
  * (tlb.ts) holds, for plain RAM only, one set of tables a translation context; dropping an entry here is never visible to software.
  */
 import type { PhysicalMemory } from '../memory/physical.ts'
-import { tlbBase, tlbDataEntries, tlbEntrySize, tlbFetchEntries, tlbSets, tlbSetSize } from '../memory/map.ts'
+import { emptyTlbTable, tlbBase, tlbDataEntries, tlbEntrySize, tlbFetchEntries, tlbSets, tlbSetSize } from '../memory/map.ts'
 
 const wordsPerEntry = tlbEntrySize / 4
 const dataIndexMask = tlbDataEntries - 1
@@ -41,6 +41,7 @@ export class FirstLevel {
     this.words = physical.words
     this.bytes = physical.bytes
     this.lastWriteSlot = new Int32Array(physical.pageFlags.length)
+    this.words[emptyTlbTable >>> 2] = emptyPageOfSlot0
     for (let set = 0; set < tlbSets; set++) {
       const base = this.readTable(set)
       for (const table of [base, base + writeTable * 4, base + fetchTable * 4]) this.words[table >>> 2] = emptyPageOfSlot0

@@ -5,6 +5,7 @@
 import { flag } from '../cpu/rflags.ts'
 import { mode } from '../cpu/mode.ts'
 import { vector } from '../cpu/fault.ts'
+import { emptyTlbTable } from '../memory/map.ts'
 import type { PhysicalMemory, PlaceKeeper } from '../memory/physical.ts'
 import { contextKey, Contexts, rightsKinds, whoIs } from './contexts.ts'
 import { FirstLevel } from './first-level.ts'
@@ -19,6 +20,9 @@ export const accessFlag = { stack: 1 << 8, supervisor: 1 << 9, modify: 1 << 10, 
 
 /** Values of state.leaveStatus after a place of 0. */
 export const leaveStatus = { fault: 1, needsStep: 2 } as const
+
+/** Is told of every explicit data access, before it is made. */
+export type AccessObserver = (lo: number, hi: number, size: number, write: boolean) => void
 
 export interface MmuOptions {
   readonly physical: PhysicalMemory
@@ -58,6 +62,7 @@ export class Mmu implements PlaceKeeper {
   private keyPcid = 0
   private keyPkru = 0
   private keyPkrs = 0
+  private observer: AccessObserver | undefined
 
   constructor(options: MmuOptions) {
     this.physical = options.physical
@@ -112,9 +117,18 @@ export class Mmu implements PlaceKeeper {
     this.publish()
   }
 
+  /** Data breakpoints: every access comes here while there is an observer. For an instruction that is stepped. */
+  observe(observer: AccessObserver | undefined): void {
+    this.observer = observer
+    this.publish()
+  }
+  private notice(lo: number, hi: number, sizeAndFlags: number, write: boolean): void {
+    if (!(sizeAndFlags & accessFlag.supervisor)) this.observer?.(lo, hi, sizeAndFlags & 0xff, write)
+  }
+
   private publish(): void {
-    this.words[word.tlbRead] = this.firstLevel.readTable(this.set)
-    this.words[word.tlbWrite] = this.firstLevel.writeTable(this.set)
+    this.words[word.tlbRead] = this.observer ? emptyTlbTable : this.firstLevel.readTable(this.set)
+    this.words[word.tlbWrite] = this.observer ? emptyTlbTable : this.firstLevel.writeTable(this.set)
     this.words[word.tlbFetch] = this.firstLevel.fetchTable(this.set)
   }
 
@@ -309,6 +323,7 @@ export class Mmu implements PlaceKeeper {
     if (!this.translate(lo, hi, access.read, sizeAndFlags) || this.misaligned(lo, sizeAndFlags)) return this.fault()
     const place = this.physical.pagePlace(this.physicalLo, this.physicalHi)
     if (place === 0) return this.rareRead(lo, hi, sizeAndFlags)
+    if (this.observer) this.notice(lo, hi, sizeAndFlags, false)
     this.keepRead(lo, hi, place, sizeAndFlags)
     return (place + (lo & 0xfff)) | 0
   }
@@ -322,6 +337,7 @@ export class Mmu implements PlaceKeeper {
     if (!this.translate(lo, hi, access.write, sizeAndFlags) || this.misaligned(lo, sizeAndFlags)) return this.fault()
     const place = this.physical.pagePlace(this.physicalLo, this.physicalHi)
     if (place === 0 || this.physical.pageFlags[place >>> 12] !== 0) return this.rareWrite(lo, hi, sizeAndFlags)
+    if (this.observer) this.notice(lo, hi, sizeAndFlags, true)
     this.keepWrite(lo, hi, place, sizeAndFlags)
     return (place + (lo & 0xfff)) | 0
   }
@@ -419,6 +435,7 @@ export class Mmu implements PlaceKeeper {
       nextHi = nextLo === 0 && this.has64BitAddresses() ? (hi + 1) | 0 : hi
       if (!this.isCanonical(hi, lo) || !this.isCanonical(nextHi, nextLo)) return this.nonCanonical(sizeAndFlags)
     }
+    if (this.observer) this.notice(lo, hi, sizeAndFlags, what === access.write)
     if (!this.translate(lo, hi, what, sizeAndFlags)) return false
     this.pending.setPart(0, this.physicalLo | (lo & 0xfff), this.physicalHi, first)
     if (first < size && !this.translate(nextLo, nextHi, what, sizeAndFlags)) return false
@@ -463,7 +480,7 @@ export class Mmu implements PlaceKeeper {
   plainRead(lo: number, hi: number, sizeAndFlags: number): number {
     if (!this.translate(lo, hi, access.read, sizeAndFlags) || this.misaligned(lo, sizeAndFlags)) return -1
     const place = this.physical.pagePlace(this.physicalLo, this.physicalHi)
-    if (place === 0 || this.aligned) return 0
+    if (place === 0 || this.aligned || this.observer) return 0
     this.keepRead(lo, hi, place, sizeAndFlags)
     return (place + (lo & 0xfff)) >>> 0
   }
@@ -472,7 +489,7 @@ export class Mmu implements PlaceKeeper {
   plainWrite(lo: number, hi: number, sizeAndFlags: number): number {
     if (!this.translate(lo, hi, access.write, sizeAndFlags) || this.misaligned(lo, sizeAndFlags)) return -1
     const place = this.physical.pagePlace(this.physicalLo, this.physicalHi)
-    if (place === 0 || this.aligned || this.physical.pageFlags[place >>> 12] !== 0) return 0
+    if (place === 0 || this.aligned || this.observer || this.physical.pageFlags[place >>> 12] !== 0) return 0
     this.keepWrite(lo, hi, place, sizeAndFlags)
     return (place + (lo & 0xfff)) >>> 0
   }
