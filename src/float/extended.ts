@@ -2,7 +2,7 @@
  * The double extended-precision format of the x87 registers: classes of values, unpacking and packing
  * (SDM vol. 1 "x87 FPU Data Types", "Unsupported Double Extended-Precision Floating-Point Encodings and Pseudo-Denormals").
  */
-import { extendedFormat, roundAndPack } from './round.ts'
+import { bitLength, extendedFormat, roundAndPack } from './round.ts'
 import { flag } from './status.ts'
 import type { FloatStatus, Precision } from './status.ts'
 
@@ -126,12 +126,32 @@ export function unpack(packed: bigint, precision: Precision): Extended {
   return extended(signExponent, (signExponent & EXPONENT_MAX) === 0 ? fraction : fraction | INTEGER_BIT)
 }
 
+/** Rounding to nearest and 64 bits of a result that neither overflows nor is tiny: what nearly every instruction does. */
+function roundCommon(sign: number, biased: number, significand: bigint, shift: number, status: FloatStatus): Extended {
+  if (shift <= 0) return extended(sign << 15 | biased, significand << BigInt(-shift))
+  const kept = significand >> BigInt(shift)
+  const twice = BigInt.asUintN(shift, significand) << 1n
+  if (twice === 0n) return extended(sign << 15 | biased, kept)
+  status.flags |= flag.precision
+  const one = 1n << BigInt(shift)
+  if (twice < one || (twice === one && (kept & 1n) === 0n)) return extended(sign << 15 | biased, kept)
+  status.roundedUp = true
+  const next = kept + 1n
+  // a carry out leaves 2^64
+  return next === 1n << 64n ? extended(sign << 15 | biased + 1, INTEGER_BIT) : extended(sign << 15 | biased, next)
+}
+
 /** Rounds `significand` × 2^`exponent` as `roundAndPack` does; zero stays zero. */
 export function roundExtended(
   sign: number, exponent: number, significand: bigint, status: FloatStatus, precision: Precision = 64,
 ): Extended {
   status.roundedUp = false
   if (significand === 0n) return zero(sign)
+  if (precision === 64 && status.rounding === 0) {
+    const length = bitLength(significand)
+    const biased = exponent + length - 1 + BIAS
+    if (biased > 0 && biased < EXPONENT_MAX - 1) return roundCommon(sign, biased, significand, length - 64, status)
+  }
   const packed = roundAndPack(extendedFormat[precision], sign, exponent, significand, status)
   const { signExponent, significand: rounded } = unpack(packed, precision)
   return extended(signExponent | sign << 15, rounded)

@@ -39,8 +39,23 @@ function addNumbers(a: Extended, b: Extended, status: FloatStatus): Extended {
   if (isZero(a)) return roundExtended(signOf(b), scaleOf(b), b.significand, status, status.precision)
   if (isZero(b)) return roundExtended(signOf(a), scaleOf(a), a.significand, status, status.precision)
   const { precision } = status
+  const apart = scaleOf(a) - scaleOf(b)
+  if (apart >= -64 && apart <= 64) return addAligned(a, b, apart, status)
   const to = extendedFormat[precision]
   return unpack(addAndPack(to, signOf(a), scaleOf(a), a.significand, signOf(b), scaleOf(b), b.significand, status), precision)
+}
+
+/** Two numbers whose sum is not much wider than they are. */
+function addAligned(a: Extended, b: Extended, apart: number, status: FloatStatus): Extended {
+  const left = apart > 0 ? a.significand << BigInt(apart) : a.significand
+  const right = apart < 0 ? b.significand << BigInt(-apart) : b.significand
+  const exponent = apart > 0 ? scaleOf(b) : scaleOf(a)
+  const sign = signOf(a)
+  if (sign === signOf(b)) return roundExtended(sign, exponent, left + right, status, status.precision)
+  status.roundedUp = false
+  if (left === right) return zero(status.rounding === 1 ? 1 : 0)
+  if (left > right) return roundExtended(sign, exponent, left - right, status, status.precision)
+  return roundExtended(sign ^ 1, exponent, right - left, status, status.precision)
 }
 
 export function multiply(a: Extended, b: Extended, status: FloatStatus): Extended {
