@@ -1,4 +1,7 @@
-/** Bits of the control registers and of EFER, canonical addresses, and the cheap way from two words to a BigInt. Intel SDM vol. 3, "Control Registers". */
+/**
+ * Bits of the control registers and of EFER, canonical addresses, and the cheap way from two words to a BigInt. Intel SDM vol. 3, "Control
+ * Registers".
+ */
 import { at } from './layout.ts'
 import type { CpuState } from './state.ts'
 
@@ -7,14 +10,18 @@ export const cr0 = {
 } as const
 
 export const cr4 = {
-  VME: 1, PVI: 1 << 1, TSD: 1 << 2, DE: 1 << 3, PSE: 1 << 4, PAE: 1 << 5, MCE: 1 << 6, PGE: 1 << 7, PCE: 1 << 8, OSFXSR: 1 << 9, OSXMMEXCPT: 1 << 10, UMIP: 1 << 11, LA57: 1 << 12,
-  VMXE: 1 << 13, SMXE: 1 << 14, FSGSBASE: 1 << 16, PCIDE: 1 << 17, OSXSAVE: 1 << 18, SMEP: 1 << 20, SMAP: 1 << 21, PKE: 1 << 22, CET: 1 << 23, PKS: 1 << 24,
+  VME: 1, PVI: 1 << 1, TSD: 1 << 2, DE: 1 << 3, PSE: 1 << 4, PAE: 1 << 5, MCE: 1 << 6, PGE: 1 << 7, PCE: 1 << 8, OSFXSR: 1 << 9,
+  OSXMMEXCPT: 1 << 10, UMIP: 1 << 11, LA57: 1 << 12,
+  VMXE: 1 << 13, SMXE: 1 << 14, FSGSBASE: 1 << 16, PCIDE: 1 << 17, OSXSAVE: 1 << 18, SMEP: 1 << 20, SMAP: 1 << 21, PKE: 1 << 22,
+  CET: 1 << 23, PKS: 1 << 24,
 } as const
 
-export const efer = { SCE: 1, LME: 1 << 8, LMA: 1 << 10, NXE: 1 << 11, SVME: 1 << 12, LMSLE: 1 << 13, FFXSR: 1 << 14, TCE: 1 << 15, AUTOIBRS: 1 << 21 } as const
+export const efer = { SCE: 1, LME: 1 << 8, LMA: 1 << 10, NXE: 1 << 11, SVME: 1 << 12, LMSLE: 1 << 13, FFXSR: 1 << 14, TCE: 1 << 15,
+  AUTOIBRS: 1 << 21 } as const
 
 /** Segment attributes in the format of layout.ts. */
-export const attribute = { accessed: 1, system: 0x10, present: 0x80, available: 1 << 12, long: 1 << 13, big: 1 << 14, granularity: 1 << 15, unusable: 1 << 16 } as const
+export const attribute = { accessed: 1, system: 0x10, present: 0x80, available: 1 << 12, long: 1 << 13, big: 1 << 14, granularity: 1 << 15,
+  unusable: 1 << 16 } as const
 
 const pair = new Uint32Array(2)
 const joined = new BigUint64Array(pair.buffer)

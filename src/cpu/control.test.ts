@@ -109,7 +109,8 @@ test('reset and INIT: the values of the manual', () => {
   initState(state, cpu.model, false)
   assert.deepEqual([state.cr0, state.xcr0, state.msrLstar, state.activity], [0x10n, 3n, 0x1234n, 3])
   resetState(state, cpu.model, true)
-  assert.deepEqual([state.cr0, state.rip, state.segBase[1], state.gpr[2], state.mxcsr, state.fpControl, state.xcr0, state.msrPat], [0x60000010n, 0xfff0n, 0xffff0000n, 0x606a6n, 0x1f80, 0x40, 1n, 0x0007040600070406n])
+  assert.deepEqual([state.cr0, state.rip, state.segBase[1], state.gpr[2], state.mxcsr, state.fpControl, state.xcr0, state.msrPat],
+    [0x60000010n, 0xfff0n, 0xffff0000n, 0x606a6n, 0x1f80, 0x40, 1n, 0x0007040600070406n])
 })
 
 test('MSRs: canonical addresses, reserved bits, read-only, unknown', () => {

@@ -1,4 +1,7 @@
-/** Writing the control registers, XCR0 and the debug registers, with the checks and what follows from them. Intel SDM vol. 2, "MOV-Move to/from Control Registers", "MOV-Move to/from Debug Registers", "XSETBV"; vol. 3, "Control Registers". */
+/**
+ * Writing the control registers, XCR0 and the debug registers, with the checks and what follows from them. Intel SDM vol. 2, "MOV-Move
+ * to/from Control Registers", "MOV-Move to/from Debug Registers", "XSETBV"; vol. 3, "Control Registers".
+ */
 import { attribute, cr0, cr4, efer, is64 } from './bits.ts'
 import { Fault, generalProtection, invalidOpcode, vector } from './fault.ts'
 import type { CpuModel } from './model.ts'
@@ -71,8 +74,10 @@ function checkLongModeActivation(state: CpuState): void {
 }
 
 const cr4Features: readonly (readonly [number, string])[] = [
-  [cr4.VME | cr4.PVI, 'vme'], [cr4.TSD, 'tsc'], [cr4.DE, 'de'], [cr4.PSE, 'pse'], [cr4.PAE, 'pae'], [cr4.MCE, 'mce'], [cr4.PGE, 'pge'], [cr4.OSFXSR, 'fxsr'], [cr4.OSXMMEXCPT, 'sse'], [cr4.UMIP, 'umip'],
-  [cr4.LA57, 'la57'], [cr4.VMXE, 'vmx'], [cr4.SMXE, 'smx'], [cr4.FSGSBASE, 'fsgsbase'], [cr4.PCIDE, 'pcid'], [cr4.OSXSAVE, 'xsave'], [cr4.SMEP, 'smep'], [cr4.SMAP, 'smap'], [cr4.PKE, 'pku'],
+  [cr4.VME | cr4.PVI, 'vme'], [cr4.TSD, 'tsc'], [cr4.DE, 'de'], [cr4.PSE, 'pse'], [cr4.PAE, 'pae'], [cr4.MCE, 'mce'], [cr4.PGE,
+    'pge'], [cr4.OSFXSR, 'fxsr'], [cr4.OSXMMEXCPT, 'sse'], [cr4.UMIP, 'umip'],
+  [cr4.LA57, 'la57'], [cr4.VMXE, 'vmx'], [cr4.SMXE, 'smx'], [cr4.FSGSBASE, 'fsgsbase'], [cr4.PCIDE, 'pcid'], [cr4.OSXSAVE,
+    'xsave'], [cr4.SMEP, 'smep'], [cr4.SMAP, 'smap'], [cr4.PKE, 'pku'],
   [cr4.CET, 'shstk'], [cr4.PKS, 'pks'],
 ]
 

@@ -27,10 +27,13 @@ test('no two features share a bit', () => {
 
 test('bits that everybody knows are where the manuals have them', () => {
   const model = createModel('intel')
-  const bit = (leaf: number, register: number, number: number, subleaf = 0): boolean => ((cpuid(model, leaf, subleaf, state)[register] >>> number) & 1) === 1
-  assert.ok(bit(1, 3, 0) && bit(1, 3, 26) && bit(1, 2, 21) && bit(1, 2, 24) && bit(1, 2, 17) && bit(1, 2, 13), 'fpu sse2 x2apic tsc-deadline pcid cx16')
+  const bit = (leaf: number, register: number, number: number,
+    subleaf = 0): boolean => ((cpuid(model, leaf, subleaf, state)[register] >>> number) & 1) === 1
+  assert.ok(bit(1, 3, 0) && bit(1, 3, 26) && bit(1, 2, 21) && bit(1, 2, 24) && bit(1, 2, 17) && bit(1, 2, 13),
+    'fpu sse2 x2apic tsc-deadline pcid cx16')
   assert.ok(bit(7, 1, 7) && bit(7, 1, 20) && bit(7, 1, 10) && bit(7, 2, 3) && bit(7, 3, 29), 'smep smap invpcid pku arch_capabilities')
-  assert.ok(bit(0x80000001, 3, 29) && bit(0x80000001, 3, 11) && bit(0x80000001, 3, 20) && bit(0x80000007, 3, 8), 'lm syscall nx invariant tsc')
+  assert.ok(bit(0x80000001, 3, 29) && bit(0x80000001, 3, 11) && bit(0x80000001, 3, 20) && bit(0x80000007, 3, 8),
+    'lm syscall nx invariant tsc')
   assert.ok(!bit(7, 2, 16) && !bit(1, 2, 28), 'neither la57 nor avx')
 })
 

@@ -6,15 +6,22 @@ import { mode } from './mode.ts'
 import type { CpuState } from './state.ts'
 
 const index = {
-  cr0: at.cr0 >> 2, cr4: at.cr4 >> 2, efer: at.efer >> 2, eflags: at.eflags >> 2, csAttributes: (at.segAttributes >> 2) + 1, ssAttributes: (at.segAttributes >> 2) + 2, csBase: (at.segBase >> 2) + 2,
-  mode: at.mode >> 2, addressMask: at.addressMask >> 2, codeBase: at.codeBase >> 2, mxcsr: at.mxcsr >> 2, sseNative: at.sseNative >> 2, fpuTrap: at.fpuTrap >> 2,
+  cr0: at.cr0 >> 2, cr4: at.cr4 >> 2, efer: at.efer >> 2, eflags: at.eflags >> 2, csAttributes: (at.segAttributes >> 2) + 1,
+  ssAttributes: (at.segAttributes >> 2) + 2, csBase: (at.segBase >> 2) + 2,
+  mode: at.mode >> 2, addressMask: at.addressMask >> 2, codeBase: at.codeBase >> 2, mxcsr: at.mxcsr >> 2, sseNative: at.sseNative >> 2,
+  fpuTrap: at.fpuTrap >> 2,
 } as const
 
-/** All masked, round to nearest, neither DAZ nor FTZ, PE already set: the flags left over are sticky and arithmetic can only set PE again. */
+/**
+ * All masked, round to nearest, neither DAZ nor FTZ, PE already set: the flags left over are sticky and arithmetic can only set PE again.
+ */
 const nativeMask = 0xffe0
 const nativeValue = 0x1fa0
 
-/** fpuTrap: the vectors that x87 (bits 0-7), SSE (8-15) and MMX (16-23) instructions raise, 0 for none. Intel SDM vol. 3, "Control Registers" and "SSE exceptions". */
+/**
+ * fpuTrap: the vectors that x87 (bits 0-7), SSE (8-15) and MMX (16-23) instructions raise, 0 for none. Intel SDM vol. 3, "Control
+ * Registers" and "SSE exceptions".
+ */
 export function deriveFpu(state: CpuState): void {
   const { words } = state
   const emulate = (words[index.cr0] & cr0.EM) !== 0
@@ -38,7 +45,8 @@ export function deriveState(state: CpuState): void {
     words[index.codeBase + 1] = 0
   } else {
     const paragraphs = !(words[index.cr0] & cr0.PE) || (words[index.eflags] & 0x20000) !== 0
-    words[index.mode] = (cs & attribute.big ? mode.code32 : mode.code16) | (words[index.ssAttributes] & attribute.big ? mode.stack32 : 0) | (paragraphs ? mode.real : 0)
+    words[index.mode] = (cs & attribute.big ? mode.code32 : mode.code16) | (words[index.ssAttributes] & attribute.big ? mode.stack32 : 0)
+      | (paragraphs ? mode.real : 0)
     words[index.addressMask] = 0xffffffff
     words[index.addressMask + 1] = 0
     words[index.codeBase] = words[index.csBase]

@@ -1,4 +1,7 @@
-/** Descriptors in the GDT and LDT: finding, reading and taking apart. Intel SDM vol. 3, "Segment Descriptors", "System Descriptor Types", "Call Gates". */
+/**
+ * Descriptors in the GDT and LDT: finding, reading and taking apart. Intel SDM vol. 3, "Segment Descriptors", "System Descriptor Types",
+ * "Call Gates".
+ */
 import { attribute } from './bits.ts'
 import { selectorFault, vector } from './fault.ts'
 import { at } from './layout.ts'
@@ -13,7 +16,8 @@ export interface Descriptor {
 
 /** System descriptor types. */
 export const systemType = {
-  tss16: 1, ldt: 2, tss16Busy: 3, callGate16: 4, taskGate: 5, interruptGate16: 6, trapGate16: 7, tss32: 9, tss32Busy: 11, callGate32: 12, interruptGate32: 14, trapGate32: 15,
+  tss16: 1, ldt: 2, tss16Busy: 3, callGate16: 4, taskGate: 5, interruptGate16: 6, trapGate16: 7, tss32: 9, tss32Busy: 11, callGate32: 12,
+  interruptGate32: 14, trapGate32: 15,
 } as const
 
 export const isNull = (selector: number): boolean => (selector & 0xfffc) === 0
@@ -41,7 +45,10 @@ export function limitOf(each: Descriptor): number {
 /** In the format of layout.ts. */
 export const attributesOf = (each: Descriptor): number => (each.high >>> 8) & 0xf0ff
 
-/** Linear address of the descriptor of a selector, or undefined when the table is too short or there is no LDT. `bytes` is 16 for long-mode system descriptors. */
+/**
+ * Linear address of the descriptor of a selector, or undefined when the table is too short or there is no LDT. `bytes` is 16 for long-mode
+ * system descriptors.
+ */
 export function descriptorAddress(cpu: Processor, selector: number, bytes = 8): bigint | undefined {
   const { state } = cpu
   const offset = selector & 0xfff8

@@ -1,5 +1,8 @@
-/** Events that the CPU delivers through the IDT, as values, and how two of them combine. Intel SDM vol. 3, "Interrupt and Exception Handling", "Interrupt 8-Double Fault Exception (#DF)". */
-import { Fault, vector } from './fault.ts'
+/**
+ * Events that the CPU delivers through the IDT, as values, and how two of them combine. Intel SDM vol. 3, "Interrupt and Exception
+ * Handling", "Interrupt 8-Double Fault Exception (#DF)".
+ */
+import { type Fault, vector } from './fault.ts'
 
 /** As VMX and SVM tell events apart. softwareInterrupt: INT n; softwareException: INT3, INTO; privilegedSoftware: INT1. */
 export type EventKind = 'external' | 'nmi' | 'exception' | 'softwareInterrupt' | 'privilegedSoftware' | 'softwareException'
@@ -26,22 +29,26 @@ export const nonMaskableInterrupt: CpuEvent = event('nmi', vector.NMI)
 export const softwareInterrupt = (number: number, nextRip: bigint): CpuEvent => event('softwareInterrupt', number, { nextRip })
 export const softwareException = (number: number, nextRip: bigint): CpuEvent => event('softwareException', number, { nextRip })
 /** `bits` of breakpoints that the instruction before put off (MOV SS) are set in DR6. */
-export const privilegedSoftwareException = (nextRip: bigint, bits: number): CpuEvent => event('privilegedSoftware', vector.DB, { nextRip, address: BigInt(bits) })
+export const privilegedSoftwareException = (nextRip: bigint, bits: number): CpuEvent =>
+  event('privilegedSoftware', vector.DB, { nextRip, address: BigInt(bits) })
 /** `bits` are set in DR6. */
 export const debugException = (bits: number): CpuEvent => event('exception', vector.DB, { address: BigInt(bits) })
 
 export function exceptionFrom(fault: Fault): CpuEvent {
-  return { kind: 'exception', vector: fault.vector, error: fault.error, address: fault.address, nextRip: 0n, during: fault.during as CpuEvent | undefined }
+  return { kind: 'exception', vector: fault.vector, error: fault.error, address: fault.address, nextRip: 0n,
+    during: fault.during as CpuEvent | undefined }
 }
 
-export const isSoftware = (each: CpuEvent): boolean => each.kind === 'softwareInterrupt' || each.kind === 'softwareException' || each.kind === 'privilegedSoftware'
+export const isSoftware = (each: CpuEvent): boolean => each.kind === 'softwareInterrupt' || each.kind === 'softwareException'
+  || each.kind === 'privilegedSoftware'
 /** INT n, INT3 and INTO need DPL >= CPL in the gate; INT1 does not. */
 export const checksGate = (each: CpuEvent): boolean => each.kind === 'softwareInterrupt' || each.kind === 'softwareException'
 /** EXT of error codes that delivery raises. */
 export const externalBit = (each: CpuEvent): number => (checksGate(each) ? 0 : 1)
 
 /** Exceptions that are faults, and so push RFLAGS with RF set. #DB has its own rules; #BP and #OF are traps; #DF and #MC are aborts. */
-const pushesResume: ReadonlySet<number> = new Set([vector.DE, vector.BR, vector.UD, vector.NM, vector.TS, vector.NP, vector.SS, vector.GP, vector.PF, vector.MF, vector.AC, vector.XM, vector.VE, vector.CP])
+const pushesResume: ReadonlySet<number> = new Set([vector.DE, vector.BR, vector.UD, vector.NM, vector.TS, vector.NP, vector.SS, vector.GP,
+  vector.PF, vector.MF, vector.AC, vector.XM, vector.VE, vector.CP])
 export const setsResumeFlag = (each: CpuEvent): boolean => each.kind === 'exception' && pushesResume.has(each.vector)
 
 type Class = 'benign' | 'contributory' | 'pageFault' | 'doubleFault'

@@ -5,7 +5,9 @@ import { farCall, farJump, farReturn } from './far.ts'
 import { vector } from './fault.ts'
 import { segment } from './layout.ts'
 import { loadLdtr, loadSegment, loadTaskRegister } from './segments.ts'
-import { createTestProcessor, descriptor, enterLong, enterProtected, faultOf, gdtAddress, selectors, tssAddress, type TestProcessor } from './testing.ts'
+import {
+  createTestProcessor, descriptor, enterLong, enterProtected, faultOf, gdtAddress, selectors, tssAddress, type TestProcessor
+} from './testing.ts'
 
 function protectedAt(cpl = 0): TestProcessor {
   const cpu = createTestProcessor()
@@ -17,12 +19,14 @@ function protectedAt(cpl = 0): TestProcessor {
 
 const put = (cpu: TestProcessor, selector: number, value: bigint): void => cpu.memory.write64(gdtAddress + BigInt(selector & ~7), value)
 const callGate = (selector: number, offset: number, dpl: number, parameters = 0): bigint =>
-  BigInt(offset & 0xffff) | (BigInt(selector) << 16n) | (BigInt(parameters) << 32n) | (BigInt(0x8c | (dpl << 5)) << 40n) | (BigInt(offset >>> 16) << 48n)
+  BigInt(offset & 0xffff) | (BigInt(selector) << 16n) | (BigInt(parameters) << 32n) | (BigInt(0x8c | (dpl << 5)) << 40n)
+    | (BigInt(offset >>> 16) << 48n)
 
 test('a far call pushes CS and EIP, a far return pops them', () => {
   const cpu = protectedAt()
   farCall(cpu, selectors.code0, 0x2000n)
-  assert.deepEqual([cpu.state.rip, cpu.state.gpr[4], cpu.memory.read32(0x7ff8n), cpu.memory.read32(0x7ffcn)], [0x2000n, 0x7ff8n, 0x1007, selectors.code0])
+  assert.deepEqual([cpu.state.rip, cpu.state.gpr[4], cpu.memory.read32(0x7ff8n), cpu.memory.read32(0x7ffcn)],
+    [0x2000n, 0x7ff8n, 0x1007, selectors.code0])
   farReturn(cpu, 8)
   assert.deepEqual([cpu.state.rip, cpu.state.gpr[4]], [0x1007n, 0x8008n])
 })
@@ -76,7 +80,8 @@ test('a jump to a TSS switches tasks and moves the busy bit', () => {
   const cpu = protectedAt()
   put(cpu, selectors.tss, descriptor.tss(Number(tssAddress), 0x67) | (2n << 40n))
   put(cpu, selectors.otherTss, descriptor.tss(0x6000, 0x67))
-  for (const [offset, value] of [[0x20, 0x4444], [0x24, 2], [0x48, 0], [0x4c, selectors.code0], [0x50, selectors.data0], [0x54, 0], [0x58, 0], [0x5c, 0]]) cpu.memory.write32(BigInt(0x6000 + offset), value)
+  for (const [offset, value] of [[0x20, 0x4444], [0x24, 2], [0x48, 0], [0x4c, selectors.code0], [0x50, selectors.data0], [0x54, 0],
+    [0x58, 0], [0x5c, 0]]) cpu.memory.write32(BigInt(0x6000 + offset), value)
   farJump(cpu, selectors.otherTss, 0n)
   assert.equal(cpu.state.rip, 0x4444n)
   assert.equal(cpu.memory.read32(tssAddress + 0x20n), 0x1007)

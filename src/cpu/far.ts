@@ -1,6 +1,12 @@
-/** Far JMP, CALL and RET. Intel SDM vol. 2, "JMP-Jump", "CALL-Call Procedure", "RET-Return From Procedure"; vol. 3, "Privilege Level Checking When Transferring Program Control Between Code Segments". */
+/**
+ * Far JMP, CALL and RET. Intel SDM vol. 2, "JMP-Jump", "CALL-Call Procedure", "RET-Return From Procedure"; vol. 3, "Privilege Level
+ * Checking When Transferring Program Control Between Code Segments".
+ */
 import { attribute, hasParagraphs, isLong } from './bits.ts'
-import { dplOf, isCode, isConforming, isLongCode, isNull, isPresent, isSegment, isWritable, markAccessed, readDescriptor, readUpperHalf, rplOf, systemType, typeOf, type Descriptor } from './descriptor.ts'
+import {
+  dplOf, isCode, isConforming, isLongCode, isNull, isPresent, isSegment, isWritable, markAccessed, readDescriptor, readUpperHalf, rplOf,
+  systemType, typeOf, type Descriptor
+} from './descriptor.ts'
 import { generalProtection, selectorFault, vector } from './fault.ts'
 import { segment } from './layout.ts'
 import type { Processor } from './processor.ts'
@@ -70,7 +76,8 @@ function throughSystemDescriptor(cpu: Processor, selector: number, descriptor: D
   const type = typeOf(descriptor)
   const long = isLong(cpu.state)
   if (type === systemType.callGate32 || (type === systemType.callGate16 && !long)) return throughCallGate(cpu, selector, descriptor, source)
-  if (long || (type !== systemType.taskGate && type !== systemType.tss16 && type !== systemType.tss32)) throw selectorFault(vector.GP, selector)
+  if (long || (type !== systemType.taskGate && type !== systemType.tss16 && type !== systemType.tss32))
+    throw selectorFault(vector.GP, selector)
   checkGatePrivilege(cpu, selector, descriptor)
   if (type === systemType.taskGate && !isPresent(descriptor)) throw selectorFault(vector.NP, selector)
   switchTask(cpu, type === systemType.taskGate ? descriptor.low >>> 16 : selector, source, { returnRip: cpu.operation.nextRip })

@@ -1,7 +1,8 @@
 /** An architectural exception as a value: vector, error code, address. Intel SDM vol. 3, "Interrupt and Exception Handling". */
 
 export const vector = {
-  DE: 0, DB: 1, NMI: 2, BP: 3, OF: 4, BR: 5, UD: 6, NM: 7, DF: 8, TS: 10, NP: 11, SS: 12, GP: 13, PF: 14, MF: 16, AC: 17, MC: 18, XM: 19, VE: 20, CP: 21,
+  DE: 0, DB: 1, NMI: 2, BP: 3, OF: 4, BR: 5, UD: 6, NM: 7, DF: 8, TS: 10, NP: 11, SS: 12, GP: 13, PF: 14, MF: 16, AC: 17, MC: 18, XM: 19,
+  VE: 20, CP: 21,
 } as const
 
 /**
@@ -14,7 +15,9 @@ export class Fault {
   readonly error: number | undefined
   /** Linear address of a page fault; for #DB the bits that it sets in DR6. */
   readonly address: bigint | undefined
-  /** The event whose delivery raised this fault; a software interrupt's, because other events are delivered by the run loop (interrupt.ts). */
+  /**
+   * The event whose delivery raised this fault; a software interrupt's, because other events are delivered by the run loop (interrupt.ts).
+   */
   readonly during: unknown
   constructor(faultVector: number, error?: number, address?: bigint, during?: unknown) {
     this.vector = faultVector
@@ -24,6 +27,7 @@ export class Fault {
   }
 }
 
-export const selectorFault = (faultVector: number, selector: number, external = 0): Fault => new Fault(faultVector, (selector & 0xfffc) | external)
+export const selectorFault = (faultVector: number, selector: number, external = 0): Fault => new Fault(faultVector, (selector & 0xfffc)
+  | external)
 export const generalProtection = (error = 0): Fault => new Fault(vector.GP, error)
 export const invalidOpcode = (): Fault => new Fault(vector.UD)

@@ -1,7 +1,12 @@
-/** Event delivery in real-address, protected and virtual-8086 mode. Intel SDM vol. 3, "Exception and Interrupt Handling in Protected Mode"; vol. 2, "INT n/INTO/INT3/INT1". */
+/**
+ * Event delivery in real-address, protected and virtual-8086 mode. Intel SDM vol. 3, "Exception and Interrupt Handling in Protected Mode";
+ * vol. 2, "INT n/INTO/INT3/INT1".
+ */
 import { isV86 } from './bits.ts'
 import { checkStackSegment, setCode, setNull, setParagraph, setSegment } from './segments.ts'
-import { dplOf, isCode, isConforming, isNull, isPresent, limitOf, markAccessed, readDescriptor, readDescriptorAt, systemType, type Descriptor } from './descriptor.ts'
+import {
+  dplOf, isCode, isConforming, isNull, isPresent, limitOf, markAccessed, readDescriptor, readDescriptorAt, systemType, type Descriptor
+} from './descriptor.ts'
 import { checksGate, externalBit, isSoftware, setsResumeFlag, type CpuEvent } from './event.ts'
 import { Fault, generalProtection, selectorFault, vector } from './fault.ts'
 import { segment } from './layout.ts'
@@ -38,7 +43,8 @@ export function deliverProtected(cpu: Processor, event: CpuEvent): void {
   else deliverThroughGate(cpu, event, gate)
 }
 
-const gateTypes: ReadonlySet<number> = new Set([systemType.taskGate, systemType.interruptGate16, systemType.trapGate16, systemType.interruptGate32, systemType.trapGate32])
+const gateTypes: ReadonlySet<number> = new Set([systemType.taskGate, systemType.interruptGate16, systemType.trapGate16,
+  systemType.interruptGate32, systemType.trapGate32])
 
 function readGate(cpu: Processor, event: CpuEvent): Descriptor {
   const { state } = cpu
@@ -81,7 +87,8 @@ function deliverThroughGate(cpu: Processor, event: CpuEvent, gate: Descriptor): 
   const inner = newCpl !== state.cpl
   const target = inner ? readStackOfLevel(cpu, newCpl, external) : undefined
   const stackSegment = target && checkStackSegment(cpu, target.selector, newCpl, vector.TS, external)
-  const stack = target && stackSegment ? stackFrom(cpu, stackSegment, target.pointer, newCpl, (target.selector & 0xfffc) | external) : currentStack(cpu)
+  const stack = target && stackSegment ? stackFrom(cpu, stackSegment, target.pointer, newCpl, (target.selector & 0xfffc) | external)
+    : currentStack(cpu)
   if (fromV86) for (const index of [segment.gs, segment.fs, segment.ds, segment.es]) stack.push(size, BigInt(state.segSelector[index]))
   if (inner) {
     stack.push(size, BigInt(state.segSelector[2]))

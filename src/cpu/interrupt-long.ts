@@ -1,4 +1,7 @@
-/** Event delivery in IA-32e mode. Intel SDM vol. 3, "Exception and Interrupt Handling in 64-bit Mode". Written in 32-bit words because it runs at every system event. */
+/**
+ * Event delivery in IA-32e mode. Intel SDM vol. 3, "Exception and Interrupt Handling in 64-bit Mode". Written in 32-bit words because it
+ * runs at every system event.
+ */
 import { attribute, isCanonicalHigh, join } from './bits.ts'
 import { checksGate, externalBit, isSoftware, setsResumeFlag, type CpuEvent } from './event.ts'
 import { Fault, vector } from './fault.ts'
@@ -9,8 +12,10 @@ import { mode } from './mode.ts'
 import { readWords } from './system-read.ts'
 
 const index = {
-  cpl: at.cpl >> 2, eflags: at.eflags >> 2, rip: at.rip >> 2, rsp: (at.gpr + 32) >> 2, idtrBase: at.idtrBase >> 2, idtrLimit: at.idtrLimit >> 2, gdtrBase: at.gdtrBase >> 2, gdtrLimit: at.gdtrLimit >> 2,
-  segBase: at.segBase >> 2, segLimit: at.segLimit >> 2, segSelector: at.segSelector >> 2, segAttributes: at.segAttributes >> 2, mode: at.mode >> 2,
+  cpl: at.cpl >> 2, eflags: at.eflags >> 2, rip: at.rip >> 2, rsp: (at.gpr + 32) >> 2, idtrBase: at.idtrBase >> 2,
+  idtrLimit: at.idtrLimit >> 2, gdtrBase: at.gdtrBase >> 2, gdtrLimit: at.gdtrLimit >> 2,
+  segBase: at.segBase >> 2, segLimit: at.segLimit >> 2, segSelector: at.segSelector >> 2, segAttributes: at.segAttributes >> 2,
+  mode: at.mode >> 2,
 } as const
 
 const idtBit = 2
@@ -61,7 +66,8 @@ export function deliverLong(cpu: Processor, event: CpuEvent): void {
   words[index.rip + 1] = targetHigh
   words[index.segSelector + cs] = (selector & 0xfffc) | newCpl
   words[index.segAttributes + cs] = ((high >>> 8) & 0xf0ff) | 1
-  words[index.segLimit + cs] = high & 0x800000 ? (((descriptor[0] & 0xffff) | (high & 0xf0000)) << 12) | 0xfff : (descriptor[0] & 0xffff) | (high & 0xf0000)
+  words[index.segLimit + cs] = high & 0x800000 ? (((descriptor[0] & 0xffff) | (high & 0xf0000)) << 12) | 0xfff : (descriptor[0] & 0xffff)
+    | (high & 0xf0000)
   words[index.segBase + cs * 2] = (descriptor[0] >>> 16) | ((high & 0xff) << 16) | (high & 0xff000000)
   words[index.segBase + cs * 2 + 1] = 0
   words[index.eflags] &= ~(flag.TF | flag.NT | flag.RF | flag.VM | (isInterruptGate ? flag.IF : 0))
@@ -98,7 +104,8 @@ function readHandlerCode(cpu: Processor, selector: number, external: number): vo
   const error = (selector & 0xfffc) | external
   const offset = selector & 0xfff8
   const local = (selector & 4) !== 0
-  const limit = local ? (words[index.segAttributes + ldtr] & attribute.unusable ? -1 : words[index.segLimit + ldtr]) : words[index.gdtrLimit]
+  const limit = local ? (words[index.segAttributes + ldtr] & attribute.unusable ? -1 : words[index.segLimit + ldtr])
+    : words[index.gdtrLimit]
   if (offset + 7 > limit) throw new Fault(vector.GP, error)
   const base = local ? index.segBase + ldtr * 2 : index.gdtrBase
   readWords(cpu, words[base], words[base + 1], offset, 2, descriptor)
@@ -152,7 +159,8 @@ function pushFrame(cpu: Processor, event: CpuEvent, newCpl: number, external: nu
     return
   }
   memory.probeWrite(bottom, bytes, privilege)
-  const frame = [join(ripLow, ripHigh), BigInt(words[index.segSelector + cs]), BigInt(flags >>> 0), state.gpr[4], BigInt(words[index.segSelector + ss])]
+  const frame = [join(ripLow, ripHigh), BigInt(words[index.segSelector + cs]), BigInt(flags >>> 0), state.gpr[4],
+    BigInt(words[index.segSelector + ss])]
   if (event.error !== undefined) frame.unshift(BigInt(event.error))
   frame.forEach((value, i) => memory.write64(bottom + BigInt(i * 8), value, privilege))
 }

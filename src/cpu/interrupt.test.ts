@@ -5,13 +5,18 @@ import { exceptionFrom, externalInterrupt, nonMaskableInterrupt, softwareInterru
 import { Fault, vector } from './fault.ts'
 import { deliver, deliverOnce } from './interrupt.ts'
 import { flag, readRflags, writeRflags } from './rflags.ts'
-import { createTestProcessor, descriptor, enterLong, enterProtected, faultOf, gate, gdtAddress, idtAddress, selectors, tssAddress, type TestProcessor } from './testing.ts'
+import {
+  createTestProcessor, descriptor, enterLong, enterProtected, faultOf, gate, gdtAddress, idtAddress, selectors, tssAddress, type
+  TestProcessor
+} from './testing.ts'
 
 const handler = 0x12345678
 const kernelStack = 0x8000n
 
-function longGate(cpu: TestProcessor, number: number, options: { type?: number; dpl?: number; ist?: number; selector?: number } = {}): void {
-  cpu.memory.write64(idtAddress + BigInt(number * 16), gate(options.selector ?? selectors.code64, handler, options.type ?? 14, options.dpl ?? 0, options.ist ?? 0))
+function longGate(cpu: TestProcessor, number: number,
+  options: { type?: number; dpl?: number; ist?: number; selector?: number } = {}): void {
+  cpu.memory.write64(idtAddress + BigInt(number * 16), gate(options.selector ?? selectors.code64, handler, options.type ?? 14,
+    options.dpl ?? 0, options.ist ?? 0))
   cpu.memory.write64(idtAddress + BigInt(number * 16 + 8), 0xffffffffn)
 }
 
@@ -28,13 +33,15 @@ function longUser(): TestProcessor {
 const stackWord = (cpu: TestProcessor, index: number): bigint => cpu.memory.read64(cpu.state.gpr[4] + BigInt(index * 8), 'supervisor')
 
 for (const slow of [false, true])
-  test(`64-bit: an external interrupt from user code switches to RSP0 and pushes five quadwords (${slow ? 'single accesses' : 'RAM'})`, () => {
+  test(`64-bit: an external interrupt from user code switches to RSP0 and pushes five quadwords (${slow ? 'single accesses' : 'RAM'})`,
+    () => {
     const cpu = longUser()
     cpu.slow = slow
     longGate(cpu, 0x30)
     assert.equal(deliver(cpu, externalInterrupt(0x30)).outcome, 'delivered')
     assert.equal(cpu.state.gpr[4], kernelStack - 40n)
-    assert.deepEqual([0, 1, 2, 3, 4].map(i => stackWord(cpu, i)), [0x40_1000n, BigInt(selectors.user64), BigInt(flag.IF | flag.ZF | flag.TF | 2), 0x7f00_1234_5678n, BigInt(selectors.data3)])
+    assert.deepEqual([0, 1, 2, 3, 4].map(i => stackWord(cpu, i)),
+      [0x40_1000n, BigInt(selectors.user64), BigInt(flag.IF | flag.ZF | flag.TF | 2), 0x7f00_1234_5678n, BigInt(selectors.data3)])
     assert.equal(cpu.state.rip, 0xffffffff12345678n)
     assert.equal(cpu.state.cpl, 0)
     assert.equal(cpu.state.segSelector[1], selectors.code64)
@@ -152,7 +159,8 @@ test('protected mode: a change of level takes SS:ESP from the TSS', () => {
   protectedGate(cpu, 0x80)
   deliverOnce(cpu, softwareInterrupt(0x80, 0x1113n))
   assert.equal(cpu.state.gpr[4], 0x8000n - 20n)
-  assert.deepEqual([0, 1, 2, 3, 4].map(i => cpu.memory.read32(cpu.state.gpr[4] + BigInt(i * 4))), [0x1113, selectors.code3, 2, 0x7777, selectors.data3])
+  assert.deepEqual([0, 1, 2, 3, 4].map(i => cpu.memory.read32(cpu.state.gpr[4] + BigInt(i * 4))),
+    [0x1113, selectors.code3, 2, 0x7777, selectors.data3])
   assert.equal(cpu.state.segSelector[2], selectors.data0)
   assert.equal(cpu.state.cpl, 0)
   assert.equal(cpu.state.rip, 0x5678n)
@@ -194,7 +202,8 @@ test('protected mode: a task gate switches the task and links it back', () => {
   write(0x20, 0x3333)
   write(0x24, 2)
   write(0x28 + 16, 0x9000)
-  for (const [offset, selector] of [[0x48, selectors.data0], [0x4c, selectors.code0], [0x50, selectors.data0], [0x54, selectors.data0]]) write(offset, selector)
+  for (const [offset, selector] of [[0x48, selectors.data0], [0x4c, selectors.code0], [0x50, selectors.data0],
+    [0x54, selectors.data0]]) write(offset, selector)
   cpu.memory.write64(idtAddress + 8n * 8n, gate(selectors.otherTss, 0, 5))
   cpu.state.rip = 0x1234n
   cpu.state.gpr[3] = 0x99n

@@ -1,4 +1,7 @@
-/** Delivering events through the IDT or the interrupt vector table. Intel SDM vol. 3, "Interrupt and Exception Handling"; vol. 2, "INT n/INTO/INT3/INT1". */
+/**
+ * Delivering events through the IDT or the interrupt vector table. Intel SDM vol. 3, "Interrupt and Exception Handling"; vol. 2, "INT
+ * n/INTO/INT3/INT1".
+ */
 import { isLong, isProtected } from './bits.ts'
 import { combine, type CpuEvent } from './event.ts'
 import { Fault, vector } from './fault.ts'
@@ -40,7 +43,10 @@ export function deliver(cpu: Processor, event: CpuEvent): Delivery {
   }
 }
 
-/** One attempt. Throws the Fault that delivery raises; then nothing has changed but what hardware changes too (CR2, DR6, accessed bits, memory below the stack). */
+/**
+ * One attempt. Throws the Fault that delivery raises; then nothing has changed but what hardware changes too (CR2, DR6, accessed bits,
+ * memory below the stack).
+ */
 export function deliverOnce(cpu: Processor, event: CpuEvent): void {
   const { state } = cpu
   if (event.kind === 'exception' || event.kind === 'privilegedSoftware') recordCause(cpu, event)

@@ -1,4 +1,7 @@
-/** IRETQ from 64-bit code. Intel SDM vol. 2, "IRET/IRETD/IRETQ-Interrupt Return", IA-32e mode. In 32-bit words because it ends every system event. */
+/**
+ * IRETQ from 64-bit code. Intel SDM vol. 2, "IRET/IRETD/IRETQ-Interrupt Return", IA-32e mode. In 32-bit words because it ends every system
+ * event.
+ */
 import { attribute, isCanonicalHigh, join } from './bits.ts'
 import { Fault, vector } from './fault.ts'
 import { at } from './layout.ts'
@@ -9,8 +12,10 @@ import { dropInnerSegments } from './segments.ts'
 import { readWords } from './system-read.ts'
 
 const index = {
-  cpl: at.cpl >> 2, eflags: at.eflags >> 2, rip: at.rip >> 2, rsp: (at.gpr + 32) >> 2, gdtrBase: at.gdtrBase >> 2, gdtrLimit: at.gdtrLimit >> 2,
-  segBase: at.segBase >> 2, segLimit: at.segLimit >> 2, segSelector: at.segSelector >> 2, segAttributes: at.segAttributes >> 2, mode: at.mode >> 2,
+  cpl: at.cpl >> 2, eflags: at.eflags >> 2, rip: at.rip >> 2, rsp: (at.gpr + 32) >> 2, gdtrBase: at.gdtrBase >> 2,
+  gdtrLimit: at.gdtrLimit >> 2,
+  segBase: at.segBase >> 2, segLimit: at.segLimit >> 2, segSelector: at.segSelector >> 2, segAttributes: at.segAttributes >> 2,
+  mode: at.mode >> 2,
 } as const
 
 const cs = 1
@@ -88,7 +93,8 @@ function readDescriptorWords(cpu: Processor, selector: number, into: Uint32Array
   const { words } = cpu.state
   const offset = selector & 0xfff8
   const local = (selector & 4) !== 0
-  const limit = local ? (words[index.segAttributes + ldtr] & attribute.unusable ? -1 : words[index.segLimit + ldtr]) : words[index.gdtrLimit]
+  const limit = local ? (words[index.segAttributes + ldtr] & attribute.unusable ? -1 : words[index.segLimit + ldtr])
+    : words[index.gdtrLimit]
   if (offset + 7 > limit) throw new Fault(vector.GP, selector & 0xfffc)
   const base = local ? index.segBase + ldtr * 2 : index.gdtrBase
   readWords(cpu, words[base], words[base + 1], offset, 2, into)
@@ -102,7 +108,8 @@ function checkCode(cpu: Processor, selector: number, cpl: number): boolean {
   const rpl = selector & 3
   const dpl = (high >>> 13) & 3
   const conforming = (high & 0x400) !== 0
-  if ((high & 0x1800) !== 0x1800 || rpl < cpl || (conforming ? dpl > rpl : dpl !== rpl) || (high & 0x600000) === 0x600000) throw new Fault(vector.GP, selector & 0xfffc)
+  if ((high & 0x1800) !== 0x1800 || rpl < cpl || (conforming ? dpl > rpl : dpl !== rpl)
+    || (high & 0x600000) === 0x600000) throw new Fault(vector.GP, selector & 0xfffc)
   if (!(high & 0x8000)) throw new Fault(vector.NP, selector & 0xfffc)
   setAccessed(cpu, selector, code)
   return (high & 0x200000) !== 0
@@ -121,7 +128,8 @@ function checkStack(cpu: Processor, selector: number, newCpl: number, toLong: bo
   }
   readDescriptorWords(cpu, selector, stack)
   const high = stack[1]
-  if ((selector & 3) !== newCpl || (high & 0x1a00) !== 0x1200 || ((high >>> 13) & 3) !== newCpl) throw new Fault(vector.GP, selector & 0xfffc)
+  if ((selector & 3) !== newCpl || (high & 0x1a00) !== 0x1200 || ((high >>> 13) & 3) !== newCpl)
+    throw new Fault(vector.GP, selector & 0xfffc)
   if (!(high & 0x8000)) throw new Fault(vector.SS, selector & 0xfffc)
   setAccessed(cpu, selector, stack)
   return false

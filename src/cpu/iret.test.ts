@@ -17,7 +17,8 @@ function longWithFrame(frame: readonly bigint[], cpl = 0): TestProcessor {
   return cpu
 }
 
-const userFrame = (rip = 0x40_1000n, flags = flag.IF | flag.CF | 2): bigint[] => [rip, BigInt(selectors.user64), BigInt(flags), 0x7fff_0000_1230n, BigInt(selectors.data3)]
+const userFrame = (rip = 0x40_1000n, flags = flag.IF | flag.CF | 2): bigint[] => [rip, BigInt(selectors.user64), BigInt(flags),
+  0x7fff_0000_1230n, BigInt(selectors.data3)]
 
 for (const slow of [false, true])
   test(`IRETQ to user code loads all five and drops inner data segments (${slow ? 'single accesses' : 'RAM'})`, () => {
@@ -25,7 +26,8 @@ for (const slow of [false, true])
     cpu.slow = slow
     interruptReturn(cpu)
     const { state } = cpu
-    assert.deepEqual([state.rip, state.gpr[4], state.cpl, state.segSelector[1], state.segSelector[2]], [0x40_1000n, 0x7fff_0000_1230n, 3, selectors.user64, selectors.data3])
+    assert.deepEqual([state.rip, state.gpr[4], state.cpl, state.segSelector[1], state.segSelector[2]],
+      [0x40_1000n, 0x7fff_0000_1230n, 3, selectors.user64, selectors.data3])
     assert.equal(readRflags(state), flag.IF | flag.CF | 2)
     assert.deepEqual([0, 3, 4, 5].map(i => state.segSelector[i]), [0, 0, 0, 0])
   })
@@ -92,10 +94,12 @@ test('IRETD at level 0 with VM in the image enters virtual-8086 mode', () => {
   const cpu = createTestProcessor()
   enterProtected(cpu)
   cpu.state.gpr[4] = top
-  ;[0x10, 0x1000, flag.VM | flag.IF | 2, 0x200, 0x2000, 0x100, 0x300, 0x400, 0x500].forEach((value, i) => cpu.memory.write32(top + BigInt(i * 4), value))
+  ;[0x10, 0x1000, flag.VM | flag.IF | 2, 0x200, 0x2000, 0x100, 0x300, 0x400,
+    0x500].forEach((value, i) => cpu.memory.write32(top + BigInt(i * 4), value))
   interruptReturn(cpu)
   const { state } = cpu
-  assert.deepEqual([state.rip, state.segBase[1], state.segBase[2], state.segBase[0], state.gpr[4], state.cpl], [0x10n, 0x10000n, 0x20000n, 0x1000n, 0x200n, 3])
+  assert.deepEqual([state.rip, state.segBase[1], state.segBase[2], state.segBase[0], state.gpr[4], state.cpl],
+    [0x10n, 0x10000n, 0x20000n, 0x1000n, 0x200n, 3])
   assert.equal(state.segAttributes[3], 0xf3)
   assert.equal(state.mode, 8)
 })
@@ -143,7 +147,8 @@ test('SYSRET to 64-bit code takes RIP from RCX and RFLAGS from R11', () => {
   cpu.state.gpr[11] = BigInt(flag.IF | flag.ZF | flag.RF | flag.VM)
   systemReturn(cpu)
   const { state } = cpu
-  assert.deepEqual([state.rip, state.segSelector[1], state.segSelector[2], state.cpl, readRflags(state)], [0x40_1002n, 0x33, 0x2b, 3, flag.IF | flag.ZF | 2])
+  assert.deepEqual([state.rip, state.segSelector[1], state.segSelector[2], state.cpl, readRflags(state)],
+    [0x40_1002n, 0x33, 0x2b, 3, flag.IF | flag.ZF | 2])
   cpu.operation.operandSize = 32
   state.cpl = 0
   systemReturn(cpu)

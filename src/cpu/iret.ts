@@ -100,7 +100,8 @@ function returnToV86(cpu: Processor, stack: Stack, offset: bigint, selector: num
   const [ss, es, ds, fs, gs] = Array.from({ length: 5 }, () => Number(stack.pop(4) & 0xffffn))
   if (offset > 0xffffn) throw generalProtection()
   writeRflags(state, image)
-  for (const [index, value] of [[segment.cs, selector], [segment.ss, ss], [segment.es, es], [segment.ds, ds], [segment.fs, fs], [segment.gs, gs]]) setParagraph(state, index, value)
+  for (const [index, value] of [[segment.cs, selector], [segment.ss, ss], [segment.es, es], [segment.ds, ds], [segment.fs, fs],
+    [segment.gs, gs]]) setParagraph(state, index, value)
   state.gpr[4] = pointer
   state.rip = offset
   state.cpl = 3

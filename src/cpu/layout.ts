@@ -10,14 +10,18 @@ export type FieldType = 'u32' | 'i64' | 'v512' | 'x87'
 export interface Field<Type extends FieldType = FieldType> {
   readonly type: Type
   readonly count: number
-  /** architectural: what software can see, part of snapshots and of the state hash. derived: recomputed from it. scratch: meaningless between instructions. */
+  /**
+   * architectural: what software can see, part of snapshots and of the state hash. derived: recomputed from it. scratch: meaningless
+   * between instructions.
+   */
   readonly kind: 'architectural' | 'derived' | 'scratch'
   readonly text: string
 }
 
 const bytesOf: Record<FieldType, number> = { u32: 4, i64: 8, v512: 64, x87: 16 }
 
-const field = <Type extends FieldType>(type: Type, count: number, kind: Field['kind'], text: string): Field<Type> => ({ type, count, kind, text })
+const field = <Type extends FieldType>(type: Type, count: number, kind: Field['kind'],
+  text: string): Field<Type> => ({ type, count, kind, text })
 const u32 = (text: string, count = 1): Field<'u32'> => field('u32', count, 'architectural', text)
 const i64 = (text: string, count = 1): Field<'i64'> => field('i64', count, 'architectural', text)
 const derived32 = (text: string, count = 1): Field<'u32'> => field('u32', count, 'derived', text)
@@ -39,7 +43,7 @@ export const fields = {
   eflags: u32('RFLAGS without the six arithmetic flags (those bits are 0); bit 1 is 1'),
   segLimit: u32('segment limits in bytes, granularity applied', 8),
   segSelector: u32('selectors', 8),
-  segAttributes: u32('descriptor attributes: bits 0-7 type, S, DPL, P; bits 8-11 limit (unused, 0); bits 12-15 AVL, L, D/B, G; bit 16: unusable (VMX)', 8),
+  segAttributes: u32('descriptor attributes: bits 0-7 type, S, DPL, P; bits 8-11: 0; bits 12-15 AVL, L, D/B, G; bit 16: unusable', 8),
   gdtrBase: i64('GDTR base'),
   idtrBase: i64('IDTR base'),
   gdtrLimit: u32('GDTR limit'),
@@ -95,7 +99,7 @@ export const fields = {
   tlbWrite: derived32('linear address of the write table'),
   tlbFetch: derived32('linear address of the fetch table'),
   sseNative: derived32('1 when SSE arithmetic may run natively: all exceptions masked, round to nearest, no DAZ or FTZ, PE already set'),
-  fpuTrap: derived32('vector that an instruction raises by CR0.EM, CR0.TS, CR4.OSFXSR, or 0: bits 0-7 for x87, bits 8-15 for SSE, bits 16-23 for MMX'),
+  fpuTrap: derived32('vector raised by CR0.EM, CR0.TS, CR4.OSFXSR, or 0: bits 0-7 for x87, bits 8-15 for SSE, bits 16-23 for MMX'),
   interruptPending: derived32('1: the interrupt controller asks for an interrupt, so setting IF must leave generated code'),
 
   budget: scratch32('virtual nanoseconds that this quantum may still use; below 0 ends it (signed)'),

@@ -5,7 +5,10 @@ export interface CpuModel {
   /** Physical and linear address bits. */
   readonly physicalBits: number
   readonly linearBits: number
-  /** True when the feature is offered; names are CPUID flag names in lower case as Linux spells them in /proc/cpuinfo (`sse4_2`, `pcid`, `la57`). */
+  /**
+   * True when the feature is offered; names are CPUID flag names in lower case as Linux spells them in /proc/cpuinfo (`sse4_2`, `pcid`,
+   * `la57`).
+   */
   has(feature: string): boolean
   readonly identity: CpuIdentity
 }

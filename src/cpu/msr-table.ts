@@ -1,4 +1,7 @@
-/** Model-specific registers as a table: index, name, reset value, what may be written. Intel SDM vol. 4, "Model-Specific Registers"; AMD APM vol. 2, appendix "MSR Cross-Reference". */
+/**
+ * Model-specific registers as a table: index, name, reset value, what may be written. Intel SDM vol. 4, "Model-Specific Registers"; AMD
+ * APM vol. 2, appendix "MSR Cross-Reference".
+ */
 import type { CpuModel } from './model.ts'
 import type { FieldName } from './layout.ts'
 import type { CpuState } from './state.ts'
@@ -22,7 +25,8 @@ export interface Msr {
   readonly write?: (cpu: Processor, value: bigint) => boolean
 }
 
-type ScalarField = Extract<FieldName, 'msrStar' | 'msrLstar' | 'msrCstar' | 'msrFmask' | 'msrKernelGsBase' | 'msrSysenterCs' | 'msrSysenterEsp' | 'msrSysenterEip' | 'msrTscAux' | 'msrTscAdjust' | 'msrPat' | 'msrPkrs' | 'msrXss' | 'msrDebugctl' | 'efer'>
+type ScalarField = Extract<FieldName, 'msrStar' | 'msrLstar' | 'msrCstar' | 'msrFmask' | 'msrKernelGsBase' | 'msrSysenterCs'
+  | 'msrSysenterEsp' | 'msrSysenterEip' | 'msrTscAux' | 'msrTscAdjust' | 'msrPat' | 'msrPkrs' | 'msrXss' | 'msrDebugctl' | 'efer'>
 
 const all = 0xffff_ffff_ffff_ffffn
 const low32 = 0xffff_ffffn
@@ -36,10 +40,12 @@ const memoryTypes = (value: bigint): boolean => bytesOf(value).every(isMemoryTyp
 /** PAT has also UC- (7). */
 const patTypes = (value: bigint): boolean => bytesOf(value).every(type => type === 7 || isMemoryType(type))
 
-const constant = (index: number, name: string, reset: Msr['reset'], rest: Partial<Msr> = {}): Msr => ({ index, name, reset, field: 'none', ...rest })
+const constant = (index: number, name: string, reset: Msr['reset'],
+  rest: Partial<Msr> = {}): Msr => ({ index, name, reset, field: 'none', ...rest })
 const stored = (index: number, name: string, writable: bigint, rest: Partial<Msr> = {}): Msr => ({ index, name, writable, ...rest })
 /** Accepts what `writable` allows and forgets it. */
-const ignored = (index: number, name: string, writable: bigint, rest: Partial<Msr> = {}): Msr => ({ index, name, writable, field: 'none', ...rest })
+const ignored = (index: number, name: string, writable: bigint,
+  rest: Partial<Msr> = {}): Msr => ({ index, name, writable, field: 'none', ...rest })
 const many = (count: number, row: (i: number) => Msr): Msr[] => Array.from({ length: count }, (_, i) => row(i))
 
 const variableRanges = 8
@@ -59,8 +65,11 @@ const archCapabilities = [0, 1, 3, 4, 5, 6, 8, 13, 14, 15, 17, 20, 24, 26, 27, 6
 
 const mtrrs: readonly Msr[] = [
   constant(0xfe, 'IA32_MTRRCAP', BigInt(variableRanges) | 0x500n, { feature: 'mtrr' }),
-  ...many(variableRanges, i => stored(0x200 + i * 2, `IA32_MTRR_PHYSBASE${i}`, all, { feature: 'mtrr', accepts: (value, cpu) => isMemoryType(Number(value & 0xffn)) && (value & ~physicalMask(cpu)) === 0n && (value & 0xf00n) === 0n })),
-  ...many(variableRanges, i => stored(0x201 + i * 2, `IA32_MTRR_PHYSMASK${i}`, all, { feature: 'mtrr', accepts: (value, cpu) => (value & ~physicalMask(cpu)) === 0n && (value & 0x7ffn) === 0n })),
+  ...many(variableRanges, i => stored(0x200 + i * 2, `IA32_MTRR_PHYSBASE${i}`, all,
+    { feature: 'mtrr', accepts: (value, cpu) => isMemoryType(Number(value & 0xffn)) && (value & ~physicalMask(cpu)) === 0n
+    && (value & 0xf00n) === 0n })),
+  ...many(variableRanges, i => stored(0x201 + i * 2, `IA32_MTRR_PHYSMASK${i}`, all,
+    { feature: 'mtrr', accepts: (value, cpu) => (value & ~physicalMask(cpu)) === 0n && (value & 0x7ffn) === 0n })),
   ...fixedRanges.map(([index, name]) => stored(index, name, all, { feature: 'mtrr', accepts: memoryTypes })),
   stored(0x2ff, 'IA32_MTRR_DEF_TYPE', 0xcffn, { feature: 'mtrr', accepts: value => isMemoryType(Number(value & 0xffn)) }),
   stored(0x277, 'IA32_PAT', all, { feature: 'pat', field: 'msrPat', reset: 0x0007040600070406n, accepts: patTypes }),
@@ -73,7 +82,8 @@ const machineCheck: readonly Msr[] = [
   stored(0x0, 'IA32_P5_MC_ADDR', all, { feature: 'mce' }),
   stored(0x1, 'IA32_P5_MC_TYPE', all, { feature: 'mce' }),
   ...many(machineCheckBanks, i => stored(0x400 + i * 4, `IA32_MC${i}_CTL`, all, { feature: 'mca', reset: all })),
-  ...many(machineCheckBanks, i => stored(0x401 + i * 4, `IA32_MC${i}_STATUS`, all, { feature: 'mca', accepts: (value, cpu) => value === 0n || cpu.model.vendor === 'AuthenticAMD' })),
+  ...many(machineCheckBanks, i => stored(0x401 + i * 4, `IA32_MC${i}_STATUS`, all,
+    { feature: 'mca', accepts: (value, cpu) => value === 0n || cpu.model.vendor === 'AuthenticAMD' })),
   ...many(machineCheckBanks, i => stored(0x402 + i * 4, `IA32_MC${i}_ADDR`, all, { feature: 'mca' })),
   ...many(machineCheckBanks, i => stored(0x403 + i * 4, `IA32_MC${i}_MISC`, all, { feature: 'mca' })),
 ]
@@ -94,7 +104,8 @@ const system: readonly Msr[] = [
   stored(0x8b, 'IA32_BIOS_SIGN_ID', all, { reset: model => (model.vendor === 'GenuineIntel' ? 0xd0003f5_00000000n : 0x0a101148n) }),
   ignored(0x79, 'IA32_BIOS_UPDT_TRIG', all, intel),
   // Speculation controls: nothing speculates, so they are storage and commands do nothing.
-  stored(0x48, 'IA32_SPEC_CTRL', 0x407n, { feature: 'spec_ctrl', accepts: (value, cpu) => !(value & bhiDisS) || cpu.model.has('bhi_ctrl') }),
+  stored(0x48, 'IA32_SPEC_CTRL', 0x407n, { feature: 'spec_ctrl', accepts: (value, cpu) => !(value & bhiDisS)
+    || cpu.model.has('bhi_ctrl') }),
   stored(0x48, 'SPEC_CTRL', 0x7n, { feature: 'amd_ibrs' }),
   ignored(0x49, 'IA32_PRED_CMD', 0x1n, { feature: 'spec_ctrl' }),
   ignored(0x49, 'PRED_CMD', 0x1n, { feature: 'amd_ibpb' }),
@@ -138,14 +149,16 @@ const amdOnly: readonly Msr[] = [
   stored(0xc0010112, 'SMM_ADDR', all, amd),
   stored(0xc0010113, 'SMM_MASK', all, amd),
   // SVMDIS and LOCK: there is no SVM to enable when the model does not offer it.
-  { index: 0xc0010114, name: 'VM_CR', ...amd, writable: 0x1fn, accepts: (_, cpu) => cpu.model.has('svm'), reset: model => (model.has('svm') ? 0n : 0x18n) },
+  { index: 0xc0010114, name: 'VM_CR', ...amd, writable: 0x1fn, accepts: (_, cpu) => cpu.model.has('svm'),
+    reset: model => (model.has('svm') ? 0n : 0x18n) },
   stored(0xc0011020, 'LS_CFG', all, amd),
   stored(0xc0011021, 'IC_CFG', all, amd),
   stored(0xc0011022, 'DC_CFG', all, amd),
   stored(0xc0011023, 'BU_CFG', all, amd),
   stored(0xc0011029, 'DE_CFG', all, { ...amd, reset: 2n }),
   stored(0xc001102a, 'BU_CFG2', all, amd),
-  stored(0xc00110e3, 'ZEN4_BP_CFG', all, amd),
+  stored(0xc001102e, 'ZEN4_BP_CFG', all, amd),
+  stored(0xc00110e3, 'ZEN2_SPECTRAL_CHICKEN', all, amd),
   constant(0xc0011004, 'CPUID_7_FEATURES', 0n, { ...amd, writable: all }),
   constant(0xc0011005, 'CPUID_EXT_FEATURES', 0n, { ...amd, writable: all }),
   ...many(4, i => stored(0xc0010000 + i, `PERF_CTL${i}`, all, amd)),
@@ -173,10 +186,12 @@ export function slotOf(index: number): number {
 export const readSlot = (state: CpuState, index: number): bigint => state.msrMisc[slotOf(index)]
 
 export const resetValue = (row: Msr, model: CpuModel): bigint => (typeof row.reset === 'function' ? row.reset(model) : (row.reset ?? 0n))
-export const isOffered = (row: Msr, model: CpuModel): boolean => (row.vendor === undefined || row.vendor === model.vendor) && (row.feature === undefined || model.has(row.feature))
+export const isOffered = (row: Msr, model: CpuModel): boolean => (row.vendor === undefined || row.vendor === model.vendor)
+  && (row.feature === undefined || model.has(row.feature))
 
 /**
- * What firmware leaves in the MTRRs before it starts an operating system: write-back, and uncacheable from `uncachedFrom` (a power-of-two distance
+ * What firmware leaves in the MTRRs before it starts an operating system: write-back, and uncacheable from `uncachedFrom` (a power-of-two
+ * distance
  * below 4 GiB) to 4 GiB. For boot protocols without firmware.
  */
 export function setFirmwareMtrrs(state: CpuState, model: CpuModel, uncachedFrom: number): void {

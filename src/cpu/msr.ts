@@ -47,8 +47,10 @@ const baseOf = (index: number, name: string, segment: number): Msr => ({
 })
 
 const special: readonly Msr[] = [
-  { index: 0x10, name: 'IA32_TIME_STAMP_COUNTER', feature: 'tsc', read: readTsc, write: (cpu, value) => (moveTsc(cpu, value - readTsc(cpu)), true) },
-  { index: 0x3b, name: 'IA32_TSC_ADJUST', feature: 'tsc_adjust', read: cpu => cpu.state.msrTscAdjust, write: (cpu, value) => (moveTsc(cpu, value - cpu.state.msrTscAdjust), true) },
+  { index: 0x10, name: 'IA32_TIME_STAMP_COUNTER', feature: 'tsc', read: readTsc,
+    write: (cpu, value) => (moveTsc(cpu, value - readTsc(cpu)), true) },
+  { index: 0x3b, name: 'IA32_TSC_ADJUST', feature: 'tsc_adjust', read: cpu => cpu.state.msrTscAdjust,
+    write: (cpu, value) => (moveTsc(cpu, value - cpu.state.msrTscAdjust), true) },
   { index: 0xe7, name: 'IA32_MPERF', vendor: 'AuthenticAMD', read: readTsc, write: () => true },
   { index: 0xe8, name: 'IA32_APERF', vendor: 'AuthenticAMD', read: readTsc, write: () => true },
   { index: 0xc0000080, name: 'IA32_EFER', read: cpu => cpu.state.efer, write: writeEfer },

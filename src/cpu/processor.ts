@@ -33,7 +33,10 @@ export type Privilege = 'current' | 'supervisor' | 'user'
 export interface TranslationControl {
   /** CR0, CR3, CR4, EFER, CPL, AC, PKRU or the mode changed: choose the TLB tables that fit. Cheap when nothing changed. */
   updateContext(): void
-  /** MOV CR3 with the invalidations that it orders; state.cr3 is already new. `keep`: bit 63 was set. Loads PDPTEs in PAE paging (throws #GP). */
+  /**
+   * MOV CR3 with the invalidations that it orders; state.cr3 is already new. `keep`: bit 63 was set. Loads PDPTEs in PAE paging (throws
+   * #GP).
+   */
   cr3Written(keep: boolean): void
   /** CR0, CR4 or EFER were changed from these values; does the invalidations that follow from it. */
   controlWritten(oldCr0: bigint, oldCr4: bigint, oldEfer: bigint): void
@@ -92,7 +95,10 @@ export interface Processor {
   spend(nanoseconds: number): void
   /** Whether a single-step trap follows this instruction: said by those that do not go by the TF with which they began. */
   singleStep(trap: boolean): void
-  /** Recomputes mode, addressMask, codeBase, sseNative, fpuTrap and the translation context from architectural state. Call after changing CS, SS, CPL, CR0, CR4, EFER, EFLAGS.VM, MXCSR. */
+  /**
+   * Recomputes mode, addressMask, codeBase, sseNative, fpuTrap and the translation context from architectural state. Call after changing
+   * CS, SS, CPL, CR0, CR4, EFER, EFLAGS.VM, MXCSR.
+   */
   stateChanged(): void
   /** Says once per message what is not implemented or not there. */
   log(message: string): void

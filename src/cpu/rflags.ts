@@ -1,4 +1,7 @@
-/** RFLAGS: the arithmetic flags are kept in pieces that are cheap to write; here they are put together and taken apart. Intel SDM vol. 1, "EFLAGS Register". */
+/**
+ * RFLAGS: the arithmetic flags are kept in pieces that are cheap to write; here they are put together and taken apart. Intel SDM vol. 1,
+ * "EFLAGS Register".
+ */
 import { at } from './layout.ts'
 import type { CpuState } from './state.ts'
 

@@ -1,7 +1,8 @@
 /** Loading segment registers with every check. Intel SDM vol. 2, "MOV-Move", "LLDT", "LTR"; vol. 3, "Protection". */
 import { attribute, hasParagraphs, is64, isCanonical, isLong, isProtected } from './bits.ts'
 import {
-  attributesOf, baseOf, dplOf, isCode, isConforming, isNull, isPresent, isReadable, isWritable, limitOf, markAccessed, readDescriptor, readUpperHalf, rplOf, setBusy, systemType, typeOf, descriptorAddress, type Descriptor,
+  attributesOf, baseOf, dplOf, isCode, isConforming, isNull, isPresent, isReadable, isWritable, limitOf, markAccessed, readDescriptor,
+  readUpperHalf, rplOf, setBusy, systemType, typeOf, descriptorAddress, type Descriptor,
 } from './descriptor.ts'
 import { generalProtection, invalidOpcode, selectorFault, vector } from './fault.ts'
 import { segment } from './layout.ts'
@@ -86,7 +87,10 @@ export function setCode(cpu: Processor, selector: number, descriptor: Descriptor
   cpu.state.cpl = cpl
 }
 
-/** After a return to an outer level, DS, ES, FS and GS that it may not use become null; their bases stay, and 64-bit code uses those of FS and GS. */
+/**
+ * After a return to an outer level, DS, ES, FS and GS that it may not use become null; their bases stay, and 64-bit code uses those of FS
+ * and GS.
+ */
 export function dropInnerSegments(state: CpuState): void {
   const { cpl } = state
   for (const index of [segment.es, segment.ds, segment.fs, segment.gs]) {
@@ -132,7 +136,8 @@ export function loadLdtr(cpu: Processor, selector: number): void {
 export function loadTaskRegister(cpu: Processor, selector: number): void {
   checkSystemSelector(cpu)
   if (isNull(selector)) throw generalProtection()
-  const { descriptor, base } = readSystemDescriptor(cpu, selector, isLong(cpu.state) ? [systemType.tss32] : [systemType.tss16, systemType.tss32])
+  const { descriptor, base } = readSystemDescriptor(cpu, selector, isLong(cpu.state) ? [systemType.tss32]
+    : [systemType.tss16, systemType.tss32])
   setBusy(cpu, descriptor, true)
   setSegment(cpu.state, segment.tr, selector, descriptor)
   cpu.state.segAttributes[segment.tr] |= 2

@@ -1,4 +1,7 @@
-/** Pushing and popping on a stack that is not yet (or no longer) the current one: far transfers, interrupts, task switches. Intel SDM vol. 1, "Stacks"; vol. 3, "Limit Checking". */
+/**
+ * Pushing and popping on a stack that is not yet (or no longer) the current one: far transfers, interrupts, task switches. Intel SDM vol.
+ * 1, "Stacks"; vol. 3, "Limit Checking".
+ */
 import { attribute, isCanonical, is64 } from './bits.ts'
 import { attributesOf, baseOf, limitOf, type Descriptor } from './descriptor.ts'
 import { Fault, vector } from './fault.ts'
@@ -27,7 +30,8 @@ export class Stack {
   /** Error code of #SS. */
   private readonly error: number
 
-  constructor(cpu: Processor, shape: { base: bigint; limit: number; attributes: number; flat: boolean }, pointer: bigint, privilege: Privilege, error = errorNone) {
+  constructor(cpu: Processor, shape: { base: bigint; limit: number; attributes: number; flat: boolean }, pointer: bigint,
+    privilege: Privilege, error = errorNone) {
     this.cpu = cpu
     this.base = shape.base
     this.limit = shape.limit
@@ -45,7 +49,8 @@ export class Stack {
   /** Linear address of `size` bytes at `offset`; #SS when they are outside. */
   private linear(offset: bigint, size: number): bigint {
     if (this.flat) {
-      if (!isCanonical(this.cpu.state, offset) || !isCanonical(this.cpu.state, offset + BigInt(size - 1))) throw new Fault(vector.SS, this.error)
+      if (!isCanonical(this.cpu.state, offset) || !isCanonical(this.cpu.state, offset + BigInt(size - 1)))
+        throw new Fault(vector.SS, this.error)
       return offset
     }
     if (!inLimit(this.limit, this.attributes, Number(offset), size)) throw new Fault(vector.SS, this.error)

@@ -2,7 +2,8 @@
 import { at, fieldBytes, fields, type FieldName } from './layout.ts'
 
 /** Fields with several elements: typed arrays, all others are scalars. `vector` is 8 words a register, `fpr` two. */
-export type ArrayField = 'gpr' | 'segBase' | 'segLimit' | 'segSelector' | 'segAttributes' | 'pdpte' | 'dr' | 'fpr' | 'vector' | 'msrMisc' | 'argument' | 'bounce'
+export type ArrayField = 'gpr' | 'segBase' | 'segLimit' | 'segSelector' | 'segAttributes' | 'pdpte' | 'dr' | 'fpr' | 'vector' | 'msrMisc'
+  | 'argument' | 'bounce'
 
 type ValueOf<Name extends FieldName> = (typeof fields)[Name]['type'] extends 'u32'
   ? Name extends ArrayField ? Uint32Array : number

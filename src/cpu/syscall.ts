@@ -1,4 +1,7 @@
-/** SYSCALL, SYSRET, SYSENTER, SYSEXIT and SWAPGS. Intel SDM vol. 2, the instructions' pages; AMD APM vol. 3, the same. In 32-bit words because every system call runs them. */
+/**
+ * SYSCALL, SYSRET, SYSENTER, SYSEXIT and SWAPGS. Intel SDM vol. 2, the instructions' pages; AMD APM vol. 3, the same. In 32-bit words
+ * because every system call runs them.
+ */
 import { cr0, efer, isCanonicalHigh, isLong, isProtected, is64 } from './bits.ts'
 import { generalProtection, invalidOpcode } from './fault.ts'
 import { at } from './layout.ts'
@@ -7,8 +10,10 @@ import { flag, readRflags, writeRflags } from './rflags.ts'
 import type { CpuState } from './state.ts'
 
 const index = {
-  cr0: at.cr0 >> 2, efer: at.efer >> 2, cpl: at.cpl >> 2, eflags: at.eflags >> 2, rip: at.rip >> 2, gpr: at.gpr >> 2, star: at.msrStar >> 2, lstar: at.msrLstar >> 2, cstar: at.msrCstar >> 2, fmask: at.msrFmask >> 2,
-  segBase: at.segBase >> 2, segLimit: at.segLimit >> 2, segSelector: at.segSelector >> 2, segAttributes: at.segAttributes >> 2, kernelGs: at.msrKernelGsBase >> 2,
+  cr0: at.cr0 >> 2, efer: at.efer >> 2, cpl: at.cpl >> 2, eflags: at.eflags >> 2, rip: at.rip >> 2, gpr: at.gpr >> 2,
+  star: at.msrStar >> 2, lstar: at.msrLstar >> 2, cstar: at.msrCstar >> 2, fmask: at.msrFmask >> 2,
+  segBase: at.segBase >> 2, segLimit: at.segLimit >> 2, segSelector: at.segSelector >> 2, segAttributes: at.segAttributes >> 2,
+  kernelGs: at.msrKernelGsBase >> 2,
 } as const
 
 const rcx = index.gpr + 2

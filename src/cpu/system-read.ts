@@ -1,4 +1,7 @@
-/** Reading descriptors, gates and TSS fields as 32-bit words, without a BigInt an access. Intel SDM vol. 3, "Implicit supervisor-mode accesses" in "Access Rights". */
+/**
+ * Reading descriptors, gates and TSS fields as 32-bit words, without a BigInt an access. Intel SDM vol. 3, "Implicit supervisor-mode
+ * accesses" in "Access Rights".
+ */
 import { join } from './bits.ts'
 import type { Processor } from './processor.ts'
 

@@ -1,6 +1,9 @@
 /** Task switching through a TSS. Intel SDM vol. 3, "Task Switching", "Task-State Segment (TSS)", "16-Bit Task-State Segment (TSS)". */
 import { cr0, isLong } from './bits.ts'
-import { baseOf, descriptorAddress, dplOf, isCode, isConforming, isNull, isPresent, isReadable, isWritable, limitOf, markAccessed, readDescriptor, rplOf, setBusy, systemType, typeOf, type Descriptor } from './descriptor.ts'
+import {
+  baseOf, descriptorAddress, dplOf, isCode, isConforming, isNull, isPresent, isReadable, isWritable, limitOf, markAccessed, readDescriptor,
+  rplOf, setBusy, systemType, typeOf, type Descriptor
+} from './descriptor.ts'
 import { generalProtection, selectorFault, vector } from './fault.ts'
 import { segment } from './layout.ts'
 import type { Processor } from './processor.ts'
@@ -19,8 +22,10 @@ export interface TaskSwitchOptions {
 }
 
 /** Byte offsets in the two formats. `segments` are ES CS SS DS (FS GS). */
-const format32 = { bytes: 4, cr3: 0x1c, rip: 0x20, eflags: 0x24, gpr: 0x28, segments: 0x48, segmentCount: 6, ldtr: 0x60, trap: 0x64, minimum: 0x67 } as const
-const format16 = { bytes: 2, cr3: 0, rip: 0x0e, eflags: 0x10, gpr: 0x12, segments: 0x22, segmentCount: 4, ldtr: 0x2a, trap: 0, minimum: 0x2b } as const
+const format32 = { bytes: 4, cr3: 0x1c, rip: 0x20, eflags: 0x24, gpr: 0x28, segments: 0x48, segmentCount: 6, ldtr: 0x60, trap: 0x64,
+  minimum: 0x67 } as const
+const format16 = { bytes: 2, cr3: 0, rip: 0x0e, eflags: 0x10, gpr: 0x12, segments: 0x22, segmentCount: 4, ldtr: 0x2a, trap: 0,
+  minimum: 0x2b } as const
 type Format = typeof format32 | typeof format16
 
 interface TaskImage {
@@ -107,7 +112,8 @@ function saveTask(cpu: Processor, source: TaskSource, options: TaskSwitchOptions
   write(format.rip, Number(options.returnRip & 0xffffffffn))
   write(format.eflags, flags)
   for (let i = 0; i < 8; i++) write(format.gpr + i * format.bytes, Number(state.gpr[i] & 0xffffffffn))
-  for (let i = 0; i < format.segmentCount; i++) memory.write16(base + BigInt(format.segments + i * format.bytes), state.segSelector[i], 'supervisor')
+  for (let i = 0; i < format.segmentCount; i++)
+    memory.write16(base + BigInt(format.segments + i * format.bytes), state.segSelector[i], 'supervisor')
 }
 
 function loadRegisters(cpu: Processor, image: TaskImage, format: Format, nested: boolean): void {

@@ -102,7 +102,8 @@ export const idtAddress = 0x2000n
 export const tssAddress = 0x4000n
 
 /** Selectors of the descriptors that `enterProtected` and `enterLong` set up. */
-export const selectors = { code0: 0x08, data0: 0x10, code3: 0x1b, data3: 0x23, code64: 0x28, user64: 0x33, tss: 0x40, otherTss: 0x58, conforming: 0x50, free: 0x60 } as const
+export const selectors = { code0: 0x08, data0: 0x10, code3: 0x1b, data3: 0x23, code64: 0x28, user64: 0x33, tss: 0x40, otherTss: 0x58,
+  conforming: 0x50, free: 0x60 } as const
 
 export const descriptor = {
   code32: (dpl: number): bigint => 0x00cf9a000000ffffn | (BigInt(dpl) << 45n),
@@ -113,13 +114,16 @@ export const descriptor = {
 
 /** Gate of 8 bytes (and the low half of 16). type: 14 interrupt, 15 trap. */
 export function gate(selector: number, offset: number, type: number, dpl = 0, ist = 0): bigint {
-  return BigInt(offset & 0xffff) | (BigInt(selector) << 16n) | (BigInt(ist) << 32n) | (BigInt(0x80 | (dpl << 5) | type) << 40n) | (BigInt(offset >>> 16) << 48n)
+  return BigInt(offset & 0xffff) | (BigInt(selector) << 16n) | (BigInt(ist) << 32n) | (BigInt(0x80 | (dpl << 5) | type) << 40n)
+    | (BigInt(offset >>> 16) << 48n)
 }
 
 function writeGdt(cpu: Processor): void {
   const entries: Record<number, bigint> = {
-    [selectors.code0]: descriptor.code32(0), [selectors.data0]: descriptor.data32(0), [selectors.code3 & ~3]: descriptor.code32(3), [selectors.data3 & ~3]: descriptor.data32(3),
-    [selectors.code64]: descriptor.code64(0), [selectors.user64 & ~3]: descriptor.code64(3), [selectors.tss]: descriptor.tss(Number(tssAddress), 0x67), 0x48: 0n,
+    [selectors.code0]: descriptor.code32(0), [selectors.data0]: descriptor.data32(0), [selectors.code3 & ~3]: descriptor.code32(3),
+    [selectors.data3 & ~3]: descriptor.data32(3),
+    [selectors.code64]: descriptor.code64(0), [selectors.user64 & ~3]: descriptor.code64(3),
+    [selectors.tss]: descriptor.tss(Number(tssAddress), 0x67), 0x48: 0n,
     [selectors.conforming]: descriptor.code32(0) | (1n << 42n),
   }
   for (const [selector, value] of Object.entries(entries)) cpu.memory.write64(gdtAddress + BigInt(selector), value)

@@ -6,7 +6,8 @@ import { at } from './layout.ts'
 import { after, type After, type Processor } from './processor.ts'
 import { flag } from './rflags.ts'
 
-const index = { mode: at.mode >> 2, eflags: at.eflags >> 2, interruptPending: at.interruptPending >> 2, pendingNmi: at.pendingNmi >> 2, pendingDebug: at.pendingDebug >> 2 } as const
+const index = { mode: at.mode >> 2, eflags: at.eflags >> 2, interruptPending: at.interruptPending >> 2, pendingNmi: at.pendingNmi >> 2,
+  pendingDebug: at.pendingDebug >> 2 } as const
 
 /** The offset as it enters RIP; #GP(0) when the segment does not hold it. */
 export function checkTarget(cpu: Processor, code: Descriptor, offset: bigint): bigint {
@@ -23,7 +24,8 @@ export function checkTarget(cpu: Processor, code: Descriptor, offset: bigint): b
 export function transferred(cpu: Processor, modeBefore: number): After {
   const { words } = cpu.state
   const flags = words[index.eflags]
-  const due = words[index.mode] !== modeBefore || (flags & (flag.TF | flag.RF)) !== 0 || (flags & flag.IF && words[index.interruptPending]) || words[index.pendingNmi] || words[index.pendingDebug]
+  const due = words[index.mode] !== modeBefore || (flags & (flag.TF | flag.RF)) !== 0 || (flags & flag.IF && words[index.interruptPending])
+    || words[index.pendingNmi] || words[index.pendingDebug]
   return due ? after.jumpAndLeave : after.jump
 }
 

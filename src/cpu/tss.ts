@@ -1,4 +1,7 @@
-/** What the current TSS says: stacks of inner levels, the I/O permission bitmap, the interrupt redirection bitmap. Intel SDM vol. 3, "Task Management"; vol. 1, "I/O Permission Bit Map". */
+/**
+ * What the current TSS says: stacks of inner levels, the I/O permission bitmap, the interrupt redirection bitmap. Intel SDM vol. 3, "Task
+ * Management"; vol. 1, "I/O Permission Bit Map".
+ */
 import { isCanonical } from './bits.ts'
 import { isNull } from './descriptor.ts'
 import { Fault, selectorFault, vector } from './fault.ts'

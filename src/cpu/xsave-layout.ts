@@ -19,7 +19,8 @@ export const component = { x87: 1n, sse: 2n, pkru: 1n << 9n } as const
 export const legacyBytes = 512
 export const headerBytes = 64
 
-export const supportedXcr0 = (model: CpuModel): bigint => (model.has('xsave') ? component.x87 | component.sse | (model.has('pku') ? component.pkru : 0n) : 0n)
+export const supportedXcr0 = (model: CpuModel): bigint => (model.has('xsave') ? component.x87 | component.sse
+  | (model.has('pku') ? component.pkru : 0n) : 0n)
 export const supportedXss = (_model: CpuModel): bigint => 0n
 
 /** Size of the area for the components of `mask`. */

@@ -1,6 +1,11 @@
-/** Control, debug and model-specific registers, XCR0, protection keys, translation and cache control. Intel SDM vol. 2, the instructions' pages. */
+/**
+ * Control, debug and model-specific registers, XCR0, protection keys, translation and cache control. Intel SDM vol. 2, the instructions'
+ * pages.
+ */
 import { cr0, cr4, cr4Low, cr0Low, isCanonical, isV86, is64 } from '../cpu/bits.ts'
-import { debugRegister, loadMachineStatusWord, writeCr0, writeCr3, writeCr4, writeCr8, writeDebugRegister, writeXcr } from '../cpu/control.ts'
+import {
+  debugRegister, loadMachineStatusWord, writeCr0, writeCr3, writeCr4, writeCr8, writeDebugRegister, writeXcr
+} from '../cpu/control.ts'
 import { generalProtection, invalidOpcode } from '../cpu/fault.ts'
 import { readMsr, writeMsr } from '../cpu/msr.ts'
 import { after, type After, type Processor } from '../cpu/processor.ts'
@@ -44,7 +49,8 @@ export function mov_to_cr(cpu: Processor): After {
 export function mov_from_cr(cpu: Processor): After {
   const { state, operation } = cpu
   const [destination, source] = operation.registers
-  const values: Record<number, () => bigint> = { 0: () => state.cr0, 2: () => state.cr2, 3: () => state.cr3, 4: () => state.cr4, 8: () => BigInt(cpu.apic.getTpr()) }
+  const values: Record<number, () => bigint> = { 0: () => state.cr0, 2: () => state.cr2, 3: () => state.cr3, 4: () => state.cr4,
+    8: () => BigInt(cpu.apic.getTpr()) }
   const value = values[source]
   if (!value) throw invalidOpcode()
   requireCpl0(cpu)
@@ -94,7 +100,8 @@ export function xgetbv(cpu: Processor): After {
   const { state } = cpu
   requireOsxsave(cpu)
   const index = ecx(cpu)
-  if (index === 1 && cpu.model.has('xgetbv1')) writePair(state, state.xcr0 & (component.x87 | component.sse | (state.pkru ? component.pkru : 0n)))
+  if (index === 1 && cpu.model.has('xgetbv1'))
+    writePair(state, state.xcr0 & (component.x87 | component.sse | (state.pkru ? component.pkru : 0n)))
   else if (index === 0) writePair(state, state.xcr0)
   else throw generalProtection()
   return after.next

@@ -1,4 +1,6 @@
-/** CLI, STI, PUSHF, POPF where privilege decides. Intel SDM vol. 2, the instructions' pages; vol. 3, "Protected-Mode Virtual Interrupts". */
+/**
+ * CLI, STI, PUSHF, POPF where privilege decides. Intel SDM vol. 2, the instructions' pages; vol. 3, "Protected-Mode Virtual Interrupts".
+ */
 import { cr4, cr4Low, is64, isProtected, isV86 } from '../cpu/bits.ts'
 import { generalProtection } from '../cpu/fault.ts'
 import { after, type After, type Processor } from '../cpu/processor.ts'

@@ -35,7 +35,8 @@ test('FXSAVE: layout of the legacy area', () => {
   fxsave(cpu)
   const { memory } = cpu
   assert.deepEqual([memory.read16(area), memory.read16(area + 2n), memory.read8(area + 4n)], [0x37f, 6 << 11, 0xc0])
-  assert.deepEqual([memory.read64(area + 32n), memory.read16(area + 40n), memory.read64(area + 48n), memory.read16(area + 56n)], [0x8000_0000_0000_0000n, 0x3fff, 0xc000_0000_0000_0000n, 0x4000])
+  assert.deepEqual([memory.read64(area + 32n), memory.read16(area + 40n), memory.read64(area + 48n), memory.read16(area + 56n)],
+    [0x8000_0000_0000_0000n, 0x3fff, 0xc000_0000_0000_0000n, 0x4000])
   assert.deepEqual([memory.read32(area + 24n), memory.read32(area + 28n)], [0x1f80, 0xffff])
   assert.deepEqual([memory.read64(area + 160n), memory.read64(area + 160n + 15n * 16n + 8n)], [0x1111n, 0xffffn])
 })

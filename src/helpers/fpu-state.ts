@@ -15,7 +15,8 @@ const area = new Uint32Array((legacyBytes + headerBytes) / 4)
 const view = new DataView(area.buffer)
 
 /** Offsets in the legacy area. Intel SDM vol. 1, "Legacy Region of an XSAVE Area". */
-const legacy = { control: 0, status: 2, tags: 4, opcode: 6, ip: 8, cs: 12, dp: 16, ds: 20, mxcsr: 24, mxcsrMask: 28, registers: 32, vectors: 160 } as const
+const legacy = { control: 0, status: 2, tags: 4, opcode: 6, ip: 8, cs: 12, dp: 16, ds: 20, mxcsr: 24, mxcsrMask: 28, registers: 32,
+  vectors: 160 } as const
 const mxcsrMask = 0xffff
 const initialMxcsr = 0x1f80
 const vectorBytes = 64
@@ -156,7 +157,8 @@ function beginXsave(cpu: Processor): bigint {
 /** Components that are not in their initial state. Intel SDM vol. 1, "Processor Tracking of XSAVE-Managed State". */
 function inUse(state: CpuState): bigint {
   let bits = 0n
-  const x87Initial = state.fpControl === 0x37f && state.fpStatus === 0 && state.fpTop === 0 && state.fpTags === 0 && state.fpOpcode === 0 && state.fpIp === 0n && state.fpDp === 0n && state.fpCs === 0 && state.fpDs === 0
+  const x87Initial = state.fpControl === 0x37f && state.fpStatus === 0 && state.fpTop === 0 && state.fpTags === 0 && state.fpOpcode === 0
+    && state.fpIp === 0n && state.fpDp === 0n && state.fpCs === 0 && state.fpDs === 0
   if (!x87Initial || !allZero(state, at.fpr, 8, 16)) bits |= component.x87
   if (!allZero(state, at.vector, vectorCount(state), vectorBytes)) bits |= component.sse
   if (state.pkru !== 0) bits |= component.pkru
@@ -283,7 +285,8 @@ function restore(cpu: Processor, available: bigint, compactOnly: boolean): After
   return after.next
 }
 
-function checkHeader(cpu: Processor, header: { present: bigint; format: bigint; available: bigint; isCompact: boolean; compactOnly: boolean }): void {
+function checkHeader(cpu: Processor,
+  header: { present: bigint; format: bigint; available: bigint; isCompact: boolean; compactOnly: boolean }): void {
   const { present, format, available, isCompact, compactOnly } = header
   if (!isCompact) {
     const reserved = view.getBigUint64(legacyBytes + 16, true)

@@ -4,7 +4,9 @@ import { test } from 'node:test'
 import { vector } from '../cpu/fault.ts'
 import { after } from '../cpu/processor.ts'
 import { flag, readRflags, writeRflags } from '../cpu/rflags.ts'
-import { createTestProcessor, enterLong, enterProtected, faultOf, gdtAddress, selectors, tssAddress, type TestProcessor } from '../cpu/testing.ts'
+import {
+  createTestProcessor, enterLong, enterProtected, faultOf, gdtAddress, selectors, tssAddress, type TestProcessor
+} from '../cpu/testing.ts'
 import { helpers } from './index.ts'
 
 const gp = { vector: vector.GP, error: 0 }

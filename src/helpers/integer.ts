@@ -1,4 +1,7 @@
-/** Integer instructions that are too rare or too wide for generated code: 128-bit division, CMPXCHG8B and 16B, decimal adjustment, BOUND, XLAT. Intel SDM vol. 2, the instructions' pages. */
+/**
+ * Integer instructions that are too rare or too wide for generated code: 128-bit division, CMPXCHG8B and 16B, decimal adjustment, BOUND,
+ * XLAT. Intel SDM vol. 2, the instructions' pages.
+ */
 import { is64 } from '../cpu/bits.ts'
 import { Fault, generalProtection, vector } from '../cpu/fault.ts'
 import { after, type After, type Processor } from '../cpu/processor.ts'

@@ -15,7 +15,10 @@ export function pusha(cpu: Processor): After {
   return after.next
 }
 
-/** A fault in the middle leaves the registers that were popped before it; ESP is as it was, so that the instruction can be restarted. Silicon does so. */
+/**
+ * A fault in the middle leaves the registers that were popped before it; ESP is as it was, so that the instruction can be restarted.
+ * Silicon does so.
+ */
 export function popa(cpu: Processor): After {
   const { state, operation } = cpu
   const stack = currentStack(cpu)

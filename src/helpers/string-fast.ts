@@ -1,11 +1,15 @@
-/** MOVS and STOS in the case that kernels live on: 64-bit code and addresses, forwards, no FS or GS, plain RAM. The meaning is that of string.ts, without a BigInt an element. */
+/**
+ * MOVS and STOS in the case that kernels live on: 64-bit code and addresses, forwards, no FS or GS, plain RAM. The meaning is that of
+ * string.ts, without a BigInt an element.
+ */
 import { is64, isCanonicalHigh, join } from '../cpu/bits.ts'
 import { at, segment } from '../cpu/layout.ts'
 import type { Processor } from '../cpu/processor.ts'
 import { flag } from '../cpu/rflags.ts'
 import type { CpuState } from '../cpu/state.ts'
 
-const index = { eflags: at.eflags >> 2, rax: at.gpr >> 2, rcx: (at.gpr + 8) >> 2, rsi: (at.gpr + 48) >> 2, rdi: (at.gpr + 56) >> 2, argument: at.argument >> 2 } as const
+const index = { eflags: at.eflags >> 2, rax: at.gpr >> 2, rcx: (at.gpr + 8) >> 2, rsi: (at.gpr + 48) >> 2, rdi: (at.gpr + 56) >> 2,
+  argument: at.argument >> 2 } as const
 
 export interface FastResult {
   /** Bytes done; registers are advanced by them. */
@@ -20,7 +24,8 @@ const shortBytes = 64
 
 function applies(cpu: Processor): boolean {
   const { operation, state } = cpu
-  return (state.words[index.eflags] & (flag.DF | flag.TF)) === 0 && operation.addressSize === 64 && operation.segment < segment.fs && is64(state)
+  return (state.words[index.eflags] & (flag.DF | flag.TF)) === 0 && operation.addressSize === 64 && operation.segment < segment.fs
+    && is64(state)
 }
 
 /** Elements to do; 0 when the count needs more than 32 bits (the general way does those). */
@@ -49,7 +54,8 @@ export function moveFast(cpu: Processor, limit: number): FastResult {
     if (done >= limit) return { bytes: done, finished: false }
     const most = Math.min(left * size, roomInPage(words[index.rsi]), roomInPage(words[index.rdi]))
     let length = most - (most % size)
-    if (length === 0 || !isCanonicalHigh(state, words[index.rsi + 1]) || !isCanonicalHigh(state, words[index.rdi + 1])) return { bytes: done, finished: false }
+    if (length === 0 || !isCanonicalHigh(state, words[index.rsi + 1])
+      || !isCanonicalHigh(state, words[index.rdi + 1])) return { bytes: done, finished: false }
     const from = memory.placeForRead(join(words[index.rsi], words[index.rsi + 1]))
     const to = from ? memory.placeForWrite(join(words[index.rdi], words[index.rdi + 1])) : 0
     if (to === 0) return { bytes: done, finished: false }

@@ -24,7 +24,12 @@ function prepare(setup: Setup): TestProcessor {
   return cpu
 }
 
-const bytes = (cpu: TestProcessor, address: bigint, length: number): number[] => Array.from({ length }, (_, i) => cpu.memory.read8(address + BigInt(i)))
+const bytes = (cpu: TestProcessor, address: bigint, length: number): number[] =>
+  Array.from({ length }, (_, i) => cpu.memory.read8(address + BigInt(i)))
+
+function toTheEnd(instruction: (cpu: TestProcessor) => number, cpu: TestProcessor): void {
+  for (let result: number = after.again; result === after.again; ) result = instruction(cpu)
+}
 
 /** Byte by byte in memory, as the manual's pseudo code has it. */
 function copyByElements(cpu: TestProcessor, from: bigint, to: bigint, size: number, count: number, backward: boolean): void {
@@ -37,7 +42,8 @@ function copyByElements(cpu: TestProcessor, from: bigint, to: bigint, size: numb
 
 for (const slow of [false, true])
   for (const [name, from, to, size, count, backward] of [
-    ['across pages', 0x10f01n, 0x20ffdn, 8, 700, false], ['overlapping forward repeats a pattern', 0x10ff0n, 0x10ff3n, 1, 100, false], ['overlapping, destination below', 0x11010n, 0x11000n, 4, 50, false],
+    ['across pages', 0x10f01n, 0x20ffdn, 8, 700, false], ['overlapping forward repeats a pattern', 0x10ff0n, 0x10ff3n, 1, 100,
+      false], ['overlapping, destination below', 0x11010n, 0x11000n, 4, 50, false],
     ['backward', 0x11800n, 0x11804n, 2, 300, true], ['elements across pages', 0x10ffen, 0x20fffn, 4, 3, false],
   ] as const)
     test(`REP MOVS ${name}${slow ? ', single accesses' : ''}`, () => {
@@ -45,7 +51,7 @@ for (const slow of [false, true])
       const cpu = prepare(setup)
       const expected = prepare(setup)
       cpu.slow = slow
-      while (movs(cpu) === after.again);
+      toTheEnd(movs, cpu)
       copyByElements(expected, from, to, size, count, backward)
       assert.deepEqual(bytes(cpu, 0x10000n, 0x13000), bytes(expected, 0x10000n, 0x13000))
       const moved = BigInt(size * count) * (backward ? -1n : 1n)
@@ -55,7 +61,7 @@ for (const slow of [false, true])
 test('REP STOS fills with every size', () => {
   for (const size of [1, 2, 4, 8]) {
     const cpu = prepare({ size, count: 1000, rdi: 0x20801n, rax: 0x1122334455667788n, repeat: 1 })
-    while (stos(cpu) === after.again);
+    toTheEnd(stos, cpu)
     const element = [0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11].slice(0, size)
     bytes(cpu, 0x20801n, 1000 * size).forEach((value, i) => assert.equal(value, element[i % size]))
     assert.equal(cpu.memory.read8(0x20800n), 0)
@@ -93,7 +99,7 @@ test('REPNE SCAS stops behind the first equal element', () => {
     cpu.slow = slow
     cpu.state.gpr[1] = 0xffff_ffff_ffff_ffffn
     for (let i = 0; i < 300; i++) cpu.memory.write8(0x20000n + BigInt(i), 1)
-    while (scas(cpu) === after.again);
+    toTheEnd(scas, cpu)
     assert.equal(cpu.state.gpr[7], 0x20000n + 301n)
     assert.equal(cpu.state.gpr[1], 0xffff_ffff_ffff_ffffn - 301n)
     assert.ok(readRflags(cpu.state) & flag.ZF)

@@ -1,6 +1,8 @@
 /**
- * MOVS, STOS, LODS, CMPS, SCAS, INS and OUTS with their repeat prefixes. Intel SDM vol. 2, the instructions' pages; vol. 1, "String Operations".
- * Registers are exact after every step, so that a fault or an interrupt in the middle resumes there. argument[0] is the element's size in bytes.
+ * MOVS, STOS, LODS, CMPS, SCAS, INS and OUTS with their repeat prefixes. Intel SDM vol. 2, the instructions' pages; vol. 1, "String
+ * Operations".
+ * Registers are exact after every step, so that a fault or an interrupt in the middle resumes there. argument[0] is the element's size in
+ * bytes.
  */
 import { attribute, is64, isCanonical } from '../cpu/bits.ts'
 import { Fault, vector } from '../cpu/fault.ts'
@@ -90,7 +92,8 @@ class StringOperation {
     if (this.flat && this.addressBits === 64) return elements
     const last = Number(this.state.gpr[register] & this.addressMask) + elements * this.size - 1
     if (last > Number(this.addressMask & 0xffff_ffffn)) return 0
-    if (!this.flat && !inLimit(this.state.segLimit[segmentIndex], this.state.segAttributes[segmentIndex], Number(this.state.gpr[register] & this.addressMask), elements * this.size)) return 0
+    if (!this.flat && !inLimit(this.state.segLimit[segmentIndex], this.state.segAttributes[segmentIndex],
+      Number(this.state.gpr[register] & this.addressMask), elements * this.size)) return 0
     return elements
   }
 
@@ -254,7 +257,8 @@ const compareStep: Step = (op, most) => {
   const elements = most === 1 ? 0 : Math.min(most, op.inPage(from, rsi, sourceSegment), op.inPage(to, rdi, segment.es))
   const first = elements > 1 ? cpu.memory.placeForRead(from) : 0
   const second = first ? cpu.memory.placeForRead(to) : 0
-  if (second) return compareMany(op, elements, i => elementAt(op, first + i * op.size), i => elementAt(op, second + i * op.size), [rsi, rdi])
+  if (second) return compareMany(op, elements, i => elementAt(op, first + i * op.size), i => elementAt(op, second + i * op.size),
+    [rsi, rdi])
   const left = op.read(from)
   const equal = setCompare(op, left, op.read(to))
   op.advance(rsi, 1)
@@ -274,7 +278,8 @@ const scanStep: Step = (op, most) => {
 }
 
 /** Compares until the repeat condition ends it; only the last comparison sets flags. */
-function compareMany(op: StringOperation, elements: number, left: (i: number) => bigint, right: (i: number) => bigint, registers: readonly number[]): ReturnType<Step> {
+function compareMany(op: StringOperation, elements: number, left: (i: number) => bigint, right: (i: number) => bigint,
+  registers: readonly number[]): ReturnType<Step> {
   const whileEqual = op.cpu.operation.repeat === repeatWhileEqual
   let i = 0
   let finished = false

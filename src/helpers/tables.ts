@@ -1,6 +1,9 @@
 /** Descriptor-table registers, segment registers and what user code may ask about selectors. Intel SDM vol. 2, the instructions' pages. */
 import { cr4, cr4Low, is64, isCanonical, isLong } from '../cpu/bits.ts'
-import { descriptorAddress, dplOf, isCode, isConforming, isNull, isReadable, isSegment, isWritable, limitOf, readDescriptorAt, rplOf, systemType, typeOf, type Descriptor } from '../cpu/descriptor.ts'
+import {
+  descriptorAddress, dplOf, isCode, isConforming, isNull, isReadable, isSegment, isWritable, limitOf, readDescriptorAt, rplOf, systemType,
+  typeOf, type Descriptor
+} from '../cpu/descriptor.ts'
 import { generalProtection, invalidOpcode } from '../cpu/fault.ts'
 import { segment } from '../cpu/layout.ts'
 import { after, type After, type Processor } from '../cpu/processor.ts'
@@ -139,7 +142,10 @@ export function pop_sreg(cpu: Processor): After {
   return index === segment.ss ? stackSegmentLoaded(cpu) : after.next
 }
 
-/** LDS, LES, LSS, LFS, LGS. argument[0]: linear address of offset and selector, argument[1]: segment register; registers[0]: general register. */
+/**
+ * LDS, LES, LSS, LFS, LGS. argument[0]: linear address of offset and selector, argument[1]: segment register; registers[0]: general
+ * register.
+ */
 export function load_far_pointer(cpu: Processor): After {
   const { state, operation, memory } = cpu
   const address = state.argument[0]

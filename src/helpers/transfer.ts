@@ -22,8 +22,10 @@ function transfer(cpu: Processor, go: () => void): After {
 }
 
 /** argument[0]: offset, argument[1]: selector. */
-export const far_jmp = (cpu: Processor): After => transfer(cpu, () => farJump(cpu, Number(cpu.state.argument[1] & 0xffffn), cpu.state.argument[0]))
-export const far_call = (cpu: Processor): After => transfer(cpu, () => farCall(cpu, Number(cpu.state.argument[1] & 0xffffn), cpu.state.argument[0]))
+export const far_jmp = (cpu: Processor): After => transfer(cpu,
+  () => farJump(cpu, Number(cpu.state.argument[1] & 0xffffn), cpu.state.argument[0]))
+export const far_call = (cpu: Processor): After => transfer(cpu,
+  () => farCall(cpu, Number(cpu.state.argument[1] & 0xffffn), cpu.state.argument[0]))
 /** argument[0]: linear address of m16:64, which AMD's processors do not know: they read m16:32. */
 function widePointer(cpu: Processor): { selector: number; offset: bigint } {
   const { state, memory, model } = cpu
@@ -78,7 +80,10 @@ export function int(cpu: Processor): After {
   return interrupt(cpu, softwareInterrupt(number, operation.nextRip))
 }
 
-/** Virtual-8086 mode extensions: the program's own handler, through the table at linear address 0. Intel SDM vol. 3, "Interrupt and Exception Handling in Virtual-8086 Mode". */
+/**
+ * Virtual-8086 mode extensions: the program's own handler, through the table at linear address 0. Intel SDM vol. 3, "Interrupt and
+ * Exception Handling in Virtual-8086 Mode".
+ */
 function redirected(cpu: Processor, number: number): After {
   const { state, operation, memory } = cpu
   const target = memory.read32(BigInt(number * 4), 'current')

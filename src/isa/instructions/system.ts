@@ -1,4 +1,7 @@
-/** System instructions: control registers, descriptor tables, far transfers, interrupts, ports, FPU state. Bodies are helpers, except where a check decides the usual case. Intel SDM vol. 2, instruction reference. */
+/**
+ * System instructions: control registers, descriptor tables, far transfers, interrupts, ports, FPU state. Bodies are helpers, except where
+ * a check decides the usual case. Intel SDM vol. 2, instruction reference.
+ */
 import { default64, force64, form, instruction, legacyOnly, only64, type Body, type Form, type Intercept } from '../define.ts'
 import { AL, Ap, Cy, Dy, DX, Ew, Gv, Gw, Gy, Ib, Iw, M, Mp, Mw, Mx, rAX, Rd, Rq, Rv, Ry, Sw, type Operand } from '../operands.ts'
 import type { Node } from '../../wasm/function.ts'
@@ -26,19 +29,26 @@ plain('CPUID', '0F A2', 'cpuid', { intercept: { vmx: 'CPUID', svm: 'CPUID' } })
 plain('RDTSC', '0F 31', 'rdtsc', { intercept: { vmx: 'rdtscExiting', svm: 'RDTSC' } })
 plain('RDTSCP', '0F 01 F9', 'rdtscp', { feature: 'rdtscp', intercept: { vmx: 'rdtscExiting', svm: 'RDTSCP' } })
 plain('RDPMC', '0F 33', 'rdpmc', { intercept: { vmx: 'rdpmcExiting', svm: 'RDPMC' } })
-instruction('RDRAND', { forms: [form('0F C7 /6', Rv)], feature: 'rdrand', sized: true, intercept: { vmx: 'rdrandExiting' }, semantics: named('rdrand') })
-instruction('RDSEED', { forms: [form('0F C7 /7', Rv)], feature: 'rdseed', sized: true, intercept: { vmx: 'rdseedExiting' }, semantics: named('rdseed') })
+instruction('RDRAND', { forms: [form('0F C7 /6', Rv)], feature: 'rdrand', sized: true, intercept: { vmx: 'rdrandExiting' },
+  semantics: named('rdrand') })
+instruction('RDSEED', { forms: [form('0F C7 /7', Rv)], feature: 'rdseed', sized: true, intercept: { vmx: 'rdseedExiting' },
+  semantics: named('rdseed') })
 instruction('RDPID', { forms: [form('F3 0F C7 /7', Rq)], feature: 'rdpid', semantics: named('rdpid') })
 
 // ---- control, debug and model-specific registers ----
 
 plain('RDMSR', '0F 32', 'rdmsr', { intercept: { vmx: 'RDMSR', svm: 'MSR' } })
 plain('WRMSR', '0F 30', 'wrmsr', { intercept: { vmx: 'WRMSR', svm: 'MSR' } })
-instruction('MOV CR/DR', { forms: [form('0F 20 /r', Ry, Cy, force64)], sized: true, intercept: { vmx: 'MOV from CR', svm: 'CR read' }, semantics: named('mov_from_cr') })
-instruction('MOV CR/DR', { forms: [form('0F 22 /r', Cy, Ry, force64)], sized: true, intercept: { vmx: 'MOV to CR', svm: 'CR write' }, semantics: (b, _, source) => b.helper('mov_to_cr', b.read(source)) })
-instruction('MOV CR/DR', { forms: [form('0F 21 /r', Ry, Dy, force64)], sized: true, intercept: { vmx: 'movDrExiting', svm: 'DR read' }, semantics: named('mov_from_dr') })
-instruction('MOV CR/DR', { forms: [form('0F 23 /r', Dy, Ry, force64)], sized: true, intercept: { vmx: 'movDrExiting', svm: 'DR write' }, semantics: (b, _, source) => b.helper('mov_to_dr', b.read(source)) })
-instruction('LMSW', { forms: [form('0F 01 /6', Ew)], intercept: { vmx: 'LMSW', svm: 'CR write' }, semantics: (b, source) => b.helper('lmsw', b.read(source)) })
+instruction('MOV CR/DR', { forms: [form('0F 20 /r', Ry, Cy, force64)], sized: true, intercept: { vmx: 'MOV from CR', svm: 'CR read' },
+  semantics: named('mov_from_cr') })
+instruction('MOV CR/DR', { forms: [form('0F 22 /r', Cy, Ry, force64)], sized: true, intercept: { vmx: 'MOV to CR', svm: 'CR write' },
+  semantics: (b, _, source) => b.helper('mov_to_cr', b.read(source)) })
+instruction('MOV CR/DR', { forms: [form('0F 21 /r', Ry, Dy, force64)], sized: true, intercept: { vmx: 'movDrExiting', svm: 'DR read' },
+  semantics: named('mov_from_dr') })
+instruction('MOV CR/DR', { forms: [form('0F 23 /r', Dy, Ry, force64)], sized: true, intercept: { vmx: 'movDrExiting', svm: 'DR write' },
+  semantics: (b, _, source) => b.helper('mov_to_dr', b.read(source)) })
+instruction('LMSW', { forms: [form('0F 01 /6', Ew)], intercept: { vmx: 'LMSW', svm: 'CR write' },
+  semantics: (b, source) => b.helper('lmsw', b.read(source)) })
 plain('CLTS', '0F 06', 'clts', { intercept: { vmx: 'CLTS', svm: 'CR write' } })
 plain('XGETBV', 'NP 0F 01 D0', 'xgetbv', { feature: 'xsave' })
 plain('XSETBV', 'NP 0F 01 D1', 'xsetbv', { feature: 'xsave', intercept: { vmx: 'XSETBV', svm: 'XSETBV' } })
@@ -50,14 +60,16 @@ plain('STAC', 'NP 0F 01 CB', 'stac', { feature: 'smap' })
 // ---- translations and caches ----
 
 instruction('INVLPG', { forms: [form('0F 01 /7', M)], intercept: { vmx: 'invlpgExiting', svm: 'INVLPG' }, semantics: addressed('invlpg') })
-instruction('INVPCID', { forms: [form('66 0F 38 82 /r', Gy, Mx, force64)], feature: 'invpcid', intercept: { vmx: 'INVPCID', svm: 'INVPCID' }, semantics: (b, _, m) => b.helper('invpcid', b.address(m)) })
+instruction('INVPCID', { forms: [form('66 0F 38 82 /r', Gy, Mx, force64)], feature: 'invpcid',
+  intercept: { vmx: 'INVPCID', svm: 'INVPCID' }, semantics: (b, _, m) => b.helper('invpcid', b.address(m)) })
 plain('INVD', '0F 08', 'invd', { intercept: { vmx: 'INVD', svm: 'INVD' } })
 plain('WBINVD', '0F 09', 'wbinvd', { intercept: { vmx: 'wbinvdExiting', svm: 'WBINVD' } })
 memoryOnly('CLFLUSH', 'NP 0F AE /7', 'clflush', { feature: 'clflush' })
 memoryOnly('CLFLUSHOPT', '66 0F AE /7', 'clflush', { feature: 'clflushopt' })
 memoryOnly('CLWB', '66 0F AE /6', 'clflush', { feature: 'clwb' })
 plain('CLZERO', '0F 01 FC', 'clzero', { feature: 'clzero' })
-for (const [name, digit] of [['LFENCE', 5], ['MFENCE', 6], ['SFENCE', 7]] as const) instruction(name, { forms: [form(`NP 0F AE /${digit}`, Rd)], feature: 'sse2', semantics: () => {} })
+for (const [name, digit] of [['LFENCE', 5], ['MFENCE', 6], ['SFENCE', 7]] as const)
+  instruction(name, { forms: [form(`NP 0F AE /${digit}`, Rd)], feature: 'sse2', semantics: () => {} })
 
 // ---- descriptor tables and segment registers ----
 
@@ -67,21 +79,25 @@ memoryOnly('LGDT', '0F 01 /2', 'lgdt', { intercept: { vmx: 'descriptorTableExiti
 memoryOnly('LIDT', '0F 01 /3', 'lidt', { intercept: { vmx: 'descriptorTableExiting', svm: 'IDTR write' } })
 
 const storesWord = (name: string, encoding: string, helper: string, intercept: Intercept): void => {
-  instruction(name, { forms: [form(encoding, Mw), form(encoding, Rv)], sized: true, intercept, semantics: (b, to) => (to.class === 'memory' ? b.helper(helper, b.address(to), b.i32(1)) : b.helper(helper, b.i32(0), b.i32(0))) })
+  instruction(name, { forms: [form(encoding, Mw), form(encoding, Rv)], sized: true, intercept,
+    semantics: (b, to) => (to.class === 'memory' ? b.helper(helper, b.address(to), b.i32(1)) : b.helper(helper, b.i32(0), b.i32(0))) })
 }
 storesWord('SMSW', '0F 01 /4', 'smsw', { svm: 'CR read' })
 storesWord('SLDT', '0F 00 /0', 'sldt', { vmx: 'descriptorTableExiting', svm: 'LDTR read' })
 storesWord('STR', '0F 00 /1', 'str', { vmx: 'descriptorTableExiting', svm: 'TR read' })
 
 const takesSelector = (name: string, encoding: string, helper: string, intercept: Intercept = {}): void => {
-  instruction(name, { forms: [form(encoding, Ew)], checks: ['protected'], intercept, semantics: (b, source) => b.helper(helper, b.read(source)) })
+  instruction(name, { forms: [form(encoding, Ew)], checks: ['protected'], intercept,
+    semantics: (b, source) => b.helper(helper, b.read(source)) })
 }
 takesSelector('LLDT', '0F 00 /2', 'lldt', { vmx: 'descriptorTableExiting', svm: 'LDTR write' })
 takesSelector('LTR', '0F 00 /3', 'ltr', { vmx: 'descriptorTableExiting', svm: 'TR write' })
 takesSelector('VERR', '0F 00 /4', 'verr')
 takesSelector('VERW', '0F 00 /5', 'verw')
-instruction('LAR', { forms: [form('0F 02 /r', Gv, Ew)], checks: ['protected'], sized: true, semantics: (b, _, source) => b.helper('lar', b.read(source)) })
-instruction('LSL', { forms: [form('0F 03 /r', Gv, Ew)], checks: ['protected'], sized: true, semantics: (b, _, source) => b.helper('lsl', b.read(source)) })
+instruction('LAR', { forms: [form('0F 02 /r', Gv, Ew)], checks: ['protected'], sized: true,
+  semantics: (b, _, source) => b.helper('lar', b.read(source)) })
+instruction('LSL', { forms: [form('0F 03 /r', Gv, Ew)], checks: ['protected'], sized: true,
+  semantics: (b, _, source) => b.helper('lsl', b.read(source)) })
 instruction('ARPL', {
   forms: [form('63 /r', Ew, Gw, legacyOnly)],
   checks: ['protected'],
@@ -99,16 +115,24 @@ instruction('ARPL', {
 const selectorOf = (b: Semantics, operand: Operand): Node => b.load('i32', b.shl(b.registerNumber(operand), 2), at.segSelector)
 const noSuchSegment = (b: Semantics, operand: Operand): void => b.faultIf(b.gtU(b.registerNumber(operand), segment.gs), exception.UD)
 instruction('MOV Sreg', { forms: [form('8E /r', Sw, Ew)], semantics: (b, _, source) => b.helper('mov_to_sreg', b.read(source)) })
-instruction('MOV Sreg', { forms: [form('8C /r', Mw, Sw)], semantics: (b, to, from) => { noSuchSegment(b, from); b.write(to, selectorOf(b, from)) } })
-instruction('MOV Sreg', { forms: [form('8C /r', Rv, Sw)], semantics: (b, to, from) => { noSuchSegment(b, from); b.write(to, to.bits === 64 ? b.extendU(selectorOf(b, from)) : selectorOf(b, from)) } })
+instruction('MOV Sreg', { forms: [form('8C /r', Mw, Sw)],
+  semantics: (b, to, from) => { noSuchSegment(b, from); b.write(to, selectorOf(b, from)) } })
+instruction('MOV Sreg', { forms: [form('8C /r', Rv, Sw)],
+  semantics: (b, to, from) => {
+    noSuchSegment(b, from)
+    b.write(to, to.bits === 64 ? b.extendU(selectorOf(b, from)) : selectorOf(b, from))
+  } })
 
 /** Letters, opcodes of PUSH and POP, and whether they exist in 64-bit mode. A row's name tells it apart from others of the same shape. */
 const stacked: readonly (readonly [letters: string, push: string, pop: string | undefined, legacy: boolean])[] = [
-  ['ES', '06', '07', true], ['CS', '0E', undefined, true], ['SS', '16', '17', true], ['DS', '1E', '1F', true], ['FS', '0F A0', '0F A1', false], ['GS', '0F A8', '0F A9', false],
+  ['ES', '06', '07', true], ['CS', '0E', undefined, true], ['SS', '16', '17', true], ['DS', '1E', '1F', true],
+  ['FS', '0F A0', '0F A1', false], ['GS', '0F A8', '0F A9', false],
 ]
 const sized = (encoding: string, legacy: boolean): Form => (legacy ? form(encoding, default64, legacyOnly) : form(encoding, default64))
 stacked.forEach(([letters, push, pop, legacy], index) => {
-  instruction(`PUSH ${letters}`, { forms: [sized(push, legacy)], modal: true, semantics: b => b.push(b.operandSize === 64 ? b.extendU(b.state('segSelector', index)) : b.state('segSelector', index), b.operandSize) })
+  instruction(`PUSH ${letters}`, { forms: [sized(push, legacy)], modal: true,
+    semantics: b => b.push(b.operandSize === 64 ? b.extendU(b.state('segSelector', index)) : b.state('segSelector', index),
+    b.operandSize) })
   if (pop) instruction(`POP ${letters}`, { forms: [sized(pop, legacy)], modal: true, semantics: b => b.helper('pop_sreg', b.i32(index)) })
 })
 
@@ -123,8 +147,10 @@ farPointer('LGS', form('0F B5 /r', Gv, Mp), segment.gs)
 
 const bases: readonly (readonly [string, number, number])[] = [['FS', segment.fs, 0], ['GS', segment.gs, 1]]
 for (const [letters, index, digit] of bases) {
-  instruction(`RD${letters}BASE`, { forms: [form(`F3 0F AE /${digit}`, Ry, only64)], feature: 'fsgsbase', sized: true, semantics: b => b.helper('rdsegbase', b.i32(index)) })
-  instruction(`WR${letters}BASE`, { forms: [form(`F3 0F AE /${digit + 2}`, Ry, only64)], feature: 'fsgsbase', sized: true, semantics: (b, source) => b.helper('wrsegbase', b.i32(index), b.read(source)) })
+  instruction(`RD${letters}BASE`, { forms: [form(`F3 0F AE /${digit}`, Ry, only64)], feature: 'fsgsbase', sized: true,
+    semantics: b => b.helper('rdsegbase', b.i32(index)) })
+  instruction(`WR${letters}BASE`, { forms: [form(`F3 0F AE /${digit + 2}`, Ry, only64)], feature: 'fsgsbase', sized: true,
+    semantics: (b, source) => b.helper('wrsegbase', b.i32(index), b.read(source)) })
 }
 plain('SWAPGS', '0F 01 F8', 'swapgs')
 
@@ -145,7 +171,8 @@ instruction('JMP far', { forms: [form('FF /5', Mp)], sized: true, ends: true, se
 instruction('RETF', { forms: [form('CB')], sized: true, ends: true, semantics: b => b.helper('far_ret', b.i32(0)) })
 instruction('RETF', { forms: [form('CA', Iw)], sized: true, ends: true, semantics: (b, release) => b.helper('far_ret', b.read(release)) })
 plain('IRET', 'CF', 'iret', { ends: true, intercept: { svm: 'IRET' } })
-instruction('INT', { forms: [form('CD ib', Ib)], ends: true, intercept: { svm: 'INTn' }, semantics: (b, number) => b.helper('int', b.read(number)) })
+instruction('INT', { forms: [form('CD ib', Ib)], ends: true, intercept: { svm: 'INTn' },
+  semantics: (b, number) => b.helper('int', b.read(number)) })
 plain('INT3', 'CC', 'int3', { ends: true })
 plain('INT1', 'F1', 'int1', { ends: true, intercept: { svm: 'ICEBP' } })
 instruction('INTO', { forms: [form('CE', legacyOnly)], semantics: named('into') })
@@ -160,12 +187,14 @@ plain('RSM', '0F AA', 'rsm', { intercept: { svm: 'RSM' } })
 
 /** CPL <= IOPL: real mode has CPL 0, virtual-8086 mode 3, so one comparison decides the usual case in every mode. */
 const mayChangeInterrupts = (b: Semantics): Node => b.leU(b.state('cpl'), b.and(b.shrU(b.state('eflags'), 12), 3))
-instruction('CLI', { forms: [form('FA')], semantics: b => b.when(mayChangeInterrupts(b), () => b.setState('eflags', b.and(b.state('eflags'), ~flag.IF)), () => b.helperInside('cli')) })
+instruction('CLI', { forms: [form('FA')], semantics: b => b.when(mayChangeInterrupts(b),
+  () => b.setState('eflags', b.and(b.state('eflags'), ~flag.IF)), () => b.helperInside('cli')) })
 plain('STI', 'FB', 'sti')
 instruction('POPF', { forms: [form('9D', default64)], sized: true, semantics: named('popf'), intercept: { svm: 'POPF' } })
 plain('HLT', 'F4', 'hlt', { intercept: { vmx: 'hltExiting', svm: 'HLT' } })
 plain('PAUSE', 'F3 90', 'pause', { intercept: { vmx: 'pauseExiting', svm: 'PAUSE' } })
-instruction('MONITOR', { forms: [form('NP 0F 01 C8')], feature: 'monitor', intercept: { vmx: 'monitorExiting', svm: 'MONITOR' }, semantics: b => b.helper('monitor', b.gpr(0)) })
+instruction('MONITOR', { forms: [form('NP 0F 01 C8')], feature: 'monitor', intercept: { vmx: 'monitorExiting', svm: 'MONITOR' },
+  semantics: b => b.helper('monitor', b.gpr(0)) })
 plain('MWAIT', 'NP 0F 01 C9', 'mwait', { feature: 'monitor', intercept: { vmx: 'mwaitExiting', svm: 'MWAIT' } })
 
 // ---- ports ----
@@ -184,13 +213,15 @@ instruction('OUT', {
 
 // ---- strings ----
 
-const strings: readonly (readonly [string, number, string])[] = [['MOVS', 0xa4, 'movs'], ['CMPS', 0xa6, 'cmps'], ['STOS', 0xaa, 'stos'], ['LODS', 0xac, 'lods'], ['SCAS', 0xae, 'scas'], ['INS', 0x6c, 'ins'], ['OUTS', 0x6e, 'outs']]
+const strings: readonly (readonly [string, number, string])[] = [['MOVS', 0xa4, 'movs'], ['CMPS', 0xa6, 'cmps'], ['STOS', 0xaa, 'stos'],
+  ['LODS', 0xac, 'lods'], ['SCAS', 0xae, 'scas'], ['INS', 0x6c, 'ins'], ['OUTS', 0x6e, 'outs']]
 const hex = (byte: number): string => byte.toString(16).toUpperCase().padStart(2, '0')
 for (const [name, opcode, helper] of strings) {
   const isPort = opcode < 0x80
   const intercept: Intercept = isPort ? { vmx: 'I/O', svm: 'IOIO' } : {}
   instruction(`${name}B`, { forms: [form(hex(opcode))], intercept, semantics: b => b.helper(helper, b.i32(1)) })
-  instruction(name, { forms: [form(hex(opcode + 1))], intercept, sized: true, semantics: b => b.helper(helper, b.i32(Math.min(b.operandSize, isPort ? 32 : 64) / 8)) })
+  instruction(name, { forms: [form(hex(opcode + 1))], intercept, sized: true,
+    semantics: b => b.helper(helper, b.i32(Math.min(b.operandSize, isPort ? 32 : 64) / 8)) })
 }
 
 // ---- FPU and extended state ----
