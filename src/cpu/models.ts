@@ -25,7 +25,8 @@ function signature(family: number, model: number, stepping: number): number {
 
 const words = (list: string): string[] => list.trim().split(/\s+/)
 
-const base64 = 'fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr sse sse2 pni cx16 syscall nx lm lahf_lm'
+const base64 =
+  'fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr sse sse2 pni cx16 syscall nx lm lahf_lm'
 const modern = `
   fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr sse sse2 ht pni pclmulqdq ssse3 cx16 pcid
   sse4_1 sse4_2 x2apic movbe popcnt aes xsave rdrand fsgsbase smep erms invpcid rdseed adx smap clflushopt clwb sha_ni umip pku rdpid fsrm
