@@ -113,6 +113,8 @@ export class CodeCache {
   flush(): void {
     for (const record of this.regions.keys()) this.releaseHandler(this.view.getUint16(record, true))
     this.regions.clear()
+    this.crossings.clear()
+    this.counts.clear()
     this.tables.clear()
     this.next = codeBase
     this.drops++
@@ -131,12 +133,60 @@ export class CodeCache {
       let hit = false
       for (let i = first; i < last && !hit; i++) hit = words[i] !== 0
       if (hit) {
-        words.fill(0)
-        this.drops++
-        this.dropRegions(page)
-      } else if (clean) clean = words.every(word => word === 0)
+        this.dropTable(table, page)
+      } else if (clean) clean = !this.counts.get(table)
     }
-    return clean
+    return this.dropCrossings(page, first === 0 && (place & 4095) < longestInstruction) && clean
+  }
+
+  private dropTable(table: number, page: number): void {
+    this.words.fill(0, table >> 2, (table >> 2) + 4096)
+    this.counts.set(table, 0)
+    this.drops++
+    this.dropRegions(page)
+  }
+
+  // ---- instructions that cross the end of a page ----
+
+  /** Number of a page → the tables of pages whose last instruction ends in it. */
+  private readonly crossings = new Map<number, { table: number; page: number }[]>()
+  /** Records that a table refers to. */
+  private readonly counts = new Map<number, number>()
+
+  /** The second page's first bytes change (`hit`): what runs into them goes. True when nothing runs into the page. */
+  private dropCrossings(page: number, hit: boolean): boolean {
+    const list = this.crossings.get(page)
+    if (!list) return true
+    if (!hit) return false
+    for (const crossing of list) this.dropTable(crossing.table, crossing.page)
+    this.crossings.delete(page)
+    return true
+  }
+
+  /**
+   * The record of the instruction at `offset` of `page` that goes on in `second`, the page that follows it in linear addresses now: a guard that
+   * this is still so, and the operation.
+   */
+  crossingAt(page: number, offset: number, mode: number, second: number): number {
+    const table = this.tableFor(page, mode)
+    const expected = this.tableFor(second, mode)
+    const found = this.words[(table >> 2) + offset]
+    if (found !== 0 && this.words[(found + recordField.displacement) >> 2] === expected) return found
+    const available = 4096 - offset
+    const code = new Uint8Array(longestInstruction)
+    code.set(this.bytes.subarray(page + offset, page + 4096))
+    code.set(this.bytes.subarray(second, second + longestInstruction - available), available)
+    this.markCode(page)
+    this.markCode(second)
+    const guard = this.allocate(4 * recordSize)
+    this.writePseudo(guard, pseudo.crossing, offset, expected)
+    const { end, length } = this.decodeInto(guard + recordSize, code, offset, mode)
+    this.writePseudo(end, pseudo.resume, offset + length, 0)
+    this.words[(table >> 2) + offset] = guard
+    if (found === 0) this.counts.set(table, (this.counts.get(table) ?? 0) + 1)
+    const number = second >>> 12
+    this.crossings.set(number, [...(this.crossings.get(number) ?? []), { table, page: page >>> 12 }])
+    return guard
   }
 
   /** The record at `offset` of the page at `page`, decoded if need be; 0 when the instruction crosses the end of the page. */
@@ -164,6 +214,7 @@ export class CodeCache {
       offset += decoded.length
     }
     if (counted.length === 0) return 0
+    this.counts.set(table, (this.counts.get(table) ?? 0) + counted.length)
     if (!ends) {
       this.writePseudo(to, pseudo.resume, offset, offset < 4096 ? this.words[(table >> 2) + offset] : 0)
       to += recordSize

@@ -350,12 +350,33 @@ export class Cpu implements Processor {
     if (!this.mmu.slowFetch(linearLo, linearHi)) throw new Error('a page that can be fetched has no code table')
     const offset = place & 4095
     const record = this.code.recordAt((place & ~4095) >>> 0, offset, words[word.mode])
-    if (record === 0) {
-      this.stepOne()
-      return 0
-    }
+    if (record === 0) return this.crossingRecord((place & ~4095) >>> 0, offset, linearLo, linearHi)
     this.setCodePage(offset)
     return record
+  }
+  /** The record of an instruction that goes on in the next page; 0 when that page's fetch faulted or the instruction had to be stepped. */
+  private crossingRecord(page: number, offset: number, linearLo: number, linearHi: number): number {
+    const nextLo = ((linearLo & ~4095) + 4096) | 0
+    const nextHi = nextLo === 0 && this.words[word.addressMaskHi] !== 0 ? (linearHi + 1) | 0 : linearHi
+    const place = this.mmu.fetchPlace(nextLo, nextHi)
+    if (place === 0) {
+      if (this.words[word.leaveStatus] === 1) this.deliverStoredFault()
+      else this.stepOne()
+      return 0
+    }
+    this.mmu.slowFetch(nextLo, nextHi)
+    this.setCodePage(offset)
+    return this.code.crossingAt(page, offset, this.words[word.mode], (place & ~4095) >>> 0)
+  }
+  /** The guard of such an instruction failed: it is made anew for the page that follows now. */
+  private renewCrossing(): void {
+    const linear = (this.state.rip + this.state.codeBase) & this.state.addressMask
+    const low = Number(linear & 0xffffffffn) | 0
+    const high = Number(linear >> 32n) | 0
+    const place = this.mmu.fetchPlace(low, high)
+    if (place !== 0) this.crossingRecord((place & ~4095) >>> 0, place & 4095, low, high)
+    else if (this.words[word.leaveStatus] === 1) this.deliverStoredFault()
+    else this.stepOne()
   }
   /** The way of generated code: the first-level fetch entry, then the code table; 0 when either has nothing. */
   private cachedRecord(linearLo: number, linearHi: number): number {
@@ -387,6 +408,7 @@ export class Cpu implements Processor {
     const left = this.bytes[record + recordField.left]
     switch (status) {
       case leave.abort:
+      case leave.crossing:
         words[word.budget] += left
         return this.setRip(offset)
       case leave.after:
@@ -407,6 +429,7 @@ export class Cpu implements Processor {
 
   private finish(status: number): void {
     if (status === leave.hot) return this.compileHere()
+    if (status === leave.crossing) return this.renewCrossing()
     if (status !== leave.abort) return
     if (this.words[word.leaveStatus] === 1) this.deliverStoredFault()
     else this.stepOne()

@@ -25,7 +25,7 @@ export const imports: FunctionImport[] = [
 const importIndex = { slowRead: 0, slowWrite: 1, helper: 2, stackAddress: 3, segmentAddress: 4 } as const
 
 /** Handlers that are no instruction. */
-export const pseudo = { stop: 0, resume: 1, segmentAddress: 2, undefined: 3, count: 4 } as const
+export const pseudo = { stop: 0, resume: 1, segmentAddress: 2, undefined: 3, crossing: 4, count: 5 } as const
 
 /** Size of the table of handlers that are not hot. */
 const mostHandlers = 16384
@@ -265,6 +265,14 @@ class MainFunction extends RecordSemantics {
         this.if(refused, () => this.exitWith(leave.abort))
         return this.next(dispatch)
       }
+      case pseudo.crossing: {
+        // the instruction goes on in the next page: it must still be the page that was decoded
+        const linear = this.and(this.add(this.add(this.state('codePage'), this.state('codeBase')), 4096), this.state('addressMask'))
+        const { offset, table } = this.fetchEntry(linear)
+        const same = this.and(this.leU(offset, 4095n), this.eq(table, this.field('i32', recordField.displacement)))
+        this.if(this.eqz(same), () => this.exitWith(leave.crossing))
+        return this.next(dispatch)
+      }
       default:
         this.setState('faultVector', this.field('i32_16u', recordField.slotA))
         this.setState('faultHasError', this.field('i32_16u', recordField.slotB))
@@ -307,16 +315,21 @@ class MainFunction extends RecordSemantics {
   /** 0: nothing is compiled. */
   hotThreshold = 0
 
+  /** The first-level fetch entry of a linear address: its page's code table is good when `offset` (i64) is below 4096. */
+  private fetchEntry(linear: Node): { offset: Node; table: Node } {
+    const index = this.and(this.wrap(this.shrU(linear, 12 - 4)), (tlbFetchEntries - 1) * tlbEntrySize)
+    const entry = this.add(this.state('tlbFetch'), index)
+    return { offset: this.xor(linear, this.load('i64', entry)), table: this.load('i32', entry, 8) }
+  }
+
   /** Finds the record of `rip`: fetch translation, then the code table of the physical page. */
   private enterByRip(exit: Label, dispatch: Label, rip: Variable, status: Variable, link: Variable): void {
     const credited = this.sub(this.add(this.state('budget'), this.left(this.record)), 1)
     this.setState('budget', credited)
     const linear = this.and(this.add(this.get(rip), this.state('codeBase')), this.state('addressMask'))
-    const index = this.and(this.wrap(this.shrU(linear, 12 - 4)), (tlbFetchEntries - 1) * tlbEntrySize)
-    const entry = this.add(this.state('tlbFetch'), index)
-    const offset = this.xor(linear, this.load('i64', entry))
+    const { offset, table } = this.fetchEntry(linear)
     this.if(this.leU(offset, 4095n), () => {
-      const found = this.load('i32', this.add(this.load('i32', entry, 8), this.shl(this.wrap(offset), 2)))
+      const found = this.load('i32', this.add(table, this.shl(this.wrap(offset), 2)))
       this.if(found, () => {
         const budget = this.sub(credited, this.load('i32_8u', found, recordField.left))
         this.if(this.geS(budget, 0), () => {

@@ -16,6 +16,8 @@ export const leave = {
   near: 9,
   /** state.rip was reached so often that its region should be compiled. */
   hot: 10,
+  /** The instruction of leaveRecord goes on in another page than when it was decoded. It has not happened. */
+  crossing: 11,
   /** A run of copied records has ended: RIP is that of leaveRecord. */
   stop: 8,
 } as const
