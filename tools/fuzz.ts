@@ -2,14 +2,14 @@
 import { parseArgs } from 'node:util'
 import { Fuzzer, modes, type FuzzMode } from '../test/properties/fuzz.ts'
 
-const usage = `usage: node tools/fuzz.ts [--seconds 10] [--seed 1] [--model intel] [--mode ${modes.join('|')}] [--instructions 500] [--run SEED]
+const usage = `usage: node tools/fuzz.ts [--seconds 10] [--seed 1] [--model intel] [--mode ${modes.join('|')}] [--nanoseconds 5000] [--run SEED]
   --seed   the first run's number; each run is told by its number alone
   --run    this one run only`
 
 const { values } = parseArgs({
   options: {
     seconds: { type: 'string', default: '10' }, seed: { type: 'string', default: '1' }, model: { type: 'string', default: 'intel' }, mode: { type: 'string' },
-    instructions: { type: 'string', default: '500' }, run: { type: 'string' }, help: { type: 'boolean', default: false },
+    nanoseconds: { type: 'string', default: '5000' }, run: { type: 'string' }, help: { type: 'boolean', default: false },
   },
 })
 const isMode = (name: string | undefined): name is FuzzMode | undefined => name === undefined || (modes as readonly string[]).includes(name)
@@ -18,7 +18,7 @@ if (values.help || !isMode(values.mode)) {
   process.exit(values.help ? 0 : 2)
 }
 const mode = values.mode
-const options = { model: values.model, instructions: Number(values.instructions) }
+const options = { model: values.model, nanoseconds: Number(values.nanoseconds) }
 const end = performance.now() + Number(values.seconds) * 1000
 const failures = new Map<string, number>()
 let fuzzer = new Fuzzer(options)

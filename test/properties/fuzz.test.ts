@@ -2,10 +2,11 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Fuzzer, modes } from './fuzz.ts'
 
+const nanoseconds = 5000
 const runs: Readonly<Record<string, number>> = { intel: 120, amd: 30 }
 
 for (const model of ['intel', 'amd']) {
-  const fuzzer = new Fuzzer({ model, instructions: 300 })
+  const fuzzer = new Fuzzer({ model, nanoseconds })
   for (const mode of modes)
     test(`random code in ${mode} mode never breaks the engine (${model})`, () => {
       const before = fuzzer.cpu.retired
@@ -13,7 +14,7 @@ for (const model of ['intel', 'amd']) {
         try {
           fuzzer.run(seed, mode)
         } catch (error) {
-          throw new Error(`node tools/fuzz.ts --model ${model} --mode ${mode} --instructions 300 --run ${seed}`, { cause: error })
+          throw new Error(`node tools/fuzz.ts --model ${model} --mode ${mode} --nanoseconds ${nanoseconds} --run ${seed}`, { cause: error })
         }
       }
       assert.ok(fuzzer.cpu.retired - before > 5 * runs[model], 'the code runs')

@@ -28,8 +28,8 @@ const descriptors: readonly bigint[] = [
 
 export interface FuzzOptions {
   readonly model: string
-  /** Instructions of a run, at the most. */
-  readonly instructions: number
+  /** Virtual time of a run: at most as many instructions. Events, ports and slow instructions use it up too. */
+  readonly nanoseconds: number
 }
 
 export class Fuzzer {
@@ -44,11 +44,11 @@ export class Fuzzer {
   constructor(options: FuzzOptions) {
     this.options = options
     const noPin = { hasInterrupt: () => false, acknowledge: () => 0, getTpr: () => 0, setTpr: () => {}, readMsr: () => undefined, writeMsr: () => false }
-    this.core = createCore({ ram: [{ base: 0, size: ramBytes }], model: createModel(options.model), cpus: 1, log: () => {} })
+    this.core = createCore({ ram: [{ base: 0, size: ramBytes }], model: createModel(options.model), cpus: 1, jit: true, log: () => {} })
     this.cpu = this.core.createCpu(0, noPin, { read: () => 0xff, write: () => {} }, () => this.deadline)
     this.core.running = this.cpu
     this.cpu.onEvent = () => {
-      if (++this.events > 100 * options.instructions) throw new Error('events are delivered for ever and cost no time')
+      if (++this.events > options.nanoseconds) throw new Error('events are delivered for ever and cost no time')
       return true
     }
   }
@@ -57,15 +57,24 @@ export class Fuzzer {
   run(seed: number, mode: FuzzMode = new Random(seed).pick(modes)): void {
     const random = new Random(seed)
     this.prepare(random, mode)
-    const { cpu } = this
-    const { instructions } = this.options
+    const { core, cpu } = this
+    if (mode === 'long' && random.chance(2)) {
+      for (const offset of [Number(core.state.rip & 0xfffn), random.below(4096)]) core.jit!.request(this.pageOfCode(), offset, core.state.mode, core.state.rip)
+      core.jit!.compile()
+    }
+    const { nanoseconds } = this.options
     const retired = cpu.retired
     const start = cpu.reached
     this.events = 0
-    const stop = cpu.execute(start, instructions)
-    if (cpu.retired - retired > instructions) throw new Error(`${cpu.retired - retired} instructions were executed, ${instructions} allowed`)
+    const stop = cpu.execute(start, nanoseconds)
+    if (cpu.retired - retired > nanoseconds) throw new Error(`${cpu.retired - retired} instructions were executed in ${nanoseconds} ns`)
     if (cpu.reached < start) throw new Error(`time ran backwards: ${start} to ${cpu.reached}`)
-    if (stop === 'time' && cpu.reached - start < instructions) throw new Error(`stopped after ${cpu.reached - start} of ${instructions} ns`)
+    if (stop === 'time' && cpu.reached - start < nanoseconds) throw new Error(`stopped after ${cpu.reached - start} of ${nanoseconds} ns`)
+  }
+
+  /** Where in linear memory the page at RIP lies. */
+  private pageOfCode(): number {
+    return (this.core.mmu.fetchPlace(Number(this.core.state.rip), 0) & ~4095) >>> 0
   }
 
   private prepare(random: Random, mode: FuzzMode): void {

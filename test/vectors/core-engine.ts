@@ -6,7 +6,7 @@ import { attribute } from '../../src/cpu/bits.ts'
 import { segment } from '../../src/cpu/layout.ts'
 import type { CpuEvent } from '../../src/cpu/event.ts'
 import { createCore, type Core } from '../../src/engine/core.ts'
-import type { Cpu } from '../../src/engine/cpu.ts'
+import type { Cpu, CpuStop } from '../../src/engine/cpu.ts'
 import type { Fault, Vector } from './format.ts'
 import type { VectorEngine } from './runner.ts'
 import { abridgedTag, CODE, CODE_PAGE, copyState, ENVIRONMENT, fullTag, GS_BASE, WINDOW, WINDOW_SIZE, type State } from './state.ts'
@@ -25,6 +25,16 @@ const flat = { es: 0, cs: 1, ss: 2, ds: 3, fs: 4, gs: 5 } as const
 
 /** `run`: as in a normal run; `step`: every instruction by itself, the way slow accesses go; `jit`: compiled, together with the INT3 that follows. */
 export type Way = 'run' | 'step' | 'jit'
+
+export interface BlockRun {
+  stop: CpuStop
+  retired: number
+  time: number
+  vector: number | undefined
+  error: number | undefined
+  address: bigint | undefined
+  state: State
+}
 
 const halt = 0xf4
 /** Of a compiled run, which the INT3 ends. */
@@ -139,12 +149,33 @@ export class CoreVectorEngine implements VectorEngine {
   }
   /** Compiles what is at RIP and runs it to its end: the INT3, whose handler halts, or an exception. */
   private runCompiled(): void {
-    const { core, cpu } = this
+    this.compile()
+    this.cpu.execute(this.cpu.reached, enoughTime)
+  }
+  private compile(): void {
+    const { core } = this
     const { state } = core
     const place = core.mmu.fetchPlace(Number(state.rip & 0xffffffffn) | 0, 0) >>> 0
     core.jit!.request((place & ~4095) >>> 0, place & 4095, state.mode, state.rip)
     core.jit!.compile()
-    cpu.execute(cpu.reached, enoughTime)
+  }
+
+  /** Runs several instructions, to the INT3 behind them or an exception, for so many nanoseconds at the most. Says all that another way must agree with. */
+  runBlock(vector: Vector, nanoseconds: number, quantum = nanoseconds): BlockRun {
+    const { core, cpu } = this
+    this.load(vector)
+    this.event = undefined
+    cpu.stopRequested = false
+    if (this.way === 'jit') this.compile()
+    cpu.observer = this.way === 'step' ? { before: () => false } : undefined
+    const start = cpu.reached
+    const retired = cpu.retired
+    let stop = cpu.execute(start, quantum)
+    while (stop === 'time' && cpu.reached - start < nanoseconds) stop = cpu.execute(cpu.reached, quantum)
+    const counts = { stop, retired: cpu.retired - retired, time: cpu.reached - start }
+    if (core.state.cpl === 0) this.leaveHandler()
+    const event = this.event as CpuEvent | undefined
+    return { ...counts, vector: event?.vector, error: event?.error, address: event?.address, state: this.read(vector) }
   }
 
   /** INT3 and INTO were delivered: back to what their frame says, and the vector. */
