@@ -276,7 +276,8 @@ async function main(args: string[]): Promise<number> {
   }
   const left = oneOf(options.left, ['vitrine', 'qemu', 'bochs'] as const, '--left')
   const right = oneOf(options.peer, ['qemu', 'bochs'] as const, '--peer')
-  const method = oneOf(options.method ?? (left === 'vitrine' && right === 'qemu' ? 'follow' : 'step'), ['follow', 'step'] as const, '--method')
+  const usual = left === 'vitrine' && right === 'qemu' ? 'follow' : 'step'
+  const method = oneOf(options.method ?? usual, ['follow', 'step'] as const, '--method')
   const setup = await setUp(options)
   if (method === 'step') return step(setup, left, right)
   if (!setup.machine || right !== 'qemu') throw new UsageError('--method follow: needs --left vitrine and --peer qemu')

@@ -2,7 +2,8 @@
  * Disassembly, and the few facts about an instruction that the tools ask for, by the iced-x86 package.
  * It tells nothing to the engines: they decode by their own tables, so that this stays an independent opinion.
  */
-import { Decoder, Formatter, FormatterSyntax, InstructionInfoFactory, MemorySizeExt, Mnemonic, OpAccess, Register, RflagsBits } from 'iced-x86'
+import { Decoder, Formatter, FormatterSyntax, InstructionInfoFactory, MemorySizeExt } from 'iced-x86'
+import { Mnemonic, OpAccess, Register, RflagsBits } from 'iced-x86'
 import type { Instruction } from 'iced-x86'
 
 /** The default operand size of the code segment: 16, 32 or (CS.L = 1) 64. */

@@ -139,7 +139,9 @@ export class Bochs {
   async continueTo(linear: bigint): Promise<void> {
     const answer = await this.commands(`lb 0x${linear.toString(16)}`, 'c', 'blist')
     const number = /^\s*(\d+) lbreakpoint/m.exec(answer)?.[1]
-    if (!/Breakpoint/.test(answer) || number === undefined) throw new Error(`Bochs did not come to ${linear.toString(16)}: ${answer.slice(-300)}`)
+    if (!/Breakpoint/.test(answer) || number === undefined) {
+      throw new Error(`Bochs did not come to ${linear.toString(16)}: ${answer.slice(-300)}`)
+    }
     await this.commands(`d ${number}`)
   }
 

@@ -22,10 +22,15 @@ export interface FollowQemuOptions {
   onRepair?: (cause: string, instruction: string, count: number) => void
   onProgress?: (count: number) => void
   onRemark: (text: string) => void
+  /** Milliseconds without any log after which the guest is taken to sleep for ever (default 3000). */
+  quietAfter?: number
 }
 
 export interface FollowResult {
-  /** `limit`: maxInstructions were compared. `ended`: QEMU's log ended (power-off, reset). `quiet`: the guest sleeps, and nothing wakes it. */
+  /**
+   * `limit`: maxInstructions were compared. `ended`: QEMU's log ended (power-off, reset).
+   * `quiet`: the guest sleeps, and nothing wakes it.
+   */
   kind: 'parted' | 'limit' | 'ended' | 'quiet'
   count: number
   parting: Parting | undefined
@@ -51,7 +56,7 @@ export async function followQemu(qemu: Qemu, machine: FollowedMachine, options: 
     if (++seen % 100_000 === 0) options.onProgress?.(follower.count)
     return parting ? 'parted' : follower.count >= options.maxInstructions ? 'limit' : undefined
   })
-  const ending = await readUntilQuiet(await qemu.trace(options.floating), (chunk) => {
+  const ending = await readUntilQuiet(await qemu.trace(options.floating), options.quietAfter ?? 3000, (chunk) => {
     parser.feed(chunk)
     return parser.stopped === undefined
   })
@@ -60,16 +65,13 @@ export async function followQemu(qemu: Qemu, machine: FollowedMachine, options: 
   return { kind, count: follower.count, parting, repairs: follower.repairs, follower }
 }
 
-/** A guest that sleeps for ever writes no log: after this many milliseconds without any, that is what it does. */
-const QUIET = 3000
-
 /** Hands out chunks until the stream ends, stands still, or `take` answers false. */
-async function readUntilQuiet(stream: Readable, take: (chunk: Uint8Array) => boolean): Promise<'ended' | 'quiet'> {
+async function readUntilQuiet(stream: Readable, quietAfter: number, take: (chunk: Uint8Array) => boolean): Promise<'ended' | 'quiet'> {
   const chunks = stream[Symbol.asyncIterator]() as AsyncIterator<Uint8Array>
   for (;;) {
     let timer: ReturnType<typeof setTimeout> | undefined
     const quiet = new Promise<'quiet'>((resolve) => {
-      timer = setTimeout(resolve, QUIET, 'quiet')
+      timer = setTimeout(resolve, quietAfter, 'quiet')
     })
     const next = await Promise.race([chunks.next(), quiet])
     clearTimeout(timer)

@@ -196,7 +196,9 @@ async function connectWhenReady(path: string, gone: () => boolean): Promise<Tran
     try {
       return await connectOnce(path)
     } catch (error) {
-      if (tries === 200 || gone()) throw new Error(`QEMU's GDB stub did not appear at ${path}: ${(error as Error).message}`, { cause: error })
+      if (tries === 200 || gone()) {
+        throw new Error(`QEMU's GDB stub did not appear at ${path}: ${(error as Error).message}`, { cause: error })
+      }
       await sleep(25)
     }
   }

@@ -19,10 +19,13 @@ export function assemble(source: string, origin: number): Uint8Array {
   const file = (name: string): string => join(directory, name)
   try {
     writeFileSync(file('in.s'), source)
-    execFileSync('as', ['--64', '-o', file('out.o'), file('in.s')], { stdio: ['ignore', 'ignore', 'pipe'] })
+    const run = (program: string, ...args: string[]): void => {
+      execFileSync(program, args, { stdio: ['ignore', 'ignore', 'pipe'] })
+    }
+    run('as', '--64', '-o', file('out.o'), file('in.s'))
     const at = `0x${origin.toString(16)}`
-    execFileSync('ld', ['-m', 'elf_x86_64', '-Ttext', at, '-e', at, '-o', file('out.elf'), file('out.o')], { stdio: ['ignore', 'ignore', 'pipe'] })
-    execFileSync('objcopy', ['-O', 'binary', '-j', '.text', file('out.elf'), file('out.bin')], { stdio: ['ignore', 'ignore', 'pipe'] })
+    run('ld', '-m', 'elf_x86_64', '-Ttext', at, '-e', at, '-o', file('out.elf'), file('out.o'))
+    run('objcopy', '-O', 'binary', '-j', '.text', file('out.elf'), file('out.bin'))
     return new Uint8Array(readFileSync(file('out.bin')))
   } catch (error) {
     const { code, stderr, path } = error as { code?: string; stderr?: Buffer; path?: string }

@@ -1,7 +1,8 @@
 /** Examples are those of "Debugging with GDB", appendix "GDB Remote Serial Protocol", section "Overview". */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { bytesToPayload, encodePacket, fromHex, fromHexLittleEndian, PacketParser, payloadToBytes, toHex, toHexLittleEndian } from './protocol.ts'
+import { bytesToPayload, encodePacket, fromHex, fromHexLittleEndian, PacketParser } from './protocol.ts'
+import { payloadToBytes, toHex, toHexLittleEndian } from './protocol.ts'
 import { includedFiles, parseTargetDescription, targetDescription, targetRegisters } from './target.ts'
 
 const ascii = (text: string): Uint8Array => payloadToBytes(text)

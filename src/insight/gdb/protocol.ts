@@ -2,7 +2,8 @@
  * The packet layer of the GDB remote serial protocol: framing, checksums, escapes and run-length encoding, for both sides of a connection.
  * Follows "Debugging with GDB", appendix "GDB Remote Serial Protocol", section "Overview".
  *
- * A payload is a string in which each character is one byte (0-255): nearly all of the protocol is ASCII, and the binary packets stay exact.
+ * A payload is a string in which each character is one byte (0-255): nearly all of the protocol is ASCII, and the binary packets
+ * stay exact.
  */
 
 /** A connection as this protocol needs it: bytes both ways, in order. */
@@ -66,7 +67,7 @@ export function encodePacket(payload: string): Uint8Array {
   return Uint8Array.from(out)
 }
 
-/** Cuts a byte stream into packets, whatever the sizes in which it arrives. Bytes outside packets that mean nothing are dropped, as GDB does. */
+/** Cuts a byte stream into packets, whatever the sizes in which it arrives. Bytes outside packets that mean nothing are dropped. */
 export class PacketParser {
   #state: 'outside' | 'body' | 'check1' | 'check2' = 'outside'
   #kind: 'packet' | 'notification' = 'packet'

@@ -126,7 +126,8 @@ test('each CPU is a thread', async () => {
 })
 
 test('monitor commands', async () => {
-  const output = await gdb(new NopMachine(1), ['monitor help', 'monitor echo a b', 'monitor translate 2345', 'monitor describe', 'monitor xp 10 4'])
+  const commands = ['help', 'echo a b', 'translate 2345', 'describe', 'xp 10 4'].map((command) => `monitor ${command}`)
+  const output = await gdb(new NopMachine(1), commands)
   assert.match(output, /translate ADDRESS/)
   assert.match(output, /a\+b/)
   assert.match(output, /physical 2345/)
@@ -137,7 +138,8 @@ test('monitor commands', async () => {
 test('Ctrl-C stops a machine that runs', async () => {
   const machine = new NopMachine(1)
   machine.endless = true
-  const output = await gdb(machine, ['python import threading, os, signal; threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()', 'continue', 'p/x $pc'])
+  const later = 'threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()'
+  const output = await gdb(machine, [`python import threading, os, signal; ${later}`, 'continue', 'p/x $pc'])
   assert.match(output, /SIGINT/)
   assert.match(output, /= 0x1000/)
   assert.ok(machine.retired > 1000)

@@ -1,6 +1,7 @@
 /**
  * A GDB server for a machine: `target remote` sees each CPU as a thread.
- * Follows "Debugging with GDB", appendix "GDB Remote Serial Protocol", sections "Packets", "Stop Reply Packets" and "General Query Packets".
+ * Follows "Debugging with GDB", appendix "GDB Remote Serial Protocol", sections "Packets", "Stop Reply Packets" and
+ * "General Query Packets".
  *
  * It observes: memory is read as the CPU would translate it, without setting accessed bits, and breakpoints change no byte of it.
  */
@@ -15,7 +16,10 @@ export type DebuggedMachine = Pick<
   Machine,
   'run' | 'step' | 'retired' | 'now' | 'registers' | 'setRegisters' | 'readPhysical' | 'writePhysical' | 'translate' | 'describe'
 > & {
-  /** Makes `run` stop with `breakpoint` before an instruction at one of these linear addresses. Without it, `run` is not used while there are any. */
+  /**
+   * Makes `run` stop with `breakpoint` before an instruction at one of these linear addresses.
+   * Without it, the machine is run by single instructions while there are any.
+   */
   setBreakpoints?(linear: ReadonlySet<bigint>): void
 }
 

@@ -94,7 +94,7 @@ export function includedFiles(xml: string): string[] {
   return [...xml.matchAll(/<xi:include\s+href="([^"]+)"/g)].map((match) => match[1])
 }
 
-/** Reads the registers of a (complete) target description, in the order of the `g` packet. QEMU's has some in comments: they do not count. */
+/** Reads the registers of a target description, in the order of the `g` packet. QEMU's has some in comments: they do not count. */
 export function parseTargetDescription(xml: string): TargetRegister[] {
   const registers: TargetRegister[] = []
   let number = 0

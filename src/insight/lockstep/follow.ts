@@ -1,8 +1,8 @@
 /**
  * Leads our machine along the path that QEMU took, as its log tells it, and says where the two first part.
  *
- * QEMU's run is fixed; ours follows. What comes from outside the CPU (time, ports, device memory, interrupts) is taken from QEMU and counted,
- * so that only the CPU and the MMU are compared, and our devices need not resemble QEMU's at all.
+ * QEMU's run is fixed; ours follows. What comes from outside the CPU (time, ports, device memory, interrupts) is taken from QEMU and
+ * counted, so that only the CPU and the MMU are compared, and our devices need not resemble QEMU's at all.
  */
 import type { CpuRegisters, Machine } from '../../api.ts'
 import { decodeInstruction } from '../disassemble.ts'
@@ -98,7 +98,8 @@ export class TraceFollower {
   #execute(before: CpuRegisters, record: TraceRecord): string | undefined {
     if (record.smm) return 'QEMU entered system-management mode, which this cannot follow (run it with -M pc,smm=off)'
     const last = record.events.at(-1)
-    if (record.events.some((event) => event.kind === 'interrupt' && event !== last)) return 'an interrupt and then an exception were delivered at once'
+    const early = record.events.some((event) => event.kind === 'interrupt' && event !== last)
+    if (early) return 'an interrupt and then an exception were delivered at once'
     const interrupt = last?.kind === 'interrupt' ? last : undefined
     const stopped = interrupt ? this.#stepBeforeInterrupt(before, interrupt) : this.#step(before)
     if (stopped !== undefined) return stopped
@@ -189,7 +190,8 @@ export class TraceFollower {
   }
 
   #allowedLoad(instruction: DecodedInstruction, found: readonly Difference[]): string | undefined {
-    if (this.#allowLoads <= 0 || found.some(({ name }) => name === 'rip') || !instruction.memory.some(({ reads }) => reads)) return undefined
+    const loads = instruction.memory.some(({ reads }) => reads)
+    if (this.#allowLoads <= 0 || !loads || found.some(({ name }) => name === 'rip')) return undefined
     this.#allowLoads--
     return 'load from memory'
   }
@@ -231,7 +233,7 @@ export class TraceFollower {
       } else if (/^[gi]dtr/.test(name)) {
         change.gdtr = { ...record.gdtr }
         change.idtr = { ...record.idtr }
-      } else if (name === 'rip' || name === 'rflags' || name === 'efer' || name === 'cr0' || name === 'cr2' || name === 'cr3' || name === 'cr4') {
+      } else if (isPlain(name)) {
         change[name] = record[name]
       } else {
         throw new Error(`no way to take over register ${name}`)
@@ -272,6 +274,9 @@ export class TraceFollower {
   }
 }
 
+type Plain = 'rip' | 'rflags' | 'efer' | 'cr0' | 'cr2' | 'cr3' | 'cr4'
+const isPlain = (name: string): name is Plain => /^(rip|rflags|efer|cr[0234])$/.test(name)
+
 function placeOf(registers: CpuRegisters, count: number): { count: number; rip: bigint; linear: bigint; codeSize: 16 | 32 | 64 } {
   const codeSize = codeSizeOf(registers)
   const linear = codeSize === 64 ? registers.rip : (registers.segments.cs.base + registers.rip) & 0xffffffffn
@@ -288,11 +293,13 @@ function equal(record: TraceRecord, ours: CpuRegisters): boolean {
   if (record.rip !== ours.rip || (record.rflags & ~RF) !== (ours.rflags & ~RF)) return false
   const count = record.codeSize === 64 ? 16 : 8
   for (let i = 0; i < count; i++) if (record.gpr[i] !== ours.gpr[i]) return false
-  if (record.cr3 !== ours.cr3 || record.cr0 !== ours.cr0 || record.cr4 !== ours.cr4 || record.cr2 !== ours.cr2 || record.efer !== ours.efer) return false
+  if (record.cr0 !== ours.cr0 || record.cr2 !== ours.cr2 || record.cr3 !== ours.cr3) return false
+  if (record.cr4 !== ours.cr4 || record.efer !== ours.efer) return false
   for (const name of SELECTORS) if (record.segments[name].selector !== ours.segments[name].selector) return false
   if (record.segments.fs.base !== ours.segments.fs.base || record.segments.gs.base !== ours.segments.gs.base) return false
-  if (record.codeSize !== 64 && (record.segments.cs.base !== ours.segments.cs.base || record.segments.ss.base !== ours.segments.ss.base)) return false
-  if (record.codeSize !== 64 && (record.segments.ds.base !== ours.segments.ds.base || record.segments.es.base !== ours.segments.es.base)) return false
-  if (record.xmm) for (let i = 0; i < 16; i++) if (record.xmm[i].low !== ours.xmm[i].low || record.xmm[i].high !== ours.xmm[i].high) return false
+  if (record.codeSize !== 64) {
+    for (const name of ['cs', 'ss', 'ds', 'es'] as const) if (record.segments[name].base !== ours.segments[name].base) return false
+  }
+  for (const [i, { low, high }] of (record.xmm ?? []).entries()) if (low !== ours.xmm[i].low || high !== ours.xmm[i].high) return false
   return record.gdtr.base === ours.gdtr.base && record.idtr.base === ours.idtr.base
 }

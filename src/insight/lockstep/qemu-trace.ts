@@ -156,7 +156,8 @@ export class QemuTraceParser {
     }
     if (tailStart >= 0) this.#tail = NOTHING // parsed in two parts: what was remembered is no longer what was parsed last
     this.#rest = copy(bytes, at, bytes.length)
-    if (this.stopped === undefined && this.#rest.length > 64 * LONGEST_LINE) throw new Error('the trace holds a line that is no line of QEMU\'s log')
+    const overlong = this.stopped === undefined && this.#rest.length > 64 * LONGEST_LINE
+    if (overlong) throw new Error("the trace holds a line that is none of QEMU's")
   }
 
   /** The log has ended: the last record has no successor that would complete it. */
@@ -168,7 +169,8 @@ export class QemuTraceParser {
     const a = bytes[start]
     const c = bytes[start + 2]
     const equals = bytes[start + 3]
-    if (equals === 0x3d && (a === 0x52 || a === 0x45) && c === 0x58 && bytes[start + 1] === 0x41) return this.#begin(bytes, start, end, a === 0x52)
+    const first = equals === 0x3d && c === 0x58 && bytes[start + 1] === 0x41 // RAX= or EAX=
+    if (first && (a === 0x52 || a === 0x45)) return this.#begin(bytes, start, end, a === 0x52)
     if (!this.#inRecord || equals !== 0x3d || a < 0x41 || a > 0x5a) return this.#other(bytes, start, end)
     if (a === 0x52 && (c === 0x49 || (c >= 0x30 && c <= 0x39) || c === SPACE) && bytes[start + 1] !== 0x49) {
       // RSI=, R8 =, R12=: the other general registers

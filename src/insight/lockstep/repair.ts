@@ -54,7 +54,8 @@ export function excuse(
 ): Cause | undefined {
   if (differences.some(({ name }) => name === 'rip')) return undefined
   const onlyFlags = differences.every(({ name }) => name === 'rflags')
-  if (onlyFlags && differences.every(({ left, right }) => ((left ^ right) & ~(instruction.undefinedFlags | RF)) === 0n)) return 'undefined flags'
+  const mayDiffer = instruction.undefinedFlags | RF
+  if (onlyFlags && differences.every(({ left, right }) => ((left ^ right) & ~mayDiffer) === 0n)) return 'undefined flags'
   if (OUTSIDE.has(instruction.mnemonic)) return 'time, identity or port'
   for (const operand of instruction.memory) {
     const linear = operand.reads ? linearAddress(operand, before) : undefined

@@ -4,7 +4,7 @@
 import { decodeInstruction, formatLine } from '../disassemble.ts'
 import type { CodeSize } from '../disassemble.ts'
 import { sideBySide } from './state.ts'
-import type { Difference, PeerState } from './state.ts'
+import type { Difference, Names, PeerState } from './state.ts'
 
 /** Where an instruction was. */
 export interface Place {
@@ -52,7 +52,7 @@ export class History {
 export type ReadLinear = (linear: bigint, length: number) => Promise<Uint8Array | undefined> | Uint8Array | undefined
 
 /** `readLinear` reads code as it is now, which is as it was unless it modified itself. */
-export async function formatParting(parting: Parting, names: { left: string; right: string }, readLinear: ReadLinear): Promise<string> {
+export async function formatParting(parting: Parting, names: Names, readLinear: ReadLinear): Promise<string> {
   const lines: string[] = []
   for (const place of parting.history) {
     const bytes = await readLinear(place.linear, 15)

@@ -37,7 +37,8 @@ function isComparable(name: string, size: CodeSize, values: Record<string, bigin
   if (segment) {
     const [, register, part] = segment
     if (part === 'base' && (register === 'fs' || register === 'gs')) return true
-    if (register === 'ldtr' || register === 'tr') return part !== 'attributes' && (values[register] & 0xfffcn) !== 0n // QEMU shows no busy bit
+    // QEMU does not show that a TSS is busy.
+    if (register === 'ldtr' || register === 'tr') return part !== 'attributes' && (values[register] & 0xfffcn) !== 0n
     if (size === 64) return false
     const real = (values.cr0 & 1n) === 0n
     return real ? part === 'base' : (values[register] & 0xfffcn) !== 0n
@@ -101,8 +102,14 @@ export function linearRip(state: PeerState): bigint {
   return (start + rip) & LOW_32
 }
 
+/** What the two machines are called in a report. */
+export interface Names {
+  left: string
+  right: string
+}
+
 /** A state in two columns, the registers that differ marked. */
-export function sideBySide(left: PeerState, right: PeerState, names: { left: string; right: string }, marked: readonly Difference[]): string {
+export function sideBySide(left: PeerState, right: PeerState, names: Names, marked: readonly Difference[]): string {
   const differing = new Set(marked.map((difference) => difference.name))
   const show = (value: bigint | undefined): string => (value === undefined ? '-' : value.toString(16).padStart(16, '0')).padEnd(32)
   const rows = Object.keys(left.values)

@@ -47,11 +47,11 @@ export class VitrinePeer implements Peer {
 
   async continueTo(linear: bigint): Promise<void> {
     for (;;) {
-      const { rip, segments, efer, cr0 } = this.#machine.registers()
+      const { rip, segments, efer } = this.#machine.registers()
       const flat = (efer & 0x400n) !== 0n && (segments.cs.attributes & 0x2000) !== 0
       if ((flat ? rip : (segments.cs.base + rip) & 0xffffffffn) === linear) return
       const stop = this.#machine.step()
-      if (stop && stop.kind !== 'breakpoint') throw new Error(`our machine stopped before ${linear.toString(16)}: ${JSON.stringify(stop)}, CR0 ${cr0.toString(16)}`)
+      if (stop && stop.kind !== 'breakpoint') throw new Error(`our machine stopped before ${linear.toString(16)}: ${JSON.stringify(stop)}`)
     }
   }
 
