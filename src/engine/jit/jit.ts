@@ -11,11 +11,15 @@ import type { CodeCache } from '../code-cache.ts'
 import type { Interpreter } from '../interpreter.ts'
 import { Discovery } from './discover.ts'
 import { RegionFunction } from './region.ts'
+import { structureOf } from './structure.ts'
 
 /** Regions a module: a module costs about 45 KB and 0.2 ms whatever it holds. */
 const batch = 6
 /** Live modules at the most; then all code is dropped and what is hot is compiled again. */
 const mostModules = 2500
+
+/** Entering and leaving a region costs as much as interpreting about this many instructions: without a loop it has to be longer. */
+const longBlock = 30
 
 interface Request {
   page: number
@@ -85,6 +89,7 @@ export class Jit {
     if (record === 0 || this.code.isRegion(record)) return undefined
     const blocks = new Discovery(this.decoder, this.bytes, page, mode).blocks(offset)
     if (blocks.length === 0 || !blocks[0].instructions[0].flat) return undefined
+    if (!structureOf(blocks).hasLoops && blocks[0].instructions.length < longBlock) return undefined
     const entryCopy = this.code.copyForInterpreter(record)
     const body = new RegionFunction({
       name: `region ${request.name}`,

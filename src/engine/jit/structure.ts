@@ -12,6 +12,7 @@ export interface Structure {
   /** Blocks immediately dominated, those of higher position first. */
   readonly children: readonly (readonly number[])[]
   isLoopHeader(block: number): boolean
+  readonly hasLoops: boolean
   /** More than one forward edge leads here. */
   isMerge(block: number): boolean
   kindOf(from: number, to: number): 'back' | 'forward' | 'irreducible'
@@ -50,7 +51,7 @@ export function structureOf(blocks: readonly Block[]): Structure {
   const children: number[][] = blocks.map(() => [])
   for (const block of order.slice(1)) children[dominator[block]].push(block)
   for (const list of children) list.sort((a, b) => position[b] - position[a])
-  return { order, position, children, isLoopHeader: block => headers.has(block), isMerge: block => forward[block] > 1, kindOf }
+  return { order, position, children, isLoopHeader: block => headers.has(block), hasLoops: headers.size > 0, isMerge: block => forward[block] > 1, kindOf }
 }
 
 function reversePostorder(blocks: readonly Block[]): number[] {
