@@ -17,7 +17,8 @@ const view = new DataView(area.buffer)
 /** Offsets in the legacy area. Intel SDM vol. 1, "Legacy Region of an XSAVE Area". */
 const legacy = { control: 0, status: 2, tags: 4, opcode: 6, ip: 8, cs: 12, dp: 16, ds: 20, mxcsr: 24, mxcsrMask: 28, registers: 32,
   vectors: 160 } as const
-const mxcsrMask = 0xffff
+/** With AMD's bit 17, MM, where that is offered. */
+const mxcsrMask = (cpu: Processor): number => (cpu.model.has('misalignsse') ? 0x2ffff : 0xffff)
 const initialMxcsr = 0x1f80
 const vectorBytes = 64
 
@@ -92,13 +93,13 @@ function initSse(state: CpuState): void {
   for (let n = vectorCount(state), to = firstVector; n > 0; n--, to += vectorWords) state.words.fill(0, to, to + 4)
 }
 
-function putMxcsr(state: CpuState): void {
-  view.setUint32(legacy.mxcsr, state.mxcsr, true)
-  view.setUint32(legacy.mxcsrMask, mxcsrMask, true)
+function putMxcsr(cpu: Processor): void {
+  view.setUint32(legacy.mxcsr, cpu.state.mxcsr, true)
+  view.setUint32(legacy.mxcsrMask, mxcsrMask(cpu), true)
 }
 
-function checkMxcsr(value: number): number {
-  if (value & ~mxcsrMask) throw generalProtection()
+function checkMxcsr(cpu: Processor, value: number): number {
+  if (value & ~mxcsrMask(cpu)) throw generalProtection()
   return value
 }
 
@@ -123,7 +124,7 @@ export function fxsave(cpu: Processor): After {
   const { state } = cpu
   const address = beginFx(cpu)
   putX87(cpu)
-  putMxcsr(state)
+  putMxcsr(cpu)
   const withSse = !skipsSse(state)
   if (withSse) putSse(state)
   copyOut(cpu, address, area, 0, (withSse ? legacy.vectors + vectorCount(state) * 16 : legacy.vectors) / 4)
@@ -133,7 +134,7 @@ export function fxsave(cpu: Processor): After {
 export function fxrstor(cpu: Processor): After {
   const { state } = cpu
   copyIn(cpu, beginFx(cpu), area, 0, legacyBytes / 4)
-  const mxcsr = checkMxcsr(view.getUint32(legacy.mxcsr, true))
+  const mxcsr = checkMxcsr(cpu, view.getUint32(legacy.mxcsr, true))
   takeX87(cpu)
   if (!skipsSse(state)) takeSse(state)
   state.mxcsr = mxcsr
@@ -186,7 +187,7 @@ function writeLegacy(cpu: Processor, address: bigint, which: bigint, withMxcsr: 
   const sse = (which & component.sse) !== 0n
   const vectorsEnd = legacy.vectors + vectorCount(state) * 16
   if (x87) putX87(cpu)
-  if (withMxcsr) putMxcsr(state)
+  if (withMxcsr) putMxcsr(cpu)
   if (sse) putSse(state)
   if (x87 && sse && withMxcsr) return writePart(cpu, address, 0, vectorsEnd)
   if (x87) {
@@ -268,7 +269,7 @@ function restore(cpu: Processor, available: bigint, compactOnly: boolean): After
   const load = requested & present
   const initialise = requested & ~present
   const loadsMxcsr = isCompact ? (load & component.sse) !== 0n : (requested & component.sse) !== 0n
-  const mxcsr = loadsMxcsr ? checkMxcsr(view.getUint32(legacy.mxcsr, true)) : initialMxcsr
+  const mxcsr = loadsMxcsr ? checkMxcsr(cpu, view.getUint32(legacy.mxcsr, true)) : initialMxcsr
   const pkru = load & component.pkru ? memory.read32(address + placeOf(pkruNumber, isCompact ? format & ~compacted : undefined)) : 0
 
   if (load & component.x87) takeX87(cpu)
@@ -311,7 +312,7 @@ export function xrstors(cpu: Processor): After {
 
 /** argument[0]: linear address. */
 export function ldmxcsr(cpu: Processor): After {
-  cpu.state.mxcsr = checkMxcsr(cpu.memory.read32(cpu.state.argument[0]))
+  cpu.state.mxcsr = checkMxcsr(cpu, cpu.memory.read32(cpu.state.argument[0]))
   deriveFpu(cpu.state)
   return after.next
 }

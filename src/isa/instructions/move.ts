@@ -1,6 +1,6 @@
 /** Data movement between general registers, memory and immediates. Intel SDM vol. 2, instruction reference. */
 import { form, instruction, lockable, only64 } from '../define.ts'
-import { AL, Eb, Ed, Ev, Ew, Gb, Gv, Ib, Iv, Iz, M, Mv, Ob, Ov, rAX, Zb, Zd, Zq, Zv } from '../operands.ts'
+import { AL, Eb, Ed, Ev, Ew, Gb, Gv, Ib, Iv, Iz, M, Mv, Ob, Ov, rAX, Zb, Zv } from '../operands.ts'
 import type { Node } from '../../wasm/function.ts'
 import type { Semantics } from '../builder.ts'
 import type { Operand } from '../operands.ts'
@@ -65,9 +65,10 @@ export const XCHG_RAX = instruction('XCHG', {
 /** 90 without REX.B is a no-operation also in 64-bit mode, where XCHG EAX, EAX would clear the upper half. */
 export const NOP_90 = instruction('NOP', { forms: [form('90', { noRexB: true })], semantics: () => {} })
 
+/** Of 16 bits it is undefined; processors of both vendors give 0. */
 export const BSWAP = instruction('BSWAP', {
-  forms: [form('0F C8+r', Zd), form('REX.W 0F C8+r', Zq)],
-  semantics: (b, operand) => b.write(operand, swapBytes(b, b.read(operand), operand.bits)),
+  forms: [form('0F C8+r', Zv)],
+  semantics: (b, operand) => b.write(operand, operand.bits === 16 ? b.i32(0) : swapBytes(b, b.read(operand), operand.bits)),
 })
 
 /** Reverses the bytes of a value of 16, 32 or 64 bits. */

@@ -7,7 +7,7 @@ import { simd } from '../../wasm/opcodes.ts'
 import { alignedAddress, enterMmx, markMmx, readLow, readVector, shuffle, sse, writeVector, zeroVector } from '../vector.ts'
 
 const whole: Body = (b, destination, source) => {
-  const value = readVector(b, source)
+  const value = source.class === 'memory' ? b.readMemory(alignedAddress(b, source), 'v128', 16) : b.read(source)
   if (destination.class === 'memory') b.writeMemory(alignedAddress(b, destination), 'v128', value, 16)
   else b.write(destination, value)
 }
