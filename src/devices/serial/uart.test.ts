@@ -93,9 +93,9 @@ test('THRE interrupt: on enabling it while empty (Linux THRE test), cleared by r
   for (let byte = 0; byte < 16; byte++) write(RBR, byte)
   assert.equal(pin.asserted, false)
   const started = clock.now()
-  while (!pin.asserted) clock.advance(1000)
-  const characters = (clock.now() - started) / 5425
-  assert.ok(characters > 14 && characters < 17, `${characters} characters`)
+  while (!pin.asserted) clock.advance(100)
+  assert.ok(clock.now() - started > 1000, 'not at once')
+  assert.ok(clock.now() - started < 16_000, 'before software could have written 16 more')
   assert.equal(read(IIR), 0xc2)
 })
 

@@ -22,10 +22,12 @@ const connectedModem = 0xb0
 const triggerLevels = [1, 4, 8, 14]
 
 /**
- * The line runs this many times faster than its divisor says: 5.4 us for a character at 115,200 baud. Slow enough that a driver that fills
- * the FIFO leaves its interrupt handler and is interrupted again when it is empty; fast enough that a console which polls does not
- * spend thousands of instructions a character (86.8 us would be a hundred port reads for each).
+ * Time that a sent character takes, whatever the divisor says. Less than the port write that hands over the next one: a kernel console that polls
+ * does not spend a hundred port reads a character (Linux takes 9,600 baud when nobody says otherwise), and a driver finds the FIFO
+ * empty again before it leaves its interrupt handler, so that what a program wrote is out before a power-off that follows.
  */
+const sentCharacterTime: Nanoseconds = 300
+/** What arrives does so this many times faster than the divisor says: a reader must have the time to keep up. */
 const lineSpeedup = 16
 const clockHertz = 1843200
 
@@ -253,7 +255,7 @@ export class Uart implements PortHandler, Stateful {
     const state = this.#state
     state.shifting = state.toSend.shift() ?? -1
     if (state.shifting < 0) return
-    this.#transmitted.set(this.#options.clock.now() + this.#characterTime())
+    this.#transmitted.set(this.#options.clock.now() + sentCharacterTime)
     if (state.toSend.length === 0) state.transmitEmptyPending = true
   }
 
