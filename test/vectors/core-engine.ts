@@ -55,6 +55,7 @@ export class CoreVectorEngine implements VectorEngine {
     const apic = { hasInterrupt: () => false, acknowledge: () => 0, getTpr: () => 0, setTpr: () => {}, readMsr: () => undefined, writeMsr: () => false }
     const cpu = core.createCpu(0, apic, { read: () => 0, write: () => {} }, () => Infinity)
     core.running = cpu
+    if (core.jit) core.jit.longBlock = 0
     this.core = core
     this.cpu = cpu
     cpu.onEvent = event => {

@@ -15,7 +15,8 @@ const EXCEPTIONS: { group: string; form: RegExp; model: string; why: string }[] 
 
 const used = new Set<string>()
 
-for (const engine of [new CoreVectorEngine('run', 'amd'), new CoreVectorEngine('step', 'intel'), new CoreVectorEngine('jit', 'amd')]) {
+const compiler = new CoreVectorEngine('jit', 'amd')
+for (const engine of [new CoreVectorEngine('run', 'amd'), new CoreVectorEngine('step', 'intel'), compiler]) {
   for (const { group, path } of vectorFiles()) {
     test(`${group} on ${engine.name}`, (t) => {
       const report = runVectors(engine, readVectors(path))
@@ -31,6 +32,10 @@ for (const engine of [new CoreVectorEngine('run', 'amd'), new CoreVectorEngine('
     })
   }
 }
+
+test('compiled code was run', () => {
+  assert.ok(compiler.core.jit!.statistics.regions > 30000, `${compiler.core.jit!.statistics.regions} regions`)
+})
 
 test('every exception is still needed', () => {
   const unused = EXCEPTIONS.filter(({ group, form }) => !used.has(`${group} ${form}`))

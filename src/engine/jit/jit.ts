@@ -18,9 +18,6 @@ const batch = 6
 /** Live modules at the most; then all code is dropped and what is hot is compiled again. */
 const mostModules = 2500
 
-/** Entering and leaving a region costs as much as interpreting about this many instructions: without a loop it has to be longer. */
-const longBlock = 30
-
 interface Request {
   page: number
   offset: number
@@ -37,6 +34,8 @@ export interface JitStatistics {
 }
 
 export class Jit {
+  /** Entering and leaving a region costs as much as interpreting about this many instructions: without a loop it has to be longer. Tests compile everything. */
+  longBlock = 30
   readonly statistics: JitStatistics = { regions: 0, modules: 0, instructions: 0, bytes: 0, milliseconds: 0 }
   /** Set by an embedder that wants compile times: milliseconds from anywhere. They never influence the run. */
   stopwatch: () => number = () => 0
@@ -89,7 +88,7 @@ export class Jit {
     if (record === 0 || this.code.isRegion(record)) return undefined
     const blocks = new Discovery(this.decoder, this.bytes, page, mode).blocks(offset)
     if (blocks.length === 0 || !blocks[0].instructions[0].flat) return undefined
-    if (!structureOf(blocks).hasLoops && blocks[0].instructions.length < longBlock) return undefined
+    if (!structureOf(blocks).hasLoops && blocks[0].instructions.length < this.longBlock) return undefined
     const entryCopy = this.code.copyForInterpreter(record)
     const body = new RegionFunction({
       name: `region ${request.name}`,
