@@ -4,6 +4,7 @@ import { bytesToHex } from '@noble/hashes/utils.js'
 import type { CpuRegisters, Machine, MachineOptions, RunLimits, StopReason } from './api.ts'
 import { activity, initState, resetState, startupState } from './cpu/reset.ts'
 import { createModel } from './cpu/models.ts'
+import { crystalHertz } from './cpu/cpuid.ts'
 import { at, fieldBytes, fields, stateBase, stateSize, type FieldName } from './cpu/layout.ts'
 import { readRflags, writeRflags } from './cpu/rflags.ts'
 import { createCore, type Core } from './engine/core.ts'
@@ -26,7 +27,6 @@ const quantum = 20_000
 /** Longest run without looking at the embedder: there is no on-stack replacement for WebAssembly, so generated code must return now and then. */
 const longestRun = 200_000
 const defaultEpoch = 1_767_225_600 // 2026-01-01 00:00 UTC
-const crystalFrequency = 25_000_000
 
 /** What can reach a CPU while another one's state is loaded. */
 interface CpuSlot {
@@ -72,7 +72,7 @@ export class VitrineMachine implements Machine {
       {
         kernel: options.kernel, kernelName: options.kernelName, initrd: options.initrd, initrdName: options.initrdName, commandLine: options.commandLine, raw: options.raw,
         map, cpus, rtcEpoch: options.rtcEpoch ?? defaultEpoch, devices: options.devices ?? [],
-        lapic: { timerFrequency: crystalFrequency, x2apic: model.has('x2apic'), tscDeadline: model.has('tsc_deadline_timer'), physicalAddressBits: model.physicalBits },
+        lapic: { timerFrequency: crystalHertz, x2apic: model.has('x2apic'), tscDeadline: model.has('tsc_deadline_timer'), physicalAddressBits: model.physicalBits },
       },
       {
         clock: this.clock,

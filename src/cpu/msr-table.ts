@@ -21,6 +21,8 @@ export interface Msr {
   /** Where it is kept: a field of the state, or (absent) a slot of msrMisc. 'none': nowhere, reads give the reset value. */
   readonly field?: ScalarField | 'none'
   readonly accepts?: (value: bigint, cpu: Processor) => boolean
+  /** RDMSR raises #GP. */
+  readonly writeOnly?: true
   readonly read?: (cpu: Processor) => bigint
   readonly write?: (cpu: Processor, value: bigint) => boolean
 }
@@ -43,6 +45,9 @@ const patTypes = (value: bigint): boolean => bytesOf(value).every(type => type =
 const constant = (index: number, name: string, reset: Msr['reset'],
   rest: Partial<Msr> = {}): Msr => ({ index, name, reset, field: 'none', ...rest })
 const stored = (index: number, name: string, writable: bigint, rest: Partial<Msr> = {}): Msr => ({ index, name, writable, ...rest })
+/** A command that does nothing here: accepts what `writable` allows, cannot be read. */
+const command = (index: number, name: string, writable: bigint, rest: Partial<Msr> = {}): Msr =>
+  ({ index, name, writable, field: 'none', writeOnly: true, ...rest })
 /** Accepts what `writable` allows and forgets it. */
 const ignored = (index: number, name: string, writable: bigint,
   rest: Partial<Msr> = {}): Msr => ({ index, name, writable, field: 'none', ...rest })
@@ -63,6 +68,15 @@ const bhiDisS = 1n << 10n
 /** IA32_ARCH_CAPABILITIES: this processor speculates nothing, so it has none of the vulnerabilities. Enhanced IBRS. */
 const archCapabilities = [0, 1, 3, 4, 5, 6, 8, 13, 14, 15, 17, 20, 24, 26, 27, 62].reduce((bits, bit) => bits | (1n << BigInt(bit)), 0n)
 
+const miscEnable = { writable: 0x4_00c5_0809n, readOnly: 0x1880n } as const
+function writeMiscEnable(cpu: Processor, value: bigint): boolean {
+  if (value & ~(miscEnable.writable | miscEnable.readOnly)) return false
+  const slot = slotOf(0x1a0)
+  const { msrMisc } = cpu.state
+  msrMisc[slot] = (value & miscEnable.writable) | (msrMisc[slot] & miscEnable.readOnly)
+  return true
+}
+
 const mtrrs: readonly Msr[] = [
   constant(0xfe, 'IA32_MTRRCAP', BigInt(variableRanges) | 0x500n, { feature: 'mtrr' }),
   ...many(variableRanges, i => stored(0x200 + i * 2, `IA32_MTRR_PHYSBASE${i}`, all,
@@ -81,7 +95,8 @@ const machineCheck: readonly Msr[] = [
   stored(0x17b, 'IA32_MCG_CTL', all, { feature: 'mca', reset: all, accepts: value => value === 0n || value === all }),
   stored(0x0, 'IA32_P5_MC_ADDR', all, { feature: 'mce' }),
   stored(0x1, 'IA32_P5_MC_TYPE', all, { feature: 'mce' }),
-  ...many(machineCheckBanks, i => stored(0x400 + i * 4, `IA32_MC${i}_CTL`, all, { feature: 'mca', reset: all })),
+  ...many(machineCheckBanks, i => stored(0x400 + i * 4, `IA32_MC${i}_CTL`, all,
+    { feature: 'mca', reset: all, accepts: value => value === 0n || value === all })),
   ...many(machineCheckBanks, i => stored(0x401 + i * 4, `IA32_MC${i}_STATUS`, all,
     { feature: 'mca', accepts: (value, cpu) => value === 0n || cpu.model.vendor === 'AuthenticAMD' })),
   ...many(machineCheckBanks, i => stored(0x402 + i * 4, `IA32_MC${i}_ADDR`, all, { feature: 'mca' })),
@@ -107,9 +122,9 @@ const system: readonly Msr[] = [
   stored(0x48, 'IA32_SPEC_CTRL', 0x407n, { feature: 'spec_ctrl', accepts: (value, cpu) => !(value & bhiDisS)
     || cpu.model.has('bhi_ctrl') }),
   stored(0x48, 'SPEC_CTRL', 0x7n, { feature: 'amd_ibrs' }),
-  ignored(0x49, 'IA32_PRED_CMD', 0x1n, { feature: 'spec_ctrl' }),
-  ignored(0x49, 'PRED_CMD', 0x1n, { feature: 'amd_ibpb' }),
-  ignored(0x10b, 'IA32_FLUSH_CMD', 0x1n, { feature: 'flush_l1d' }),
+  command(0x49, 'IA32_PRED_CMD', 0x1n, { feature: 'spec_ctrl' }),
+  command(0x49, 'PRED_CMD', 0x1n, { feature: 'amd_ibpb' }),
+  command(0x10b, 'IA32_FLUSH_CMD', 0x1n, { feature: 'flush_l1d' }),
 ]
 
 const intelOnly: readonly Msr[] = [
@@ -117,8 +132,8 @@ const intelOnly: readonly Msr[] = [
   constant(0x10a, 'IA32_ARCH_CAPABILITIES', archCapabilities, { feature: 'arch_capabilities' }),
   // Set and locked by system software. Bits: lock, VMX inside and outside SMX.
   stored(0x3a, 'IA32_FEATURE_CONTROL', 0x7n, { ...intel, accepts: (_, cpu) => !(readSlot(cpu.state, 0x3a) & 1n) }),
-  // Fast strings on, automatic thermal control on, BTS and PEBS unavailable.
-  stored(0x1a0, 'IA32_MISC_ENABLE', 0x4_0045_1889n, { ...intel, reset: 0x1801n | 0x8n }),
+  // Fast strings on, automatic thermal control on, BTS and PEBS unavailable (read-only, as is performance monitoring).
+  { index: 0x1a0, name: 'IA32_MISC_ENABLE', ...intel, reset: 0x1809n, write: writeMiscEnable },
   stored(0x1b0, 'IA32_ENERGY_PERF_BIAS', 0xfn, { ...intel, reset: 6n }),
   constant(0xce, 'MSR_PLATFORM_INFO', 0xa00n, intel),
   stored(0x140, 'MISC_FEATURES_ENABLES', 0n, intel),

@@ -79,6 +79,7 @@ export function readMsr(cpu: Processor, index: number): bigint | undefined {
     cpu.log(`RDMSR ${index.toString(16)}: not there, #GP`)
     return undefined
   }
+  if (row.writeOnly) return undefined
   if (row.read) return row.read(cpu)
   if (row.field === 'none') return resetValue(row, cpu.model)
   return row.field ? cpu.state[row.field] : cpu.state.msrMisc[slotOf(index)]

@@ -36,6 +36,8 @@ const nmiBlocked = 8
 const singleStep = 0x4000
 /** Virtual nanoseconds of delivering an exception or interrupt, as of INT n. */
 const deliveryTime = 30
+/** The same of fetching the vector of an external interrupt from the local APIC. */
+const acknowledgeTime = 200
 
 /** What the machine gives a CPU. */
 export interface CpuParts {
@@ -154,9 +156,10 @@ export class Cpu implements Processor {
     const drops = this.code.drops
     try {
       let status: number = this.parts.helpers[number](this)
-      const time = this.mmu.physical.takeDeviceTime() + (status === after.again ? 0 : this.parts.helperTimes[number])
+      const waited = this.mmu.physical.takeDeviceTime()
+      const time = waited + (status === after.again ? 0 : this.parts.helperTimes[number])
       if (time !== 0) this.spend(time)
-      if (status === after.next && (words[word.budget] < 0 || this.code.drops !== drops || this.mustLook())) status = after.leave
+      if (status === after.next && (words[word.budget] < 0 || this.code.drops !== drops || this.mustLook(waited !== 0))) status = after.leave
       if (words[word.interruptShadow] & instructionShadow && this.shadowAt < 0)
         this.shadowAt = this.retiredMark - words[word.budget] - this.bytes[record + recordField.left] - this.spent + 1
       this.currentRecord = 0
@@ -168,9 +171,9 @@ export class Cpu implements Processor {
       return leave.abort
     }
   }
-  /** After a helper: something for the run loop has come up. */
-  private mustLook(): boolean {
-    return this.stopRequested || (this.words[word.interruptPending] !== 0 && (this.words[word.eflags] & flag.IF) !== 0) || this.parts.nextDeadline() < this.quantumEnd
+  /** After a helper: something for the run loop has come up. Only devices set alarms. */
+  private mustLook(touchedDevice: boolean): boolean {
+    return this.stopRequested || (this.words[word.interruptPending] !== 0 && (this.words[word.eflags] & flag.IF) !== 0) || (touchedDevice && this.parts.nextDeadline() < this.quantumEnd)
   }
   private quantumEnd = 0
   /** Instructions retired at the start of the instruction whose helper runs = retiredMark - budget - left - spent. */
@@ -218,7 +221,11 @@ export class Cpu implements Processor {
         words[word.activity] = activity.running
       }
       const deadline = this.parts.nextDeadline()
-      if (words[word.budget] <= 0 || deadline <= this.reached) return 'time'
+      if (words[word.budget] <= 0 || deadline <= this.reached) {
+        // The latch holds one NMI: it must be free when the other CPUs have their turn.
+        if (words[word.pendingNmi] && this.takeEvents() === 'shutdown') return 'shutdown'
+        return 'time'
+      }
       if (deadline < this.quantumEnd) this.shorten(deadline)
       if (this.takeEvents() === 'shutdown') return 'shutdown'
       if (words[word.activity] !== activity.running || words[word.budget] <= 0) continue
@@ -278,6 +285,7 @@ export class Cpu implements Processor {
         words[word.interruptPending] = 0
         return 'nothing'
       }
+      words[word.budget] -= acknowledgeTime
       const result = this.deliver(externalInterrupt(this.apic.acknowledge()))
       words[word.interruptPending] = this.apic.hasInterrupt() ? 1 : 0
       return result

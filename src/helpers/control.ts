@@ -31,6 +31,9 @@ export function wrmsr(cpu: Processor): After {
   return after.leave
 }
 
+/** Virtual nanoseconds: writing CR0, CR3 and CR4 drains the pipeline; CR8 does not. */
+const serializingTime = 150
+
 /** argument[0]: the value; registers[0]: the number of the control register. */
 export function mov_to_cr(cpu: Processor): After {
   requireCpl0(cpu)
@@ -43,19 +46,30 @@ export function mov_to_cr(cpu: Processor): After {
     case 8: writeCr8(cpu, value); return after.next
     default: throw invalidOpcode()
   }
+  cpu.spend(serializingTime)
   return after.leave
 }
 
 export function mov_from_cr(cpu: Processor): After {
   const { state, operation } = cpu
   const [destination, source] = operation.registers
-  const values: Record<number, () => bigint> = { 0: () => state.cr0, 2: () => state.cr2, 3: () => state.cr3, 4: () => state.cr4,
-    8: () => BigInt(cpu.apic.getTpr()) }
-  const value = values[source]
-  if (!value) throw invalidOpcode()
+  if (!isControlRegister(source)) throw invalidOpcode()
   requireCpl0(cpu)
-  writeGpr(state, destination, is64(state) ? 64 : 32, value())
+  writeGpr(state, destination, is64(state) ? 64 : 32, readControlRegister(cpu, source))
   return after.next
+}
+
+const isControlRegister = (index: number): boolean => index === 0 || (index >= 2 && index <= 4) || index === 8
+
+function readControlRegister(cpu: Processor, index: number): bigint {
+  const { state } = cpu
+  switch (index) {
+    case 0: return state.cr0
+    case 2: return state.cr2
+    case 3: return state.cr3
+    case 4: return state.cr4
+    default: return BigInt(cpu.apic.getTpr())
+  }
 }
 
 export function mov_to_dr(cpu: Processor): After {

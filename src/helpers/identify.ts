@@ -2,7 +2,7 @@
 import { cr4, cr4Low, cr0, cr0Low } from '../cpu/bits.ts'
 import { cpuid as cpuidLeaf } from '../cpu/cpuid.ts'
 import { generalProtection } from '../cpu/fault.ts'
-import { readTsc } from '../cpu/msr.ts'
+import { at } from '../cpu/layout.ts'
 import { after, type After, type Processor } from '../cpu/processor.ts'
 import { flag } from '../cpu/rflags.ts'
 import { setArithmetic, writeGpr, writePair } from './registers.ts'
@@ -32,15 +32,28 @@ function checkTsc(cpu: Processor): void {
   if (cr4Low(cpu.state) & cr4.TSD && cpu.state.cpl !== 0 && cr0Low(cpu.state) & cr0.PE) throw generalProtection()
 }
 
+const index = { rax: at.gpr >> 2, rdx: (at.gpr >> 2) + 4, tscOffset: at.tscOffset >> 2 } as const
+
+/** EDX:EAX, in words: software waits in loops around it. */
+function writeTsc(cpu: Processor): void {
+  const { words } = cpu.state
+  const time = cpu.now()
+  const low = (time % 2 ** 32) + words[index.tscOffset]
+  words[index.rax] = low
+  words[index.rax + 1] = 0
+  words[index.rdx] = Math.floor(time / 2 ** 32) + words[index.tscOffset + 1] + (low >= 2 ** 32 ? 1 : 0)
+  words[index.rdx + 1] = 0
+}
+
 export function rdtsc(cpu: Processor): After {
   checkTsc(cpu)
-  writePair(cpu.state, readTsc(cpu))
+  writeTsc(cpu)
   return after.next
 }
 
 export function rdtscp(cpu: Processor): After {
   checkTsc(cpu)
-  writePair(cpu.state, readTsc(cpu))
+  writeTsc(cpu)
   cpu.state.gpr[1] = cpu.state.msrTscAux & 0xffffffffn
   return after.next
 }

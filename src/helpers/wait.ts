@@ -10,8 +10,8 @@ export function hlt(cpu: Processor): After {
   return after.leave
 }
 
-/** As on silicon, tens of nanoseconds. */
-const pauseTime = 40
+/** As on silicon: 140 cycles on recent processors. */
+const pauseTime = 140
 const mwaitTime = 100
 
 export function pause(cpu: Processor): After {
