@@ -1,14 +1,19 @@
-/** Fuzzes the processor with random code for as long as one likes: `node tools/fuzz.ts --seconds 60 [--seed 1] [--model intel] [--mode long] [--run SEED]`. */
+/**
+ * Fuzzes the processor with random code for as long as one likes: `node tools/fuzz.ts --seconds 60 [--seed 1] [--model intel] [--mode
+ * long] [--run SEED]`.
+ */
 import { parseArgs } from 'node:util'
 import { Fuzzer, modes, type FuzzMode } from '../test/properties/fuzz.ts'
 
-const usage = `usage: node tools/fuzz.ts [--seconds 10] [--seed 1] [--model intel] [--mode ${modes.join('|')}] [--nanoseconds 5000] [--run SEED]
+const usage = `usage: node tools/fuzz.ts [--seconds 10] [--seed 1] [--model intel] [--mode MODE] [--nanoseconds 5000] [--run SEED]
+  --mode   one of ${modes.join(', ')}
   --seed   the first run's number; each run is told by its number alone
   --run    this one run only`
 
 const { values } = parseArgs({
   options: {
-    seconds: { type: 'string', default: '10' }, seed: { type: 'string', default: '1' }, model: { type: 'string', default: 'intel' }, mode: { type: 'string' },
+    seconds: { type: 'string', default: '10' }, seed: { type: 'string', default: '1' }, model: { type: 'string', default: 'intel' },
+    mode: { type: 'string' },
     nanoseconds: { type: 'string', default: '5000' }, run: { type: 'string' }, help: { type: 'boolean', default: false },
   },
 })

@@ -1,4 +1,7 @@
-/** BT, BTS, BTR and BTC of a bit string in memory, outside of 64-bit mode. Intel SDM vol. 2, "BT-Bit Test"; vol. 1, "Bit Field and Bit Strings". */
+/**
+ * BT, BTS, BTR and BTC of a bit string in memory, outside of 64-bit mode. Intel SDM vol. 2, "BT-Bit Test"; vol. 1, "Bit Field and Bit
+ * Strings".
+ */
 import { after, type After, type Processor } from '../cpu/processor.ts'
 import { flag } from '../cpu/rflags.ts'
 import { readSized, writeSized } from '../cpu/stack.ts'

@@ -75,7 +75,8 @@ function paddedWords(message: Uint8Array): bigint[] {
   view.setUint32(60, message.length * 8)
   return Array.from({ length: 16 }, (_, i) => BigInt(view.getUint32(4 * i)))
 }
-const add = (x: Lane, y: Lane): Lane => [0, 1, 2, 3].reduce((sum, i) => sum | (((dword(x, i) + dword(y, i)) & 0xffffffffn) << BigInt(32 * i)), 0n)
+const add = (x: Lane, y: Lane): Lane =>
+  [0, 1, 2, 3].reduce((sum, i) => sum | (((dword(x, i) + dword(y, i)) & 0xffffffffn) << BigInt(32 * i)), 0n)
 const pack = (words: readonly bigint[]): Lane => words.reduceRight((sum, word) => (sum << 32n) | word, 0n)
 
 test('SHA-1 of one block', () => {
@@ -85,7 +86,8 @@ test('SHA-1 of one block', () => {
     const w = paddedWords(message)
     // the first word of four is in the highest dword
     const schedule = [0, 4, 8, 12].map(i => pack([w[i + 3], w[i + 2], w[i + 1], w[i]]))
-    for (let i = 4; i < 20; i++) schedule.push(run(cipher.sha1msg2, run(cipher.sha1msg1, schedule[i - 4], schedule[i - 3]) ^ schedule[i - 2], schedule[i - 1]))
+    for (let i = 4; i < 20; i++)
+      schedule.push(run(cipher.sha1msg2, run(cipher.sha1msg1, schedule[i - 4], schedule[i - 3]) ^ schedule[i - 2], schedule[i - 1]))
     const initial = pack([0x10325476n, 0x98badcfen, 0xefcdab89n, 0x67452301n])
     const initialE = 0xc3d2e1f0n << 96n
     let abcd = initial
@@ -138,7 +140,10 @@ test('SHA-256 of one block', () => {
     abef = add(abef, initial[0])
     cdgh = add(cdgh, initial[1])
     const digest = [[abef, 3], [abef, 2], [cdgh, 3], [cdgh, 2], [abef, 1], [abef, 0], [cdgh, 1], [cdgh, 0]] as const
-    assert.equal(digest.map(([from, i]) => dword(from, i).toString(16).padStart(8, '0')).join(''), createHash('sha256').update(message).digest('hex'))
+    assert.equal(
+      digest.map(([from, i]) => dword(from, i).toString(16).padStart(8, '0')).join(''),
+      createHash('sha256').update(message).digest('hex'),
+    )
   }
 })
 

@@ -28,8 +28,12 @@ for (let x = 0; x < 256; x++) {
   substituteInverse[s ^ 0x63] = x
 }
 
-/** What a byte in row 0 of a column contributes to the mixed column, as a little-endian word; a byte in row r contributes the same, rotated by r bytes. */
-const mixed = (x: number, a: number, b: number, c: number, d: number): number => product(x, a) | (product(x, b) << 8) | (product(x, c) << 16) | (product(x, d) << 24)
+/**
+ * What a byte in row 0 of a column contributes to the mixed column, as a little-endian word; a byte in row r contributes the same,
+ * rotated by r bytes.
+ */
+const mixed = (x: number, a: number, b: number, c: number, d: number): number =>
+  product(x, a) | (product(x, b) << 8) | (product(x, c) << 16) | (product(x, d) << 24)
 const mix = Int32Array.from({ length: 256 }, (_, x) => mixed(x, 2, 1, 1, 3))
 const mixInverse = Int32Array.from({ length: 256 }, (_, x) => mixed(x, 14, 9, 13, 11))
 const mixSubstituted = Int32Array.from({ length: 256 }, (_, x) => mix[substitute[x]])
@@ -79,7 +83,8 @@ export function aeskeygenassist(cpu: Processor): After {
   const { bytes, words } = cpu.state
   const place = destinationPlace(cpu.state)
   const constant = immediateArgument(cpu.state)
-  const substituted = (from: number): number => substitute[bytes[from]] | (substitute[bytes[from + 1]] << 8) | (substitute[bytes[from + 2]] << 16) | (substitute[bytes[from + 3]] << 24)
+  const substituted = (from: number): number =>
+    substitute[bytes[from]] | (substitute[bytes[from + 1]] << 8) | (substitute[bytes[from + 2]] << 16) | (substitute[bytes[from + 3]] << 24)
   for (const half of [0, 1]) {
     const word = substituted(sourcePlace + 4 + 8 * half)
     words[(place >> 2) + 2 * half] = word
@@ -157,7 +162,9 @@ export function sha1msg1(cpu: Processor): After {
   const { words } = cpu.state
   const to = destinationPlace(cpu.state) >> 2
   const from = sourcePlace >> 2
-  return put(words, to, words[to] ^ words[from + 2], words[to + 1] ^ words[from + 3], words[to + 2] ^ words[to], words[to + 3] ^ words[to + 1])
+  return put(
+    words, to, words[to] ^ words[from + 2], words[to + 1] ^ words[from + 3], words[to + 2] ^ words[to], words[to + 3] ^ words[to + 1],
+  )
 }
 export function sha1msg2(cpu: Processor): After {
   const { words } = cpu.state

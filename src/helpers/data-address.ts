@@ -1,4 +1,7 @@
-/** The linear address of a data operand that no ModR/M byte names (XLAT, MASKMOVDQU): segment base, limit and type. Intel SDM vol. 3, "Limit Checking", "Type Checking". */
+/**
+ * The linear address of a data operand that no ModR/M byte names (XLAT, MASKMOVDQU): segment base, limit and type. Intel SDM vol. 3,
+ * "Limit Checking", "Type Checking".
+ */
 import { attribute, hasParagraphs, is64 } from '../cpu/bits.ts'
 import { Fault, vector } from '../cpu/fault.ts'
 import { segment } from '../cpu/layout.ts'
@@ -18,6 +21,7 @@ export function dataAddress(cpu: Processor, index: number, offset: bigint, size:
   const usable = (attributes & attribute.present) !== 0 && !(attributes & attribute.unusable)
   const right = write ? !isCode && (attributes & allowed) !== 0 : !isCode || (attributes & allowed) !== 0
   const permitted = hasParagraphs(state) || (usable && right)
-  if (!permitted || !inLimit(state.segLimit[index], attributes, Number(offset), size)) throw new Fault(index === segment.ss ? vector.SS : vector.GP, 0)
+  if (!permitted || !inLimit(state.segLimit[index], attributes, Number(offset), size))
+    throw new Fault(index === segment.ss ? vector.SS : vector.GP, 0)
   return (state.segBase[index] + offset) & 0xffffffffn
 }

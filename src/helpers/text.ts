@@ -1,4 +1,7 @@
-/** PCMPESTRI, PCMPESTRM, PCMPISTRI, PCMPISTRM. Intel SDM vol. 2, "Imm8 Control Byte Operation for PCMPESTRI / PCMPESTRM / PCMPISTRI / PCMPISTRM". */
+/**
+ * PCMPESTRI, PCMPESTRM, PCMPISTRI, PCMPISTRM. Intel SDM vol. 2, "Imm8 Control Byte Operation for PCMPESTRI / PCMPESTRM / PCMPISTRI /
+ * PCMPISTRM".
+ */
 import { at } from '../cpu/layout.ts'
 import { after, type After, type Processor } from '../cpu/processor.ts'
 import { flag } from '../cpu/rflags.ts'
@@ -40,7 +43,8 @@ function aggregate(kind: number, pattern: Elements, text: Elements): number {
   const holds: Record<number, (at: number) => boolean> = {
     [aggregation.equalAny]: at => at < text.length && pattern.values.slice(0, pattern.length).includes(text.values[at]),
     [aggregation.ranges]: at => at < text.length && inRanges(pattern, text.values[at]),
-    [aggregation.equalEach]: at => (at < text.length && at < pattern.length ? pattern.values[at] === text.values[at] : at >= text.length && at >= pattern.length),
+    [aggregation.equalEach]: at =>
+      (at < text.length && at < pattern.length ? pattern.values[at] === text.values[at] : at >= text.length && at >= pattern.length),
     [aggregation.equalOrdered]: at => startsAt(pattern, text, at),
   }
   let result = 0
@@ -76,7 +80,8 @@ function compare(cpu: Processor, lengths: readonly [number, number] | undefined)
   const sign = (code >> control.polarityShift) & 3
   if (sign === polarity.negative) result ^= all
   else if (sign === polarity.maskedNegative) result ^= (1 << text.length) - 1
-  const flags = (result ? flag.CF : 0) | (text.length < count ? flag.ZF : 0) | (pattern.length < count ? flag.SF : 0) | (result & 1 ? flag.OF : 0)
+  const flags = (result ? flag.CF : 0) | (text.length < count ? flag.ZF : 0) | (pattern.length < count ? flag.SF : 0) |
+    (result & 1 ? flag.OF : 0)
   setArithmetic(state, flags)
   return { result, code, count }
 }

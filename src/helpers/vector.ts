@@ -1,4 +1,7 @@
-/** Vector instructions that are too irregular for generated code: masked stores, MPSADBW, PHMINPOSUW. Intel SDM vol. 2, the instructions' pages. */
+/**
+ * Vector instructions that are too irregular for generated code: masked stores, MPSADBW, PHMINPOSUW. Intel SDM vol. 2, the instructions'
+ * pages.
+ */
 import { at } from '../cpu/layout.ts'
 import { after, type After, type Processor } from '../cpu/processor.ts'
 import { dataAddress } from './data-address.ts'
@@ -7,7 +10,10 @@ import { destinationPlace, immediateArgument, sourcePlace } from './vector-opera
 const rdi = 7
 const mmxBytes = 8
 
-/** argument[0]: bytes of the registers; [1]: place of the data; [2]: place of the mask. Faults before a byte changes; an empty mask accesses nothing. */
+/**
+ * argument[0]: bytes of the registers; [1]: place of the data; [2]: place of the mask. Faults before a byte changes; an empty mask
+ * accesses nothing.
+ */
 export function maskmov(cpu: Processor): After {
   const { state, operation, memory } = cpu
   const { bytes, words } = state

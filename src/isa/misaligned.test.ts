@@ -1,4 +1,6 @@
-/** MXCSR.MM. Expected values: AMD APM vol. 1, "Misaligned Memory Operand" (MXCSR); Intel SDM vol. 1, "MXCSR Control and Status Register". */
+/**
+ * MXCSR.MM. Expected values: AMD APM vol. 1, "Misaligned Memory Operand" (MXCSR); Intel SDM vol. 1, "MXCSR Control and Status Register".
+ */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createModel } from '../cpu/models.ts'
@@ -12,7 +14,9 @@ const misaligned = 0x20000
 /** Runs one instruction in flat 32-bit code at level 0 and answers the exception, if it raised one. */
 function run(model: string, code: readonly number[], mxcsr: number, memory: number): number | undefined {
   const core = createCore({ ram: [{ base: 0, size: 1 << 20 }], model: createModel(model), cpus: 1, log: () => {} })
-  const apic = { hasInterrupt: () => false, acknowledge: () => 0, getTpr: () => 0, setTpr: () => {}, readMsr: () => undefined, writeMsr: () => false }
+  const apic = {
+    hasInterrupt: () => false, acknowledge: () => 0, getTpr: () => 0, setTpr: () => {}, readMsr: () => undefined, writeMsr: () => false,
+  }
   const cpu = core.createCpu(0, apic, { read: () => 0, write: () => {} }, () => Infinity)
   core.running = cpu
   let event: CpuEvent | undefined

@@ -1,4 +1,7 @@
-/** What vector rows share: aligned operands, MMX registers as the low half of a vector, lane shuffles. Intel SDM vol. 1, "Programming with SSE" and "MMX". */
+/**
+ * What vector rows share: aligned operands, MMX registers as the low half of a vector, lane shuffles. Intel SDM vol. 1, "Programming with
+ * SSE" and "MMX".
+ */
 import { vector as exception } from '../cpu/fault.ts'
 import type { Node } from '../wasm/function.ts'
 import { simd } from '../wasm/opcodes.ts'
@@ -6,7 +9,10 @@ import type { Semantics } from './builder.ts'
 import { form, instruction, type Body, type Instruction } from './define.ts'
 import { Pq, Qq, Vx, Wx, type Operand } from './operands.ts'
 
-/** A 16-byte memory operand of a legacy SSE instruction must be aligned: #GP(0). Vector registers are read whole, MMX registers zero-extended. */
+/**
+ * A 16-byte memory operand of a legacy SSE instruction must be aligned: #GP(0). Vector registers are read whole, MMX registers
+ * zero-extended.
+ */
 export function readVector(b: Semantics, operand: Operand): Node {
   if (operand.class === 'mmx') return b.load('v128_64zero', b.registerPlace(operand))
   if (operand.class === 'vector') return b.load('v128', b.registerPlace(operand))
@@ -22,7 +28,10 @@ export function alignedAddress(b: Semantics, operand: Operand): Node {
   return address
 }
 const misalignedMask = 1 << 17
-/** The same for all but moves that say "aligned": MXCSR.MM, which only AMD's processors have, lifts the test. AMD APM vol. 1, "Misaligned Memory Operand". */
+/**
+ * The same for all but moves that say "aligned": MXCSR.MM, which only AMD's processors have, lifts the test. AMD APM vol. 1, "Misaligned
+ * Memory Operand".
+ */
 function usuallyAlignedAddress(b: Semantics, operand: Operand): Node {
   const address = b.address(operand)
   b.if(b.and(b.wrap(address), 15), () => b.faultIf(b.eqz(b.and(b.state('mxcsr'), misalignedMask)), exception.GP, 0))
@@ -63,8 +72,12 @@ export const combine = (compute: Compute): Body => (b, destination, source) => {
 /** An operation that MMX (no prefix) and SSE2 (66) share, at 0F `opcode`. */
 export function mmxAndSse(name: string, opcode: string, compute: Compute, feature?: string): Instruction[] {
   return [
-    instruction(name, { forms: [form(`NP 0F ${opcode} /r`, Pq, Qq)], checks: ['mmx'], feature: feature ?? 'mmx', semantics: combine(compute) }),
-    instruction(name, { forms: [form(`66 0F ${opcode} /r`, Vx, Wx)], checks: ['sse'], feature: feature ?? 'sse2', semantics: combine(compute) }),
+    instruction(
+      name, { forms: [form(`NP 0F ${opcode} /r`, Pq, Qq)], checks: ['mmx'], feature: feature ?? 'mmx', semantics: combine(compute) },
+    ),
+    instruction(
+      name, { forms: [form(`66 0F ${opcode} /r`, Vx, Wx)], checks: ['sse'], feature: feature ?? 'sse2', semantics: combine(compute) },
+    ),
   ]
 }
 /** An SSE operation with any encoding. */

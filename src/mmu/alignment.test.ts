@@ -2,7 +2,9 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Fault, vector } from '../cpu/fault.ts'
-import { attempt, CR0, firstLevelHit, map, P, setCpl, setControl, setPaging, startTables, testMachine, U, W, type TestMachine } from './test-machine.ts'
+import {
+  attempt, CR0, firstLevelHit, map, P, setCpl, setControl, setPaging, startTables, testMachine, U, W, type TestMachine,
+} from './test-machine.ts'
 
 const AM = 1n << 18n
 const supervisor = 1 << 9
@@ -23,11 +25,15 @@ const vectorOf = (machine: TestMachine, what: 'read' | 'write', linear: bigint, 
 }
 
 test('a misaligned access faults at CPL 3 with CR0.AM and EFLAGS.AC alone', () => {
-  for (const kind of ['level4', 'none'] as const) for (const cpl of [0, 3]) for (const ac of [false, true]) for (const am of [false, true]) {
+  for (const kind of ['level4', 'none'] as const)
+    for (const cpl of [0, 3]) for (const ac of [false, true]) for (const am of [false, true]) {
     const machine = machineWith(cpl, ac, am, kind)
     const checked = cpl === 3 && ac && am
     for (const what of ['read', 'write'] as const) for (const size of [1, 2, 4, 8]) for (let offset = 0; offset < 8; offset++)
-      assert.equal(vectorOf(machine, what, 0x3100n + BigInt(offset), size), checked && offset % size ? vector.AC : 'none', `${size} bytes at ${offset}`)
+      assert.equal(
+        vectorOf(machine, what, 0x3100n + BigInt(offset), size), checked && offset % size ? vector.AC : 'none',
+        `${size} bytes at ${offset}`,
+      )
   }
 })
 

@@ -20,7 +20,10 @@ const pool: Vector[] = []
 for (const { group, path } of vectorFiles())
   if (groups.includes(group)) {
     const seen = new Set<string>()
-    for (const vector of readVectors(path)) if (vector.mode === 64 && !seen.has(vector.text)) pool.push(vector), seen.add(vector.text)
+    for (const vector of readVectors(path)) {
+      if (vector.mode === 64 && !seen.has(vector.text)) pool.push(vector)
+      seen.add(vector.text)
+    }
   }
 
 /** Instructions in a row, some jumped over by a condition, all of them turned around a few times. */
@@ -63,6 +66,7 @@ test('quanta of any length end at the same instructions', () => {
     const vector = block(new Random(seed * 7919))
     const whole = engine.runBlock(vector, nanoseconds)
     if (whole.stop !== 'halted') continue
-    for (const length of [1, 7, 50]) assert.deepEqual(engine.runBlock(vector, nanoseconds, length), whole, `quanta of ${length}: ${vector.text}`)
+    for (const length of [1, 7, 50])
+      assert.deepEqual(engine.runBlock(vector, nanoseconds, length), whole, `quanta of ${length}: ${vector.text}`)
   }
 })

@@ -15,7 +15,10 @@ export const modes = ['real', 'virtual8086', 'protected16', 'protected32', 'page
 export type FuzzMode = (typeof modes)[number]
 
 /** Physical and linear addresses of what a run starts with; all of it lies in the first MiB, which is mapped to itself. */
-const place = { tables: 0x1000, directory32: 0x5000, table32: 0x6000, gdt: 0x8000, idtLong: 0x9000, idt: 0xa000, tss: 0xb000, stacks: 0xc000, code: 0x10000, data: 0x20000 }
+const place = {
+  tables: 0x1000, directory32: 0x5000, table32: 0x6000, gdt: 0x8000, idtLong: 0x9000, idt: 0xa000, tss: 0xb000, stacks: 0xc000,
+  code: 0x10000, data: 0x20000,
+}
 const codeBytes = 0x3000
 const ramBytes = 1 << 20
 
@@ -43,7 +46,9 @@ export class Fuzzer {
 
   constructor(options: FuzzOptions) {
     this.options = options
-    const noPin = { hasInterrupt: () => false, acknowledge: () => 0, getTpr: () => 0, setTpr: () => {}, readMsr: () => undefined, writeMsr: () => false }
+    const noPin = {
+      hasInterrupt: () => false, acknowledge: () => 0, getTpr: () => 0, setTpr: () => {}, readMsr: () => undefined, writeMsr: () => false,
+    }
     this.core = createCore({ ram: [{ base: 0, size: ramBytes }], model: createModel(options.model), cpus: 1, jit: true, log: () => {} })
     this.cpu = this.core.createCpu(0, noPin, { read: () => 0xff, write: () => {} }, () => this.deadline)
     this.core.running = this.cpu
@@ -60,7 +65,8 @@ export class Fuzzer {
     this.prepare(random, mode)
     const { core, cpu } = this
     if (mode === 'long' && random.chance(2)) {
-      for (const offset of [Number(core.state.rip & 0xfffn), random.below(4096)]) core.jit!.request(this.pageOfCode(), offset, core.state.mode, core.state.rip)
+      for (const offset of [Number(core.state.rip & 0xfffn), random.below(4096)])
+        core.jit!.request(this.pageOfCode(), offset, core.state.mode, core.state.rip)
       core.jit!.compile()
     }
     const { nanoseconds } = this.options
@@ -99,11 +105,13 @@ export class Fuzzer {
   private buildMemory(random: Random, mode: FuzzMode): void {
     const { image, view } = this
     image.fill(0)
-    for (let number = 0; number < 256; number++) view.setUint32(number * 4, random.chance(2) ? (place.code << 12) | random.below(codeBytes) : random.word(), true)
+    for (let number = 0; number < 256; number++)
+      view.setUint32(number * 4, random.chance(2) ? (place.code << 12) | random.below(codeBytes) : random.word(), true)
     this.buildTables(random)
     descriptors.forEach((descriptor, i) => view.setBigUint64(place.gdt + i * 8, descriptor, true))
     view.setBigUint64(place.gdt + selectors.tss, 0x00008b0000000067n | (BigInt(place.tss) << 16n), true)
-    for (let i = 0x60; i < 0x100; i += 8) view.setBigUint64(place.gdt + i, random.chance(2) ? random.wide() : random.pick(descriptors), true)
+    for (let i = 0x60; i < 0x100; i += 8)
+      view.setBigUint64(place.gdt + i, random.chance(2) ? random.wide() : random.pick(descriptors), true)
     const isLong = mode === 'long' || mode === 'compatibility'
     for (let number = 0; number < 256; number++) this.putGate(random, number, isLong)
     for (const at of isLong ? [4, 12, 20, 0x24, 0x2c] : [4]) view.setUint32(place.tss + at, place.stacks + 0xff0, true)
@@ -145,11 +153,16 @@ export class Fuzzer {
     state.idtrBase = mode === 'real' ? 0n : BigInt(isLong ? place.idtLong : place.idt)
     state.idtrLimit = isLong ? 0xfff : mode === 'real' ? 0x3ff : 0x7ff
     state.cpl = level
-    state.cr0 = mode === 'real' ? 0x10n : 0x33n | (isLong || mode === 'paged32' || mode === 'virtual8086' ? 1n << 31n : 0n) | (random.chance(2) ? 1n << 18n : 0n)
+    state.cr0 = mode === 'real'
+      ? 0x10n
+      : 0x33n | (isLong || mode === 'paged32' || mode === 'virtual8086' ? 1n << 31n : 0n) | (random.chance(2) ? 1n << 18n : 0n)
     state.cr3 = BigInt(isLong ? place.tables : place.directory32)
     state.cr4 = (isLong ? 0x20n : 0n) | 0x600n | (random.chance(2) ? 0x70000n : 0n) | (random.chance(4) ? 1n : 0n)
     state.efer = isLong ? 0xd01n : 0n
-    const code = { real: 0, virtual8086: 0, protected16: selectors.code16, protected32: selectors.code32, paged32: selectors.code32, long: selectors.code64, compatibility: selectors.code32 }[mode]
+    const code = {
+      real: 0, virtual8086: 0, protected16: selectors.code16, protected32: selectors.code32, paged32: selectors.code32,
+      long: selectors.code64, compatibility: selectors.code32,
+    }[mode]
     for (let i = 0; i < 6; i++) this.loadSegment(random, mode, i, i === segment.cs ? code : selectors.data, level)
     state.segSelector[segment.tr] = selectors.tss
     state.segBase[segment.tr] = BigInt(place.tss)
@@ -176,7 +189,10 @@ export class Fuzzer {
   }
 }
 
-const interesting = [0n, 1n, 0xffn, 0xffffn, 0xffffffffn, 0x80000000n, 0x7fff_ffff_ffff_ffffn, 0x8000_0000_0000_0000n, 0xffff_ffff_ffff_ffffn, 0xffff_8000_0000_0000n, 0x7fff_ffff_fffcn]
+const interesting = [
+  0n, 1n, 0xffn, 0xffffn, 0xffffffffn, 0x80000000n, 0x7fff_ffff_ffff_ffffn, 0x8000_0000_0000_0000n, 0xffff_ffff_ffff_ffffn,
+  0xffff_8000_0000_0000n, 0x7fff_ffff_fffcn,
+]
 function randomValue(random: Random): bigint {
   switch (random.below(4)) {
     case 0: return random.pick(interesting)

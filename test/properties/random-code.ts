@@ -25,7 +25,8 @@ export function randomInstruction(random: Random, form: Form = random.pick(forms
   if (rex) bytes.push(rex)
   bytes.push(...opcode)
   if (modrm !== undefined) bytes.push(modrm)
-  for (let i = random.below(mostOperandBytes); i > 0; i--) bytes.push(random.chance(3) ? random.pick([0, 1, 0x7f, 0x80, 0xff]) : random.word() & 0xff)
+  for (let i = random.below(mostOperandBytes); i > 0; i--)
+    bytes.push(random.chance(3) ? random.pick([0, 1, 0x7f, 0x80, 0xff]) : random.word() & 0xff)
   return bytes
 }
 

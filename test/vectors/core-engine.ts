@@ -13,17 +13,26 @@ import { abridgedTag, CODE, CODE_PAGE, copyState, ENVIRONMENT, fullTag, GS_BASE,
 
 /** Physical addresses. */
 const tables = {
-  pml4: 0x1000, pdpt: 0x2000, directory: 0x3000, window: 0x4000, code: 0x5000, kernelPdpt: 0x7000, kernelDirectory: 0x8000, kernelTable: 0x9000,
+  pml4: 0x1000, pdpt: 0x2000, directory: 0x3000, window: 0x4000, code: 0x5000,
+  kernelPdpt: 0x7000, kernelDirectory: 0x8000, kernelTable: 0x9000,
   descriptors: 0xa000, idt: 0xb000, stack: 0xc000, handlers: 0xd000, windowPages: 0x10000, codePage: 0x12000,
 }
-/** The kernel's pages, which users cannot reach: descriptors (GDT, then the TSS), IDT, stack and one handler of 16 bytes for each vector. */
+/**
+ * The kernel's pages, which users cannot reach: descriptors (GDT, then the TSS), IDT, stack and one handler of 16 bytes for each vector.
+ */
 const kernel = 0xffff_8000_0000_0000n
-const linear = { gdt: kernel, tss: kernel + 0x800n, idt: kernel + 0x1000n, stack: kernel + 0x2000n, stackTop: kernel + 0x3000n, handlers: kernel + 0x3000n } as const
+const linear = {
+  gdt: kernel, tss: kernel + 0x800n, idt: kernel + 0x1000n, stack: kernel + 0x2000n, stackTop: kernel + 0x3000n,
+  handlers: kernel + 0x3000n,
+} as const
 const gates = { count: 256, breakpoint: 3, overflow: 4, handlerBytes: 16 } as const
 const kernelCode = 0x10
 const flat = { es: 0, cs: 1, ss: 2, ds: 3, fs: 4, gs: 5 } as const
 
-/** `run`: as in a normal run; `step`: every instruction by itself, the way slow accesses go; `jit`: compiled, together with the INT3 that follows. */
+/**
+ * `run`: as in a normal run; `step`: every instruction by itself, the way slow accesses go; `jit`: compiled, together with the INT3 that
+ * follows.
+ */
 export type Way = 'run' | 'step' | 'jit'
 
 export interface BlockRun {
@@ -52,7 +61,9 @@ export class CoreVectorEngine implements VectorEngine {
     this.name = way === 'jit' ? `compiler (${model})` : `interpreter (${way}, ${model})`
     this.way = way
     const core = createCore({ ram: [{ base: 0, size: 2 << 20 }], model: createModel(model), cpus: 1, jit: way === 'jit', log: () => {} })
-    const apic = { hasInterrupt: () => false, acknowledge: () => 0, getTpr: () => 0, setTpr: () => {}, readMsr: () => undefined, writeMsr: () => false }
+    const apic = {
+      hasInterrupt: () => false, acknowledge: () => 0, getTpr: () => 0, setTpr: () => {}, readMsr: () => undefined, writeMsr: () => false,
+    }
     const cpu = core.createCpu(0, apic, { read: () => 0, write: () => {} }, () => Infinity)
     core.running = cpu
     if (core.jit) core.jit.longBlock = 0
@@ -82,7 +93,8 @@ export class CoreVectorEngine implements VectorEngine {
     this.put(tables.pdpt, BigInt(tables.directory) | user)
     this.put(tables.directory + (WINDOW >> 21) * 8, BigInt(tables.window) | user)
     this.put(tables.directory + (CODE_PAGE >> 21) * 8, BigInt(tables.code) | user)
-    for (let page = 0; page < WINDOW_SIZE / 4096; page++) this.put(tables.window + page * 8, BigInt(tables.windowPages + page * 4096) | user)
+    for (let page = 0; page < WINDOW_SIZE / 4096; page++)
+      this.put(tables.window + page * 8, BigInt(tables.windowPages + page * 4096) | user)
     this.put(tables.code, BigInt(tables.codePage) | user)
     this.put(tables.descriptors + kernelCode, 0x00af9b000000ffffn)
     this.put(tables.descriptors + (ENVIRONMENT.cs32 & ~7), 0x00cffb000000ffffn)
@@ -161,7 +173,10 @@ export class CoreVectorEngine implements VectorEngine {
     core.jit!.compile()
   }
 
-  /** Runs several instructions, to the INT3 behind them or an exception, for so many nanoseconds at the most. Says all that another way must agree with. */
+  /**
+   * Runs several instructions, to the INT3 behind them or an exception, for so many nanoseconds at the most. Says all that another way
+   * must agree with.
+   */
   runBlock(vector: Vector, nanoseconds: number, quantum = nanoseconds): BlockRun {
     const { core, cpu } = this
     this.load(vector)

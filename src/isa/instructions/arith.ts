@@ -189,7 +189,8 @@ function writePair(b: Semantics, bits: number, low: Node, high: Node): void {
 }
 
 /** Register `index` at this width. */
-const accumulator = (b: Semantics, index: number, bits: number): Node => (bits === 64 ? b.gpr(index) : b.unsigned(b.wrap(b.gpr(index)), bits))
+const accumulator = (b: Semantics, index: number, bits: number): Node =>
+  (bits === 64 ? b.gpr(index) : b.unsigned(b.wrap(b.gpr(index)), bits))
 
 const signFits = (b: Semantics, bits: number, low: Node, high: Node): Node =>
   bits < 32 ? b.ne(b.unsigned(b.shrS(b.signed(low, bits), bits), bits), high) : b.ne(b.shrS(low, bits - 1), high)

@@ -38,13 +38,19 @@ const bitString = (change: Change): Body => (b, destination, source) => {
   if (change) b.store(bits === 64 ? 'i64' : bits === 32 ? 'i32' : 'i32_16', place, changed)
 }
 /** Outside of 64-bit mode the limit is checked where the bit is, and the offset wraps around: a helper. */
-const legacyBitString = (name: string): Body => (b, destination, source) => b.helper(name, b.offset(destination), b.widen(b.read(source), source.bits))
+const legacyBitString = (name: string): Body => (b, destination, source) =>
+  b.helper(name, b.offset(destination), b.widen(b.read(source), source.bits))
 
 const defineBitTest = (name: string, opcode: string, digit: number, change: Change): void => {
   const lock = change ? lockable : {}
   instruction(name, { forms: [form(`0F ${opcode} /r`, Rv, Gv), form(`0F BA /${digit} ib`, Ev, Ib, lock)], semantics: testBit(change) })
   instruction(`${name} string`, { forms: [form(`0F ${opcode} /r`, Mv, Gv, only64, lock)], semantics: bitString(change) })
-  instruction(`${name} string`, { forms: [form(`0F ${opcode} /r`, Mv, Gv, legacyOnly, lock)], addressOnly: true, modal: true, semantics: legacyBitString(name.toLowerCase()) })
+  instruction(`${name} string`, {
+    forms: [form(`0F ${opcode} /r`, Mv, Gv, legacyOnly, lock)],
+    addressOnly: true,
+    modal: true,
+    semantics: legacyBitString(name.toLowerCase()),
+  })
 }
 defineBitTest('BT', 'A3', 4, undefined)
 defineBitTest('BTS', 'AB', 5, (b, value, bit) => b.or(value, bit))

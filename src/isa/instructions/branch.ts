@@ -78,8 +78,16 @@ const loop = (taken: (b: Semantics, notZero: Node) => Node): Body => (b, target)
   const notZero = b.eqz(b.eqz(counter(b, -1)))
   b.jumpRelative(target, taken(b, notZero))
 }
-export const LOOPNE = instruction('LOOPNE', { forms: [form('E0 cb', Jb, force64)], modal: true, semantics: loop((b, go) => b.and(go, b.xor(b.flagNow('ZF'), 1))) })
-export const LOOPE = instruction('LOOPE', { forms: [form('E1 cb', Jb, force64)], modal: true, semantics: loop((b, go) => b.and(go, b.flagNow('ZF'))) })
+export const LOOPNE = instruction('LOOPNE', {
+  forms: [form('E0 cb', Jb, force64)],
+  modal: true,
+  semantics: loop((b, go) => b.and(go, b.xor(b.flagNow('ZF'), 1))),
+})
+export const LOOPE = instruction('LOOPE', {
+  forms: [form('E1 cb', Jb, force64)],
+  modal: true,
+  semantics: loop((b, go) => b.and(go, b.flagNow('ZF'))),
+})
 export const LOOP = instruction('LOOP', { forms: [form('E2 cb', Jb, force64)], modal: true, semantics: loop((_, go) => go) })
 export const JCXZ = instruction('JCXZ', {
   forms: [form('E3 cb', Jb, force64)],

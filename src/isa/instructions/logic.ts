@@ -22,7 +22,10 @@ export const AND = instruction('AND', { forms: aluForms(0x20, 4, true), semantic
 export const XOR = instruction('XOR', { forms: aluForms(0x30, 6, true), semantics: bitwise((b, x, y) => b.xor(x, y)) })
 
 export const TEST = instruction('TEST', {
-  forms: [form('84 /r', Eb, Gb), form('85 /r', Ev, Gv), form('A8 ib', AL, Ib), form('A9 iz', rAX, Iz), form('F6 /0 ib', Eb, Ib), form('F6 /1 ib', Eb, Ib), form('F7 /0 iz', Ev, Iz), form('F7 /1 iz', Ev, Iz)],
+  forms: [
+    form('84 /r', Eb, Gb), form('85 /r', Ev, Gv), form('A8 ib', AL, Ib), form('A9 iz', rAX, Iz), form('F6 /0 ib', Eb, Ib),
+    form('F6 /1 ib', Eb, Ib), form('F7 /0 iz', Ev, Iz), form('F7 /1 iz', Ev, Iz),
+  ],
   semantics: (b, left, right) => logicFlags(b, left.bits, b.and(b.read(left), readAs(b, right, left.bits))),
 })
 

@@ -6,7 +6,8 @@ import type { Semantics } from '../builder.ts'
 import type { Operand } from '../operands.ts'
 
 /** Reads an immediate as wide as the operand it goes with: its record holds it sign-extended. Other operands are read as they are. */
-export const readAs = (b: Semantics, source: Operand, bits: number): Node => b.read(source.class === 'immediate' && source.bits !== bits ? { ...source, bits } : source)
+export const readAs = (b: Semantics, source: Operand, bits: number): Node =>
+  b.read(source.class === 'immediate' && source.bits !== bits ? { ...source, bits } : source)
 
 export const MOV = instruction('MOV', {
   forms: [
@@ -107,7 +108,9 @@ export const CWD = instruction('CWD', {
     const accumulator = b.gpr(0)
     if (b.operandSize === 64) b.writeRegister(2, b.shrS(accumulator, 63n))
     else if (b.operandSize === 32) b.writeRegister(2, b.extendU(b.shrS(b.wrap(accumulator), 31)))
-    else b.writeRegister(2, b.or(b.and(b.gpr(2), ~0xffffn), b.extendU(b.and(b.shrS(b.unary('extend16S', b.wrap(accumulator)), 15), 0xffff))))
+    else b.writeRegister(
+      2, b.or(b.and(b.gpr(2), ~0xffffn), b.extendU(b.and(b.shrS(b.unary('extend16S', b.wrap(accumulator)), 15), 0xffff))),
+    )
   },
 })
 
@@ -125,6 +128,8 @@ export const CMOVcc = conditionNames.map((name, code) =>
   }),
 )
 export const SETcc = conditionNames.map((name, code) =>
-  instruction(`SET${name}`, { forms: [form(`0F 9${hex(code)}`, Eb)], semantics: (b, destination) => b.write(destination, b.condition(code)) }),
+  instruction(
+    `SET${name}`, { forms: [form(`0F 9${hex(code)}`, Eb)], semantics: (b, destination) => b.write(destination, b.condition(code)) },
+  ),
 )
 export { conditionNames }

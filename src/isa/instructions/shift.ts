@@ -87,7 +87,9 @@ const ror: Operation = (b, bits, value, count) => {
 const rcl: Operation = (b, bits, value, count) => {
   const carryIn = b.flagNow('CF')
   if (bits === 64) {
-    const rotated = b.or(b.or(b.shl(value, count), b.shl(b.extendU(carryIn), b.sub(count, 1))), b.shrU(b.shrU(value, 1n), b.sub(b.i64(64), count)))
+    const rotated = b.or(
+      b.or(b.shl(value, count), b.shl(b.extendU(carryIn), b.sub(count, 1))), b.shrU(b.shrU(value, 1n), b.sub(b.i64(64), count)),
+    )
     const result = b.select(b.eqz(count), value, rotated)
     const carry = b.select(b.eqz(count), carryIn, bitAt(b, value, b.sub(b.i64(64), count)))
     return { value: result, carry, overflow: b.xor(topBit(b, bits, result), carry) }
@@ -100,7 +102,9 @@ const rcl: Operation = (b, bits, value, count) => {
 const rcr: Operation = (b, bits, value, count) => {
   const carryIn = b.flagNow('CF')
   if (bits === 64) {
-    const rotated = b.or(b.or(b.shrU(value, count), b.shl(b.extendU(carryIn), b.sub(b.i64(64), count))), b.shl(b.shl(value, 1n), b.sub(b.i64(64), count)))
+    const rotated = b.or(
+      b.or(b.shrU(value, count), b.shl(b.extendU(carryIn), b.sub(b.i64(64), count))), b.shl(b.shl(value, 1n), b.sub(b.i64(64), count)),
+    )
     const result = b.select(b.eqz(count), value, rotated)
     const carry = b.select(b.eqz(count), carryIn, bitAt(b, value, b.sub(count, 1)))
     return { value: result, carry, overflow: b.xor(topBit(b, bits, result), bitAt(b, result, b.i64(62))) }
@@ -154,13 +158,23 @@ function doubleNarrow(b: Semantics, bits: number, old: Node, filler: Node, count
   const n = b.extendU(count)
   const wide = (value: Node): Node => b.extendU(value)
   if (left) {
-    const joined = bits === 32 ? b.or(b.shl(wide(old), 32n), wide(filler)) : b.or(b.or(b.shl(wide(old), 32n), b.shl(wide(filler), 16n)), wide(old))
+    const joined = bits === 32
+      ? b.or(b.shl(wide(old), 32n), wide(filler))
+      : b.or(b.or(b.shl(wide(old), 32n), b.shl(wide(filler), 16n)), wide(old))
     const shifted = b.shl(joined, n)
     const carry = b.and(b.wrap(b.shrU(joined, b.sub(b.i64(32 + bits), n))), 1)
     return { value: b.unsigned(b.wrap(b.shrU(shifted, 32n)), bits), carry }
   }
-  const joined = bits === 32 ? b.or(wide(old), b.shl(wide(filler), 32n)) : b.or(b.or(wide(old), b.shl(wide(filler), 16n)), b.shl(wide(old), 32n))
+  const joined = bits === 32
+    ? b.or(wide(old), b.shl(wide(filler), 32n))
+    : b.or(b.or(wide(old), b.shl(wide(filler), 16n)), b.shl(wide(old), 32n))
   return { value: b.unsigned(b.wrap(b.shrU(joined, n)), bits), carry: b.and(b.wrap(b.shrU(joined, b.sub(n, 1))), 1) }
 }
-export const SHLD = instruction('SHLD', { forms: [form('0F A4 /r ib', Ev, Gv, Ib), form('0F A5 /r', Ev, Gv, CL)], semantics: doubleShift(true) })
-export const SHRD = instruction('SHRD', { forms: [form('0F AC /r ib', Ev, Gv, Ib), form('0F AD /r', Ev, Gv, CL)], semantics: doubleShift(false) })
+export const SHLD = instruction('SHLD', {
+  forms: [form('0F A4 /r ib', Ev, Gv, Ib), form('0F A5 /r', Ev, Gv, CL)],
+  semantics: doubleShift(true),
+})
+export const SHRD = instruction('SHRD', {
+  forms: [form('0F AC /r ib', Ev, Gv, Ib), form('0F AD /r', Ev, Gv, CL)],
+  semantics: doubleShift(false),
+})

@@ -4,15 +4,19 @@ import { Ib, Nq, Pq, Qd, Qq, Ux, Vx, Wd, Wq, Ww, Wx, type OperandSpec } from '..
 import type { Node } from '../../wasm/function.ts'
 import type { Semantics } from '../builder.ts'
 import { simd } from '../../wasm/opcodes.ts'
-import { combine, constantVector, direct, enterMmx, mmxAndSse, readVector, shuffle, sse, writeVector, zeroVector, type Compute } from '../vector.ts'
+import {
+  combine, constantVector, direct, enterMmx, mmxAndSse, readVector, shuffle, sse, writeVector, zeroVector, type Compute,
+} from '../vector.ts'
 
 // ---- one WebAssembly operation each ----
 
 const plain: readonly [string, string, number][] = [
   ['PADDB', 'FC', simd.addI8], ['PADDW', 'FD', simd.addI16], ['PADDD', 'FE', simd.addI32], ['PADDQ', 'D4', simd.addI64],
   ['PSUBB', 'F8', simd.subI8], ['PSUBW', 'F9', simd.subI16], ['PSUBD', 'FA', simd.subI32], ['PSUBQ', 'FB', simd.subI64],
-  ['PADDSB', 'EC', simd.addSatI8S], ['PADDSW', 'ED', simd.addSatI16S], ['PADDUSB', 'DC', simd.addSatI8U], ['PADDUSW', 'DD', simd.addSatI16U],
-  ['PSUBSB', 'E8', simd.subSatI8S], ['PSUBSW', 'E9', simd.subSatI16S], ['PSUBUSB', 'D8', simd.subSatI8U], ['PSUBUSW', 'D9', simd.subSatI16U],
+  ['PADDSB', 'EC', simd.addSatI8S], ['PADDSW', 'ED', simd.addSatI16S], ['PADDUSB', 'DC', simd.addSatI8U],
+  ['PADDUSW', 'DD', simd.addSatI16U],
+  ['PSUBSB', 'E8', simd.subSatI8S], ['PSUBSW', 'E9', simd.subSatI16S], ['PSUBUSB', 'D8', simd.subSatI8U],
+  ['PSUBUSW', 'D9', simd.subSatI16U],
   ['PCMPEQB', '74', simd.eqI8], ['PCMPEQW', '75', simd.eqI16], ['PCMPEQD', '76', simd.eqI32],
   ['PCMPGTB', '64', simd.gtI8], ['PCMPGTW', '65', simd.gtI16], ['PCMPGTD', '66', simd.gtI32],
   ['PAND', 'DB', simd.and], ['POR', 'EB', simd.or], ['PXOR', 'EF', simd.xor],
@@ -20,7 +24,8 @@ const plain: readonly [string, string, number][] = [
 ]
 for (const [name, opcode, op] of plain) mmxAndSse(name, opcode, direct(op), name === 'PADDQ' || name === 'PSUBQ' ? 'sse2' : undefined)
 const plainSse: readonly [string, string, number][] = [
-  ['PMINUB', 'DA', simd.minI8U], ['PMAXUB', 'DE', simd.maxI8U], ['PMINSW', 'EA', simd.minI16S], ['PMAXSW', 'EE', simd.maxI16S], ['PAVGB', 'E0', simd.averageI8], ['PAVGW', 'E3', simd.averageI16],
+  ['PMINUB', 'DA', simd.minI8U], ['PMAXUB', 'DE', simd.maxI8U], ['PMINSW', 'EA', simd.minI16S], ['PMAXSW', 'EE', simd.maxI16S],
+  ['PAVGB', 'E0', simd.averageI8], ['PAVGW', 'E3', simd.averageI16],
 ]
 for (const [name, opcode, op] of plainSse) mmxAndSse(name, opcode, direct(op), 'sse')
 mmxAndSse('PANDN', 'DF', (b, x, y) => b.simd(simd.andnot, 'v128', [y, x]))
@@ -42,7 +47,9 @@ const pack = (op: number): Body => (b, destination, source) => {
   const both = shuffle(b, low, high, [0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23])
   writeVector(b, destination, b.simd(op, 'v128', [both, both]))
 }
-for (const [name, opcode, op] of [['PACKSSWB', '63', simd.narrowI16S], ['PACKSSDW', '6B', simd.narrowI32S], ['PACKUSWB', '67', simd.narrowI16U]] as const) {
+for (const [name, opcode, op] of [
+  ['PACKSSWB', '63', simd.narrowI16S], ['PACKSSDW', '6B', simd.narrowI32S], ['PACKUSWB', '67', simd.narrowI16U],
+] as const) {
   instruction(name, { forms: [form(`NP 0F ${opcode} /r`, Pq, Qq)], checks: ['mmx'], feature: 'mmx', semantics: pack(op) })
   instruction(name, { forms: [form(`66 0F ${opcode} /r`, Vx, Wx)], checks: ['sse'], feature: 'sse2', semantics: pack(op) })
 }
@@ -51,15 +58,36 @@ sse('PACKUSDW', '66 0F 38 2B', direct(simd.narrowI32U), 'sse4_1')
 /** Interleaves elements of `size` bytes from byte `from` of both operands. */
 function interleaved(size: number, from: number): number[] {
   const lanes: number[] = []
-  for (let at = from; lanes.length < 16; at += size) for (const operand of [0, 16]) for (let i = 0; i < size; i++) lanes.push(operand + ((at + i) & 15))
+  for (let at = from; lanes.length < 16; at += size)
+    for (const operand of [0, 16]) for (let i = 0; i < size; i++) lanes.push(operand + ((at + i) & 15))
   return lanes
 }
 for (const [name, opcode, size] of [['BW', '0', 1], ['WD', '1', 2], ['DQ', '2', 4]] as const) {
   const high = { 0: '8', 1: '9', 2: 'A' }[opcode]
-  instruction(`PUNPCKL${name}`, { forms: [form(`66 0F 6${opcode} /r`, Vx, Wx)], checks: ['sse'], feature: 'sse2', semantics: combine((b, x, y) => shuffle(b, x, y, interleaved(size, 0))) })
-  instruction(`PUNPCKH${name}`, { forms: [form(`66 0F 6${high} /r`, Vx, Wx)], checks: ['sse'], feature: 'sse2', semantics: combine((b, x, y) => shuffle(b, x, y, interleaved(size, 8))) })
-  instruction(`PUNPCKL${name}`, { forms: [form(`NP 0F 6${opcode} /r`, Pq, Qd)], checks: ['mmx'], feature: 'mmx', semantics: combine((b, x, y) => shuffle(b, x, y, interleaved(size, 0))) })
-  instruction(`PUNPCKH${name}`, { forms: [form(`NP 0F 6${high} /r`, Pq, Qq)], checks: ['mmx'], feature: 'mmx', semantics: combine((b, x, y) => shuffle(b, x, y, interleaved(size, 4))) })
+  instruction(`PUNPCKL${name}`, {
+    forms: [form(`66 0F 6${opcode} /r`, Vx, Wx)],
+    checks: ['sse'],
+    feature: 'sse2',
+    semantics: combine((b, x, y) => shuffle(b, x, y, interleaved(size, 0))),
+  })
+  instruction(`PUNPCKH${name}`, {
+    forms: [form(`66 0F 6${high} /r`, Vx, Wx)],
+    checks: ['sse'],
+    feature: 'sse2',
+    semantics: combine((b, x, y) => shuffle(b, x, y, interleaved(size, 8))),
+  })
+  instruction(`PUNPCKL${name}`, {
+    forms: [form(`NP 0F 6${opcode} /r`, Pq, Qd)],
+    checks: ['mmx'],
+    feature: 'mmx',
+    semantics: combine((b, x, y) => shuffle(b, x, y, interleaved(size, 0))),
+  })
+  instruction(`PUNPCKH${name}`, {
+    forms: [form(`NP 0F 6${high} /r`, Pq, Qq)],
+    checks: ['mmx'],
+    feature: 'mmx',
+    semantics: combine((b, x, y) => shuffle(b, x, y, interleaved(size, 4))),
+  })
 }
 sse('PUNPCKLQDQ', '66 0F 6C', (b, x, y) => shuffle(b, x, y, interleaved(8, 0)))
 sse('PUNPCKHQDQ', '66 0F 6D', (b, x, y) => shuffle(b, x, y, interleaved(8, 8)))
@@ -90,10 +118,14 @@ mmxAndSse('PSADBW', 'F6', (b, x, y) => {
 
 interface Shift { name: string; opcode: string; digit: number; group: string; op: number; bits: number; arithmetic: boolean }
 const shifts: readonly Shift[] = [
-  { name: 'PSRLW', opcode: 'D1', digit: 2, group: '71', op: simd.shrI16U, bits: 16, arithmetic: false }, { name: 'PSRAW', opcode: 'E1', digit: 4, group: '71', op: simd.shrI16S, bits: 16, arithmetic: true },
-  { name: 'PSLLW', opcode: 'F1', digit: 6, group: '71', op: simd.shlI16, bits: 16, arithmetic: false }, { name: 'PSRLD', opcode: 'D2', digit: 2, group: '72', op: simd.shrI32U, bits: 32, arithmetic: false },
-  { name: 'PSRAD', opcode: 'E2', digit: 4, group: '72', op: simd.shrI32S, bits: 32, arithmetic: true }, { name: 'PSLLD', opcode: 'F2', digit: 6, group: '72', op: simd.shlI32, bits: 32, arithmetic: false },
-  { name: 'PSRLQ', opcode: 'D3', digit: 2, group: '73', op: simd.shrI64U, bits: 64, arithmetic: false }, { name: 'PSLLQ', opcode: 'F3', digit: 6, group: '73', op: simd.shlI64, bits: 64, arithmetic: false },
+  { name: 'PSRLW', opcode: 'D1', digit: 2, group: '71', op: simd.shrI16U, bits: 16, arithmetic: false },
+  { name: 'PSRAW', opcode: 'E1', digit: 4, group: '71', op: simd.shrI16S, bits: 16, arithmetic: true },
+  { name: 'PSLLW', opcode: 'F1', digit: 6, group: '71', op: simd.shlI16, bits: 16, arithmetic: false },
+  { name: 'PSRLD', opcode: 'D2', digit: 2, group: '72', op: simd.shrI32U, bits: 32, arithmetic: false },
+  { name: 'PSRAD', opcode: 'E2', digit: 4, group: '72', op: simd.shrI32S, bits: 32, arithmetic: true },
+  { name: 'PSLLD', opcode: 'F2', digit: 6, group: '72', op: simd.shlI32, bits: 32, arithmetic: false },
+  { name: 'PSRLQ', opcode: 'D3', digit: 2, group: '73', op: simd.shrI64U, bits: 64, arithmetic: false },
+  { name: 'PSLLQ', opcode: 'F3', digit: 6, group: '73', op: simd.shlI64, bits: 64, arithmetic: false },
 ]
 /** `count` is an i64, unsigned. */
 function shifted(b: Semantics, shift: Shift, value: Node, count: Node): Node {
@@ -114,8 +146,18 @@ for (const shift of shifts) {
   }
   instruction(shift.name, { forms: [form(`NP 0F ${shift.opcode} /r`, Pq, Qq)], checks: ['mmx'], feature: 'mmx', semantics: byRegister })
   instruction(shift.name, { forms: [form(`66 0F ${shift.opcode} /r`, Vx, Wx)], checks: ['sse'], feature: 'sse2', semantics: byRegister })
-  instruction(shift.name, { forms: [form(`NP 0F ${shift.group} /${shift.digit} ib`, Nq, Ib)], checks: ['mmx'], feature: 'mmx', semantics: byImmediate })
-  instruction(shift.name, { forms: [form(`66 0F ${shift.group} /${shift.digit} ib`, Ux, Ib)], checks: ['sse'], feature: 'sse2', semantics: byImmediate })
+  instruction(shift.name, {
+    forms: [form(`NP 0F ${shift.group} /${shift.digit} ib`, Nq, Ib)],
+    checks: ['mmx'],
+    feature: 'mmx',
+    semantics: byImmediate,
+  })
+  instruction(shift.name, {
+    forms: [form(`66 0F ${shift.group} /${shift.digit} ib`, Ux, Ib)],
+    checks: ['sse'],
+    feature: 'sse2',
+    semantics: byImmediate,
+  })
 }
 /** Whole-register byte shifts: swizzle gives 0 for lane numbers above 15. */
 const byteShift = (left: boolean): Body => (b, u, immediate) => {
@@ -131,22 +173,30 @@ instruction('PSLLDQ', { forms: [form('66 0F 73 /7 ib', Ux, Ib)], checks: ['sse']
 // ---- SSSE3 ----
 
 const ssse3 = (name: string, opcode: string, compute: Compute, narrow?: Compute): void => {
-  instruction(name, { forms: [form(`NP 0F 38 ${opcode} /r`, Pq, Qq)], checks: ['mmx'], feature: 'ssse3', semantics: combine(narrow ?? compute) })
+  instruction(name, {
+    forms: [form(`NP 0F 38 ${opcode} /r`, Pq, Qq)],
+    checks: ['mmx'],
+    feature: 'ssse3',
+    semantics: combine(narrow ?? compute),
+  })
   instruction(name, { forms: [form(`66 0F 38 ${opcode} /r`, Vx, Wx)], checks: ['sse'], feature: 'ssse3', semantics: combine(compute) })
 }
-const swizzled = (mask: number): Compute => (b, x, selector) => b.simd(simd.swizzle, 'v128', [x, b.simd(simd.and, 'v128', [selector, b.simd(simd.splatI8, 'v128', [b.i32(mask)])])])
+const swizzled = (mask: number): Compute => (b, x, selector) =>
+  b.simd(simd.swizzle, 'v128', [x, b.simd(simd.and, 'v128', [selector, b.simd(simd.splatI8, 'v128', [b.i32(mask)])])])
 ssse3('PSHUFB', '00', swizzled(0x8f), swizzled(0x87))
 /** Neighbours are added or subtracted: even and odd elements of both operands, side by side. */
 const horizontal = (op: number, size: number, width: 8 | 16): Compute => (b, x, y) => {
   const lanes = (odd: number): number[] => {
     const list: number[] = []
-    for (const operand of [0, 16]) for (let at = odd * size; at < width; at += 2 * size) for (let i = 0; i < size; i++) list.push(operand + at + i)
+    for (const operand of [0, 16])
+      for (let at = odd * size; at < width; at += 2 * size) for (let i = 0; i < size; i++) list.push(operand + at + i)
     return [...list, ...list].slice(0, 16)
   }
   return b.simd(op, 'v128', [shuffle(b, x, y, lanes(0)), shuffle(b, x, y, lanes(1))])
 }
 for (const [name, opcode, op, size] of [
-  ['PHADDW', '01', simd.addI16, 2], ['PHADDD', '02', simd.addI32, 4], ['PHADDSW', '03', simd.addSatI16S, 2], ['PHSUBW', '05', simd.subI16, 2], ['PHSUBD', '06', simd.subI32, 4], ['PHSUBSW', '07', simd.subSatI16S, 2],
+  ['PHADDW', '01', simd.addI16, 2], ['PHADDD', '02', simd.addI32, 4], ['PHADDSW', '03', simd.addSatI16S, 2],
+  ['PHSUBW', '05', simd.subI16, 2], ['PHSUBD', '06', simd.subI32, 4], ['PHSUBSW', '07', simd.subSatI16S, 2],
 ] as const) ssse3(name, opcode, horizontal(op, size, 16), horizontal(op, size, 8))
 ssse3('PMADDUBSW', '04', (b, x, y) => {
   // unsigned bytes of x times signed bytes of y: even and odd products as words, added with saturation
@@ -171,7 +221,8 @@ ssse3('PMULHRSW', '0B', (b, x, y) => {
   const both = b.simd(simd.and, 'v128', [b.simd(simd.eqI16, 'v128', [x, lowest]), b.simd(simd.eqI16, 'v128', [y, lowest])])
   return b.simd(simd.xor, 'v128', [product, both])
 })
-for (const [name, opcode, op] of [['PABSB', '1C', simd.absI8], ['PABSW', '1D', simd.absI16], ['PABSD', '1E', simd.absI32]] as const) ssse3(name, opcode, (b, _, y) => b.simd(op, 'v128', [y]))
+for (const [name, opcode, op] of [['PABSB', '1C', simd.absI8], ['PABSW', '1D', simd.absI16], ['PABSD', '1E', simd.absI32]] as const)
+  ssse3(name, opcode, (b, _, y) => b.simd(op, 'v128', [y]))
 
 /** The bytes of destination:source from byte `count` on. */
 const align = (width: 8 | 16): Body => (b, destination, source, immediate) => {
@@ -190,10 +241,14 @@ instruction('PALIGNR', { forms: [form('NP 0F 3A 0F /r ib', Pq, Qq, Ib)], checks:
 
 /** Extensions: the source is a register, or memory of just the bytes that are used. */
 const extensions: readonly [string, string, readonly number[], OperandSpec][] = [
-  ['PMOVSXBW', '20', [simd.extendLowI8S], Wq], ['PMOVSXBD', '21', [simd.extendLowI8S, simd.extendLowI16S], Wd], ['PMOVSXBQ', '22', [simd.extendLowI8S, simd.extendLowI16S, simd.extendLowI32S], Ww],
-  ['PMOVSXWD', '23', [simd.extendLowI16S], Wq], ['PMOVSXWQ', '24', [simd.extendLowI16S, simd.extendLowI32S], Wd], ['PMOVSXDQ', '25', [simd.extendLowI32S], Wq],
-  ['PMOVZXBW', '30', [simd.extendLowI8U], Wq], ['PMOVZXBD', '31', [simd.extendLowI8U, simd.extendLowI16U], Wd], ['PMOVZXBQ', '32', [simd.extendLowI8U, simd.extendLowI16U, simd.extendLowI32U], Ww],
-  ['PMOVZXWD', '33', [simd.extendLowI16U], Wq], ['PMOVZXWQ', '34', [simd.extendLowI16U, simd.extendLowI32U], Wd], ['PMOVZXDQ', '35', [simd.extendLowI32U], Wq],
+  ['PMOVSXBW', '20', [simd.extendLowI8S], Wq], ['PMOVSXBD', '21', [simd.extendLowI8S, simd.extendLowI16S], Wd],
+  ['PMOVSXBQ', '22', [simd.extendLowI8S, simd.extendLowI16S, simd.extendLowI32S], Ww],
+  ['PMOVSXWD', '23', [simd.extendLowI16S], Wq], ['PMOVSXWQ', '24', [simd.extendLowI16S, simd.extendLowI32S], Wd],
+  ['PMOVSXDQ', '25', [simd.extendLowI32S], Wq],
+  ['PMOVZXBW', '30', [simd.extendLowI8U], Wq], ['PMOVZXBD', '31', [simd.extendLowI8U, simd.extendLowI16U], Wd],
+  ['PMOVZXBQ', '32', [simd.extendLowI8U, simd.extendLowI16U, simd.extendLowI32U], Ww],
+  ['PMOVZXWD', '33', [simd.extendLowI16U], Wq], ['PMOVZXWQ', '34', [simd.extendLowI16U, simd.extendLowI32U], Wd],
+  ['PMOVZXDQ', '35', [simd.extendLowI32U], Wq],
 ]
 for (const [name, opcode, ops, source] of extensions)
   instruction(name, {
@@ -207,7 +262,8 @@ for (const [name, opcode, ops, source] of extensions)
   })
 
 /** Blends by the sign of each element of XMM0. */
-const variableBlend = (mask: (b: Semantics, selector: Node) => Node): Compute => (b, x, y) => b.simd(simd.select, 'v128', [y, x, mask(b, b.load('v128', b.vectorPlace(0)))])
+const variableBlend = (mask: (b: Semantics, selector: Node) => Node): Compute => (b, x, y) =>
+  b.simd(simd.select, 'v128', [y, x, mask(b, b.load('v128', b.vectorPlace(0)))])
 sse('PBLENDVB', '66 0F 38 10', variableBlend((b, m) => b.simd(simd.gtI8, 'v128', [zeroVector(b), m])), 'sse4_1')
 sse('BLENDVPS', '66 0F 38 14', variableBlend((b, m) => b.simd(simd.shrI32S, 'v128', [m, b.i32(31)])), 'sse4_1')
 sse('BLENDVPD', '66 0F 38 15', variableBlend((b, m) => b.simd(simd.gtI64, 'v128', [zeroVector(b), m])), 'sse4_1')
@@ -222,9 +278,24 @@ const immediateBlend = (lanes: number, replace: number, wide: boolean): Body => 
   }
   b.write(v, b.simd(simd.select, 'v128', [source, b.read(v), mask]))
 }
-instruction('PBLENDW', { forms: [form('66 0F 3A 0E /r ib', Vx, Wx, Ib)], checks: ['sse'], feature: 'sse4_1', semantics: immediateBlend(8, simd.replaceI16, false) })
-instruction('BLENDPS', { forms: [form('66 0F 3A 0C /r ib', Vx, Wx, Ib)], checks: ['sse'], feature: 'sse4_1', semantics: immediateBlend(4, simd.replaceI32, false) })
-instruction('BLENDPD', { forms: [form('66 0F 3A 0D /r ib', Vx, Wx, Ib)], checks: ['sse'], feature: 'sse4_1', semantics: immediateBlend(2, simd.replaceI64, true) })
+instruction('PBLENDW', {
+  forms: [form('66 0F 3A 0E /r ib', Vx, Wx, Ib)],
+  checks: ['sse'],
+  feature: 'sse4_1',
+  semantics: immediateBlend(8, simd.replaceI16, false),
+})
+instruction('BLENDPS', {
+  forms: [form('66 0F 3A 0C /r ib', Vx, Wx, Ib)],
+  checks: ['sse'],
+  feature: 'sse4_1',
+  semantics: immediateBlend(4, simd.replaceI32, false),
+})
+instruction('BLENDPD', {
+  forms: [form('66 0F 3A 0D /r ib', Vx, Wx, Ib)],
+  checks: ['sse'],
+  feature: 'sse4_1',
+  semantics: immediateBlend(2, simd.replaceI64, true),
+})
 instruction('PTEST', {
   forms: [form('66 0F 38 17 /r', Vx, Wx)],
   checks: ['sse'],
@@ -247,11 +318,14 @@ const helperRow = (name: string, encoding: string, feature: string, helper: stri
     semantics: (b, v, w, i) => {
       // string comparisons alone take operands that are not aligned
       const source = w.class === 'memory' && feature === 'sse4_2' ? b.readMemory(b.address(w), 'v128', 16) : readVector(b, w)
-      b.helper(helper, b.registerPlace(v), b.simd(simd.extractI64, 'i64', [source], 0), b.simd(simd.extractI64, 'i64', [source], 1), b.read(i))
+      b.helper(
+        helper, b.registerPlace(v), b.simd(simd.extractI64, 'i64', [source], 0), b.simd(simd.extractI64, 'i64', [source], 1), b.read(i),
+      )
     },
   })
 }
-for (const [name, opcode] of [['PCMPESTRM', '60'], ['PCMPESTRI', '61'], ['PCMPISTRM', '62'], ['PCMPISTRI', '63']] as const) helperRow(name, `66 0F 3A ${opcode}`, 'sse4_2', name.toLowerCase())
+for (const [name, opcode] of [['PCMPESTRM', '60'], ['PCMPESTRI', '61'], ['PCMPISTRM', '62'], ['PCMPISTRI', '63']] as const)
+  helperRow(name, `66 0F 3A ${opcode}`, 'sse4_2', name.toLowerCase())
 helperRow('MPSADBW', '66 0F 3A 42', 'sse4_1', 'mpsadbw')
 helperRow('PCLMULQDQ', '66 0F 3A 44', 'pclmulqdq', 'pclmulqdq')
 helperRow('AESKEYGENASSIST', '66 0F 3A DF', 'aes', 'aeskeygenassist')
@@ -264,10 +338,16 @@ const helperPair = (name: string, encoding: string, feature: string): void => {
     feature,
     semantics: (b, v, w) => {
       const source = readVector(b, w)
-      b.helper(name.toLowerCase(), b.registerPlace(v), b.simd(simd.extractI64, 'i64', [source], 0), b.simd(simd.extractI64, 'i64', [source], 1))
+      b.helper(
+        name.toLowerCase(), b.registerPlace(v), b.simd(simd.extractI64, 'i64', [source], 0), b.simd(simd.extractI64, 'i64', [source], 1),
+      )
     },
   })
 }
-for (const [name, opcode] of [['AESIMC', 'DB'], ['AESENC', 'DC'], ['AESENCLAST', 'DD'], ['AESDEC', 'DE'], ['AESDECLAST', 'DF']] as const) helperPair(name, `66 0F 38 ${opcode}`, 'aes')
-for (const [name, opcode] of [['SHA1NEXTE', 'C8'], ['SHA1MSG1', 'C9'], ['SHA1MSG2', 'CA'], ['SHA256RNDS2', 'CB'], ['SHA256MSG1', 'CC'], ['SHA256MSG2', 'CD']] as const) helperPair(name, `NP 0F 38 ${opcode}`, 'sha_ni')
+for (const [name, opcode] of [['AESIMC', 'DB'], ['AESENC', 'DC'], ['AESENCLAST', 'DD'], ['AESDEC', 'DE'], ['AESDECLAST', 'DF']] as const)
+  helperPair(name, `66 0F 38 ${opcode}`, 'aes')
+for (const [name, opcode] of [
+  ['SHA1NEXTE', 'C8'], ['SHA1MSG1', 'C9'], ['SHA1MSG2', 'CA'], ['SHA256RNDS2', 'CB'], ['SHA256MSG1', 'CC'], ['SHA256MSG2', 'CD'],
+] as const)
+  helperPair(name, `NP 0F 38 ${opcode}`, 'sha_ni')
 helperPair('PHMINPOSUW', '66 0F 38 41', 'sse4_1')

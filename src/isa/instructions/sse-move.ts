@@ -30,7 +30,15 @@ instruction('MOVNTPS', { forms: [form('NP 0F 2B /r', Mx, Vx)], checks: ['sse'], 
 instruction('MOVNTPD', { forms: [form('66 0F 2B /r', Mx, Vx)], checks: ['sse'], feature: 'sse2', semantics: whole })
 instruction('MOVNTDQ', { forms: [form('66 0F E7 /r', Mx, Vx)], checks: ['sse'], feature: 'sse2', semantics: whole })
 instruction('MOVNTDQA', { forms: [form('66 0F 38 2A /r', Vx, Mx)], checks: ['sse'], feature: 'sse4_1', semantics: whole })
-instruction('MOVNTQ', { forms: [form('NP 0F E7 /r', Mq, Pq)], checks: ['mmx'], feature: 'sse', semantics: (b, m, source) => { b.write(m, readLow(b, source, 64)); enterMmx(b) } })
+instruction('MOVNTQ', {
+  forms: [form('NP 0F E7 /r', Mq, Pq)],
+  checks: ['mmx'],
+  feature: 'sse',
+  semantics: (b, m, source) => {
+    b.write(m, readLow(b, source, 64))
+    enterMmx(b)
+  },
+})
 
 /** Scalars: a load clears the rest of the register, a register move keeps it. */
 const scalar = (bits: 32 | 64): Body => (b, destination, source) => {
@@ -38,24 +46,69 @@ const scalar = (bits: 32 | 64): Body => (b, destination, source) => {
   const value = readLow(b, source, bits)
   b.write(destination, value)
 }
-instruction('MOVSS', { forms: [form('F3 0F 10 /r', Vx, Wd), form('F3 0F 11 /r', Wd, Vx)], checks: ['sse'], feature: 'sse', semantics: scalar(32) })
-instruction('MOVSD', { forms: [form('F2 0F 10 /r', Vx, Wq), form('F2 0F 11 /r', Wq, Vx)], checks: ['sse'], feature: 'sse2', semantics: scalar(64) })
+instruction('MOVSS', {
+  forms: [form('F3 0F 10 /r', Vx, Wd), form('F3 0F 11 /r', Wd, Vx)],
+  checks: ['sse'],
+  feature: 'sse',
+  semantics: scalar(32),
+})
+instruction('MOVSD', {
+  forms: [form('F2 0F 10 /r', Vx, Wq), form('F2 0F 11 /r', Wq, Vx)],
+  checks: ['sse'],
+  feature: 'sse2',
+  semantics: scalar(64),
+})
 
 /** The low or high quadword of a vector register, as i64. */
 const quad = (b: Semantics, operand: Operand, high: boolean): Node => b.load('i64', b.registerPlace(operand), high ? 8 : 0)
 const setQuad = (b: Semantics, operand: Operand, high: boolean, value: Node): void =>
   b.write(operand, b.simd(simd.replaceI64, 'v128', [b.read(operand), value], high ? 1 : 0))
 for (const [name, prefix, feature] of [['MOVLPS', 'NP', 'sse'], ['MOVLPD', '66', 'sse2']] as const)
-  instruction(name, { forms: [form(`${prefix} 0F 12 /r`, Vx, Mq)], checks: ['sse'], feature, semantics: (b, v, m) => setQuad(b, v, false, b.read(m)) })
+  instruction(name, {
+    forms: [form(`${prefix} 0F 12 /r`, Vx, Mq)],
+    checks: ['sse'],
+    feature,
+    semantics: (b, v, m) => setQuad(b, v, false, b.read(m)),
+  })
 for (const [name, prefix, feature] of [['MOVHPS', 'NP', 'sse'], ['MOVHPD', '66', 'sse2']] as const)
-  instruction(name, { forms: [form(`${prefix} 0F 16 /r`, Vx, Mq)], checks: ['sse'], feature, semantics: (b, v, m) => setQuad(b, v, true, b.read(m)) })
+  instruction(name, {
+    forms: [form(`${prefix} 0F 16 /r`, Vx, Mq)],
+    checks: ['sse'],
+    feature,
+    semantics: (b, v, m) => setQuad(b, v, true, b.read(m)),
+  })
 for (const [name, prefix, feature] of [['MOVLPS', 'NP', 'sse'], ['MOVLPD', '66', 'sse2']] as const)
-  instruction(name, { forms: [form(`${prefix} 0F 13 /r`, Mq, Vx)], checks: ['sse'], feature, semantics: (b, m, v) => b.write(m, quad(b, v, false)) })
+  instruction(name, {
+    forms: [form(`${prefix} 0F 13 /r`, Mq, Vx)],
+    checks: ['sse'],
+    feature,
+    semantics: (b, m, v) => b.write(m, quad(b, v, false)),
+  })
 for (const [name, prefix, feature] of [['MOVHPS', 'NP', 'sse'], ['MOVHPD', '66', 'sse2']] as const)
-  instruction(name, { forms: [form(`${prefix} 0F 17 /r`, Mq, Vx)], checks: ['sse'], feature, semantics: (b, m, v) => b.write(m, quad(b, v, true)) })
-instruction('MOVHLPS', { forms: [form('NP 0F 12 /r', Vx, Ux)], checks: ['sse'], feature: 'sse', semantics: (b, v, u) => setQuad(b, v, false, quad(b, u, true)) })
-instruction('MOVLHPS', { forms: [form('NP 0F 16 /r', Vx, Ux)], checks: ['sse'], feature: 'sse', semantics: (b, v, u) => setQuad(b, v, true, quad(b, u, false)) })
-instruction('MOVDDUP', { forms: [form('F2 0F 12 /r', Vx, Wq)], checks: ['sse'], feature: 'pni', semantics: (b, v, w) => b.write(v, b.simd(simd.splatI64, 'v128', [readLow(b, w, 64)])) })
+  instruction(name, {
+    forms: [form(`${prefix} 0F 17 /r`, Mq, Vx)],
+    checks: ['sse'],
+    feature,
+    semantics: (b, m, v) => b.write(m, quad(b, v, true)),
+  })
+instruction('MOVHLPS', {
+  forms: [form('NP 0F 12 /r', Vx, Ux)],
+  checks: ['sse'],
+  feature: 'sse',
+  semantics: (b, v, u) => setQuad(b, v, false, quad(b, u, true)),
+})
+instruction('MOVLHPS', {
+  forms: [form('NP 0F 16 /r', Vx, Ux)],
+  checks: ['sse'],
+  feature: 'sse',
+  semantics: (b, v, u) => setQuad(b, v, true, quad(b, u, false)),
+})
+instruction('MOVDDUP', {
+  forms: [form('F2 0F 12 /r', Vx, Wq)],
+  checks: ['sse'],
+  feature: 'pni',
+  semantics: (b, v, w) => b.write(v, b.simd(simd.splatI64, 'v128', [readLow(b, w, 64)])),
+})
 const dup = (odd: number): Body => (b, v, w) => {
   const x = readVector(b, w)
   const pair = (n: number): number[] => [0, 1, 2, 3].map(i => n + i)
@@ -78,12 +131,20 @@ const fromVector: Body = (b, destination, v) => {
 }
 instruction('MOVD', { forms: [form('66 0F 7E /r', Ey, Vx)], checks: ['sse'], feature: 'sse2', semantics: fromVector })
 instruction('MOVD', { forms: [form('NP 0F 7E /r', Ey, Pq)], checks: ['mmx'], feature: 'mmx', semantics: fromVector })
-instruction('MOVQ', { forms: [form('F3 0F 7E /r', Vx, Wq)], checks: ['sse'], feature: 'sse2', semantics: (b, v, w) => b.write(v, b.simd(simd.replaceI64, 'v128', [zeroVector(b), readLow(b, w, 64)], 0)) })
+instruction('MOVQ', {
+  forms: [form('F3 0F 7E /r', Vx, Wq)],
+  checks: ['sse'],
+  feature: 'sse2',
+  semantics: (b, v, w) => b.write(v, b.simd(simd.replaceI64, 'v128', [zeroVector(b), readLow(b, w, 64)], 0)),
+})
 instruction('MOVQ', {
   forms: [form('66 0F D6 /r', Wq, Vx)],
   checks: ['sse'],
   feature: 'sse2',
-  semantics: (b, w, v) => (w.class === 'memory' ? b.write(w, readLow(b, v, 64)) : b.write(w, b.simd(simd.replaceI64, 'v128', [zeroVector(b), readLow(b, v, 64)], 0))),
+  semantics: (b, w, v) =>
+    w.class === 'memory'
+      ? b.write(w, readLow(b, v, 64))
+      : b.write(w, b.simd(simd.replaceI64, 'v128', [zeroVector(b), readLow(b, v, 64)], 0)),
 })
 const mmxMove: Body = (b, destination, source) => {
   const value = readLow(b, source, 64)
@@ -91,17 +152,69 @@ const mmxMove: Body = (b, destination, source) => {
   else b.write(destination, value)
   enterMmx(b)
 }
-instruction('MOVQ', { forms: [form('NP 0F 6F /r', Pq, Qq), form('NP 0F 7F /r', Qq, Pq)], checks: ['mmx'], feature: 'mmx', semantics: mmxMove })
-instruction('MOVQ2DQ', { forms: [form('F3 0F D6 /r', Vx, Nq)], checks: ['sse', 'mmx'], feature: 'sse2', semantics: (b, v, n) => { enterMmx(b); b.write(v, readVector(b, n)) } })
-instruction('MOVDQ2Q', { forms: [form('F2 0F D6 /r', Pq, Ux)], checks: ['sse', 'mmx'], feature: 'sse2', semantics: (b, p, u) => { enterMmx(b); writeVector(b, p, b.read(u)) } })
-instruction('EMMS', { forms: [form('NP 0F 77')], checks: ['mmx'], feature: 'mmx', semantics: b => { b.setState('fpTop', 0); b.setState('fpTags', 0) } })
+instruction('MOVQ', {
+  forms: [form('NP 0F 6F /r', Pq, Qq), form('NP 0F 7F /r', Qq, Pq)],
+  checks: ['mmx'],
+  feature: 'mmx',
+  semantics: mmxMove,
+})
+instruction('MOVQ2DQ', {
+  forms: [form('F3 0F D6 /r', Vx, Nq)],
+  checks: ['sse', 'mmx'],
+  feature: 'sse2',
+  semantics: (b, v, n) => {
+    enterMmx(b)
+    b.write(v, readVector(b, n))
+  },
+})
+instruction('MOVDQ2Q', {
+  forms: [form('F2 0F D6 /r', Pq, Ux)],
+  checks: ['sse', 'mmx'],
+  feature: 'sse2',
+  semantics: (b, p, u) => {
+    enterMmx(b)
+    writeVector(b, p, b.read(u))
+  },
+})
+instruction('EMMS', {
+  forms: [form('NP 0F 77')],
+  checks: ['mmx'],
+  feature: 'mmx',
+  semantics: b => {
+    b.setState('fpTop', 0)
+    b.setState('fpTags', 0)
+  },
+})
 
 // ---- masks ----
 
-instruction('PMOVMSKB', { forms: [form('66 0F D7 /r', Gd, Ux)], checks: ['sse'], feature: 'sse2', semantics: (b, g, u) => b.write(g, b.simd(simd.bitmaskI8, 'i32', [b.read(u)])) })
-instruction('PMOVMSKB', { forms: [form('NP 0F D7 /r', Gd, Nq)], checks: ['mmx'], feature: 'sse', semantics: (b, g, n) => { enterMmx(b); b.write(g, b.and(b.simd(simd.bitmaskI8, 'i32', [readVector(b, n)]), 0xff)) } })
-instruction('MOVMSKPS', { forms: [form('NP 0F 50 /r', Gd, Ux)], checks: ['sse'], feature: 'sse', semantics: (b, g, u) => b.write(g, b.simd(simd.bitmaskI32, 'i32', [b.read(u)])) })
-instruction('MOVMSKPD', { forms: [form('66 0F 50 /r', Gd, Ux)], checks: ['sse'], feature: 'sse2', semantics: (b, g, u) => b.write(g, b.simd(simd.bitmaskI64, 'i32', [b.read(u)])) })
+instruction('PMOVMSKB', {
+  forms: [form('66 0F D7 /r', Gd, Ux)],
+  checks: ['sse'],
+  feature: 'sse2',
+  semantics: (b, g, u) => b.write(g, b.simd(simd.bitmaskI8, 'i32', [b.read(u)])),
+})
+instruction('PMOVMSKB', {
+  forms: [form('NP 0F D7 /r', Gd, Nq)],
+  checks: ['mmx'],
+  feature: 'sse',
+  semantics: (b, g, n) => {
+    enterMmx(b)
+    b.write(g, b.and(b.simd(simd.bitmaskI8, 'i32', [readVector(b, n)]), 0xff))
+  },
+})
+instruction('MOVMSKPS', {
+  forms: [form('NP 0F 50 /r', Gd, Ux)],
+  checks: ['sse'],
+  feature: 'sse',
+  semantics: (b, g, u) => b.write(g, b.simd(simd.bitmaskI32, 'i32', [b.read(u)])),
+})
+instruction('MOVMSKPD', {
+  forms: [form('66 0F 50 /r', Gd, Ux)],
+  checks: ['sse'],
+  feature: 'sse2',
+  semantics: (b, g, u) => b.write(g, b.simd(simd.bitmaskI64, 'i32', [b.read(u)])),
+})
 const maskedStore: Body = (b, v, mask) => b.helper('maskmov', b.i32(v.class === 'mmx' ? 8 : 16), b.registerPlace(v), b.registerPlace(mask))
 instruction('MASKMOVDQU', { forms: [form('66 0F F7 /r', Vx, Ux)], checks: ['sse'], feature: 'sse2', semantics: maskedStore })
 instruction('MASKMOVQ', { forms: [form('NP 0F F7 /r', Pq, Nq)], checks: ['mmx'], feature: 'sse', semantics: maskedStore })
@@ -117,7 +230,12 @@ function selectDwords(b: Semantics, source: Node, selector: Node): Node {
   }
   return b.simd(simd.swizzle, 'v128', [source, lanes])
 }
-instruction('PSHUFD', { forms: [form('66 0F 70 /r ib', Vx, Wx, Ib)], checks: ['sse'], feature: 'sse2', semantics: (b, v, w, i) => b.write(v, selectDwords(b, readVector(b, w), b.read(i))) })
+instruction('PSHUFD', {
+  forms: [form('66 0F 70 /r ib', Vx, Wx, Ib)],
+  checks: ['sse'],
+  feature: 'sse2',
+  semantics: (b, v, w, i) => b.write(v, selectDwords(b, readVector(b, w), b.read(i))),
+})
 /** Words 0-3 (`from` 0) or 4-7 (`from` 4) are chosen among themselves. */
 function selectWords(b: Semantics, source: Node, selector: Node, from: number): Node {
   let lanes = b.v128(Uint8Array.from({ length: 16 }, (_, i) => i))
@@ -127,9 +245,28 @@ function selectWords(b: Semantics, source: Node, selector: Node, from: number): 
   }
   return b.simd(simd.swizzle, 'v128', [source, lanes])
 }
-instruction('PSHUFLW', { forms: [form('F2 0F 70 /r ib', Vx, Wx, Ib)], checks: ['sse'], feature: 'sse2', semantics: (b, v, w, i) => b.write(v, selectWords(b, readVector(b, w), b.read(i), 0)) })
-instruction('PSHUFHW', { forms: [form('F3 0F 70 /r ib', Vx, Wx, Ib)], checks: ['sse'], feature: 'sse2', semantics: (b, v, w, i) => b.write(v, selectWords(b, readVector(b, w), b.read(i), 4)) })
-instruction('PSHUFW', { forms: [form('NP 0F 70 /r ib', Pq, Qq, Ib)], checks: ['mmx'], feature: 'sse', semantics: (b, p, q, i) => { const source = readVector(b, q); enterMmx(b); writeVector(b, p, selectWords(b, source, b.read(i), 0)) } })
+instruction('PSHUFLW', {
+  forms: [form('F2 0F 70 /r ib', Vx, Wx, Ib)],
+  checks: ['sse'],
+  feature: 'sse2',
+  semantics: (b, v, w, i) => b.write(v, selectWords(b, readVector(b, w), b.read(i), 0)),
+})
+instruction('PSHUFHW', {
+  forms: [form('F3 0F 70 /r ib', Vx, Wx, Ib)],
+  checks: ['sse'],
+  feature: 'sse2',
+  semantics: (b, v, w, i) => b.write(v, selectWords(b, readVector(b, w), b.read(i), 4)),
+})
+instruction('PSHUFW', {
+  forms: [form('NP 0F 70 /r ib', Pq, Qq, Ib)],
+  checks: ['mmx'],
+  feature: 'sse',
+  semantics: (b, p, q, i) => {
+    const source = readVector(b, q)
+    enterMmx(b)
+    writeVector(b, p, selectWords(b, source, b.read(i), 0))
+  },
+})
 instruction('SHUFPS', {
   forms: [form('NP 0F C6 /r ib', Vx, Wx, Ib)],
   checks: ['sse'],
@@ -149,7 +286,8 @@ instruction('SHUFPD', {
     const high = readVector(b, w)
     const low = b.read(v)
     const selector = b.read(i)
-    const pick = (x: Node, bit: number): Node => b.select(b.and(selector, bit), b.simd(simd.extractI64, 'i64', [x], 1), b.simd(simd.extractI64, 'i64', [x], 0))
+    const pick = (x: Node, bit: number): Node =>
+      b.select(b.and(selector, bit), b.simd(simd.extractI64, 'i64', [x], 1), b.simd(simd.extractI64, 'i64', [x], 0))
     const first = b.simd(simd.splatI64, 'v128', [pick(low, 1)])
     b.write(v, b.simd(simd.replaceI64, 'v128', [first, pick(high, 2)], 1))
   },
@@ -168,13 +306,37 @@ for (const [name, opcode, op] of [['AND', '54', simd.and], ['OR', '56', simd.or]
 }
 sse('ANDNPS', 'NP 0F 55', (b, x, y) => b.simd(simd.andnot, 'v128', [y, x]), 'sse')
 sse('ANDNPD', '66 0F 55', (b, x, y) => b.simd(simd.andnot, 'v128', [y, x]))
-instruction('LDMXCSR', { forms: [form('NP 0F AE /2', Md)], checks: ['sse'], feature: 'sse', semantics: (b, m) => b.helper('ldmxcsr', b.address(m)) })
-instruction('STMXCSR', { forms: [form('NP 0F AE /3', Md)], checks: ['sse'], feature: 'sse', semantics: (b, m) => b.write(m, b.state('mxcsr')) })
+instruction('LDMXCSR', {
+  forms: [form('NP 0F AE /2', Md)],
+  checks: ['sse'],
+  feature: 'sse',
+  semantics: (b, m) => b.helper('ldmxcsr', b.address(m)),
+})
+instruction('STMXCSR', {
+  forms: [form('NP 0F AE /3', Md)],
+  checks: ['sse'],
+  feature: 'sse',
+  semantics: (b, m) => b.write(m, b.state('mxcsr')),
+})
 
 /** Extracts and inserts by an immediate lane number: through memory, where the register lies anyway. */
-const lanePlace = (b: Semantics, v: Operand, index: Node, lanes: number, bytes: number): Node => b.add(b.registerPlace(v), b.mul(b.and(index, lanes - 1), bytes))
-instruction('PEXTRW', { forms: [form('66 0F C5 /r ib', Gd, Ux, Ib)], checks: ['sse'], feature: 'sse2', semantics: (b, g, u, i) => b.write(g, b.load('i32_16u', lanePlace(b, u, b.read(i), 8, 2))) })
-instruction('PEXTRW', { forms: [form('NP 0F C5 /r ib', Gd, Nq, Ib)], checks: ['mmx'], feature: 'sse', semantics: (b, g, n, i) => { enterMmx(b); b.write(g, b.load('i32_16u', lanePlace(b, n, b.read(i), 4, 2))) } })
+const lanePlace = (b: Semantics, v: Operand, index: Node, lanes: number, bytes: number): Node =>
+  b.add(b.registerPlace(v), b.mul(b.and(index, lanes - 1), bytes))
+instruction('PEXTRW', {
+  forms: [form('66 0F C5 /r ib', Gd, Ux, Ib)],
+  checks: ['sse'],
+  feature: 'sse2',
+  semantics: (b, g, u, i) => b.write(g, b.load('i32_16u', lanePlace(b, u, b.read(i), 8, 2))),
+})
+instruction('PEXTRW', {
+  forms: [form('NP 0F C5 /r ib', Gd, Nq, Ib)],
+  checks: ['mmx'],
+  feature: 'sse',
+  semantics: (b, g, n, i) => {
+    enterMmx(b)
+    b.write(g, b.load('i32_16u', lanePlace(b, n, b.read(i), 4, 2)))
+  },
+})
 const insert = (lanes: number, bytes: number, store: 'i32_8' | 'i32_16' | 'i32' | 'i64'): Body => (b, v, source, i) => {
   const value = b.read(source)
   b.store(store, lanePlace(b, v, b.read(i), lanes, bytes), value)
@@ -185,17 +347,68 @@ const insert = (lanes: number, bytes: number, store: 'i32_8' | 'i32_16' | 'i32' 
 }
 /** A 32-bit register, or memory of `bits`. */
 const E = (bits: number): OperandSpec[] => [Rd, { letter: 'M', size: bits }]
-instruction('PINSRW', { forms: E(16).map(source => form('66 0F C4 /r ib', Vx, source, Ib)), checks: ['sse'], feature: 'sse2', semantics: insert(8, 2, 'i32_16') })
-instruction('PINSRW', { forms: E(16).map(source => form('NP 0F C4 /r ib', Pq, source, Ib)), checks: ['mmx'], feature: 'sse', semantics: insert(4, 2, 'i32_16') })
-instruction('PINSRB', { forms: E(8).map(source => form('66 0F 3A 20 /r ib', Vx, source, Ib)), checks: ['sse'], feature: 'sse4_1', semantics: insert(16, 1, 'i32_8') })
-instruction('PINSRD', { forms: [form('W0 66 0F 3A 22 /r ib', Vx, Ey, Ib)], checks: ['sse'], feature: 'sse4_1', semantics: insert(4, 4, 'i32') })
-instruction('PINSRQ', { forms: [form('REX.W 66 0F 3A 22 /r ib', Vx, Ey, Ib)], checks: ['sse'], feature: 'sse4_1', semantics: insert(2, 8, 'i64') })
-const extract = (lanes: number, bytes: number, load: 'i32_8u' | 'i32_16u' | 'i32' | 'i64'): Body => (b, destination, v, i) => b.write(destination, b.load(load, lanePlace(b, v, b.read(i), lanes, bytes)))
-instruction('PEXTRB', { forms: E(8).map(to => form('66 0F 3A 14 /r ib', to, Vx, Ib)), checks: ['sse'], feature: 'sse4_1', semantics: extract(16, 1, 'i32_8u') })
-instruction('PEXTRW', { forms: E(16).map(to => form('66 0F 3A 15 /r ib', to, Vx, Ib)), checks: ['sse'], feature: 'sse4_1', semantics: extract(8, 2, 'i32_16u') })
-instruction('PEXTRD', { forms: [form('W0 66 0F 3A 16 /r ib', Ey, Vx, Ib)], checks: ['sse'], feature: 'sse4_1', semantics: extract(4, 4, 'i32') })
-instruction('PEXTRQ', { forms: [form('REX.W 66 0F 3A 16 /r ib', Ey, Vx, Ib)], checks: ['sse'], feature: 'sse4_1', semantics: extract(2, 8, 'i64') })
-instruction('EXTRACTPS', { forms: E(32).map(to => form('66 0F 3A 17 /r ib', to, Vx, Ib)), checks: ['sse'], feature: 'sse4_1', semantics: extract(4, 4, 'i32') })
+instruction('PINSRW', {
+  forms: E(16).map(source => form('66 0F C4 /r ib', Vx, source, Ib)),
+  checks: ['sse'],
+  feature: 'sse2',
+  semantics: insert(8, 2, 'i32_16'),
+})
+instruction('PINSRW', {
+  forms: E(16).map(source => form('NP 0F C4 /r ib', Pq, source, Ib)),
+  checks: ['mmx'],
+  feature: 'sse',
+  semantics: insert(4, 2, 'i32_16'),
+})
+instruction('PINSRB', {
+  forms: E(8).map(source => form('66 0F 3A 20 /r ib', Vx, source, Ib)),
+  checks: ['sse'],
+  feature: 'sse4_1',
+  semantics: insert(16, 1, 'i32_8'),
+})
+instruction('PINSRD', {
+  forms: [form('W0 66 0F 3A 22 /r ib', Vx, Ey, Ib)],
+  checks: ['sse'],
+  feature: 'sse4_1',
+  semantics: insert(4, 4, 'i32'),
+})
+instruction('PINSRQ', {
+  forms: [form('REX.W 66 0F 3A 22 /r ib', Vx, Ey, Ib)],
+  checks: ['sse'],
+  feature: 'sse4_1',
+  semantics: insert(2, 8, 'i64'),
+})
+const extract = (lanes: number, bytes: number, load: 'i32_8u' | 'i32_16u' | 'i32' | 'i64'): Body => (b, destination, v, i) =>
+  b.write(destination, b.load(load, lanePlace(b, v, b.read(i), lanes, bytes)))
+instruction('PEXTRB', {
+  forms: E(8).map(to => form('66 0F 3A 14 /r ib', to, Vx, Ib)),
+  checks: ['sse'],
+  feature: 'sse4_1',
+  semantics: extract(16, 1, 'i32_8u'),
+})
+instruction('PEXTRW', {
+  forms: E(16).map(to => form('66 0F 3A 15 /r ib', to, Vx, Ib)),
+  checks: ['sse'],
+  feature: 'sse4_1',
+  semantics: extract(8, 2, 'i32_16u'),
+})
+instruction('PEXTRD', {
+  forms: [form('W0 66 0F 3A 16 /r ib', Ey, Vx, Ib)],
+  checks: ['sse'],
+  feature: 'sse4_1',
+  semantics: extract(4, 4, 'i32'),
+})
+instruction('PEXTRQ', {
+  forms: [form('REX.W 66 0F 3A 16 /r ib', Ey, Vx, Ib)],
+  checks: ['sse'],
+  feature: 'sse4_1',
+  semantics: extract(2, 8, 'i64'),
+})
+instruction('EXTRACTPS', {
+  forms: E(32).map(to => form('66 0F 3A 17 /r ib', to, Vx, Ib)),
+  checks: ['sse'],
+  feature: 'sse4_1',
+  semantics: extract(4, 4, 'i32'),
+})
 instruction('INSERTPS', {
   forms: [form('66 0F 3A 21 /r ib', Vx, Wd, Ib)],
   checks: ['sse'],

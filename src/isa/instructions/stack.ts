@@ -1,4 +1,7 @@
-/** Pushes, pops, LEAVE and PUSHF. What has several memory accesses or privilege checks is a helper. Intel SDM vol. 2, instruction reference. */
+/**
+ * Pushes, pops, LEAVE and PUSHF. What has several memory accesses or privilege checks is a helper. Intel SDM vol. 2, instruction
+ * reference.
+ */
 import { default64, form, instruction, legacyOnly } from '../define.ts'
 import { Ev, Ibs, Iw, Ib, Iz, Zv } from '../operands.ts'
 import { lowFlags } from './logic.ts'
