@@ -1,3 +1,4 @@
+/** Random code in every mode, a short seeded run of what `tools/fuzz.ts` does for as long as one likes. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Fuzzer, modes } from './fuzz.ts'
