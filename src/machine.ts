@@ -4,6 +4,7 @@ import { bytesToHex } from '@noble/hashes/utils.js'
 import type { CpuRegisters, Machine, MachineOptions, RunLimits, StopReason } from './api.ts'
 import { activity, initState, resetState, startupState } from './cpu/reset.ts'
 import { createModel } from './cpu/models.ts'
+import { setFirmwareMtrrs } from './cpu/msr-table.ts'
 import { crystalHertz } from './cpu/cpuid.ts'
 import { at, fieldBytes, fields, stateBase, stateSize, type FieldName } from './cpu/layout.ts'
 import { readRflags, writeRflags } from './cpu/rflags.ts'
@@ -26,6 +27,8 @@ const lapicTime = 50
 const quantum = 20_000
 /** Longest run without looking at the embedder: there is no on-stack replacement for WebAssembly, so generated code must return now and then. */
 const longestRun = 200_000
+/** Where RAM below 4 GiB can end, by chipset: firmware leaves devices' space above it uncacheable. */
+const firstUncached = { pc: 0xc000_0000, q35: 0x8000_0000 } as const
 const defaultEpoch = 1_767_225_600 // 2026-01-01 00:00 UTC
 
 /** What can reach a CPU while another one's state is loaded. */
@@ -234,6 +237,7 @@ export class VitrineMachine implements Machine {
     for (let index = this.slots.length - 1; index >= 0; index--) {
       this.switchTo(index)
       resetState(state, this.cpu.model, index === 0)
+      if (this.pc.boot) setFirmwareMtrrs(state, this.cpu.model, firstUncached[this.options.chipset ?? 'pc'])
       mmu.flushAll()
       this.cpu.stateChanged()
       if (index !== 0) this.slots[index].parked.set(new Uint8Array(this.core.memory.buffer, stateBase, stateSize))

@@ -17,6 +17,7 @@ export interface ConsoleEvents {
 /** Bytes on their way to standard output. Gathers small writes; waits for a slow reader. */
 export class Output {
   #chunks: Uint8Array[] = []
+  readonly #remarks: (() => void)[] = []
   #closed = false
   /** The cursor is at the start of a line, as far as our own bytes tell. */
   atLineStart = true
@@ -35,11 +36,28 @@ export class Output {
     this.escapes ||= bytes.includes(0x1b)
   }
 
+  /** Something of ours to say: it waits for the end of the guest's line, so that neither tears the other's apart. */
+  remark(say: () => void): void {
+    this.#remarks.push(say)
+  }
+
   async flush(): Promise<void> {
-    if (this.#chunks.length === 0) return
     const bytes = Buffer.concat(this.#chunks)
     this.#chunks = []
-    if (!this.#closed) await this.#write(bytes)
+    const lineEnd = this.atLineStart ? bytes.length : bytes.lastIndexOf(0x0a) + 1
+    if (this.#remarks.length > 0 && (this.atLineStart || lineEnd > 0)) {
+      await this.#pass(bytes.subarray(0, lineEnd))
+      this.sayAll()
+      await this.#pass(bytes.subarray(lineEnd))
+    } else await this.#pass(bytes)
+  }
+
+  sayAll(): void {
+    for (const say of this.#remarks.splice(0)) say()
+  }
+
+  async #pass(bytes: Uint8Array): Promise<void> {
+    if (bytes.length > 0 && !this.#closed) await this.#write(bytes)
   }
 
   close(): void {

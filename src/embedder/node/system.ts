@@ -36,7 +36,7 @@ async function run(createMachine: MachineFactory, starterGone: () => boolean, re
   const { output, close } = outputTo(request.console, collected)
   const panics = new PanicWatch()
   let inputOpen = request.console.serial === 'stdio'
-  machine.onLog = message => { if (!request.console.quiet) printError(`vitrine: ${message}\n`) }
+  machine.onLog = message => { if (!request.console.quiet) output.remark(() => printError(`vitrine: ${message}\n`)) }
   machine.onSerialOutput = bytes => {
     output.take(bytes)
     panics.see(bytes)
@@ -83,6 +83,7 @@ async function run(createMachine: MachineFactory, starterGone: () => boolean, re
   } finally {
     clearInterval(watch)
     await output.flush()
+    output.sayAll()
     detach()
     stopSignals()
     close()
