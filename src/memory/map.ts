@@ -4,7 +4,7 @@ const KiB = 1024
 const MiB = 1024 * KiB
 
 /** Entries of the first-level TLB tables: 16 bytes each, { i64 page, i32 place, i32 unused }. Powers of two. */
-export const tlbDataEntries = 4096
+export const tlbDataEntries = 16384
 export const tlbFetchEntries = 1024
 export const tlbEntrySize = 16
 
@@ -26,7 +26,7 @@ export const hotCounters = 0xa0000
 export const hotCounterCount = 16384
 /** A read or write table without entries: each access then takes the slow way, where it can be watched. */
 export const emptyTlbTable = 0xb0000
-export const codeBase = 16 * MiB
+export const codeBase = 64 * MiB
 export const codeSize = 160 * MiB
 /** RAM and ROM are backed from here on, a chunk at a time. */
 export const backingBase = codeBase + codeSize

@@ -11,10 +11,10 @@ export const entryWord = { page: 0, pageHi: 1, tag: 2, flags: 3, physicalLo: 4, 
 
 const ways = 8
 const rowWords = ways * entryWords
-/** Rows of the three arrays: 4 KiB, 2 MiB and 1 GiB pages. 8,192, 1,024 and 64 entries. */
-const rowCounts: readonly number[] = [1024, 128, 8]
-const rowStarts: readonly number[] = [0, 1024, 1152]
-const allRows = 1160
+/** Rows of the three arrays: 4 KiB, 2 MiB and 1 GiB pages. 32,768, 1,024 and 64 entries. */
+const rowCounts: readonly number[] = [4096, 128, 8]
+const rowStarts: readonly number[] = [0, 4096, 4224]
+const allRows = 4232
 /** Linear address bits that a page of each size keeps in its tag. */
 const pageMasks: readonly number[] = [~0xfff, ~0x1fffff, ~0x3fffffff]
 
