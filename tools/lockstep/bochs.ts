@@ -82,7 +82,8 @@ export class Bochs {
     // A named pipe: with a socket as standard input, which is what Node makes of 'pipe', Bochs hangs in its command `c`.
     execFileSync('mkfifo', [join(directory, 'input')])
     const input = openSync(join(directory, 'input'), 'r+')
-    const child = spawn(program, ['-q', '-f', join(directory, 'bochsrc')], { cwd: directory, stdio: [input, 'pipe', 'ignore'] })
+    const command = ['--pdeathsig', 'KILL', program, '-q', '-f', join(directory, 'bochsrc')] // setpriv: it goes when we go
+    const child = spawn('setpriv', command, { cwd: directory, stdio: [input, 'pipe', 'ignore'] })
     const bochs = new Bochs(child, directory, input)
     try {
       await bochs.#answers(1, 20_000)

@@ -39,7 +39,6 @@ const LOW_RAM_LIMIT = 0xc0000000
 export class Qemu {
   readonly gdb: GdbClient
   readonly #process: ChildProcess
-  readonly #directory: string
   readonly #ram: number
   readonly #memory: number
   /** The monitor command after which a block holds one instruction. */
@@ -47,11 +46,10 @@ export class Qemu {
   /** Text on stderr before the log was started: QEMU's own messages. */
   #messages = ''
 
-  constructor(gdb: GdbClient, child: ChildProcess, directory: string, ram: number, memory: number, oneInstruction: string) {
+  constructor(gdb: GdbClient, child: ChildProcess, ram: number, memory: number, oneInstruction: string) {
     this.#oneInstruction = oneInstruction
     this.gdb = gdb
     this.#process = child
-    this.#directory = directory
     this.#ram = ram
     this.#memory = memory
   }
@@ -90,11 +88,11 @@ export class Qemu {
       ...boot,
       ...(options.extra ?? []),
     ]
-    // stdbuf: with its log on an unbuffered stderr, QEMU makes a system call for each number it prints.
-    const child = spawn('stdbuf', ['-e1M', program, ...args], { stdio: ['ignore', 'ignore', 'pipe'] })
+    // setpriv: QEMU goes when we go, however that happens. stdbuf: on an unbuffered stderr, its log is a system call for each number.
+    const child = spawn('setpriv', ['--pdeathsig', 'KILL', 'stdbuf', '-e1M', program, ...args], { stdio: ['ignore', 'ignore', 'pipe'] })
     const failed = new Promise<never>((_, reject) => {
       child.once('error', (error) => reject(new Error(`${program}: ${error.message}`)))
-      child.once('exit', (status) => reject(new Error(`${program} ended with status ${status}: ${messages()}`)))
+      child.once('close', (status) => reject(new Error(`${program} ended with status ${status}: ${messages()}`)))
     })
     let text = ''
     const messages = (): string => text.trim() || '(no message)'
@@ -104,10 +102,11 @@ export class Qemu {
     child.stderr!.on('data', collect)
     const open = async (): Promise<Qemu> => {
       const gdb = new GdbClient(await connectWhenReady(file('gdb'), () => child.exitCode !== null))
-      const qemu = new Qemu(gdb, child, directory, ram, options.memory, oneInstruction)
+      const qemu = new Qemu(gdb, child, ram, options.memory, oneInstruction)
       child.stderr!.removeListener('data', collect)
       child.stderr!.on('data', qemu.#collect)
       await gdb.connect()
+      rmSync(directory, { recursive: true, force: true }) // all is open: when we are killed, nothing stays behind
       if (options.start) await gdb.resumeTo(linearStart(options.start))
       return qemu
     }
@@ -164,7 +163,6 @@ export class Qemu {
     if (this.#process.exitCode === null) this.#process.kill('SIGKILL')
     this.gdb.close()
     closeSync(this.#ram)
-    rmSync(this.#directory, { recursive: true, force: true })
   }
 }
 

@@ -267,3 +267,19 @@ handler:
     ${LONG_MODE_DATA}`)
   assert.ok((result.repairs.get('interrupt') ?? 0) >= 7, 'six while it ran, one in HLT')
 })
+
+test('a register that only one of the two models has faults on one side: the other side follows', async () => {
+  const result = await follow('long64', AT, `${LONG_MODE_SETUP}
+    mov $0xc0010010, %ecx       # AMD's SYSCFG: QEMU has it, our Intel model raises GP
+    rdmsr
+    mov $1, %esi
+    cli
+    hlt
+handler:
+    mov $2, %esi
+    cli
+    hlt
+    ${LONG_MODE_DATA}`)
+  assert.equal(result.machine.registers().gpr[6], 1n)
+  assert.deepEqual([...result.repairs], [['rdmsr of another model', 1]])
+})

@@ -149,16 +149,18 @@ export class TraceFollower {
     if (!equal(record, now) && event.at?.rip === now.rip) this.#machine.step()
   }
 
-  /** Takes an interrupt as QEMU took it: the new registers are in the record, the frame holds ours. */
-  #deliver(record: TraceRecord): string | undefined {
+  /** Takes an interrupt, or a fault with an error code, as QEMU took it: the new registers are in the record, the frame holds ours. */
+  #deliver(record: TraceRecord, error?: bigint): string | undefined {
     const old = this.#machine.registers()
-    const frame = [old.rip, BigInt(old.segments.cs.selector), old.rflags & ~RF, old.gpr[4], BigInt(old.segments.ss.selector)]
+    const rflags = error === undefined ? old.rflags & ~RF : old.rflags | RF
+    const frame = [old.rip, BigInt(old.segments.cs.selector), rflags, old.gpr[4], BigInt(old.segments.ss.selector)]
     const long = (record.efer & 0x400n) !== 0n
     const real = (record.cr0 & 1n) === 0n
     const size = long ? 8 : real ? 2 : 4
     const inner = (old.segments.cs.selector & 3) !== (record.segments.cs.selector & 3)
     const base = long ? 0n : record.segments.ss.base
     const items = long || (!real && inner) ? frame : frame.slice(0, 3)
+    if (error !== undefined && !real) items.unshift(error)
     for (const [i, value] of items.entries()) {
       const linear = base + record.gpr[4] + BigInt(i * size)
       const physical = this.#machine.translate(linear)
@@ -171,7 +173,7 @@ export class TraceFollower {
     const gpr = [...old.gpr]
     gpr[4] = record.gpr[4]
     this.#machine.setRegisters({ rip: record.rip, rflags: record.rflags, segments, gpr })
-    this.#note('interrupt', '')
+    if (error === undefined) this.#note('interrupt', '')
     return undefined
   }
 
@@ -181,12 +183,33 @@ export class TraceFollower {
     const found = differences(ours, stateOfRecord(record), this.#ignore)
     if (found.length === 0) return undefined
     const instruction = this.#decode(before)
+    if (this.#otherModel(instruction, before, record)) return undefined
     const state = stateOfRegisters(before)
     const cause = excuse(instruction, state, found, (linear) => this.#isDevice(linear)) ?? this.#allowedLoad(instruction, found)
     if (cause === undefined) return this.#part(this.#whatDiffers(instruction, state, found, record), before, after, record, found)
     this.#adopt(found, record)
     this.#note(cause, instruction.text)
     return undefined
+  }
+
+  /**
+   * RDMSR or WRMSR faulted on one side only: the CPU models have different registers. QEMU is right, as CPUID told software QEMU's model.
+   * What our fault pushed lies below the stack pointer, where nothing is kept in ring 0.
+   */
+  #otherModel(instruction: DecodedInstruction, before: CpuRegisters, record: TraceRecord): boolean {
+    if (instruction.mnemonic !== 'rdmsr' && instruction.mnemonic !== 'wrmsr') return false
+    const now = this.#machine.registers()
+    const past = before.rip + BigInt(instruction.length)
+    const theirs = record.events.find((event) => event.kind === 'exception')
+    const oursFaulted = record.rip === past && now.rip !== past
+    const theirsFaulted = now.rip === past && theirs?.vector === 13
+    if (!oursFaulted && !theirsFaulted) return false
+    const { gpr, rip, rflags, segments } = before
+    this.#machine.setRegisters({ gpr, rip, rflags, segments })
+    if (theirsFaulted && this.#deliver(record, 0n) !== undefined) return false
+    if (oursFaulted) this.#adopt(differences(stateOfRegisters(this.#machine.registers()), stateOfRecord(record)), record)
+    this.#note(`${instruction.mnemonic} of another model`, `${instruction.mnemonic} ${gpr[1].toString(16)}`)
+    return true
   }
 
   #allowedLoad(instruction: DecodedInstruction, found: readonly Difference[]): string | undefined {
