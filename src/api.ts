@@ -63,7 +63,9 @@ export interface RunLimits {
   maxInstructions?: number
   /** Stop when the virtual clock reaches this time. */
   untilTime?: Nanoseconds
-  /** With all CPUs halted, jump to the next alarm (default), or return `{ kind: 'time' }` at `untilTime` to let an embedder pace the run. */
+  /**
+   * With all CPUs halted, jump to the next alarm (default), or return `{ kind: 'time' }` at `untilTime` to let an embedder pace the run.
+   */
 }
 
 /** Architectural registers of one CPU as plain data; 64-bit values are BigInt. */
@@ -72,10 +74,17 @@ export interface CpuRegisters {
   gpr: bigint[]
   rip: bigint
   rflags: bigint
-  segments: Record<'es' | 'cs' | 'ss' | 'ds' | 'fs' | 'gs' | 'ldtr' | 'tr', { selector: number; base: bigint; limit: number; attributes: number }>
+  segments: Record<
+    'es' | 'cs' | 'ss' | 'ds' | 'fs' | 'gs' | 'ldtr' | 'tr',
+    { selector: number; base: bigint; limit: number; attributes: number }
+  >
   gdtr: { base: bigint; limit: number }
   idtr: { base: bigint; limit: number }
-  cr0: bigint; cr2: bigint; cr3: bigint; cr4: bigint; cr8: bigint
+  cr0: bigint
+  cr2: bigint
+  cr3: bigint
+  cr4: bigint
+  cr8: bigint
   efer: bigint
   dr: bigint[]
   /** 16 (xmm), low and high half each. */

@@ -25,7 +25,10 @@ const lapicSize = 4096
 const lapicTime = 50
 /** Virtual nanoseconds that a CPU runs before the next one gets its turn. */
 const quantum = 20_000
-/** Longest run without looking at the embedder: there is no on-stack replacement for WebAssembly, so generated code must return now and then. */
+/**
+ * Longest run without looking at the embedder: there is no on-stack replacement for WebAssembly, so generated code must return now and
+ * then.
+ */
 const longestRun = 200_000
 /** Where RAM below 4 GiB can end, by chipset: firmware leaves devices' space above it uncacheable. */
 const firstUncached = { pc: 0xc000_0000, q35: 0x8000_0000 } as const
@@ -66,16 +69,37 @@ export class VitrineMachine implements Machine {
     const cpus = options.cpus ?? 1
     const size = options.memory ?? 512 * MiB
     if (!Number.isInteger(cpus) || cpus < 1 || cpus > 64) throw new InputError(`number of CPUs: expected 1 to 64, found ${cpus}`)
-    if (!Number.isInteger(size) || size < 2 * MiB || size % MiB !== 0) throw new InputError(`memory: expected at least 2M, in whole MiB; found ${size} bytes`)
+    if (!Number.isInteger(size) || size < 2 * MiB || size % MiB !== 0)
+      throw new InputError(`memory: expected at least 2M, in whole MiB; found ${size} bytes`)
     const map = createMemoryMap(options.chipset ?? 'pc', size)
     const model = this.createModel(cpus)
-    this.core = createCore({ ram: map.ram, model, cpus, profile: internals.profile, jit: options.engine === 'jit', log: (device, what) => this.log(device, what) })
+    this.core = createCore({
+      ram: map.ram,
+      model,
+      cpus,
+      profile: internals.profile,
+      jit: options.engine === 'jit',
+      log: (device, what) => this.log(device, what),
+    })
     const { physical } = this.core
     this.pc = createPc(
       {
-        kernel: options.kernel, kernelName: options.kernelName, initrd: options.initrd, initrdName: options.initrdName, commandLine: options.commandLine, raw: options.raw,
-        map, cpus, rtcEpoch: options.rtcEpoch ?? defaultEpoch, devices: options.devices ?? [],
-        lapic: { timerFrequency: crystalHertz, x2apic: model.has('x2apic'), tscDeadline: model.has('tsc_deadline_timer'), physicalAddressBits: model.physicalBits },
+        kernel: options.kernel,
+        kernelName: options.kernelName,
+        initrd: options.initrd,
+        initrdName: options.initrdName,
+        commandLine: options.commandLine,
+        raw: options.raw,
+        map,
+        cpus,
+        rtcEpoch: options.rtcEpoch ?? defaultEpoch,
+        devices: options.devices ?? [],
+        lapic: {
+          timerFrequency: crystalHertz,
+          x2apic: model.has('x2apic'),
+          tscDeadline: model.has('tsc_deadline_timer'),
+          physicalAddressBits: model.physicalBits,
+        },
       },
       {
         clock: this.clock,
@@ -127,7 +151,9 @@ export class VitrineMachine implements Machine {
 
   // ---- CPUs taking turns ----
 
-  private get cpu(): Cpu { return this.slots[this.current].cpu }
+  private get cpu(): Cpu {
+    return this.slots[this.current].cpu
+  }
 
   /** Loads the state of CPU `index`; with one CPU it never leaves the state area. */
   private switchTo(index: number): void {
@@ -172,7 +198,9 @@ export class VitrineMachine implements Machine {
     const { parked } = this.slots[index]
     return new DataView(parked.buffer).getBigUint64(at[name] - stateBase, true)
   }
-  private activityOf(index: number): number { return Number(this.fieldOf(index, 'activity') & 0xffffffffn) }
+  private activityOf(index: number): number {
+    return Number(this.fieldOf(index, 'activity') & 0xffffffffn)
+  }
 
   /** Whether a CPU has anything to do: running, or about to be woken. */
   private isBusy(index: number): boolean {
@@ -222,10 +250,16 @@ export class VitrineMachine implements Machine {
       return own.mmioBase === base ? own : undefined
     }
     this.lapicRegions = [...bases].map(base =>
-      physical.addMmio(base, lapicSize, 'lapic', {
-        readMmio: (offset, size) => lapicAt(base)?.readMmio(offset, size) ?? 0xffffffff,
-        writeMmio: (offset, size, value) => lapicAt(base)?.writeMmio(offset, size, value),
-      }, lapicTime),
+      physical.addMmio(
+        base,
+        lapicSize,
+        'lapic',
+        {
+          readMmio: (offset, size) => lapicAt(base)?.readMmio(offset, size) ?? 0xffffffff,
+          writeMmio: (offset, size, value) => lapicAt(base)?.writeMmio(offset, size, value),
+        },
+        lapicTime,
+      ),
     )
     this.lapicMoved = false
   }
@@ -317,7 +351,9 @@ export class VitrineMachine implements Machine {
   private set idle(value: boolean) {
     this.clock.source = value ? undefined : () => this.core.running!.now()
   }
-  private advance(to: number): void { this.clock.advanceTo(to) }
+  private advance(to: number): void {
+    this.clock.advanceTo(to)
+  }
 
   /** The CPU whose turn it is: round robin among those that have something to do; -1 when all are halted. */
   private nextBusy(): number {
@@ -365,9 +401,13 @@ export class VitrineMachine implements Machine {
     for (const slot of this.slots) sum += slot.cpu.retired
     return sum
   }
-  get now(): number { return this.clock.now() }
+  get now(): number {
+    return this.clock.now()
+  }
 
-  serialInput(bytes: Uint8Array): void { this.pc.serialInput(bytes) }
+  serialInput(bytes: Uint8Array): void {
+    this.pc.serialInput(bytes)
+  }
   private flushSerial(): void {
     if (this.serialBytes.length === 0) return
     const bytes = Uint8Array.from(this.serialBytes)
@@ -380,17 +420,41 @@ export class VitrineMachine implements Machine {
   registers(index = 0): CpuRegisters {
     this.switchTo(index)
     const { state } = this.core
-    const segmentOf = (i: number): CpuRegisters['segments']['cs'] => ({ selector: state.segSelector[i], base: state.segBase[i], limit: state.segLimit[i], attributes: state.segAttributes[i] })
+    const segmentOf = (i: number): CpuRegisters['segments']['cs'] => ({
+      selector: state.segSelector[i],
+      base: state.segBase[i],
+      limit: state.segLimit[i],
+      attributes: state.segAttributes[i],
+    })
     const st = Array.from({ length: 8 }, (_, i) => {
       const word = ((state.fpTop + i) & 7) * 2
       return state.fpr[word] | ((state.fpr[word + 1] & 0xffffn) << 64n)
     })
     return {
-      gpr: [...state.gpr], rip: state.rip, rflags: BigInt(readRflags(state)),
-      segments: { es: segmentOf(0), cs: segmentOf(1), ss: segmentOf(2), ds: segmentOf(3), fs: segmentOf(4), gs: segmentOf(5), ldtr: segmentOf(6), tr: segmentOf(7) },
-      gdtr: { base: state.gdtrBase, limit: state.gdtrLimit }, idtr: { base: state.idtrBase, limit: state.idtrLimit },
-      cr0: state.cr0, cr2: state.cr2, cr3: state.cr3, cr4: state.cr4, cr8: BigInt(this.pc.lapics[index].getTpr()), efer: state.efer, dr: [...state.dr],
-      xmm: Array.from({ length: 16 }, (_, i) => ({ low: state.vector[i * 8], high: state.vector[i * 8 + 1] })), mxcsr: state.mxcsr,
+      gpr: [...state.gpr],
+      rip: state.rip,
+      rflags: BigInt(readRflags(state)),
+      segments: {
+        es: segmentOf(0),
+        cs: segmentOf(1),
+        ss: segmentOf(2),
+        ds: segmentOf(3),
+        fs: segmentOf(4),
+        gs: segmentOf(5),
+        ldtr: segmentOf(6),
+        tr: segmentOf(7),
+      },
+      gdtr: { base: state.gdtrBase, limit: state.gdtrLimit },
+      idtr: { base: state.idtrBase, limit: state.idtrLimit },
+      cr0: state.cr0,
+      cr2: state.cr2,
+      cr3: state.cr3,
+      cr4: state.cr4,
+      cr8: BigInt(this.pc.lapics[index].getTpr()),
+      efer: state.efer,
+      dr: [...state.dr],
+      xmm: Array.from({ length: 16 }, (_, i) => ({ low: state.vector[i * 8], high: state.vector[i * 8 + 1] })),
+      mxcsr: state.mxcsr,
       x87: { control: state.fpControl, status: state.fpStatus | (state.fpTop << 11), tag: fullTag(state.fpTags), st },
     }
   }
@@ -401,7 +465,16 @@ export class VitrineMachine implements Machine {
     registers.gpr?.forEach((value, i) => (state.gpr[i] = value))
     if (registers.rip !== undefined) state.rip = registers.rip
     if (registers.rflags !== undefined) writeRflags(state, Number(registers.rflags))
-    for (const [name, i] of [['es', 0], ['cs', 1], ['ss', 2], ['ds', 3], ['fs', 4], ['gs', 5], ['ldtr', 6], ['tr', 7]] as const) {
+    for (const [name, i] of [
+      ['es', 0],
+      ['cs', 1],
+      ['ss', 2],
+      ['ds', 3],
+      ['fs', 4],
+      ['gs', 5],
+      ['ldtr', 6],
+      ['tr', 7],
+    ] as const) {
       const segment = registers.segments?.[name]
       if (!segment) continue
       state.segSelector[i] = segment.selector
@@ -428,7 +501,9 @@ export class VitrineMachine implements Machine {
     this.core.physical.peek(address, out)
     return out
   }
-  writePhysical(address: number, bytes: Uint8Array): void { this.core.physical.write(address, bytes) }
+  writePhysical(address: number, bytes: Uint8Array): void {
+    this.core.physical.write(address, bytes)
+  }
   translate(linear: bigint, index = 0): number | undefined {
     this.switchTo(index)
     return this.cpu.translation.probe(linear)
@@ -443,7 +518,8 @@ export class VitrineMachine implements Machine {
       const { state } = this.core
       hash.update(text.encode(`rflags ${readRflags(state)}\n`))
       for (const name of Object.keys(fields) as FieldName[])
-        if (fields[name].kind === 'architectural' && !name.startsWith('flag')) hash.update(new Uint8Array(this.core.memory.buffer, at[name], fieldBytes(name)))
+        if (fields[name].kind === 'architectural' && !name.startsWith('flag'))
+          hash.update(new Uint8Array(this.core.memory.buffer, at[name], fieldBytes(name)))
     })
     for (const { address, bytes } of this.core.physical.backedChunks()) {
       hash.update(text.encode(`chunk ${address}\n`))
@@ -459,8 +535,12 @@ export class VitrineMachine implements Machine {
   }
 
   /** For reports: the events that were delivered last. */
-  recentEvents(index = 0): Cpu['recentEvents'] { return this.slots[index].cpu.recentEvents }
-  cpuAt(index = 0): Cpu { return this.slots[index].cpu }
+  recentEvents(index = 0): Cpu['recentEvents'] {
+    return this.slots[index].cpu.recentEvents
+  }
+  cpuAt(index = 0): Cpu {
+    return this.slots[index].cpu
+  }
 }
 
 /** Two bits a register: 0 valid (what kind is told from its contents), 3 empty. */

@@ -8,13 +8,23 @@ import { VitrineMachine } from '../src/machine.ts'
 
 const { values } = parseArgs({
   options: {
-    kernel: { type: 'string' }, initrd: { type: 'string' }, append: { type: 'string', default: 'console=ttyS0 quiet panic=-1' },
-    count: { type: 'string', default: '180' }, 'max-instructions': { type: 'string', default: '20000000000' }, print: { type: 'boolean', default: false },
+    kernel: { type: 'string' },
+    initrd: { type: 'string' },
+    append: { type: 'string', default: 'console=ttyS0 quiet panic=-1' },
+    count: { type: 'string', default: '180' },
+    'max-instructions': { type: 'string', default: '20000000000' },
+    print: { type: 'boolean', default: false },
   },
 })
 if (!values.kernel || !values.initrd) throw new Error('--kernel and --initrd are needed')
 const machine = new VitrineMachine(
-  { kernel: readFileSync(values.kernel), initrd: readFileSync(values.initrd), commandLine: values.append, memory: 1024 << 20, noReboot: true },
+  {
+    kernel: readFileSync(values.kernel),
+    initrd: readFileSync(values.initrd),
+    commandLine: values.append,
+    memory: 1024 << 20,
+    noReboot: true,
+  },
   { profile: true },
 )
 machine.onSerialOutput = bytes => process.stderr.write(bytes)
@@ -38,8 +48,13 @@ for (;;) {
 const ordered = [...weights].sort((a, b) => b[1] - a[1])
 const sum = ordered.reduce((total, [, weight]) => total + weight, 0)
 let covered = 0
-if (values.print) for (const [key, weight] of ordered.slice(0, 400)) console.log(`${((100 * (covered += weight)) / sum).toFixed(2)}% ${((100 * weight) / sum).toFixed(3)}% ${key}`)
-const keys = ordered.slice(0, Number(values.count)).map(([key]) => key).sort()
+if (values.print)
+  for (const [key, weight] of ordered.slice(0, 400))
+    console.log(`${((100 * (covered += weight)) / sum).toFixed(2)}% ${((100 * weight) / sum).toFixed(3)}% ${key}`)
+const keys = ordered
+  .slice(0, Number(values.count))
+  .map(([key]) => key)
+  .sort()
 const file = new URL('../src/engine/hot.ts', import.meta.url)
 const head = readFileSync(file, 'utf8').split('export const')[0]
 writeFileSync(file, `${head}export const hotKeys: readonly string[] = [\n${keys.map(key => `  '${key}',\n`).join('')}]\n`)

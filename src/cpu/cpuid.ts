@@ -24,8 +24,8 @@ const nothing: CpuidResult = [0, 0, 0, 0]
 export function cpuid(model: CpuModel, leaf: number, subleaf: number, state: CpuidState): CpuidResult {
   const { basicLeaves, extendedLeaves } = model.identity
   const extended = leaf >= 0x80000000
-  if (extended ? leaf > extendedLeaves : leaf > basicLeaves) return model.vendor === 'GenuineIntel'
-    ? answer(model, basicLeaves, subleaf, state) : nothing
+  if (extended ? leaf > extendedLeaves : leaf > basicLeaves)
+    return model.vendor === 'GenuineIntel' ? answer(model, basicLeaves, subleaf, state) : nothing
   return answer(model, leaf, subleaf, state)
 }
 
@@ -43,8 +43,9 @@ const knownBits = new WeakMap<CpuModel, readonly number[]>()
 function bitsOf(model: CpuModel): readonly number[] {
   let all = knownBits.get(model)
   if (!all) {
-    all = featureWords.map(word => Object.entries(word.bits).reduce((bits, [name, bit]) => (model.has(name) ? bits | (1 << bit) : bits),
-      0) >>> 0)
+    all = featureWords.map(
+      word => Object.entries(word.bits).reduce((bits, [name, bit]) => (model.has(name) ? bits | (1 << bit) : bits), 0) >>> 0,
+    )
     knownBits.set(model, all)
   }
   return all
@@ -81,8 +82,12 @@ function cacheLeaf(model: CpuModel, cache: Cache | undefined): CpuidResult {
   const sharing = cache.sharedBy === 'all' ? powerOfTwo(processors) : cache.sharedBy
   const cores = isIntel(model) ? Math.min(powerOfTwo(processors), 64) - 1 : 0
   const sets = cache.bytes / (cache.ways * lineBytes)
-  return [cacheType[cache.type] | (cache.level << 5) | (1 << 8) | ((sharing - 1) << 14) | (cores << 26), (lineBytes - 1)
-    | ((cache.ways - 1) << 22), sets - 1, 0]
+  return [
+    cacheType[cache.type] | (cache.level << 5) | (1 << 8) | ((sharing - 1) << 14) | (cores << 26),
+    (lineBytes - 1) | ((cache.ways - 1) << 22),
+    sets - 1,
+    0,
+  ]
 }
 
 const powerOfTwo = (count: number): number => 1 << bitsFor(count)
@@ -110,7 +115,10 @@ const extendedStateLeaf: Leaf = (model, subleaf, { xcr0, xss }) => {
   return [component.size, component.offset, (component.supervisor ? 1 : 0) | (component.aligned ? 2 : 0), 0]
 }
 
-/** Clocks the TSC and the APIC timer. One tick is one virtual nanosecond, so that timer tests and calibrations need no more of them than they must. */
+/**
+ * Clocks the TSC and the APIC timer. One tick is one virtual nanosecond, so that timer tests and calibrations need no more of them than
+ * they must.
+ */
 export const crystalHertz = 1_000_000_000
 const tscRatio = 1
 
@@ -128,8 +136,8 @@ const leaves: Readonly<Record<number, Leaf>> = {
   0x5: model => (model.has('monitor') ? [64, 64, 3, 0] : nothing),
   0x6: model => [featureBits(model, 6, 0, 0), 0, 0, 0],
   0x7: (model, subleaf, { ospke }) => {
-    if (subleaf === 0) return [2, featureBits(model, 7, 0, 1), featureBits(model, 7, 0, 2) | (ospke ? 1 << 4 : 0),
-      featureBits(model, 7, 0, 3)]
+    if (subleaf === 0)
+      return [2, featureBits(model, 7, 0, 1), featureBits(model, 7, 0, 2) | (ospke ? 1 << 4 : 0), featureBits(model, 7, 0, 3)]
     if (subleaf === 1) return [featureBits(model, 7, 1, 0), 0, 0, 0]
     return subleaf === 2 ? [0, 0, 0, featureBits(model, 7, 2, 3)] : nothing
   },
@@ -137,20 +145,28 @@ const leaves: Readonly<Record<number, Leaf>> = {
   0xd: extendedStateLeaf,
   0x15: model => (isIntel(model) ? [1, tscRatio, crystalHertz, 0] : nothing),
   0x16: model => (isIntel(model) ? [(crystalHertz * tscRatio) / 1e6, (crystalHertz * tscRatio) / 1e6, 100, 0] : nothing),
-  0x80000000: model => (isIntel(model) ? [model.identity.extendedLeaves, 0, 0, 0]
-    : vendorLeaf(model.identity.extendedLeaves, model.vendor)),
+  0x80000000: model =>
+    isIntel(model) ? [model.identity.extendedLeaves, 0, 0, 0] : vendorLeaf(model.identity.extendedLeaves, model.vendor),
   0x80000001: model => {
     // AMD repeats in EDX the bits of leaf 1 that it had first.
     const repeated = isIntel(model) ? 0 : featureBits(model, 1, 0, 3) & 0x0183f3ff
-    return [isIntel(model) ? 0 : model.identity.signature, 0, featureBits(model, 0x80000001, 0, 2), featureBits(model, 0x80000001, 0, 3)
-      | repeated]
+    return [
+      isIntel(model) ? 0 : model.identity.signature,
+      0,
+      featureBits(model, 0x80000001, 0, 2),
+      featureBits(model, 0x80000001, 0, 3) | repeated,
+    ]
   },
   0x80000002: model => brandLeaf(model.identity.brand, 0),
   0x80000003: model => brandLeaf(model.identity.brand, 1),
   0x80000004: model => brandLeaf(model.identity.brand, 2),
   0x80000005: model => (isIntel(model) ? nothing : [0xff40ff40, 0xff40ff40, l1(model, 'data'), l1(model, 'instruction')]),
-  0x80000006: model => [0, 0, (model.identity.caches[2].bytes >> 10 << 16) | 0x6000 | lineBytes | (1 << 8), isIntel(model) ? 0
-    : ((model.identity.caches[3].bytes >> 19) << 18) | 0x9140],
+  0x80000006: model => [
+    0,
+    0,
+    ((model.identity.caches[2].bytes >> 10) << 16) | 0x6000 | lineBytes | (1 << 8),
+    isIntel(model) ? 0 : ((model.identity.caches[3].bytes >> 19) << 18) | 0x9140,
+  ],
   0x80000007: model => [0, 0, 0, featureBits(model, 0x80000007, 0, 3)],
   0x80000008: model => {
     const { processors } = model.identity

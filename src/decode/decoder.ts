@@ -37,8 +37,21 @@ const x87Base = at.fpr
 
 export class Decoder {
   readonly decoded: Decoded = {
-    result: 'ok', length: 0, candidate: undefined, operandSize: 0, addressSize: 0, repeat: 0, lock: false, segment: 3, memory: false, base: -1, index: -1, scale: 0,
-    displacement: 0n, immediate: 0n, slots: [0, 0, 0],
+    result: 'ok',
+    length: 0,
+    candidate: undefined,
+    operandSize: 0,
+    addressSize: 0,
+    repeat: 0,
+    lock: false,
+    segment: 3,
+    memory: false,
+    base: -1,
+    index: -1,
+    scale: 0,
+    displacement: 0n,
+    immediate: 0n,
+    slots: [0, 0, 0],
   }
   private readonly tables: OpcodeTables
   private readonly offers: (feature: string) => boolean
@@ -72,7 +85,10 @@ export class Decoder {
       return BigInt(((low | (this.byte() << 8)) << 16) >> 16)
     }
     const dword = (): number => {
-      const a = this.byte(), b = this.byte(), c = this.byte(), d = this.byte()
+      const a = this.byte(),
+        b = this.byte(),
+        c = this.byte(),
+        d = this.byte()
       return a | (b << 8) | (c << 16) | (d << 24)
     }
     const low = dword()
@@ -104,7 +120,7 @@ export class Decoder {
       }
     }
     const candidates = this.tables[map * 256 + opcode]
-    const modrm = this.at < this.end ? code[this.at] : (this.ranOut = this.ranOut || candidates.some(c => c.hasModrm), 0)
+    const modrm = this.at < this.end ? code[this.at] : ((this.ranOut = this.ranOut || candidates.some(c => c.hasModrm)), 0)
     d.candidate = this.ranOut ? undefined : this.choose(candidates, modrm)
     if (d.candidate) this.readOperands(d.candidate, opcode, modrm, mode)
     d.length = this.at - start
@@ -250,18 +266,46 @@ export class Decoder {
     const rm = (modrm & 7) | ((this.rex & 1) << 3)
     const bits = operandBits(spec, d.operandSize)
     switch (spec.letter) {
-      case 'E': case 'R': if (!d.memory) d.slots[slot] = this.gprSlot(rm, bits); return
-      case 'G': d.slots[slot] = this.gprSlot(reg, bits); return
-      case 'Z': d.slots[slot] = this.gprSlot((opcode & 7) | ((this.rex & 1) << 3), bits); return
-      case 'F': d.slots[slot] = this.gprSlot(spec.register!, bits === 8 ? 0 : bits); return
-      case 'S': d.slots[slot] = reg & 7; return
-      case 'C': case 'D': d.slots[slot] = reg; return
-      case 'V': d.slots[slot] = vectorBase + reg * 64; return
-      case 'W': case 'U': if (!d.memory) d.slots[slot] = vectorBase + rm * 64; return
-      case 'P': d.slots[slot] = x87Base + (reg & 7) * 16; return
-      case 'Q': case 'N': if (!d.memory) d.slots[slot] = x87Base + (rm & 7) * 16; return
-      case 'I': this.readImmediate(spec); return
-      case 'J': d.immediate = this.signed(spec.encoded ? 1 : d.operandSize === 0 ? 2 : 4); return
+      case 'E':
+      case 'R':
+        if (!d.memory) d.slots[slot] = this.gprSlot(rm, bits)
+        return
+      case 'G':
+        d.slots[slot] = this.gprSlot(reg, bits)
+        return
+      case 'Z':
+        d.slots[slot] = this.gprSlot((opcode & 7) | ((this.rex & 1) << 3), bits)
+        return
+      case 'F':
+        d.slots[slot] = this.gprSlot(spec.register!, bits === 8 ? 0 : bits)
+        return
+      case 'S':
+        d.slots[slot] = reg & 7
+        return
+      case 'C':
+      case 'D':
+        d.slots[slot] = reg
+        return
+      case 'V':
+        d.slots[slot] = vectorBase + reg * 64
+        return
+      case 'W':
+      case 'U':
+        if (!d.memory) d.slots[slot] = vectorBase + rm * 64
+        return
+      case 'P':
+        d.slots[slot] = x87Base + (reg & 7) * 16
+        return
+      case 'Q':
+      case 'N':
+        if (!d.memory) d.slots[slot] = x87Base + (rm & 7) * 16
+        return
+      case 'I':
+        this.readImmediate(spec)
+        return
+      case 'J':
+        d.immediate = this.signed(spec.encoded ? 1 : d.operandSize === 0 ? 2 : 4)
+        return
       case 'O':
         d.memory = true
         d.displacement = this.signed(d.addressSize === 2 ? 8 : d.addressSize === 1 ? 4 : 2)
@@ -271,13 +315,25 @@ export class Decoder {
         d.immediate = ((this.signed(2) & 0xffffn) << 32n) | offset
         return
       }
-      case 'M': return
-      case 'H': throw new Error('VEX operands are not decoded')
+      case 'M':
+        return
+      case 'H':
+        throw new Error('VEX operands are not decoded')
     }
   }
   private readImmediate(spec: OperandSpec): void {
     const d = this.decoded
-    const bytes = spec.encoded ? spec.encoded / 8 : spec.size === 'z' ? (d.operandSize === 0 ? 2 : 4) : d.operandSize === 0 ? 2 : d.operandSize === 1 ? 4 : 8
+    const bytes = spec.encoded
+      ? spec.encoded / 8
+      : spec.size === 'z'
+        ? d.operandSize === 0
+          ? 2
+          : 4
+        : d.operandSize === 0
+          ? 2
+          : d.operandSize === 1
+            ? 4
+            : 8
     const value = this.signed(bytes)
     const first = this.decoded.candidate?.form.operands.find(o => o.letter === 'I')
     if (first === spec || first === undefined) d.immediate = value
@@ -286,7 +342,11 @@ export class Decoder {
 
   /** The shape that code is generated for: see HandlerSpec. */
   rowContext(row: Instruction, candidate: Candidate, wide: boolean): RowContext {
-    const operands = candidate.form.operands.map((spec, i): Operand => ({ class: operandClass(spec, this.decoded.memory), bits: operandBits(spec, this.decoded.operandSize), slot: candidate.slots[i] }))
+    const operands = candidate.form.operands.map((spec, i): Operand => ({
+      class: operandClass(spec, this.decoded.memory),
+      bits: operandBits(spec, this.decoded.operandSize),
+      slot: candidate.slots[i],
+    }))
     return { operands, operandSize: 16 << this.decoded.operandSize, wide: row.modal ? wide : true }
   }
 }

@@ -48,8 +48,7 @@ function parse(row: Instruction, form: Form, number: number): { opcodes: number[
     else if (bytes.length === 0 && !mandatory && (word === '66' || word === 'F3' || word === 'F2') && words.length > 1) {
       prefix = word.toLowerCase() as Candidate['prefix']
       mandatory = true
-    }
-    else if (word === '/r') slashR = true
+    } else if (word === '/r') slashR = true
     else if (/^\/[0-7]$/.test(word)) digit = Number(word[1])
     else if (/^[0-9A-F]{2}\+r$/.test(word)) {
       bytes.push(parseInt(word, 16))
@@ -80,7 +79,12 @@ function parse(row: Instruction, form: Form, number: number): { opcodes: number[
 /** How much a candidate demands: those that demand more are tried first. */
 function strictness(candidate: Candidate): number {
   return (
-    (candidate.fixedModrm >= 0 ? (candidate.plusI ? 32 : 64) : 0) + (candidate.prefix !== 'any' ? 16 : 0) + (candidate.digit >= 0 ? 8 : 0) + (candidate.w >= 0 ? 4 : 0) + (candidate.form.options.only || candidate.form.options.noRexB ? 2 : 0) + (candidate.modrmKind ? 1 : 0)
+    (candidate.fixedModrm >= 0 ? (candidate.plusI ? 32 : 64) : 0) +
+    (candidate.prefix !== 'any' ? 16 : 0) +
+    (candidate.digit >= 0 ? 8 : 0) +
+    (candidate.w >= 0 ? 4 : 0) +
+    (candidate.form.options.only || candidate.form.options.noRexB ? 2 : 0) +
+    (candidate.modrmKind ? 1 : 0)
   )
 }
 

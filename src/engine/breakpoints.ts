@@ -1,4 +1,7 @@
-/** The debug registers' breakpoints: what an instruction's address, its accesses and its ports match. Intel SDM vol. 3, "Debug Registers" and "Debug Exceptions". */
+/**
+ * The debug registers' breakpoints: what an instruction's address, its accesses and its ports match. Intel SDM vol. 3, "Debug Registers"
+ * and "Debug Exceptions".
+ */
 import { at } from '../cpu/layout.ts'
 import type { PortPort } from '../cpu/processor.ts'
 
@@ -19,16 +22,26 @@ export class Breakpoints {
     this.words = words
   }
 
-  get any(): boolean { return (this.words[word.dr7] & enabledMask) !== 0 }
-  get watchesData(): boolean { return this.has(kind.write) || this.has(kind.readWrite) }
+  get any(): boolean {
+    return (this.words[word.dr7] & enabledMask) !== 0
+  }
+  get watchesData(): boolean {
+    return this.has(kind.write) || this.has(kind.readWrite)
+  }
 
   private has(which: number): boolean {
     for (let i = 0; i < 4; i++) if (this.isEnabled(i) && this.kindOf(i) === which) return true
     return false
   }
-  private isEnabled(i: number): boolean { return ((this.words[word.dr7] >> (2 * i)) & 3) !== 0 }
-  private kindOf(i: number): number { return (this.words[word.dr7] >> (16 + 4 * i)) & 3 }
-  private lengthOf(i: number): number { return lengths[(this.words[word.dr7] >> (18 + 4 * i)) & 3] }
+  private isEnabled(i: number): boolean {
+    return ((this.words[word.dr7] >> (2 * i)) & 3) !== 0
+  }
+  private kindOf(i: number): number {
+    return (this.words[word.dr7] >> (16 + 4 * i)) & 3
+  }
+  private lengthOf(i: number): number {
+    return lengths[(this.words[word.dr7] >> (18 + 4 * i)) & 3]
+  }
 
   /** Whether [lo:hi, + size) overlaps the range of breakpoint `i`, which is aligned to its length. */
   private overlaps(i: number, lo: number, hi: number, size: number): boolean {
@@ -42,7 +55,13 @@ export class Breakpoints {
   atInstruction(lo: number, hi: number): number {
     let bits = 0
     for (let i = 0; i < 4; i++)
-      if (this.isEnabled(i) && this.kindOf(i) === kind.execute && this.words[word.dr + 2 * i] === lo && this.words[word.dr + 2 * i + 1] === hi) bits |= 1 << i
+      if (
+        this.isEnabled(i) &&
+        this.kindOf(i) === kind.execute &&
+        this.words[word.dr + 2 * i] === lo &&
+        this.words[word.dr + 2 * i + 1] === hi
+      )
+        bits |= 1 << i
     return bits
   }
 
@@ -50,13 +69,15 @@ export class Breakpoints {
   readonly noteAccess = (lo: number, hi: number, size: number, write: boolean): void => {
     for (let i = 0; i < 4; i++) {
       const which = this.kindOf(i)
-      if (this.isEnabled(i) && (which === kind.readWrite || (which === kind.write && write)) && this.overlaps(i, lo, hi, size)) this.hits |= 1 << i
+      if (this.isEnabled(i) && (which === kind.readWrite || (which === kind.write && write)) && this.overlaps(i, lo, hi, size))
+        this.hits |= 1 << i
     }
   }
 
   private notePort(port: number, size: number): void {
     if (!this.any || !(this.words[word.cr4] & debugExtensions)) return
-    for (let i = 0; i < 4; i++) if (this.isEnabled(i) && this.kindOf(i) === kind.port && this.overlaps(i, port, 0, size)) this.hits |= 1 << i
+    for (let i = 0; i < 4; i++)
+      if (this.isEnabled(i) && this.kindOf(i) === kind.port && this.overlaps(i, port, 0, size)) this.hits |= 1 << i
   }
 
   /** The port bus with I/O breakpoints on it. */

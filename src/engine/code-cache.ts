@@ -39,7 +39,13 @@ export class CodeCache {
   drops = 0
 
   /** `markCode` is told when a page starts to hold decoded code. */
-  constructor(memory: WebAssembly.Memory, opcodes: OpcodeTables, offers: (feature: string) => boolean, handlers: HandlerSource, markCode: (place: number) => void) {
+  constructor(
+    memory: WebAssembly.Memory,
+    opcodes: OpcodeTables,
+    offers: (feature: string) => boolean,
+    handlers: HandlerSource,
+    markCode: (place: number) => void,
+  ) {
     this.bytes = new Uint8Array(memory.buffer)
     this.words = new Int32Array(memory.buffer)
     this.view = new DataView(memory.buffer)
@@ -74,9 +80,13 @@ export class CodeCache {
   /** Is told of handlers that nothing refers to any more. */
   releaseHandler: (handler: number) => void = () => {}
 
-  isRegion(record: number): boolean { return this.regions.has(record) }
+  isRegion(record: number): boolean {
+    return this.regions.has(record)
+  }
   /** The handler that interprets a record, also when it is the entry of a region. */
-  plainHandler(record: number): number { return this.regions.get(record)?.handler ?? this.view.getUint16(record, true) }
+  plainHandler(record: number): number {
+    return this.regions.get(record)?.handler ?? this.view.getUint16(record, true)
+  }
 
   /** From now on whoever arrives at the record runs the region. */
   installRegion(record: number, page: number, handler: number): void {
@@ -84,7 +94,9 @@ export class CodeCache {
     this.view.setUint16(record, handler, true)
   }
 
-  /** The instruction of a record by itself, followed by a continuation: for regions that leave their first instruction to the interpreter. */
+  /**
+   * The instruction of a record by itself, followed by a continuation: for regions that leave their first instruction to the interpreter.
+   */
   copyForInterpreter(record: number): number {
     const copy = this.allocate(2 * recordSize)
     const next = record + recordSize
@@ -107,7 +119,9 @@ export class CodeCache {
   }
 
   /** True when flush() is due before more code is decoded. */
-  get full(): boolean { return this.next + (1 << 20) > codeBase + codeSize }
+  get full(): boolean {
+    return this.next + (1 << 20) > codeBase + codeSize
+  }
 
   /** Forgets everything. The caller drops all fetch translations, and no record may be running. */
   flush(): void {
@@ -164,7 +178,8 @@ export class CodeCache {
   }
 
   /**
-   * The record of the instruction at `offset` of `page` that goes on in `second`, the page that follows it in linear addresses now: a guard that
+   * The record of the instruction at `offset` of `page` that goes on in `second`, the page that follows it in linear addresses now: a
+   * guard that
    * this is still so, and the operation.
    */
   crossingAt(page: number, offset: number, mode: number, second: number): number {
@@ -228,7 +243,9 @@ export class CodeCache {
   private setLeft(from: number, to: number, left: number): void {
     for (let record = from; record < to; record += recordSize) if (!this.isResume(record)) this.bytes[record + recordField.left] = left
   }
-  private isResume(record: number): boolean { return this.view.getUint16(record, true) === pseudo.resume }
+  private isResume(record: number): boolean {
+    return this.view.getUint16(record, true) === pseudo.resume
+  }
 
   /** A copy of one instruction for execution by itself, decoded from `code`; returns the address after its records. */
   decodeInto(to: number, code: Uint8Array, offset: number, mode: number): { end: number; result: Decoded['result']; length: number } {
@@ -264,7 +281,11 @@ export class CodeCache {
     if (prepared) {
       this.writeCommon(record, pseudo.segmentAddress, decoded, offset)
       const size = (spec.context.operands.find(o => o.class === 'memory')?.bits ?? 8) >> 3
-      this.view.setUint16(record + recordField.slotA, (spec.row.addressOnly ? 0x8000 : 0) | (this.handlers.writesMemory(spec) ? 0x4000 : 0) | Math.max(1, size), true)
+      this.view.setUint16(
+        record + recordField.slotA,
+        (spec.row.addressOnly ? 0x8000 : 0) | (this.handlers.writesMemory(spec) ? 0x4000 : 0) | Math.max(1, size),
+        true,
+      )
       this.view.setBigInt64(record + recordField.immediate, BigInt.asIntN(64, displacement), true)
       this.writeAddress(record, decoded, base, 0)
       record += recordSize
@@ -305,7 +326,10 @@ export class CodeCache {
     view.setUint16(record + recordField.handler, handler, true)
     view.setUint16(record + recordField.offset, offset, true)
     view.setUint8(record + recordField.length, decoded.length | (decoded.segment << 4))
-    view.setUint8(record + recordField.prefixes, decoded.operandSize | (decoded.addressSize << 2) | (decoded.repeat << 4) | (decoded.lock ? 0x40 : 0))
+    view.setUint8(
+      record + recordField.prefixes,
+      decoded.operandSize | (decoded.addressSize << 2) | (decoded.repeat << 4) | (decoded.lock ? 0x40 : 0),
+    )
   }
 
   /** #UD, or #GP(0) for an instruction longer than 15 bytes. */
@@ -323,7 +347,12 @@ export class CodeCache {
     const flat = decoded.addressSize === 2
     const based = flat && decoded.segment >= segment.fs
     const simple = decoded.memory && decoded.index < 0 && !based
-    const shape = candidate.number * 64 + decoded.operandSize * 16 + (decoded.memory ? 8 : 0) + (simple || (decoded.memory && !flat) ? 4 : 0) + (wide ? 2 : 0)
+    const shape =
+      candidate.number * 64 +
+      decoded.operandSize * 16 +
+      (decoded.memory ? 8 : 0) +
+      (simple || (decoded.memory && !flat) ? 4 : 0) +
+      (wide ? 2 : 0)
     let spec = this.specs.get(shape)
     if (!spec) {
       const context = this.decoder.rowContext(candidate.row, candidate, wide)

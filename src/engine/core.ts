@@ -92,7 +92,13 @@ export function createCore(options: CoreOptions): Core {
     hotSpecs(tables, hotKeys),
     { profile: options.profile, hotThreshold: options.jit ? hotThreshold : 0 },
   )
-  const code = new CodeCache(memory, tables, feature => options.model.has(feature), interpreter, place => physical.pageHoldsCode(place))
+  const code = new CodeCache(
+    memory,
+    tables,
+    feature => options.model.has(feature),
+    interpreter,
+    place => physical.pageHoldsCode(place),
+  )
   physical.code = {
     tableFor: place => code.tableFor(place >>> 0, state.mode),
     written: (place, length) => {
@@ -105,7 +111,21 @@ export function createCore(options: CoreOptions): Core {
   const translation = new MmuControl(mmu, paging)
   const createCpu: Core['createCpu'] = (index, apic, ports, nextDeadline) =>
     new Cpu({
-      index, memory, state, model: options.model, mmu, linear, translation, apic, ports, code, interpreter, jit, helpers: helperList, helperTimes, nextDeadline,
+      index,
+      memory,
+      state,
+      model: options.model,
+      mmu,
+      linear,
+      translation,
+      apic,
+      ports,
+      code,
+      interpreter,
+      jit,
+      helpers: helperList,
+      helperTimes,
+      nextDeadline,
       log: message => options.log(`cpu${index}`, message),
     })
   return Object.assign(core, { interpreter, code, jit, createCpu })

@@ -11,7 +11,16 @@ import { Fault, vector as exception } from '../cpu/fault.ts'
 import { deriveState } from '../cpu/derive.ts'
 import { deliver, type Delivery } from '../cpu/interrupt.ts'
 import { debugException, exceptionFrom, externalInterrupt, nonMaskableInterrupt, type CpuEvent } from '../cpu/event.ts'
-import { after, type ApicPort, type CurrentOperation, type Helper, type LinearMemory, type PortPort, type Processor, type TranslationControl } from '../cpu/processor.ts'
+import {
+  after,
+  type ApicPort,
+  type CurrentOperation,
+  type Helper,
+  type LinearMemory,
+  type PortPort,
+  type Processor,
+  type TranslationControl,
+} from '../cpu/processor.ts'
 import { activity } from '../cpu/reset.ts'
 import type { Mmu } from '../mmu/mmu.ts'
 import { recordField, recordSize } from '../decode/record.ts'
@@ -24,10 +33,26 @@ import type { Jit } from './jit/jit.ts'
 import { leave } from './leave.ts'
 
 const word = {
-  rip: at.rip >> 2, codePage: at.codePage >> 2, budget: at.budget >> 2, leaveRecord: at.leaveRecord >> 2, leaveStatus: at.leaveStatus >> 2, faultVector: at.faultVector >> 2,
-  faultError: at.faultError >> 2, faultHasError: at.faultHasError >> 2, stepping: at.stepping >> 2, eflags: at.eflags >> 2, mode: at.mode >> 2, codeBase: at.codeBase >> 2,
-  addressMaskHi: (at.addressMask >> 2) + 1, interruptShadow: at.interruptShadow >> 2, interruptPending: at.interruptPending >> 2, activity: at.activity >> 2,
-  pendingNmi: at.pendingNmi >> 2, tlbFetch: at.tlbFetch >> 2, pendingDebug: at.pendingDebug >> 2, extraTime: at.extraTime >> 2,
+  rip: at.rip >> 2,
+  codePage: at.codePage >> 2,
+  budget: at.budget >> 2,
+  leaveRecord: at.leaveRecord >> 2,
+  leaveStatus: at.leaveStatus >> 2,
+  faultVector: at.faultVector >> 2,
+  faultError: at.faultError >> 2,
+  faultHasError: at.faultHasError >> 2,
+  stepping: at.stepping >> 2,
+  eflags: at.eflags >> 2,
+  mode: at.mode >> 2,
+  codeBase: at.codeBase >> 2,
+  addressMaskHi: (at.addressMask >> 2) + 1,
+  interruptShadow: at.interruptShadow >> 2,
+  interruptPending: at.interruptPending >> 2,
+  activity: at.activity >> 2,
+  pendingNmi: at.pendingNmi >> 2,
+  tlbFetch: at.tlbFetch >> 2,
+  pendingDebug: at.pendingDebug >> 2,
+  extraTime: at.extraTime >> 2,
 } as const
 
 const instructionShadow = 3
@@ -145,7 +170,9 @@ export class Cpu implements Processor {
     deriveState(this.state)
     this.translation.updateContext()
   }
-  log(message: string): void { this.parts.log(message) }
+  log(message: string): void {
+    this.parts.log(message)
+  }
 
   /** Imported by generated code: runs helper `number` for the operation of `record`. */
   readonly callHelper = (number: number, record: number): number => {
@@ -159,7 +186,8 @@ export class Cpu implements Processor {
       const waited = this.mmu.physical.takeDeviceTime()
       const time = waited + (status === after.again ? 0 : this.parts.helperTimes[number])
       if (time !== 0) this.spend(time)
-      if (status === after.next && (words[word.budget] < 0 || this.code.drops !== drops || this.mustLook(waited !== 0))) status = after.leave
+      if (status === after.next && (words[word.budget] < 0 || this.code.drops !== drops || this.mustLook(waited !== 0)))
+        status = after.leave
       if (words[word.interruptShadow] & instructionShadow && this.shadowAt < 0)
         this.shadowAt = this.retiredMark - words[word.budget] - this.bytes[record + recordField.left] - this.spent + 1
       this.currentRecord = 0
@@ -173,7 +201,11 @@ export class Cpu implements Processor {
   }
   /** After a helper: something for the run loop has come up. Only devices set alarms. */
   private mustLook(touchedDevice: boolean): boolean {
-    return this.stopRequested || (this.words[word.interruptPending] !== 0 && (this.words[word.eflags] & flag.IF) !== 0) || (touchedDevice && this.parts.nextDeadline() < this.quantumEnd)
+    return (
+      this.stopRequested ||
+      (this.words[word.interruptPending] !== 0 && (this.words[word.eflags] & flag.IF) !== 0) ||
+      (touchedDevice && this.parts.nextDeadline() < this.quantumEnd)
+    )
   }
   private quantumEnd = 0
   /** Instructions retired at the start of the instruction whose helper runs = retiredMark - budget - left - spent. */
@@ -210,7 +242,9 @@ export class Cpu implements Processor {
     return stop
   }
   /** Virtual time at the border where execute() stopped. */
-  get reached(): number { return this.timeBase - this.words[word.budget] }
+  get reached(): number {
+    return this.timeBase - this.words[word.budget]
+  }
 
   private loop(): CpuStop {
     const words = this.words
@@ -456,7 +490,9 @@ export class Cpu implements Processor {
     this.thrown = undefined
     if (this.words[word.faultVector] === exception.UD) this.reportUndefined()
     const error = state.faultHasError ? state.faultError : undefined
-    this.deliver(exceptionFrom(thrown ?? new Fault(state.faultVector, error, state.faultVector === exception.PF ? state.faultAddress : undefined)))
+    this.deliver(
+      exceptionFrom(thrown ?? new Fault(state.faultVector, error, state.faultVector === exception.PF ? state.faultAddress : undefined)),
+    )
   }
 
   /** An opcode that no row defines: said once, with bytes and address. */
@@ -595,9 +631,13 @@ export class Cpu implements Processor {
   interruptChanged(): void {
     this.words[word.interruptPending] = this.apic.hasInterrupt() ? 1 : 0
   }
-  nmi(): void { this.words[word.pendingNmi] = 1 }
+  nmi(): void {
+    this.words[word.pendingNmi] = 1
+  }
 
-  get isWide(): boolean { return (this.words[word.mode] & codeMode.codeMask) === codeMode.code64 }
+  get isWide(): boolean {
+    return (this.words[word.mode] & codeMode.codeMask) === codeMode.code64
+  }
 }
 
 /** The record's fields under the names that helpers use. */
@@ -608,17 +648,31 @@ class RecordOperation implements CurrentOperation {
     this.view = view
     this.record = record
   }
-  private prefixes(): number { return this.view.getUint8(this.record() + recordField.prefixes) }
-  get operandSize(): number { return 16 << (this.prefixes() & 3) }
-  get addressSize(): number { return 16 << ((this.prefixes() >> 2) & 3) }
-  get repeat(): number { return (this.prefixes() >> 4) & 3 }
-  get segment(): number { return this.view.getUint8(this.record() + recordField.length) >> 4 }
-  get length(): number { return this.view.getUint8(this.record() + recordField.length) & 15 }
+  private prefixes(): number {
+    return this.view.getUint8(this.record() + recordField.prefixes)
+  }
+  get operandSize(): number {
+    return 16 << (this.prefixes() & 3)
+  }
+  get addressSize(): number {
+    return 16 << ((this.prefixes() >> 2) & 3)
+  }
+  get repeat(): number {
+    return (this.prefixes() >> 4) & 3
+  }
+  get segment(): number {
+    return this.view.getUint8(this.record() + recordField.length) >> 4
+  }
+  get length(): number {
+    return this.view.getUint8(this.record() + recordField.length) & 15
+  }
   get nextRip(): bigint {
     const page = this.view.getBigUint64(at.codePage, true)
     return BigInt.asUintN(64, page + BigInt(this.view.getUint16(this.record() + recordField.offset, true) + this.length))
   }
-  get immediate(): bigint { return this.view.getBigInt64(this.record() + recordField.immediate, true) }
+  get immediate(): bigint {
+    return this.view.getBigInt64(this.record() + recordField.immediate, true)
+  }
   get registers(): readonly [number, number, number] {
     const record = this.record()
     const number = (field: number): number => {

@@ -5,28 +5,79 @@ import { createMachine } from '../machine.ts'
 
 const origin = 0x7c00
 const log = 0x6000
-/** Stores DR6 and the return address of each #DB at [BX], which goes up by 8. A flags image of 16 bits holds no RF, so DR7 is cleared when DI is not 0. */
+/**
+ * Stores DR6 and the return address of each #DB at [BX], which goes up by 8. A flags image of 16 bits holds no RF, so DR7 is cleared when
+ * DI is not 0.
+ */
 const handler = [
-  0x55, 0x89, 0xe5, 0x66, 0x50, //                push bp; mov bp, sp; push eax
-  0x0f, 0x21, 0xf0, 0x66, 0x89, 0x07, //          mov eax, dr6; mov [bx], eax
-  0x8b, 0x46, 0x02, 0x89, 0x47, 0x04, //          mov ax, [bp+2]; mov [bx+4], ax
-  0x83, 0xc3, 0x08, //                            add bx, 8
-  0x66, 0x31, 0xc0, 0x0f, 0x23, 0xf0, //          xor eax, eax; mov dr6, eax
-  0x85, 0xff, 0x74, 0x03, 0x0f, 0x23, 0xf8, //    test di, di; jz +3; mov dr7, eax
-  0x66, 0x58, 0x5d, 0xcf, //                      pop eax; pop bp; iret
+  0x55,
+  0x89,
+  0xe5,
+  0x66,
+  0x50, //                push bp; mov bp, sp; push eax
+  0x0f,
+  0x21,
+  0xf0,
+  0x66,
+  0x89,
+  0x07, //          mov eax, dr6; mov [bx], eax
+  0x8b,
+  0x46,
+  0x02,
+  0x89,
+  0x47,
+  0x04, //          mov ax, [bp+2]; mov [bx+4], ax
+  0x83,
+  0xc3,
+  0x08, //                            add bx, 8
+  0x66,
+  0x31,
+  0xc0,
+  0x0f,
+  0x23,
+  0xf0, //          xor eax, eax; mov dr6, eax
+  0x85,
+  0xff,
+  0x74,
+  0x03,
+  0x0f,
+  0x23,
+  0xf8, //    test di, di; jz +3; mov dr7, eax
+  0x66,
+  0x58,
+  0x5d,
+  0xcf, //                      pop eax; pop bp; iret
 ]
 const handlerAt = 0x7e00
 const word = (value: number): number[] => [value & 0xff, (value >> 8) & 0xff]
 const dword = (value: number): number[] => [...word(value), ...word(value >>> 16)]
 const prologue = [
-  0x31, 0xc0, 0x8e, 0xd8, 0x8e, 0xd0, 0xbc, ...word(0x7000), // xor ax, ax; mov ds, ax; mov ss, ax; mov sp, 0x7000
-  0xc7, 0x06, ...word(4), ...word(handlerAt), 0xc7, 0x06, ...word(6), ...word(0), // the vector of #DB
-  0xbb, ...word(log), // mov bx, log
+  0x31,
+  0xc0,
+  0x8e,
+  0xd8,
+  0x8e,
+  0xd0,
+  0xbc,
+  ...word(0x7000), // xor ax, ax; mov ds, ax; mov ss, ax; mov sp, 0x7000
+  0xc7,
+  0x06,
+  ...word(4),
+  ...word(handlerAt),
+  0xc7,
+  0x06,
+  ...word(6),
+  ...word(0), // the vector of #DB
+  0xbb,
+  ...word(log), // mov bx, log
 ]
 /** mov eax, value; mov drN, eax */
 const setDr = (index: number, value: number): number[] => [0x66, 0xb8, ...dword(value), 0x0f, 0x23, 0xc0 | (index << 3)]
 
-interface Trap { dr6: number; ip: number }
+interface Trap {
+  dr6: number
+  ip: number
+}
 
 /** Runs `body` after the prologue until it halts; addresses in the result are offsets in the body. */
 function run(body: (at: number) => number[]): Trap[] {
@@ -39,7 +90,8 @@ function run(body: (at: number) => number[]): Trap[] {
   machine.run({ maxInstructions: 1000 })
   const view = new DataView(machine.readPhysical(log, 80).buffer)
   const traps: Trap[] = []
-  for (let i = 0; view.getUint32(i, true) !== 0; i += 8) traps.push({ dr6: view.getUint32(i, true), ip: view.getUint16(i + 4, true) - start })
+  for (let i = 0; view.getUint32(i, true) !== 0; i += 8)
+    traps.push({ dr6: view.getUint32(i, true), ip: view.getUint16(i + 4, true) - start })
   return traps
 }
 
@@ -53,7 +105,10 @@ test('a data breakpoint traps after the instruction that writes any byte of its 
   const write = [0xc6, 0x06, ...word(0x5003), 1] // mov byte [0x5003], 1
   const beyond = [0xc6, 0x06, ...word(0x5004), 1]
   const body = [...set, ...read, ...beyond, ...write, 0x90]
-  assert.deepEqual(run(() => body), [{ dr6: dr6(1), ip: set.length + read.length + beyond.length + write.length }])
+  assert.deepEqual(
+    run(() => body),
+    [{ dr6: dr6(1), ip: set.length + read.length + beyond.length + write.length }],
+  )
 })
 
 test('a data breakpoint sees what PUSH and REP STOS write, an element at a time', () => {
@@ -63,7 +118,10 @@ test('a data breakpoint sees what PUSH and REP STOS write, an element at a time'
   const rep = set.length + 6
   const traps = run(() => [...set, ...strings])
   // DI is not 0 in the string instruction, so the handler turns the breakpoint off at its first match, before the instruction ends
-  assert.deepEqual(traps, [{ dr6: dr6(1), ip: afterPush }, { dr6: dr6(1), ip: rep }])
+  assert.deepEqual(traps, [
+    { dr6: dr6(1), ip: afterPush },
+    { dr6: dr6(1), ip: rep },
+  ])
 })
 
 test('an instruction breakpoint faults before its instruction', () => {
@@ -82,13 +140,25 @@ test('single steps begin after the instruction after POPF; MOV SS swallows one; 
   const steps = (...code: number[]): number[] => [...trapOn, ...code, ...trapOff]
   const on = trapOn.length
   const bs = dr6(0x4000)
-  assert.deepEqual(run(() => steps(0x90)).map(t => t.ip), [on + 1, on + 4, on + 5])
-  assert.deepEqual(run(() => steps(0x8e, 0xd0 | 0, 0x90)).map(t => t.ip), [on + 3, on + 6, on + 7]) // mov ss, ax
-  assert.deepEqual(run(() => steps(0xf1, 0x90)), [{ dr6: dr6(0), ip: on + 1 }, ...[2, 5, 6].map(n => ({ dr6: bs, ip: on + n }))])
+  assert.deepEqual(
+    run(() => steps(0x90)).map(t => t.ip),
+    [on + 1, on + 4, on + 5],
+  )
+  assert.deepEqual(
+    run(() => steps(0x8e, 0xd0 | 0, 0x90)).map(t => t.ip),
+    [on + 3, on + 6, on + 7],
+  ) // mov ss, ax
+  assert.deepEqual(
+    run(() => steps(0xf1, 0x90)),
+    [{ dr6: dr6(0), ip: on + 1 }, ...[2, 5, 6].map(n => ({ dr6: bs, ip: on + n }))],
+  )
 })
 
 test('a breakpoint that MOV SS puts off is reported with the INT 1 after it, once', () => {
   const set = [...setDr(0, 0x5000), ...setDr(7, 0x00070402)] // 2 bytes, read or write
   const body = [...set, 0x8e, 0x16, ...word(0x5000), 0xf1, 0x90] // mov ss, [0x5000]; int1
-  assert.deepEqual(run(() => body), [{ dr6: dr6(1), ip: set.length + 5 }])
+  assert.deepEqual(
+    run(() => body),
+    [{ dr6: dr6(1), ip: set.length + 5 }],
+  )
 })

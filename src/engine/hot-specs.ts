@@ -33,7 +33,11 @@ function* shapesOf(candidate: Candidate): Generator<HandlerSpec> {
     for (const memory of memoryChoices)
       for (const wide of row.modal ? [true, false] : [true])
         for (const simple of memory ? [true, false] : [false]) {
-          const operands = form.operands.map((spec: OperandSpec, i): Operand => ({ class: operandClass(spec, memory), bits: operandBits(spec, size), slot: candidate.slots[i] }))
+          const operands = form.operands.map((spec: OperandSpec, i): Operand => ({
+            class: operandClass(spec, memory),
+            bits: operandBits(spec, size),
+            slot: candidate.slots[i],
+          }))
           yield specOf(row, { operands, operandSize: 16 << size, wide }, simple)
         }
 }

@@ -1,5 +1,6 @@
 /**
- * The interpreter, made from the rows: one WebAssembly function with a `br_table` over hot handlers, and a function in a table for each other
+ * The interpreter, made from the rows: one WebAssembly function with a `br_table` over hot handlers, and a function in a table for each
+ * other
  * handler, compiled when a record first needs it.
  */
 import { at, segment } from '../cpu/layout.ts'
@@ -11,7 +12,6 @@ import type { FunctionImport } from '../wasm/module.ts'
 import { encodeModule } from '../wasm/module.ts'
 import { recordField, recordSize, slotField } from '../decode/record.ts'
 import { hotCounterCount, hotCounters, profileCounters, tlbEntrySize, tlbFetchEntries } from '../memory/map.ts'
-import { vector as exception } from '../cpu/fault.ts'
 import { leave } from './leave.ts'
 
 /** Functions of TypeScript that generated code calls, by import index. */
@@ -66,7 +66,12 @@ class RecordSemantics extends Semantics {
     this.writes = false
     this.simpleAddress = spec.simpleAddress
     this.slots = spec.context.operands.map(operand =>
-      operand.class === 'gpr' || operand.class === 'vector' || operand.class === 'mmx' || operand.class === 'segment' || operand.class === 'control' || operand.class === 'debug'
+      operand.class === 'gpr' ||
+      operand.class === 'vector' ||
+      operand.class === 'mmx' ||
+      operand.class === 'segment' ||
+      operand.class === 'control' ||
+      operand.class === 'debug'
         ? this.field('i32_16u', slotField[operand.slot])
         : undefined,
     )
@@ -81,7 +86,10 @@ class RecordSemantics extends Semantics {
     return slot
   }
   protected readGpr(operand: Operand): Node {
-    return this.load(operand.bits === 64 ? 'i64' : operand.bits === 32 ? 'i32' : operand.bits === 16 ? 'i32_16u' : 'i32_8u', this.slotOf(operand))
+    return this.load(
+      operand.bits === 64 ? 'i64' : operand.bits === 32 ? 'i32' : operand.bits === 16 ? 'i32_16u' : 'i32_8u',
+      this.slotOf(operand),
+    )
   }
   protected writeGpr(operand: Operand, value: Node): void {
     const place = this.slotOf(operand)
@@ -89,10 +97,18 @@ class RecordSemantics extends Semantics {
     else if (operand.bits === 32) this.store('i64', place, this.extendU(value))
     else this.store(operand.bits === 16 ? 'i32_16' : 'i32_8', place, value)
   }
-  gpr(index: number): Node { return this.load('i64', 0, at.gpr + 8 * index) }
-  protected setGpr(index: number, value: Node): void { this.store('i64', 0, value, at.gpr + 8 * index) }
-  registerPlace(operand: Operand): Node { return this.slotOf(operand) }
-  registerNumber(operand: Operand): Node { return this.slotOf(operand) }
+  gpr(index: number): Node {
+    return this.load('i64', 0, at.gpr + 8 * index)
+  }
+  protected setGpr(index: number, value: Node): void {
+    this.store('i64', 0, value, at.gpr + 8 * index)
+  }
+  registerPlace(operand: Operand): Node {
+    return this.slotOf(operand)
+  }
+  registerNumber(operand: Operand): Node {
+    return this.slotOf(operand)
+  }
   protected readImmediate(operand: Operand): Node {
     if (operand.bits === 64) return this.field('i64', recordField.immediate)
     const value = this.field('i32', recordField.immediate)
@@ -116,7 +132,9 @@ class RecordSemantics extends Semantics {
   relativeTarget(): Node {
     return this.add(this.state('codePage'), this.field('i64', recordField.immediate))
   }
-  prefixes(): Node { return this.field('i32_8u', recordField.prefixes) }
+  prefixes(): Node {
+    return this.field('i32_8u', recordField.prefixes)
+  }
 
   // ---- leaving ----
 
@@ -281,7 +299,9 @@ class MainFunction extends RecordSemantics {
     }
   }
 
-  private left(record: Variable): Node { return this.load('i32_8u', this.get(record), recordField.left) }
+  private left(record: Variable): Node {
+    return this.load('i32_8u', this.get(record), recordField.left)
+  }
 
   /** A branch was taken to a record of the same page: give back what the rest of the old run had reserved, take what the new one needs. */
   private enterNear(exit: Label, dispatch: Label, target: Variable, status: Variable): void {
@@ -335,7 +355,9 @@ class MainFunction extends RecordSemantics {
         this.if(this.geS(budget, 0), () => {
           const page = this.sub(this.get(rip), offset)
           // a relative branch within its page remembers the record, until the page's code is dropped
-          this.if(this.and(this.get(link), this.eq(page, this.state('codePage'))), () => this.store('i32', this.get(this.record), found, recordField.displacement))
+          this.if(this.and(this.get(link), this.eq(page, this.state('codePage'))), () =>
+            this.store('i32', this.get(this.record), found, recordField.displacement),
+          )
           this.set(link, 0)
           this.countArrival(found, () => {
             this.setState('rip', this.get(rip))
@@ -391,7 +413,12 @@ export class Interpreter {
   readonly run: (record: number) => number
 
   /** With `profile`, no handler is hot and each counts its executions: see `executions`. */
-  constructor(environment: InterpreterEnvironment, helperNumber: (name: string) => number, hot: HandlerSpec[], options: { profile?: boolean; hotThreshold?: number } = {}) {
+  constructor(
+    environment: InterpreterEnvironment,
+    helperNumber: (name: string) => number,
+    hot: HandlerSpec[],
+    options: { profile?: boolean; hotThreshold?: number } = {},
+  ) {
     const { profile = false, hotThreshold = 0 } = options
     this.profile = profile
     if (profile) hot = []
@@ -461,7 +488,13 @@ export class Interpreter {
     f.build(spec, this.profile ? profileCounters + this.nextCold * 8 : undefined)
     if (f.writes) this.writers.add(spec.key)
     const instance = this.instantiate(
-      encodeModule({ imports, memory: this.memoryType(), importTable: { minimum: mostHandlers }, functions: [f], exports: [{ name: 'handler', functionIndex: imports.length }] }),
+      encodeModule({
+        imports,
+        memory: this.memoryType(),
+        importTable: { minimum: mostHandlers },
+        functions: [f],
+        exports: [{ name: 'handler', functionIndex: imports.length }],
+      }),
     )
     const slot = this.nextCold++
     this.table.set(slot, instance.exports.handler)

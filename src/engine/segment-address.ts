@@ -1,4 +1,7 @@
-/** Linear addresses outside flat 64-bit addressing: segment base, limit and type checks, address-size masks. Intel SDM vol. 3, "Segment Descriptors", "Limit Checking", "Type Checking". */
+/**
+ * Linear addresses outside flat 64-bit addressing: segment base, limit and type checks, address-size masks. Intel SDM vol. 3, "Segment
+ * Descriptors", "Limit Checking", "Type Checking".
+ */
 import { at, segment } from '../cpu/layout.ts'
 import { mode as codeMode } from '../cpu/mode.ts'
 import { vector as exception } from '../cpu/fault.ts'
@@ -66,7 +69,8 @@ export class SegmentAddressing {
     let allowed = (attributes & attribute.present) !== 0
     if (write) allowed &&= !isCode && (attributes & attribute.writable) !== 0
     else if (isCode) allowed &&= (attributes & attribute.writable) !== 0 // a code segment's bit 1 means readable
-    if (!isCode && attributes & attribute.expandDown) allowed &&= offset > limit && last <= (attributes & attribute.big ? 0xffffffff : 0xffff)
+    if (!isCode && attributes & attribute.expandDown)
+      allowed &&= offset > limit && last <= (attributes & attribute.big ? 0xffffffff : 0xffff)
     else allowed &&= last <= limit
     if (!allowed) {
       words[at.leaveStatus >> 2] = 1

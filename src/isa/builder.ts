@@ -11,7 +11,10 @@ import { tlbDataEntries, tlbEntrySize } from '../memory/map.ts'
 import type { Check } from './define.ts'
 import type { Operand } from './operands.ts'
 
-/** The six arithmetic flags in the form in which they are stored: see the fields flagZero, flagSign, flagAux, flagCarry of the CPU's layout. */
+/**
+ * The six arithmetic flags in the form in which they are stored: see the fields flagZero, flagSign, flagAux, flagCarry of the CPU's
+ * layout.
+ */
 export interface FlagPieces {
   /** The comparison that the flags come from, for engines that can test it directly. */
   origin?: FlagOrigin
@@ -69,7 +72,9 @@ export abstract class Semantics extends FunctionBuilder {
   /** i32 linear-memory address of a vector (mmx: x87) register operand. */
   abstract registerPlace(operand: Operand): Node
   /** i32 linear-memory address of vector register `index`. */
-  vectorPlace(index: number): Node { return this.i32(vectorAddress(index)) }
+  vectorPlace(index: number): Node {
+    return this.i32(vectorAddress(index))
+  }
   /** i32 number of a segment, control or debug register operand. */
   abstract registerNumber(operand: Operand): Node
   /** i32: the record's prefix byte (operand size, address size, repeat, LOCK). */
@@ -88,8 +93,12 @@ export abstract class Semantics extends FunctionBuilder {
 
   // ---- row frame ----
 
-  get operandSize(): number { return this.row.operandSize }
-  get wide(): boolean { return this.row.wide }
+  get operandSize(): number {
+    return this.row.operandSize
+  }
+  get wide(): boolean {
+    return this.row.wide
+  }
 
   protected beginRow(row: RowContext): void {
     this.row = row
@@ -116,15 +125,27 @@ export abstract class Semantics extends FunctionBuilder {
 
   // ---- operands ----
 
-  /** The operand's value: i32 (8 and 16 bits zero-extended) or i64; a 128-bit memory or vector operand is a v128. Reading memory happens here. */
+  /**
+   * The operand's value: i32 (8 and 16 bits zero-extended) or i64; a 128-bit memory or vector operand is a v128. Reading memory happens
+   * here.
+   */
   read(operand: Operand): Node {
     switch (operand.class) {
-      case 'gpr': return this.readGpr(operand)
-      case 'immediate': case 'relative': return this.readImmediate(operand)
-      case 'memory': return operand.bits === 128 ? this.readMemory(this.address(operand), 'v128', 16) : this.readMemory(this.address(operand), loadKinds[operand.bits], operand.bits / 8)
-      case 'vector': return this.load('v128', this.registerPlace(operand))
-      case 'mmx': return this.load('i64', this.registerPlace(operand))
-      default: throw new Error(`${this.name}: cannot read a ${operand.class} operand`)
+      case 'gpr':
+        return this.readGpr(operand)
+      case 'immediate':
+      case 'relative':
+        return this.readImmediate(operand)
+      case 'memory':
+        return operand.bits === 128
+          ? this.readMemory(this.address(operand), 'v128', 16)
+          : this.readMemory(this.address(operand), loadKinds[operand.bits], operand.bits / 8)
+      case 'vector':
+        return this.load('v128', this.registerPlace(operand))
+      case 'mmx':
+        return this.load('i64', this.registerPlace(operand))
+      default:
+        throw new Error(`${this.name}: cannot read a ${operand.class} operand`)
     }
   }
   /** As read, sign-extended from the operand's width (i32 for 8 to 32 bits). */
@@ -152,10 +173,19 @@ export abstract class Semantics extends FunctionBuilder {
     return bits === 64 ? this.i64(value) : this.i32(Number(value))
   }
 
-  /** Writes an operand. Memory is written here; registers at the end of the row (32-bit writes clear the upper half). Upper bits of narrow values are ignored. */
+  /**
+   * Writes an operand. Memory is written here; registers at the end of the row (32-bit writes clear the upper half). Upper bits of narrow
+   * values are ignored.
+   */
   write(operand: Operand, value: Node): void {
     switch (operand.class) {
-      case 'gpr': value.uses++; this.pending.push(() => { value.uses--; this.writeGpr(operand, value) }); return
+      case 'gpr':
+        value.uses++
+        this.pending.push(() => {
+          value.uses--
+          this.writeGpr(operand, value)
+        })
+        return
       case 'memory':
         if (operand.bits === 128) return this.writeMemory(this.address(operand), 'v128', value, 16)
         return this.writeMemory(this.address(operand), storeKinds[operand.bits], value, operand.bits / 8)
@@ -163,20 +193,32 @@ export abstract class Semantics extends FunctionBuilder {
         const place = this.registerPlace(operand)
         value.uses++
         place.uses++
-        this.pending.push(() => { value.uses--; place.uses--; this.store(value.type === 'v128' ? 'v128' : value.type as StoreKind, place, value) })
+        this.pending.push(() => {
+          value.uses--
+          place.uses--
+          this.store(value.type === 'v128' ? 'v128' : (value.type as StoreKind), place, value)
+        })
         return
       }
       case 'mmx': {
         const place = this.registerPlace(operand)
         value.uses++
         place.uses++
-        this.pending.push(() => { value.uses--; place.uses--; this.store('i64', place, value) })
+        this.pending.push(() => {
+          value.uses--
+          place.uses--
+          this.store('i64', place, value)
+        })
         return
       }
-      default: throw new Error(`${this.name}: cannot write a ${operand.class} operand`)
+      default:
+        throw new Error(`${this.name}: cannot write a ${operand.class} operand`)
     }
   }
-  /** Reads, computes and writes one operand with a single translation; the write's permission is tested before anything changes. Returns nothing: use the values inside. */
+  /**
+   * Reads, computes and writes one operand with a single translation; the write's permission is tested before anything changes. Returns
+   * nothing: use the values inside.
+   */
   update(operand: Operand, compute: (old: Node) => Node): void {
     if (operand.class !== 'memory') return this.write(operand, compute(this.read(operand)))
     const bytes = operand.bits / 8
@@ -187,15 +229,22 @@ export abstract class Semantics extends FunctionBuilder {
   /** Writes a general register by number, at the end of the row. */
   writeRegister(index: number, value: Node): void {
     value.uses++
-    this.pending.push(() => { value.uses--; this.setGpr(index, value) })
+    this.pending.push(() => {
+      value.uses--
+      this.setGpr(index, value)
+    })
   }
 
   // ---- memory ----
 
   /** i32 place in linear memory of `bytes` readable bytes at a linear address (i64). Leaves the row when there are none. */
-  readablePlace(address: Node, sizeAndFlags: number): Node { return this.place(false, address, sizeAndFlags) }
+  readablePlace(address: Node, sizeAndFlags: number): Node {
+    return this.place(false, address, sizeAndFlags)
+  }
   /** The same for writing (and reading). */
-  writablePlace(address: Node, sizeAndFlags: number): Node { return this.place(true, address, sizeAndFlags) }
+  writablePlace(address: Node, sizeAndFlags: number): Node {
+    return this.place(true, address, sizeAndFlags)
+  }
 
   /** One exclusive-or and one unsigned compare decide tag, canonicality and page crossing at once. */
   protected place(write: boolean, address: Node, sizeAndFlags: number): Node {
@@ -237,7 +286,12 @@ export abstract class Semantics extends FunctionBuilder {
   pop(bits: number, extra?: Node): Node {
     const bytes = bits / 8
     const top = this.gpr(4)
-    const value = this.readMemory(this.wide ? top : this.stackAddress(top, bytes | accessFlag.stack), loadKinds[bits], bytes, accessFlag.stack)
+    const value = this.readMemory(
+      this.wide ? top : this.stackAddress(top, bytes | accessFlag.stack),
+      loadKinds[bits],
+      bytes,
+      accessFlag.stack,
+    )
     const next = this.add(top, bytes)
     this.setStackPointer(extra ? this.add(next, extra) : next)
     return value
@@ -261,35 +315,56 @@ export abstract class Semantics extends FunctionBuilder {
       const value = pieces[key]
       if (!value) continue
       value.uses++
-      this.pending.push(() => { value.uses--; this.writeFlagPiece(names[key], value) })
+      this.pending.push(() => {
+        value.uses--
+        this.writeFlagPiece(names[key], value)
+      })
     }
   }
-  protected writeFlagPiece(name: 'flagZero' | 'flagSign' | 'flagAux' | 'flagCarry', value: Node): void { this.setState(name, value) }
-  protected readFlagPiece(name: 'flagZero' | 'flagSign' | 'flagAux' | 'flagCarry'): Node { return this.state(name) }
+  protected writeFlagPiece(name: 'flagZero' | 'flagSign' | 'flagAux' | 'flagCarry', value: Node): void {
+    this.setState(name, value)
+  }
+  protected readFlagPiece(name: 'flagZero' | 'flagSign' | 'flagAux' | 'flagCarry'): Node {
+    return this.state(name)
+  }
 
   /** One arithmetic flag now, i32 0 or 1. */
   flagNow(name: 'CF' | 'PF' | 'AF' | 'ZF' | 'SF' | 'OF'): Node {
     switch (name) {
-      case 'CF': return this.readFlagPiece('flagCarry')
-      case 'ZF': return this.eqz(this.readFlagPiece('flagZero'))
-      case 'SF': return this.ltS(this.readFlagPiece('flagSign'), 0)
-      case 'OF': return this.xor(this.ltS(this.readFlagPiece('flagAux'), 0), this.readFlagPiece('flagCarry'))
-      case 'AF': return this.and(this.wrap(this.shrU(this.readFlagPiece('flagAux'), 4)), 1)
-      case 'PF': return this.xor(this.and(this.unary('popcnt', this.and(this.wrap(this.readFlagPiece('flagSign')), 0xff)), 1), 1)
+      case 'CF':
+        return this.readFlagPiece('flagCarry')
+      case 'ZF':
+        return this.eqz(this.readFlagPiece('flagZero'))
+      case 'SF':
+        return this.ltS(this.readFlagPiece('flagSign'), 0)
+      case 'OF':
+        return this.xor(this.ltS(this.readFlagPiece('flagAux'), 0), this.readFlagPiece('flagCarry'))
+      case 'AF':
+        return this.and(this.wrap(this.shrU(this.readFlagPiece('flagAux'), 4)), 1)
+      case 'PF':
+        return this.xor(this.and(this.unary('popcnt', this.and(this.wrap(this.readFlagPiece('flagSign')), 0xff)), 1), 1)
     }
   }
   /** A condition by its number in the opcode (Jcc, SETcc, CMOVcc): i32 0 or 1. */
   condition(code: number): Node {
     const negate = (value: Node): Node => (code & 1 ? this.xor(value, 1) : value)
     switch (code >> 1) {
-      case 0: return negate(this.flagNow('OF'))
-      case 1: return negate(this.flagNow('CF'))
-      case 2: return negate(this.flagNow('ZF'))
-      case 3: return negate(this.or(this.flagNow('CF'), this.flagNow('ZF')))
-      case 4: return negate(this.flagNow('SF'))
-      case 5: return negate(this.flagNow('PF'))
-      case 6: return negate(this.less())
-      default: return negate(this.or(this.less(), this.flagNow('ZF')))
+      case 0:
+        return negate(this.flagNow('OF'))
+      case 1:
+        return negate(this.flagNow('CF'))
+      case 2:
+        return negate(this.flagNow('ZF'))
+      case 3:
+        return negate(this.or(this.flagNow('CF'), this.flagNow('ZF')))
+      case 4:
+        return negate(this.flagNow('SF'))
+      case 5:
+        return negate(this.flagNow('PF'))
+      case 6:
+        return negate(this.less())
+      default:
+        return negate(this.or(this.less(), this.flagNow('ZF')))
     }
   }
   /** SF ≠ OF. */
@@ -301,10 +376,14 @@ export abstract class Semantics extends FunctionBuilder {
 
   protected emitCheck(check: Check): void {
     switch (check) {
-      case 'cpl0': return this.faultIf(this.state('cpl'), exception.GP, 0)
-      case 'protected': return this.faultIf(this.and(this.state('mode'), 8), exception.UD)
-      case 'fpu': return this.trap(0)
-      case 'sse': return this.trap(8)
+      case 'cpl0':
+        return this.faultIf(this.state('cpl'), exception.GP, 0)
+      case 'protected':
+        return this.faultIf(this.and(this.state('mode'), 8), exception.UD)
+      case 'fpu':
+        return this.trap(0)
+      case 'sse':
+        return this.trap(8)
       case 'mmx': {
         this.trap(16)
         // ES of the x87 status with CR0.NE: an exception that waits
@@ -330,7 +409,9 @@ export abstract class Semantics extends FunctionBuilder {
   faultIf(condition: Node, vector: number, error?: Value): void {
     this.if(condition, () => this.fault(vector, error))
   }
-  undefinedOpcode(): void { this.fault(exception.UD) }
+  undefinedOpcode(): void {
+    this.fault(exception.UD)
+  }
 
   /** Continues at `rip` (i64) after the row's writes. The last thing that a body does. */
   jump(rip: Node): void {
@@ -349,7 +430,10 @@ export abstract class Semantics extends FunctionBuilder {
   /** RIP of a relative target, i64. */
   abstract relativeTarget(operand: Operand): Node
 
-  /** Runs a TypeScript helper with up to four arguments (i32 are zero-extended); it may fault, branch or leave. The last thing that a body does. */
+  /**
+   * Runs a TypeScript helper with up to four arguments (i32 are zero-extended); it may fault, branch or leave. The last thing that a body
+   * does.
+   */
   helper(name: string, ...args: Node[]): void {
     args.forEach((value, i) => this.setState('argument', value.type === 'i64' ? value : this.extendU(value), i))
     this.commit()
@@ -357,7 +441,9 @@ export abstract class Semantics extends FunctionBuilder {
   }
 
   /** A helper inside a branch of `when`: what the body writes after it in that branch is not possible. */
-  helperInside(name: string, ...args: Node[]): void { this.helper(name, ...args) }
+  helperInside(name: string, ...args: Node[]): void {
+    this.helper(name, ...args)
+  }
   /** A branch of the body with its own register and flag writes, which take effect at its end. Memory is best accessed outside. */
   when(condition: Node, then: () => void, otherwise?: () => void): void {
     const scoped = (body: () => void) => (): void => {
@@ -370,5 +456,7 @@ export abstract class Semantics extends FunctionBuilder {
     this.if(condition, scoped(then), otherwise && scoped(otherwise))
   }
   /** The type in which values of this width are held. */
-  typeOf(bits: number): ValueType { return bits === 64 ? 'i64' : 'i32' }
+  typeOf(bits: number): ValueType {
+    return bits === 64 ? 'i64' : 'i32'
+  }
 }

@@ -6,8 +6,10 @@
  *     semantics: (b, destination, source) => b.update(destination, old => { ... return result }),
  *   })
  *
- * Encoding strings are the manual's: an optional mandatory prefix (NP, 66, F3, F2), opcode bytes, then /r, /digit, a fixed ModR/M byte (x87: 'D9 E8'),
- * +r (register in the opcode's low bits) or +i (x87 register in a fixed ModR/M byte). Immediates follow from the operands (`ib`, `iz` may be
+ * Encoding strings are the manual's: an optional mandatory prefix (NP, 66, F3, F2), opcode bytes, then /r, /digit, a fixed ModR/M byte
+ * (x87: 'D9 E8'),
+ * +r (register in the opcode's low bits) or +i (x87 register in a fixed ModR/M byte). Immediates follow from the operands (`ib`, `iz` may
+ * be
  * written for the reader; they are ignored). `REX.W` at the front demands REX.W = 1, `W0` demands 0.
  * In a body reads come before writes: register and flag writes take effect together at the end of the row, so a fault changes nothing.
  */

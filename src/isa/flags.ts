@@ -1,4 +1,7 @@
-/** How operations set the arithmetic flags. Values are as `read` gives them (i32, narrow ones zero-extended; i64). Intel SDM vol. 1, "Status Flags". */
+/**
+ * How operations set the arithmetic flags. Values are as `read` gives them (i32, narrow ones zero-extended; i64). Intel SDM vol. 1,
+ * "Status Flags".
+ */
 import type { Node } from '../wasm/function.ts'
 import type { Semantics } from './builder.ts'
 
@@ -26,7 +29,12 @@ export function subFlags(b: Semantics, bits: number, left: Node, right: Node, re
 
 /** AND, OR, XOR, TEST: CF = OF = 0; AF is undefined and cleared, as processors do. */
 export function logicFlags(b: Semantics, bits: number, result: Node): void {
-  b.setFlags({ ...resultFlags(b, bits, result), aux: b.i64(0), carry: b.i32(0), origin: { kind: 'logic', bits, left: result, right: result } })
+  b.setFlags({
+    ...resultFlags(b, bits, result),
+    aux: b.i64(0),
+    carry: b.i32(0),
+    origin: { kind: 'logic', bits, left: result, right: result },
+  })
 }
 
 /** CF and OF given outright (i32, 0 or 1), AF cleared: shifts, rotates, multiplications. */

@@ -106,7 +106,10 @@ export class PhysicalMemory {
 
   // ---- the map ----
 
-  /** Claims a range for a device. It hides RAM and ROM below it, and older ranges. `time`: virtual nanoseconds that a CPU waits for an access. */
+  /**
+   * Claims a range for a device. It hides RAM and ROM below it, and older ranges. `time`: virtual nanoseconds that a CPU waits for an
+   * access.
+   */
   addMmio(base: number, size: number, name: string, handler: MmioHandler, time?: number): MmioRegion {
     const region = this.bus.add(base, size, name, handler, time)
     this.remap(base, base + size)
@@ -406,7 +409,7 @@ function toNumber(lo: number, hi: number): number {
 
 /** Cuts a range at page borders. */
 function forEachPage(address: number, length: number, visit: (lo: number, hi: number, offset: number, length: number) => void): void {
-  for (let offset = 0; offset < length; ) {
+  for (let offset = 0; offset < length;) {
     const here = address + offset
     const piece = Math.min(length - offset, pageSize - (here % pageSize))
     visit(here | 0, Math.floor(here / 2 ** 32), offset, piece)

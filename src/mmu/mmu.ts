@@ -9,7 +9,18 @@ import { emptyTlbTable } from '../memory/map.ts'
 import type { PhysicalMemory, PlaceKeeper } from '../memory/physical.ts'
 import { contextKey, Contexts, rightsKinds, whoIs } from './contexts.ts'
 import { FirstLevel } from './first-level.ts'
-import { access, control, controlsOf, cr0Bit, insidePage, pagingMode, privilege, translationFlag, word, type PagingModel } from './paging.ts'
+import {
+  access,
+  control,
+  controlsOf,
+  cr0Bit,
+  insidePage,
+  pagingMode,
+  privilege,
+  translationFlag,
+  word,
+  type PagingModel,
+} from './paging.ts'
 import { PendingStores } from './pending.ts'
 import { rightsOf } from './rights.ts'
 import { Tlb, type TlbState } from './tlb.ts'

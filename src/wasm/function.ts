@@ -1,8 +1,10 @@
 /**
  * Builds the body of one WebAssembly function from expressions instead of a stack of opcodes.
  *
- * A `Node` is a value. Pure nodes that are used once are emitted where they are used, pure nodes that are used more than once get a local at
- * the point where they were created, and nodes that nobody uses vanish: this is how unused flags cost nothing. Reads of memory and of locals
+ * A `Node` is a value. Pure nodes that are used once are emitted where they are used, pure nodes that are used more than once get a local
+ * at
+ * the point where they were created, and nodes that nobody uses vanish: this is how unused flags cost nothing. Reads of memory and of
+ * locals
  * are fixed at the point where they were created, so that a later write cannot change what was read.
  */
 import { ByteWriter, valueTypeCode, type ValueType } from './encode.ts'
@@ -117,7 +119,11 @@ export class FunctionBuilder {
     if (type !== 'i32' && type !== 'i64') return undefined
     const x = this.constantOf(a)
     const y = this.constantOf(b)
-    if (y !== undefined && BigInt(y) === 0n && (name === 'add' || name === 'sub' || name === 'or' || name === 'xor' || name === 'shl' || name === 'shrU'))
+    if (
+      y !== undefined &&
+      BigInt(y) === 0n &&
+      (name === 'add' || name === 'sub' || name === 'or' || name === 'xor' || name === 'shl' || name === 'shrU')
+    )
       return a
     if (x !== undefined && BigInt(x) === 0n && (name === 'add' || name === 'or' || name === 'xor')) return b
     if (x === undefined || y === undefined) return undefined
@@ -127,45 +133,115 @@ export class FunctionBuilder {
     const count = q & BigInt(bits - 1)
     const unsigned = (v: bigint): bigint => BigInt.asUintN(bits, v)
     const operations: Record<string, (() => bigint) | undefined> = {
-      add: () => p + q, sub: () => p - q, mul: () => p * q, and: () => p & q, or: () => p | q, xor: () => p ^ q,
-      shl: () => p << count, shrS: () => p >> count, shrU: () => unsigned(p) >> count,
-      eq: () => (p === q ? 1n : 0n), ne: () => (p !== q ? 1n : 0n), ltS: () => (p < q ? 1n : 0n), ltU: () => (unsigned(p) < unsigned(q) ? 1n : 0n),
+      add: () => p + q,
+      sub: () => p - q,
+      mul: () => p * q,
+      and: () => p & q,
+      or: () => p | q,
+      xor: () => p ^ q,
+      shl: () => p << count,
+      shrS: () => p >> count,
+      shrU: () => unsigned(p) >> count,
+      eq: () => (p === q ? 1n : 0n),
+      ne: () => (p !== q ? 1n : 0n),
+      ltS: () => (p < q ? 1n : 0n),
+      ltU: () => (unsigned(p) < unsigned(q) ? 1n : 0n),
     }
     const value = operations[name]?.()
     if (value === undefined) return undefined
     return (result ?? type) === 'i32' ? this.i32(Number(BigInt.asIntN(32, value))) : this.i64(value)
   }
 
-  add(a: Operand, b: Operand): Node { return this.binaryOp(binary.add, 'add', a, b) }
-  sub(a: Operand, b: Operand): Node { return this.binaryOp(binary.sub, 'sub', a, b) }
-  mul(a: Operand, b: Operand): Node { return this.binaryOp(binary.mul, 'mul', a, b) }
-  divS(a: Operand, b: Operand): Node { return this.binaryOp(binary.divS, 'divS', a, b) }
-  divU(a: Operand, b: Operand): Node { return this.binaryOp(binary.divU, 'divU', a, b) }
-  remS(a: Operand, b: Operand): Node { return this.binaryOp(binary.remS, 'remS', a, b) }
-  remU(a: Operand, b: Operand): Node { return this.binaryOp(binary.remU, 'remU', a, b) }
-  divF(a: Operand, b: Operand): Node { return this.binaryOp(binary.divF, 'divF', a, b) }
-  and(a: Operand, b: Operand): Node { return this.binaryOp(binary.and, 'and', a, b) }
-  or(a: Operand, b: Operand): Node { return this.binaryOp(binary.or, 'or', a, b) }
-  xor(a: Operand, b: Operand): Node { return this.binaryOp(binary.xor, 'xor', a, b) }
-  shl(a: Operand, b: Operand): Node { return this.binaryOp(binary.shl, 'shl', a, b) }
-  shrS(a: Operand, b: Operand): Node { return this.binaryOp(binary.shrS, 'shrS', a, b) }
-  shrU(a: Operand, b: Operand): Node { return this.binaryOp(binary.shrU, 'shrU', a, b) }
-  rotl(a: Operand, b: Operand): Node { return this.binaryOp(binary.rotl, 'rotl', a, b) }
-  rotr(a: Operand, b: Operand): Node { return this.binaryOp(binary.rotr, 'rotr', a, b) }
-  eq(a: Operand, b: Operand): Node { return this.binaryOp(comparison.eq, 'eq', a, b, 'i32') }
-  ne(a: Operand, b: Operand): Node { return this.binaryOp(comparison.ne, 'ne', a, b, 'i32') }
-  ltS(a: Operand, b: Operand): Node { return this.binaryOp(comparison.ltS, 'ltS', a, b, 'i32') }
-  ltU(a: Operand, b: Operand): Node { return this.binaryOp(comparison.ltU, 'ltU', a, b, 'i32') }
-  gtS(a: Operand, b: Operand): Node { return this.binaryOp(comparison.gtS, 'gtS', a, b, 'i32') }
-  gtU(a: Operand, b: Operand): Node { return this.binaryOp(comparison.gtU, 'gtU', a, b, 'i32') }
-  leS(a: Operand, b: Operand): Node { return this.binaryOp(comparison.leS, 'leS', a, b, 'i32') }
-  leU(a: Operand, b: Operand): Node { return this.binaryOp(comparison.leU, 'leU', a, b, 'i32') }
-  geS(a: Operand, b: Operand): Node { return this.binaryOp(comparison.geS, 'geS', a, b, 'i32') }
-  geU(a: Operand, b: Operand): Node { return this.binaryOp(comparison.geU, 'geU', a, b, 'i32') }
-  ltF(a: Operand, b: Operand): Node { return this.binaryOp(comparison.ltF, 'ltF', a, b, 'i32') }
-  gtF(a: Operand, b: Operand): Node { return this.binaryOp(comparison.gtF, 'gtF', a, b, 'i32') }
-  leF(a: Operand, b: Operand): Node { return this.binaryOp(comparison.leF, 'leF', a, b, 'i32') }
-  geF(a: Operand, b: Operand): Node { return this.binaryOp(comparison.geF, 'geF', a, b, 'i32') }
+  add(a: Operand, b: Operand): Node {
+    return this.binaryOp(binary.add, 'add', a, b)
+  }
+  sub(a: Operand, b: Operand): Node {
+    return this.binaryOp(binary.sub, 'sub', a, b)
+  }
+  mul(a: Operand, b: Operand): Node {
+    return this.binaryOp(binary.mul, 'mul', a, b)
+  }
+  divS(a: Operand, b: Operand): Node {
+    return this.binaryOp(binary.divS, 'divS', a, b)
+  }
+  divU(a: Operand, b: Operand): Node {
+    return this.binaryOp(binary.divU, 'divU', a, b)
+  }
+  remS(a: Operand, b: Operand): Node {
+    return this.binaryOp(binary.remS, 'remS', a, b)
+  }
+  remU(a: Operand, b: Operand): Node {
+    return this.binaryOp(binary.remU, 'remU', a, b)
+  }
+  divF(a: Operand, b: Operand): Node {
+    return this.binaryOp(binary.divF, 'divF', a, b)
+  }
+  and(a: Operand, b: Operand): Node {
+    return this.binaryOp(binary.and, 'and', a, b)
+  }
+  or(a: Operand, b: Operand): Node {
+    return this.binaryOp(binary.or, 'or', a, b)
+  }
+  xor(a: Operand, b: Operand): Node {
+    return this.binaryOp(binary.xor, 'xor', a, b)
+  }
+  shl(a: Operand, b: Operand): Node {
+    return this.binaryOp(binary.shl, 'shl', a, b)
+  }
+  shrS(a: Operand, b: Operand): Node {
+    return this.binaryOp(binary.shrS, 'shrS', a, b)
+  }
+  shrU(a: Operand, b: Operand): Node {
+    return this.binaryOp(binary.shrU, 'shrU', a, b)
+  }
+  rotl(a: Operand, b: Operand): Node {
+    return this.binaryOp(binary.rotl, 'rotl', a, b)
+  }
+  rotr(a: Operand, b: Operand): Node {
+    return this.binaryOp(binary.rotr, 'rotr', a, b)
+  }
+  eq(a: Operand, b: Operand): Node {
+    return this.binaryOp(comparison.eq, 'eq', a, b, 'i32')
+  }
+  ne(a: Operand, b: Operand): Node {
+    return this.binaryOp(comparison.ne, 'ne', a, b, 'i32')
+  }
+  ltS(a: Operand, b: Operand): Node {
+    return this.binaryOp(comparison.ltS, 'ltS', a, b, 'i32')
+  }
+  ltU(a: Operand, b: Operand): Node {
+    return this.binaryOp(comparison.ltU, 'ltU', a, b, 'i32')
+  }
+  gtS(a: Operand, b: Operand): Node {
+    return this.binaryOp(comparison.gtS, 'gtS', a, b, 'i32')
+  }
+  gtU(a: Operand, b: Operand): Node {
+    return this.binaryOp(comparison.gtU, 'gtU', a, b, 'i32')
+  }
+  leS(a: Operand, b: Operand): Node {
+    return this.binaryOp(comparison.leS, 'leS', a, b, 'i32')
+  }
+  leU(a: Operand, b: Operand): Node {
+    return this.binaryOp(comparison.leU, 'leU', a, b, 'i32')
+  }
+  geS(a: Operand, b: Operand): Node {
+    return this.binaryOp(comparison.geS, 'geS', a, b, 'i32')
+  }
+  geU(a: Operand, b: Operand): Node {
+    return this.binaryOp(comparison.geU, 'geU', a, b, 'i32')
+  }
+  ltF(a: Operand, b: Operand): Node {
+    return this.binaryOp(comparison.ltF, 'ltF', a, b, 'i32')
+  }
+  gtF(a: Operand, b: Operand): Node {
+    return this.binaryOp(comparison.gtF, 'gtF', a, b, 'i32')
+  }
+  leF(a: Operand, b: Operand): Node {
+    return this.binaryOp(comparison.leF, 'leF', a, b, 'i32')
+  }
+  geF(a: Operand, b: Operand): Node {
+    return this.binaryOp(comparison.geF, 'geF', a, b, 'i32')
+  }
 
   /** A one-operand operation of the table, such as `unary('clz', x)`. */
   unary(name: keyof typeof unary, a: Node): Node {
@@ -178,8 +254,12 @@ export class FunctionBuilder {
     if (value !== undefined) return this.i32(BigInt(value) === 0n ? 1 : 0)
     return this.node('i32', a.type === 'i32' ? 0x45 : 0x50, [a])
   }
-  not(a: Node): Node { return this.xor(a, -1) }
-  neg(a: Node): Node { return this.sub(this.literal(a.type, 0), a) }
+  not(a: Node): Node {
+    return this.xor(a, -1)
+  }
+  neg(a: Node): Node {
+    return this.sub(this.literal(a.type, 0), a)
+  }
 
   /** A conversion of the table, such as `convert('wrap', x)`. */
   convert(name: keyof typeof conversion, a: Node): Node {
@@ -193,9 +273,15 @@ export class FunctionBuilder {
     }
     return this.node(to, opcode, [a])
   }
-  wrap(a: Node): Node { return this.convert('wrap', a) }
-  extendU(a: Node): Node { return this.convert('extendU', a) }
-  extendS(a: Node): Node { return this.convert('extendS', a) }
+  wrap(a: Node): Node {
+    return this.convert('wrap', a)
+  }
+  extendU(a: Node): Node {
+    return this.convert('extendU', a)
+  }
+  extendS(a: Node): Node {
+    return this.convert('extendS', a)
+  }
 
   /** `condition` (i32) is not zero ? a : b. Both are evaluated. */
   select(condition: Node, a: Operand, b: Operand): Node {
@@ -302,7 +388,11 @@ export class FunctionBuilder {
   /** A value that one of two branches computes. */
   ifValue(condition: Node, type: ValueType, then: () => Operand, otherwise: () => Operand): Node {
     const result = this.variable(type)
-    this.if(condition, () => this.set(result, then()), () => this.set(result, otherwise()))
+    this.if(
+      condition,
+      () => this.set(result, then()),
+      () => this.set(result, otherwise()),
+    )
     return this.get(result)
   }
   /** A place for statements that become known only later: the returned function fills it. */
@@ -316,7 +406,10 @@ export class FunctionBuilder {
       this.current = outer
     }
   }
-  /** From now on a pure value is computed where it is used: it costs nothing on paths that do not use it. What it is made from is kept in locals. */
+  /**
+   * From now on a pure value is computed where it is used: it costs nothing on paths that do not use it. What it is made from is kept in
+   * locals.
+   */
   rematerialize(node: Node): void {
     if (node.fixed || node.op < 0 || node.inline) return
     node.inline = true
@@ -325,14 +418,20 @@ export class FunctionBuilder {
       else arg.uses++
     }
   }
-  block(body: (label: Label) => void): void { this.open(body, false) }
-  loop(body: (label: Label) => void): void { this.open(body, true) }
+  block(body: (label: Label) => void): void {
+    this.open(body, false)
+  }
+  loop(body: (label: Label) => void): void {
+    this.open(body, true)
+  }
   private open(body: (label: Label) => void, loop: boolean): void {
     const label = { depthAtOpen: -1 }
     const list = this.nested(() => body(label))
     this.current.push({ kind: 'block', body: list, label, loop })
   }
-  br(label: Label): void { this.current.push({ kind: 'branch', label, condition: undefined }) }
+  br(label: Label): void {
+    this.current.push({ kind: 'branch', label, condition: undefined })
+  }
   brIf(label: Label, condition: Node): void {
     condition.uses++
     this.current.push({ kind: 'branch', label, condition })

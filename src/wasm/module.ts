@@ -31,7 +31,12 @@ export interface ModuleParts {
 export function encodeModule(parts: ModuleParts): Uint8Array {
   const types: FunctionType[] = []
   const typeIndex = (type: FunctionType): number => {
-    const found = types.findIndex(t => t.result === type.result && t.parameters.length === type.parameters.length && t.parameters.every((p, i) => p === type.parameters[i]))
+    const found = types.findIndex(
+      t =>
+        t.result === type.result &&
+        t.parameters.length === type.parameters.length &&
+        t.parameters.every((p, i) => p === type.parameters[i]),
+    )
     return found >= 0 ? found : types.push(type) - 1
   }
   for (const type of parts.types ?? []) typeIndex(type)

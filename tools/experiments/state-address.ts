@@ -1,6 +1,7 @@
 /**
  * How generated code should reach the state of the CPU it runs for: a constant address (state copied in and out per quantum), or a
- * parameter to which offsets are added. An interpreter-like loop reads two registers named by records, adds them, writes one; ns per operation, best of several rounds.
+ * parameter to which offsets are added. An interpreter-like loop reads two registers named by records, adds them, writes one; ns per
+ * operation, best of several rounds.
  *   npx node tools/experiments/state-address.ts
  */
 import { FunctionBuilder, type Node } from '../../src/wasm/function.ts'
@@ -43,7 +44,12 @@ function build(kind: Kind): FunctionBuilder {
 const memory = new WebAssembly.Memory({ initial: 16, maximum: 16 })
 const view = new DataView(memory.buffer)
 function run(kind: Kind): () => number {
-  const bytes = encodeModule({ imports: [], memory: { minimum: 16, maximum: 16 }, functions: [build(kind)], exports: [{ name: 'run', functionIndex: 0 }] })
+  const bytes = encodeModule({
+    imports: [],
+    memory: { minimum: 16, maximum: 16 },
+    functions: [build(kind)],
+    exports: [{ name: 'run', functionIndex: 0 }],
+  })
   const exported = new WebAssembly.Instance(new WebAssembly.Module(bytes), { env: { memory } }).exports.run as (base: number) => number
   return () => {
     const origin = kind === 'constant' ? stateBase : 0

@@ -17,8 +17,14 @@ const { positionals, values } = parseArgs({
   },
 })
 const files = vectorFiles().filter(({ group }) => positionals.length === 0 || positionals.includes(group))
-if (files.length === 0) throw new Error(`no such group; there are: ${vectorFiles().map(({ group }) => group).join(', ')}`)
-if (values.way !== 'run' && values.way !== 'step' && values.way !== 'jit') throw new Error(`--way: expected run, step or jit, found '${values.way}'`)
+if (files.length === 0)
+  throw new Error(
+    `no such group; there are: ${vectorFiles()
+      .map(({ group }) => group)
+      .join(', ')}`,
+  )
+if (values.way !== 'run' && values.way !== 'step' && values.way !== 'jit')
+  throw new Error(`--way: expected run, step or jit, found '${values.way}'`)
 const engine = new CoreVectorEngine(values.way, values.model)
 let failed = 0
 for (const { group, path } of files) {

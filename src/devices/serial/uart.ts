@@ -22,7 +22,8 @@ const connectedModem = 0xb0
 const triggerLevels = [1, 4, 8, 14]
 
 /**
- * Time that a sent character takes, whatever the divisor says. Less than the port write that hands over the next one: a kernel console that polls
+ * Time that a sent character takes, whatever the divisor says. Less than the port write that hands over the next one: a kernel console
+ * that polls
  * does not spend a hundred port reads a character (Linux takes 9,600 baud when nobody says otherwise), and a driver finds the FIFO
  * empty again before it leaves its interrupt handler, so that what a program wrote is out before a power-off that follows.
  */
@@ -57,8 +58,22 @@ interface UartState {
 }
 
 const initialState = (): UartState => ({
-  ier: 0, lcr: 0, mcr: 0, scratch: 0, divisor: 12, fifoEnabled: false, trigger: 1, overrun: false, modemDelta: 0,
-  received: [], toSend: [], shifting: -1, transmitEmptyPending: false, timeoutPending: false, idlePolls: 0, queue: [],
+  ier: 0,
+  lcr: 0,
+  mcr: 0,
+  scratch: 0,
+  divisor: 12,
+  fifoEnabled: false,
+  trigger: 1,
+  overrun: false,
+  modemDelta: 0,
+  received: [],
+  toSend: [],
+  shifting: -1,
+  transmitEmptyPending: false,
+  timeoutPending: false,
+  idlePolls: 0,
+  queue: [],
 })
 
 export class Uart implements PortHandler, Stateful {
@@ -124,14 +139,22 @@ export class Uart implements PortHandler, Stateful {
     if (register !== 5) this.#state.idlePolls = 0
     if (this.#state.lcr & lcr.divisorLatch && register < 2) return (this.#state.divisor >> (register * 8)) & 0xff
     switch (register) {
-      case 0: return this.#readReceiver()
-      case 1: return this.#state.ier
-      case 2: return this.#readIdentification()
-      case 3: return this.#state.lcr
-      case 4: return this.#state.mcr
-      case 5: return this.#readLineStatus()
-      case 6: return this.#readModemStatus()
-      default: return this.#state.scratch
+      case 0:
+        return this.#readReceiver()
+      case 1:
+        return this.#state.ier
+      case 2:
+        return this.#readIdentification()
+      case 3:
+        return this.#state.lcr
+      case 4:
+        return this.#state.mcr
+      case 5:
+        return this.#readLineStatus()
+      case 6:
+        return this.#readModemStatus()
+      default:
+        return this.#state.scratch
     }
   }
 
@@ -143,13 +166,26 @@ export class Uart implements PortHandler, Stateful {
       return
     }
     switch (register) {
-      case 0: this.#transmit(value); break
-      case 1: this.#writeInterruptEnable(value & 0xf); break
-      case 2: this.#writeFifoControl(value); break
-      case 3: state.lcr = value; break
-      case 4: this.#writeModemControl(value & 0x1f); break
-      case 7: state.scratch = value; break
-      default: break // LSR and MSR: "intended for read operations only"
+      case 0:
+        this.#transmit(value)
+        break
+      case 1:
+        this.#writeInterruptEnable(value & 0xf)
+        break
+      case 2:
+        this.#writeFifoControl(value)
+        break
+      case 3:
+        state.lcr = value
+        break
+      case 4:
+        this.#writeModemControl(value & 0x1f)
+        break
+      case 7:
+        state.scratch = value
+        break
+      default:
+        break // LSR and MSR: "intended for read operations only"
     }
     this.#update()
     this.#scheduleArrival()

@@ -1,5 +1,6 @@
 /**
- * Decides what is compiled and when: arrivals at records are counted by the interpreter; hot ones become entries of regions, several regions
+ * Decides what is compiled and when: arrivals at records are counted by the interpreter; hot ones become entries of regions, several
+ * regions
  * a WebAssembly module. A region replaces the handler of its entry's record, so nothing that refers to the record needs to change.
  */
 import { mode as codeMode } from '../../cpu/mode.ts'
@@ -34,7 +35,10 @@ export interface JitStatistics {
 }
 
 export class Jit {
-  /** Entering and leaving a region costs as much as interpreting about this many instructions: without a loop it has to be longer. Tests compile everything. */
+  /**
+   * Entering and leaving a region costs as much as interpreting about this many instructions: without a loop it has to be longer. Tests
+   * compile everything.
+   */
   longBlock = 30
   readonly statistics: JitStatistics = { regions: 0, modules: 0, instructions: 0, bytes: 0, milliseconds: 0 }
   /** Set by an embedder that wants compile times: milliseconds from anywhere. They never influence the run. */
@@ -47,7 +51,13 @@ export class Jit {
   private pending: Request[] = []
   private modules = 0
 
-  constructor(memory: WebAssembly.Memory, tables: OpcodeTables, offers: (feature: string) => boolean, code: CodeCache, interpreter: Interpreter) {
+  constructor(
+    memory: WebAssembly.Memory,
+    tables: OpcodeTables,
+    offers: (feature: string) => boolean,
+    code: CodeCache,
+    interpreter: Interpreter,
+  ) {
     this.memory = memory
     this.bytes = new Uint8Array(memory.buffer)
     this.code = code
@@ -63,7 +73,9 @@ export class Jit {
   }
 
   /** So many modules live that code should be flushed. */
-  get crowded(): boolean { return this.modules > mostModules }
+  get crowded(): boolean {
+    return this.modules > mostModules
+  }
 
   /** Compiles what is waiting. Call it between runs. */
   compile(): void {

@@ -1,6 +1,7 @@
 /**
  * Semantics over instructions whose operands are known: general registers and flags are WebAssembly locals, immediates and addresses are
- * constants. Whatever is not plain (a TLB miss, a fault, a helper) leaves the region before the instruction, which the interpreter then executes.
+ * constants. Whatever is not plain (a TLB miss, a fault, a helper) leaves the region before the instruction, which the interpreter then
+ * executes.
  */
 import { at, segBaseAddress, segment } from '../../cpu/layout.ts'
 import type { FieldName } from '../../cpu/layout.ts'
@@ -14,7 +15,6 @@ import type { BoundInstruction } from './discover.ts'
 const flagNames = ['flagZero', 'flagSign', 'flagAux', 'flagCarry'] as const
 type FlagName = (typeof flagNames)[number]
 const isFlag = (name: string): name is FlagName => (flagNames as readonly string[]).includes(name)
-const pieceOf = { zero: 'flagZero', sign: 'flagSign', aux: 'flagAux', carry: 'flagCarry' } as const
 
 export class RegionSemantics extends Semantics {
   protected readonly budget: Variable
@@ -49,7 +49,12 @@ export class RegionSemantics extends Semantics {
     this.status = this.variable('i32')
     this.resume = this.variable('i32')
     this.registers = Array.from({ length: 16 }, () => this.variable('i64'))
-    this.flagVariables = { flagZero: this.variable('i64'), flagSign: this.variable('i64'), flagAux: this.variable('i64'), flagCarry: this.variable('i32') }
+    this.flagVariables = {
+      flagZero: this.variable('i64'),
+      flagSign: this.variable('i64'),
+      flagAux: this.variable('i64'),
+      flagCarry: this.variable('i32'),
+    }
     this.tables = { read: this.variable('i32'), write: this.variable('i32') }
   }
 
@@ -117,8 +122,12 @@ export class RegionSemantics extends Semantics {
   }
 
   /** Control flow between blocks, as opposed to that inside a row. */
-  protected plainIf(condition: Node, then: () => void): void { super.if(condition, then) }
-  protected plainLoop(body: (label: Label) => void): void { super.loop(body) }
+  protected plainIf(condition: Node, then: () => void): void {
+    super.if(condition, then)
+  }
+  protected plainLoop(body: (label: Label) => void): void {
+    super.loop(body)
+  }
 
   // ---- flags ----
 
@@ -142,7 +151,9 @@ export class RegionSemantics extends Semantics {
   override setFlags(pieces: FlagPieces): void {
     super.setFlags(pieces)
     const complete = pieces.zero && pieces.sign && pieces.aux && pieces.carry
-    this.pending.push(() => { this.origin = complete && this.branchDepth === 0 ? pieces.origin : undefined })
+    this.pending.push(() => {
+      this.origin = complete && this.branchDepth === 0 ? pieces.origin : undefined
+    })
     if (pieces.origin) for (const node of [pieces.origin.left, pieces.origin.right]) node.uses++
   }
   private writeLazyFlags(): void {
@@ -177,23 +188,38 @@ export class RegionSemantics extends Semantics {
     const { bits, left, right } = origin
     const signed = (value: Node): Node => this.signed(value, bits)
     switch (kind) {
-      case 1: return this.ltU(left, right)
-      case 2: return this.eq(left, right)
-      case 3: return this.leU(left, right)
-      case 4: return this.ltS(signed(this.sub(left, right)), 0)
-      case 6: return this.ltS(signed(left), signed(right))
-      case 7: return this.leS(signed(left), signed(right))
-      default: return undefined
+      case 1:
+        return this.ltU(left, right)
+      case 2:
+        return this.eq(left, right)
+      case 3:
+        return this.leU(left, right)
+      case 4:
+        return this.ltS(signed(this.sub(left, right)), 0)
+      case 6:
+        return this.ltS(signed(left), signed(right))
+      case 7:
+        return this.leS(signed(left), signed(right))
+      default:
+        return undefined
     }
   }
   private tested(origin: FlagOrigin, kind: number): Node | undefined {
     const value = this.signed(origin.left, origin.bits)
     switch (kind) {
-      case 0: case 1: return this.i32(0)
-      case 2: case 3: return this.eqz(value)
-      case 4: case 6: return this.ltS(value, 0)
-      case 7: return this.leS(value, 0)
-      default: return undefined
+      case 0:
+      case 1:
+        return this.i32(0)
+      case 2:
+      case 3:
+        return this.eqz(value)
+      case 4:
+      case 6:
+        return this.ltS(value, 0)
+      case 7:
+        return this.leS(value, 0)
+      default:
+        return undefined
     }
   }
 
@@ -246,11 +272,21 @@ export class RegionSemantics extends Semantics {
     const offset = this.offset(operand)
     return number >= segment.fs ? this.add(offset, this.load('i64', 0, segBaseAddress(number))) : offset
   }
-  registerPlace(operand: Operand): Node { return this.i32(this.instruction.slots[operand.slot]) }
-  registerNumber(operand: Operand): Node { return this.i32(this.instruction.slots[operand.slot]) }
-  prefixes(): Node { return this.i32(this.instruction.prefixes) }
-  nextRip(): Node { return this.add(this.get(this.page), this.i64(this.instruction.offset + this.instruction.length)) }
-  relativeTarget(_operand: Operand): Node { return this.add(this.get(this.page), this.i64(this.instruction.immediate)) }
+  registerPlace(operand: Operand): Node {
+    return this.i32(this.instruction.slots[operand.slot])
+  }
+  registerNumber(operand: Operand): Node {
+    return this.i32(this.instruction.slots[operand.slot])
+  }
+  prefixes(): Node {
+    return this.i32(this.instruction.prefixes)
+  }
+  nextRip(): Node {
+    return this.add(this.get(this.page), this.i64(this.instruction.offset + this.instruction.length))
+  }
+  relativeTarget(_operand: Operand): Node {
+    return this.add(this.get(this.page), this.i64(this.instruction.immediate))
+  }
 
   // ---- memory ----
 
@@ -262,13 +298,21 @@ export class RegionSemantics extends Semantics {
     this.bailIf(this.gtU(inPage, this.i64(4096 - bytes)))
     return this.add(this.wrap(inPage), this.load('i32', entry, 8))
   }
-  protected slowPlace(_write: boolean, _address: Node, _sizeAndFlags: number): Node { throw new Error('regions have no slow accesses') }
-  protected stackAddress(_offset: Node, _sizeAndFlags: number): Node { throw new Error('regions are of 64-bit mode') }
+  protected slowPlace(_write: boolean, _address: Node, _sizeAndFlags: number): Node {
+    throw new Error('regions have no slow accesses')
+  }
+  protected stackAddress(_offset: Node, _sizeAndFlags: number): Node {
+    throw new Error('regions are of 64-bit mode')
+  }
 
   // ---- leaving ----
 
-  protected leaveWithFault(): void { this.bail() }
-  protected callHelper(_name: string): void { this.bail() }
+  protected leaveWithFault(): void {
+    this.bail()
+  }
+  protected callHelper(_name: string): void {
+    this.bail()
+  }
   protected emitJump(rip: Node): void {
     this.flushFlags()
     this.leaveTo(rip)
@@ -285,6 +329,10 @@ export class RegionSemantics extends Semantics {
     if (condition) condition.uses++
     this.branch = { condition }
   }
-  override helper(_name: string, ..._args: Node[]): void { this.bail() }
-  override fault(_vector: number, _error?: Value, _computed?: Node): void { this.bail() }
+  override helper(_name: string, ..._args: Node[]): void {
+    this.bail()
+  }
+  override fault(_vector: number, _error?: Value, _computed?: Node): void {
+    this.bail()
+  }
 }

@@ -51,7 +51,15 @@ export function structureOf(blocks: readonly Block[]): Structure {
   const children: number[][] = blocks.map(() => [])
   for (const block of order.slice(1)) children[dominator[block]].push(block)
   for (const list of children) list.sort((a, b) => position[b] - position[a])
-  return { order, position, children, isLoopHeader: block => headers.has(block), hasLoops: headers.size > 0, isMerge: block => forward[block] > 1, kindOf }
+  return {
+    order,
+    position,
+    children,
+    isLoopHeader: block => headers.has(block),
+    hasLoops: headers.size > 0,
+    isMerge: block => forward[block] > 1,
+    kindOf,
+  }
 }
 
 function reversePostorder(blocks: readonly Block[]): number[] {
@@ -77,7 +85,7 @@ function dominators(order: readonly number[], position: readonly number[], prede
     }
     return a
   }
-  for (let changed = true; changed; ) {
+  for (let changed = true; changed;) {
     changed = false
     for (const block of order.slice(1)) {
       const known = predecessors[block].filter(p => dominator[p] >= 0)
