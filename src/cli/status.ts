@@ -10,7 +10,7 @@ export const statuses = {
   powerOff: { status: 0, meaning: 'the machine was powered off, or reset with --no-reboot; or its console was left (Ctrl-A X) or closed' },
   usage: { status: 2, meaning: 'the command line or an input file is wrong' },
   internal: { status: 70, meaning: 'an error of our own: please report it' },
-  panic: { status: 116, meaning: "the guest's kernel panicked and reset the machine (--no-reboot)" },
+  panic: { status: 116, meaning: "the guest's kernel panicked, and stays there or reset the machine (--no-reboot); a report is printed" },
   halted: { status: 118, meaning: 'every CPU is halted and nothing can wake it' },
   tripleFault: { status: 120, meaning: 'triple fault; a report is printed' },
   budget: { status: 122, meaning: '--max-instructions are used up' },
@@ -26,6 +26,7 @@ export const statusTable = [
 export function statusOf({ ending, panic }: Pick<RunResult, 'ending' | 'panic'>): number {
   switch (ending.kind) {
     case 'power-off': case 'left': return statuses.powerOff.status
+    case 'panic': return statuses.panic.status
     case 'reset': return panic === undefined ? statuses.powerOff.status : statuses.panic.status
     case 'debug-exit': return ending.status & 0xff
     case 'triple-fault': return statuses.tripleFault.status
@@ -42,6 +43,7 @@ export function sayEnding({ ending, panic, instructions }: RunResult): string | 
   const said = panic === undefined ? '' : `; the console showed: ${panic}`
   switch (ending.kind) {
     case 'power-off': case 'left': case 'debug-exit': case 'signal': case 'breakpoint': return undefined
+    case 'panic': return `the guest's kernel panicked: ${panic ?? 'no message'}`
     case 'reset': return panic === undefined ? undefined : `the guest's kernel panicked: ${panic}`
     case 'triple-fault': return `triple fault after ${instructions} instructions\n${ending.report.trimEnd()}`
     case 'idle': return `every CPU is halted and nothing can wake it, after ${instructions} instructions${said}`

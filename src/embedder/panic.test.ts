@@ -18,3 +18,13 @@ test('ordinary output is none, and a panic of a nested guest is forgotten when t
   assert.equal(seen('Linux version 6.1\r\nall is well\r\n'), undefined)
   assert.equal(seen('Kernel panic - not syncing: x\r\n', '[ 9.0] reboot: Restarting system\r\n'), undefined)
 })
+
+test('a kernel that stays where it panicked says so in its last line', () => {
+  const watch = new PanicWatch()
+  const see = (text: string): void => watch.see(new TextEncoder().encode(text))
+  see('[ 1.0] Kernel panic - not syncing: No working init found.\r\n[ 1.1] Kernel Offset: disabled\r\n')
+  assert.equal(watch.stuck, false)
+  see('[ 1.1] ---[ end Kernel panic - not syncing: No working init found. ]---\r\n')
+  assert.equal(watch.stuck, true)
+  assert.equal(watch.panic, 'Kernel panic - not syncing: No working init found.')
+})

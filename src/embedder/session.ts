@@ -6,6 +6,7 @@ import { Pace } from './pace.ts'
 export type Ending =
   | Exclude<StopReason, { kind: 'time' }>
   | { kind: 'timeout' } // the wall time given is used up
+  | { kind: 'panic' } // the guest's kernel panicked and stays there
   | { kind: 'left' } // the person left: Ctrl-A X, a closed window, a reader that went away
   | { kind: 'signal'; signal: string; status: number }
 

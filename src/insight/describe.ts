@@ -17,16 +17,27 @@ const hex = (value: bigint | number, digits: number): string => value.toString(1
 export function describeCpu(machine: Describable, cpu: number): string {
   const r = machine.registers(cpu)
   const lines = [`CPU ${cpu}: rip ${hex(r.rip, 16)}  rflags ${hex(r.rflags, 8)}  cpl ${(r.segments.ss.attributes >> 5) & 3}`]
-  for (let i = 0; i < 16; i += 4) lines.push('  ' + names.slice(i, i + 4).map((name, j) => `${name} ${hex(r.gpr[i + j], 16)}`).join('  '))
+  for (let i = 0; i < 16; i += 4)
+    lines.push(
+      '  ' +
+        names
+          .slice(i, i + 4)
+          .map((name, j) => `${name} ${hex(r.gpr[i + j], 16)}`)
+          .join('  '),
+    )
   for (const name of ['es', 'cs', 'ss', 'ds', 'fs', 'gs', 'ldtr', 'tr'] as const) {
     const s = r.segments[name]
-    lines.push(`  ${name.padEnd(4)} ${hex(s.selector, 4)}  base ${hex(s.base, 16)}  limit ${hex(s.limit, 8)}  attributes ${hex(s.attributes, 4)}`)
+    lines.push(
+      `  ${name.padEnd(4)} ${hex(s.selector, 4)}  base ${hex(s.base, 16)}  limit ${hex(s.limit, 8)}  attributes ${hex(s.attributes, 4)}`,
+    )
   }
   lines.push(`  gdt ${hex(r.gdtr.base, 16)}/${hex(r.gdtr.limit, 4)}  idt ${hex(r.idtr.base, 16)}/${hex(r.idtr.limit, 4)}`)
   lines.push(`  cr0 ${hex(r.cr0, 8)}  cr2 ${hex(r.cr2, 16)}  cr3 ${hex(r.cr3, 16)}  cr4 ${hex(r.cr4, 8)}  efer ${hex(r.efer, 4)}`)
   const events = machine.recentEvents(cpu)
   if (events.length) lines.push('Events delivered last, newest at the end:')
   for (const { rip, event, retired } of events) lines.push(`  ${retired}: ${eventText(event)} at rip ${hex(rip, 16)}`)
+  const obstacle = events.length ? deliveryObstacle(machine, r, events.at(-1)!.event.vector, cpu) : undefined
+  if (obstacle !== undefined) lines.push(`  The last one cannot be delivered: ${obstacle}`)
   lines.push('Code at rip:', ...codeLines(machine, r, cpu))
   return lines.join('\n')
 }
@@ -35,7 +46,28 @@ function eventText(event: CpuEvent): string {
   const error = event.error === undefined ? '' : `, error ${hex(event.error, 4)}`
   const address = event.vector === 14 && event.address !== undefined ? `, address ${hex(event.address, 16)}` : ''
   const during = event.during ? ` (while delivering ${eventText(event.during)})` : ''
-  return `${event.kind} vector ${event.vector}${error}${address}${during}`
+  const name = mnemonics[event.vector]
+  return `${event.kind} vector ${event.vector}${name && event.kind === 'exception' ? ` #${name}` : ''}${error}${address}${during}`
+}
+
+/** Intel SDM vol. 3, "Exception and Interrupt Reference". */
+const mnemonics: Readonly<Record<number, string>> = {
+  0: 'DE', 1: 'DB', 3: 'BP', 4: 'OF', 5: 'BR', 6: 'UD', 7: 'NM', 8: 'DF', 10: 'TS', 11: 'NP', 12: 'SS', 13: 'GP', 14: 'PF', 16: 'MF', 17: 'AC', 18: 'MC', 19: 'XM',
+}
+
+/** What is wrong with the gate of a vector, if that can be seen. Intel SDM vol. 3, "IDT Descriptors" and "64-Bit Mode IDT". */
+function deliveryObstacle(machine: Describable, r: CpuRegisters, vector: number, cpu: number): string | undefined {
+  const real = (r.cr0 & 1n) === 0n
+  const size = real ? 4 : r.efer & 0x400n ? 16 : 8
+  const offset = vector * size
+  if (offset + size - 1 > r.idtr.limit) return `the IDT (limit ${hex(r.idtr.limit, 4)}) has no entry ${vector}`
+  const physical = machine.translate(r.idtr.base + BigInt(offset), cpu)
+  if (physical === undefined) return `the IDT's entry ${vector} at ${hex(r.idtr.base + BigInt(offset), 16)} is not mapped`
+  if (real) return undefined
+  const access = machine.readPhysical(physical + 5, 1)[0]
+  const gates = size === 16 ? [0xe, 0xf] : [0x5, 0x6, 0x7, 0xe, 0xf]
+  if (!gates.includes(access & 0x1f)) return `the IDT's entry ${vector} is no gate (type ${hex(access & 0x1f, 2)})`
+  return access & 0x80 ? undefined : `the IDT's gate ${vector} is not present`
 }
 
 function codeLines(machine: Describable, r: CpuRegisters, cpu: number): string[] {

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs'
 import type { Machine, MachineOptions } from '../../api.ts'
 import type { Catalogue, RunRequest, RunResult, System } from '../../cli/system.ts'
+import { statuses, statusOf } from '../../cli/status.ts'
 import { InputError } from '../../errors.ts'
 import { type Command, escapeHelp } from '../escape.ts'
 import { PanicWatch } from '../panic.ts'
@@ -40,6 +41,7 @@ async function run(createMachine: MachineFactory, starterGone: () => boolean, re
   machine.onSerialOutput = bytes => {
     output.take(bytes)
     panics.see(bytes)
+    if (panics.stuck) session.end({ kind: 'panic' })
   }
   const session = new Session(machine, surroundings(() => output.flush(), () => inputOpen), request.session)
   const obey = (command: Command): void => {
@@ -78,7 +80,7 @@ async function run(createMachine: MachineFactory, starterGone: () => boolean, re
       wallSeconds: (performance.now() - started) / 1000,
       console: Buffer.concat(collected).toString(),
       panic: panics.panic,
-      picture: ending.kind === 'idle' ? machine.describe(0) : undefined,
+      picture: ending.kind === 'idle' || statusOf({ ending, panic: panics.panic }) === statuses.panic.status ? machine.describe(0) : undefined,
     }
   } finally {
     clearInterval(watch)
