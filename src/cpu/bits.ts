@@ -47,7 +47,7 @@ export const hasParagraphs = (state: CpuState): boolean => !isProtected(state) |
 
 /** Bits above `width` - 1 all equal bit `width` - 1. */
 export const canonicalFor = (address: bigint, width: number): boolean => BigInt.asUintN(64, BigInt.asIntN(width, address)) === address
-/** Canonical in the present paging mode. */
+/** Canonical in the present paging mode: for addresses that are used. Those that are only loaded into registers go by the model's width. */
 export const isCanonical = (state: CpuState, address: bigint): boolean => canonicalFor(address, cr4Low(state) & cr4.LA57 ? 57 : 48)
 /** The same for the high word of an address. */
 export function isCanonicalHigh(state: CpuState, high: number): boolean {

@@ -1,5 +1,5 @@
 /** Loading segment registers with every check. Intel SDM vol. 2, "MOV-Move", "LLDT", "LTR"; vol. 3, "Protection". */
-import { attribute, hasParagraphs, is64, isCanonical, isLong, isProtected } from './bits.ts'
+import { attribute, hasParagraphs, is64, canonicalFor, isLong, isProtected } from './bits.ts'
 import {
   attributesOf, baseOf, dplOf, isCode, isConforming, isNull, isPresent, isReadable, isWritable, limitOf, markAccessed, readDescriptor,
   readUpperHalf, rplOf, setBusy, systemType, typeOf, descriptorAddress, type Descriptor,
@@ -121,7 +121,7 @@ function readSystemDescriptor(cpu: Processor, selector: number, allowed: readonl
   if (!long) return { descriptor, base: BigInt(baseOf(descriptor)) }
   const upper = readUpperHalf(cpu, descriptor)
   const base = (BigInt(upper.low) << 32n) | BigInt(baseOf(descriptor))
-  if ((upper.high & 0x1f00) !== 0 || !isCanonical(cpu.state, base)) throw selectorFault(vector.GP, selector)
+  if ((upper.high & 0x1f00) !== 0 || !canonicalFor(base, cpu.model.linearBits)) throw selectorFault(vector.GP, selector)
   return { descriptor, base }
 }
 

@@ -2,7 +2,7 @@
  * Control, debug and model-specific registers, XCR0, protection keys, translation and cache control. Intel SDM vol. 2, the instructions'
  * pages.
  */
-import { cr0, cr4, cr4Low, cr0Low, isCanonical, isV86, is64 } from '../cpu/bits.ts'
+import { cr0, cr4, cr4Low, cr0Low, canonicalFor, isCanonical, isV86, is64 } from '../cpu/bits.ts'
 import {
   debugRegister, loadMachineStatusWord, writeCr0, writeCr3, writeCr4, writeCr8, writeDebugRegister, writeXcr
 } from '../cpu/control.ts'
@@ -190,7 +190,7 @@ export function invpcid(cpu: Processor): After {
     if (pcid >> 12n) throw generalProtection()
     if (pcid !== 0n && !(cr4Low(state) & cr4.PCIDE)) throw generalProtection()
   }
-  if (type === invpcidType.address && !isCanonical(state, address)) throw generalProtection()
+  if (type === invpcidType.address && !canonicalFor(address, cpu.model.linearBits)) throw generalProtection()
   cpu.translation.invpcid(Number(type), Number(pcid & 0xfffn), address)
   return after.leave
 }

@@ -1,5 +1,5 @@
 /** Descriptor-table registers, segment registers and what user code may ask about selectors. Intel SDM vol. 2, the instructions' pages. */
-import { cr4, cr4Low, is64, isCanonical, isLong } from '../cpu/bits.ts'
+import { cr4, cr4Low, is64, canonicalFor, isLong } from '../cpu/bits.ts'
 import {
   descriptorAddress, dplOf, isCode, isConforming, isNull, isReadable, isSegment, isWritable, limitOf, readDescriptorAt, rplOf, systemType,
   typeOf, type Descriptor
@@ -22,7 +22,7 @@ function loadTable(cpu: Processor, base: 'gdtrBase' | 'idtrBase', limit: 'gdtrLi
   const wide = is64(state)
   const newLimit = memory.read16(address)
   const raw = wide ? memory.read64(address + 2n) : BigInt(memory.read32(address + 2n))
-  if (wide && !isCanonical(state, raw)) throw generalProtection()
+  if (wide && !canonicalFor(raw, cpu.model.linearBits)) throw generalProtection()
   state[base] = wide ? raw : operation.operandSize === 16 ? raw & low24 : raw & low32
   state[limit] = newLimit
   return after.next
@@ -173,7 +173,7 @@ export function wrsegbase(cpu: Processor): After {
   const { state } = cpu
   requireFsgsbase(cpu)
   const base = state.argument[1]
-  if (!isCanonical(state, base)) throw generalProtection()
+  if (!canonicalFor(base, cpu.model.linearBits)) throw generalProtection()
   state.segBase[Number(state.argument[0])] = base
   return after.next
 }

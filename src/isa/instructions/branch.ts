@@ -3,6 +3,7 @@ import { force64, form, instruction, type Body } from '../define.ts'
 import { Ev, Iw, Jb, Jz } from '../operands.ts'
 import type { Node } from '../../wasm/function.ts'
 import type { Semantics } from '../builder.ts'
+import { vector as exception } from '../../cpu/fault.ts'
 import { conditionNames } from './move.ts'
 
 const hex = (value: number): string => value.toString(16).toUpperCase()
@@ -27,7 +28,14 @@ export const Jcc = conditionNames.map((name, code) =>
   }),
 )
 
-const wideRip = (b: Semantics, value: Node): Node => (value.type === 'i64' ? value : b.extendU(value))
+const la57 = 1 << 12
+/** The target as an i64. In 64-bit mode one that is not canonical is the branch's fault, not its target's. */
+function wideRip(b: Semantics, value: Node): Node {
+  if (b.operandSize !== 64) return value.type === 'i64' ? value : b.extendU(value)
+  const beyond = (bits: bigint): Node => b.ne(b.shrU(b.add(value, 1n << (bits - 1n)), bits), 0n)
+  b.if(beyond(48n), () => b.faultIf(b.or(b.eqz(b.and(b.wrap(b.state('cr4')), la57)), beyond(57n)), exception.GP, 0))
+  return value
+}
 /** The return address as wide as the operand size. */
 const returnAddress = (b: Semantics): Node => (b.operandSize === 64 ? b.nextRip() : b.wrap(b.nextRip()))
 
