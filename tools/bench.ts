@@ -1,7 +1,7 @@
 /** Measures Vitrine beside other emulators on the same kernel and programs: `npm run bench -- --help`. */
 import { spawn } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { cpus, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { type Phase, Markers } from './bench/markers.ts'
@@ -12,15 +12,18 @@ const help = `\
 usage: npm run bench -- [options]
 
   --files FOLDER      vmlinuz and initramfs.cpio (default: $BENCH, else built from test/guests/bench)
-  --phases LIST       what the guest runs, in commas (default: the eight programs); kvm for the nested ones
+  --phases LIST       what the guest runs, in commas (default: the ten programs and the shell's two); kvm for the nested ones
   --peers LIST        of ${peers.map(({ name }) => name).join(', ')} (default: those that are installed)
   --rounds N          runs of each, in turn (default: 3)
-  --timeout SECONDS   of one run (default: 600)
+  --timeout SECONDS   of one run (default: 600); the interpreter has 4 times that, Bochs 10 times
   --cpu intel|amd     vendor, where an emulator has both (default: intel)
+  --quick             one round of four short programs, without Bochs
+  --report            write BENCHMARKS.md and BENCHMARKS.json
   --json FILE         all times, as data
 `
 
-const programs = 'sort,sha256,coremix,chase,memcpy,nbody,getppid,pgfault'
+const programs = 'sort,sha256,coremix,chase,memcpy,nbody,getppid,pgfault,forkexec,pingpong,sh'
+const quickPrograms = 'chase,nbody,getppid,forkexec'
 
 export type Runs = Map<string, Map<string, Phase>[]>
 
@@ -103,38 +106,63 @@ async function main(args: string[]): Promise<void> {
     options: {
       help: { type: 'boolean', short: 'h' },
       files: { type: 'string' },
-      phases: { type: 'string', default: programs },
+      phases: { type: 'string' },
       peers: { type: 'string' },
-      rounds: { type: 'string', default: '3' },
+      rounds: { type: 'string' },
+      quick: { type: 'boolean', default: false },
+      report: { type: 'boolean', default: false },
       timeout: { type: 'string', default: '600' },
       cpu: { type: 'string', default: 'intel' },
       json: { type: 'string' },
     },
   })
   if (values.help) return void process.stdout.write(help)
-  const chosen = choosePeers(values.peers)
-  const [rounds, timeout] = [positive('--rounds', values.rounds), positive('--timeout', values.timeout)]
+  const chosen = choosePeers(values.peers).filter(({ name }) => !values.quick || values.peers !== undefined || name !== 'bochs')
+  const phases = values.phases ?? (values.quick ? quickPrograms : programs)
+  const rounds = positive('--rounds', values.rounds ?? (values.quick ? '1' : '3'))
+  const timeout = positive('--timeout', values.timeout)
   if (values.cpu !== 'intel' && values.cpu !== 'amd') throw new BenchError(`--cpu '${values.cpu}': expected intel or amd`)
   const scratch = mkdtempSync(join(tmpdir(), 'vitrine-bench-'))
   try {
     const folder = values.files ?? process.env['BENCH']
     const files = folder === undefined ? benchFiles(scratch) : { kernel: join(folder, 'vmlinuz'), initrd: join(folder, 'initramfs.cpio') }
-    const append = `console=ttyS0 quiet panic=-1 nokaslr mitigations=off run=${values.phases}`
+    const append = `console=ttyS0 quiet panic=-1 nokaslr mitigations=off run=${phases}`
     const work: Work = { ...files, append, megabytes: 1024, vendor: values.cpu, scratch }
     const runs: Runs = new Map(chosen.map(({ name }) => [name, []]))
     for (let round = 1; round <= rounds; round++) {
       for (const peer of chosen) {
         if (process.stderr.isTTY) process.stderr.write(`round ${round} of ${rounds}: ${peer.name}\n`)
-        runs.get(peer.name)!.push(await measure(peer, work, timeout))
+        runs.get(peer.name)!.push(await measure(peer, work, timeout * (peer.patience ?? 1)))
       }
     }
     process.stdout.write(`${table(runs)}\n`)
     if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(asData(runs), undefined, 2)}\n`)
     const wrong = disagreements(runs)
     if (wrong.length > 0) throw new BenchError(`check values differ: ${wrong.join('; ')}`)
+    if (values.report) writeReport(runs, append, rounds)
   } finally {
     rmSync(scratch, { recursive: true, force: true })
   }
+}
+
+/** What the report says besides the table: on what, and how it was measured. */
+function writeReport(runs: Runs, append: string, rounds: number): void {
+  const [cpu] = cpus()
+  const text = `# Benchmarks
+
+\`npm run bench -- --report\` boots the same kernel and initial RAM disk on Vitrine (its JIT, and its interpreter) and on the emulators that
+are installed, in turn, and prints medians and ratios. The programs are in \`test/guests/bench\`; \`boot\` is from the start of the process
+to Linux's first program. Times are taken outside, when the marker lines arrive: guests' clocks are virtual. Every phase's check value
+was the same on all of them.
+
+Measured on ${new Date().toISOString().slice(0, 10)}: ${cpus().length} CPUs (${cpu?.model.trim() ?? 'unknown'}), Node ${process.versions.node},
+${rounds} rounds, 1 CPU and 1 GiB in each guest, command line \`${append}\`.
+A ratio above 1 means that Vitrine's JIT is faster.
+
+${table(runs)}
+`
+  writeFileSync('BENCHMARKS.md', text)
+  writeFileSync('BENCHMARKS.json', `${JSON.stringify(asData(runs), undefined, 2)}\n`)
 }
 
 function asData(runs: Runs): unknown {

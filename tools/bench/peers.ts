@@ -16,6 +16,8 @@ export interface Work {
 
 export interface Peer {
   name: string
+  /** How many times longer than others it may take. */
+  patience?: number
   /** What is missing to run it; undefined when nothing is. */
   missing(): string | undefined
   command(work: Work): [string, ...string[]]
@@ -23,14 +25,15 @@ export interface Peer {
 
 const root = fileURLToPath(new URL('../../', import.meta.url))
 
-const vitrine: Peer = {
-  name: 'vitrine',
+const vitrine = (name: string, engine: 'jit' | 'interpreter'): Peer => ({
+  name,
+  patience: engine === 'jit' ? 1 : 4,
   missing: () => undefined,
   command: ({ kernel, initrd, append, megabytes, vendor }) => [
-    join(root, 'bin/vitrine.js'), 'run', '--quiet', '--cpu', vendor, '--memory', `${megabytes}M`,
+    join(root, 'bin/vitrine.js'), 'run', '--quiet', '--cpu', vendor, '--engine', engine, '--memory', `${megabytes}M`,
     '--kernel', kernel, '--initrd', initrd, '--append', append,
   ],
-}
+})
 
 const qemu: Peer = {
   name: 'qemu',
@@ -44,6 +47,7 @@ const qemu: Peer = {
 /** Bochs has no loader: it boots an ISO image with GRUB. Its serial port is a file, which here is a pipe. */
 const bochs: Peer = {
   name: 'bochs',
+  patience: 10,
   missing: () => lacking('bochs', 'grub-mkrescue', 'xorriso', 'mkfifo') ?? (existsSync(bochsBios) ? undefined : `${bochsBios} (bochsbios)`),
   command(work) {
     const folder = join(work.scratch, 'bochs')
@@ -100,4 +104,4 @@ function lacking(...programs: string[]): string | undefined {
   })
 }
 
-export const peers: readonly Peer[] = [vitrine, qemu, bochs]
+export const peers: readonly Peer[] = [vitrine('vitrine', 'jit'), vitrine('interpreter', 'interpreter'), qemu, bochs]
