@@ -147,7 +147,8 @@ async function main(args: string[]): Promise<void> {
 
 /** What the report says besides the table: on what, and how it was measured. */
 function writeReport(runs: Runs, append: string, rounds: number): void {
-  const [cpu] = cpus()
+  const day = new Date().toISOString().slice(0, 10)
+  const machine = `${cpus().length} CPUs (${cpus()[0]?.model.trim() ?? 'unknown'}), Node ${process.versions.node}`
   const text = `# Benchmarks
 
 \`npm run bench -- --report\` boots the same kernel and initial RAM disk on Vitrine (its JIT, and its interpreter) and on the emulators that
@@ -155,8 +156,7 @@ are installed, in turn, and prints medians and ratios. The programs are in \`tes
 to Linux's first program. Times are taken outside, when the marker lines arrive: guests' clocks are virtual. Every phase's check value
 was the same on all of them.
 
-Measured on ${new Date().toISOString().slice(0, 10)}: ${cpus().length} CPUs (${cpu?.model.trim() ?? 'unknown'}), Node ${process.versions.node},
-${rounds} rounds, 1 CPU and 1 GiB in each guest, command line \`${append}\`.
+Measured on ${day}: ${machine}, ${rounds} rounds, 1 CPU and 1 GiB in each guest, command line \`${append}\`.
 A ratio above 1 means that Vitrine's JIT is faster.
 
 ${table(runs)}

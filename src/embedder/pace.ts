@@ -14,7 +14,7 @@ const idleLoad = 0.1
 /** Behind by more than this, the guest is too busy for real time, and does not have to catch up later. */
 const forgiveNanoseconds = 50e6
 const shortestRest = 1
-const longestRest = 8
+const longestRest = 25
 
 /**
  * Unpaced, a halted machine jumps to its next alarm. Paced, virtual time keeps to wall time. Between the two decides the load: a guest that
