@@ -16,6 +16,7 @@ import type { MmioRegion } from './memory/mmio.ts'
 import { VirtualClock } from './platform/clock.ts'
 import { createMemoryMap } from './platform/memory-map.ts'
 import { createPc, type Pc } from './platform/pc.ts'
+import type { BootRegisters } from './platform/boot/image.ts'
 import { applyBootRegisters } from './platform/boot/start.ts'
 import { describeCpu } from './insight/describe.ts'
 
@@ -59,6 +60,9 @@ export class VitrineMachine implements Machine {
   private current = 0
   private stop: StopReason | undefined
   private resetRequested = false
+  /** S3: no CPU runs until the chipset wakes the machine. */
+  private asleep = false
+  private wakeRegisters: BootRegisters | undefined
   private lapicRegions: MmioRegion[] = []
   private lapicMoved = false
   private serialBytes: number[] = []
@@ -110,6 +114,13 @@ export class VitrineMachine implements Machine {
         tsc: index => BigInt(this.clock.now()) + this.fieldOf(index, 'tscOffset'),
         powerOff: () => this.stopWith({ kind: 'power-off' }),
         reset: () => this.requestReset(),
+        sleep: () => {
+          this.asleep = true
+          this.cpu.stopRequested = true
+        },
+        wake: registers => {
+          this.wakeRegisters = registers
+        },
         debugExit: status => this.stopWith({ kind: 'debug-exit', status }),
         serialOutput: (port, byte) => {
           if (port === 0) this.serialBytes.push(byte)
@@ -266,7 +277,7 @@ export class VitrineMachine implements Machine {
 
   // ---- reset and stop ----
 
-  private resetCpus(): void {
+  private resetCpus(registers = this.pc.boot?.registers): void {
     const { state, mmu } = this.core
     for (let index = this.slots.length - 1; index >= 0; index--) {
       this.switchTo(index)
@@ -276,8 +287,8 @@ export class VitrineMachine implements Machine {
       this.cpu.stateChanged()
       if (index !== 0) this.slots[index].parked.set(new Uint8Array(this.core.memory.buffer, stateBase, stateSize))
     }
-    if (this.pc.boot) {
-      applyBootRegisters(state, this.pc.boot.registers)
+    if (registers) {
+      applyBootRegisters(state, registers)
       this.cpu.stateChanged()
     }
   }
@@ -290,8 +301,17 @@ export class VitrineMachine implements Machine {
     this.resetRequested = true
     this.cpu.stopRequested = true
   }
+  /** The processors come out of reset at what firmware would jump to. */
+  private wake(registers: BootRegisters): void {
+    this.asleep = false
+    this.wakeRegisters = undefined
+    this.resetCpus(registers)
+    this.mapLapics()
+  }
   private reset(): void {
     this.resetRequested = false
+    this.asleep = false
+    this.wakeRegisters = undefined
     this.pc.reset()
     this.resetCpus()
     this.mapLapics()
@@ -311,13 +331,14 @@ export class VitrineMachine implements Machine {
     for (;;) {
       if (this.stop) return this.takeStop()
       if (this.resetRequested) this.reset()
+      if (this.wakeRegisters) this.wake(this.wakeRegisters)
       if (this.lapicMoved) this.mapLapics()
       const now = this.clock.now()
       this.advance(now)
-      if (this.stop || this.resetRequested) continue
+      if (this.stop || this.resetRequested || this.wakeRegisters) continue
       if (this.retired >= lastRetired) return { kind: 'budget' }
       if (now >= until) return { kind: 'time' }
-      const index = this.nextBusy()
+      const index = this.asleep ? -1 : this.nextBusy()
       if (index < 0) {
         const next = this.clock.nextDeadline()
         if (next === undefined && until === Infinity) return { kind: 'idle' }

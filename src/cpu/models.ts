@@ -36,6 +36,9 @@ const amdOnly = `
   mmxext fxsr_opt cmp_legacy cr8_legacy misalignsse abm topoext clzero wbnoinvd xsaveerptr amd_ibpb amd_ibrs amd_stibp amd_ssbd
   amd_ssb_no btc_no amd_ibpb_ret lfence_rdtsc null_sel_clr_base autoibrs srso_no tsa_sq_no tsa_l1_no`
 
+/** Newer than the processor that `intel` is named after. */
+const newer = 'la57 pks'
+
 const intelServer: ModelData = {
   vendor: 'GenuineIntel', physicalBits: 46, basicLeaves: 0x16, extendedLeaves: 0x80000008,
   signature: signature(6, 0x6a, 6), brand: 'Vitrine virtual Xeon (Ice Lake) @ 1.00GHz',
@@ -51,7 +54,7 @@ const amdServer: ModelData = {
 const models: Readonly<Record<string, ModelData>> = {
   intel: intelServer,
   amd: amdServer,
-  max: { ...intelServer, features: `${intelServer.features} la57` },
+  max: { ...intelServer, features: `${intelServer.features} ${newer}` },
   host: intelServer,
   qemu64: {
     vendor: 'AuthenticAMD', physicalBits: 40, basicLeaves: 0xd, extendedLeaves: 0x8000000a,
@@ -85,7 +88,7 @@ const notImplemented: ReadonlySet<string> = new Set(words(`
   psfd ipred_ctrl rrsba_ctrl ddpd_u mcdt_no amd_psfd vmx svm smx est tm2 dtes64 ds_cpl cid sdbg fma xtpr pdcm dca avx f16c sgx bmi1 bmi2
   hle rtm avx2 cqm mpx rdt_a avx512f avx512dq avx512ifma intel_pt avx512pf avx512er avx512cd avx512bw avx512vl avx512vbmi waitpkg
   avx512_vbmi2 shstk gfni vaes vpclmulqdq avx512_vnni avx512_bitalg tme avx512_vpopcntdq bus_lock_detect cldemote movdiri movdir64b
-  enqcmd sgx_lc pks avx512_vp2intersect serialize tsxldtrk pconfig arch_lbr ibt core_capabilities avx_vnni avx512_bf16 3dnowext 3dnow
+  enqcmd sgx_lc avx512_vp2intersect serialize tsxldtrk pconfig arch_lbr ibt core_capabilities avx_vnni avx512_bf16 3dnowext 3dnow
   sse4a osvw ibs xop skinit wdt lwp fma4 nodeid_msr tbm perfctr_core perfctr_nb bpext ptsc perfctr_llc mwaitx extapic irperf rdpru
   virt_ssbd npt lbrv svm_lock nrip_save tsc_scale vmcb_clean flushbyasid decodeassists pausefilter pfthreshold avic v_vmsave_vmload vgif
   svme_addr_chk pn dts acpi tm pbe`))
@@ -159,7 +162,7 @@ export function createModel(specification: string, options: ModelOptions = {}): 
   }
   if ((name === 'max' || name === 'host') && asked.includes('svm') && !changes.some(change => change.startsWith('vendor='))) {
     ;({ vendor, signature: id, brand } = amdServer)
-    for (const feature of words(intelOnly)) features.delete(feature)
+    for (const feature of words(`${intelOnly} pks`)) features.delete(feature)
     for (const feature of words(amdOnly)) features.add(feature)
   }
   const notOffered = asked.filter(feature => notImplemented.has(feature))

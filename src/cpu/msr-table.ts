@@ -68,6 +68,14 @@ const bhiDisS = 1n << 10n
 /** IA32_ARCH_CAPABILITIES: this processor speculates nothing, so it has none of the vulnerabilities. Enhanced IBRS. */
 const archCapabilities = [0, 1, 3, 4, 5, 6, 8, 13, 14, 15, 17, 20, 24, 26, 27, 62].reduce((bits, bit) => bits | (1n << BigInt(bit)), 0n)
 
+/** Rights change at once: another translation context. */
+function writePkrs(cpu: Processor, value: bigint): boolean {
+  if (value & ~low32) return false
+  cpu.state.msrPkrs = value
+  cpu.stateChanged()
+  return true
+}
+
 const miscEnable = { writable: 0x4_00c5_0809n, readOnly: 0x1880n } as const
 function writeMiscEnable(cpu: Processor, value: bigint): boolean {
   if (value & ~(miscEnable.writable | miscEnable.readOnly)) return false
@@ -115,7 +123,7 @@ const system: readonly Msr[] = [
   stored(0xc0000103, 'IA32_TSC_AUX', low32, { feature: 'rdtscp', field: 'msrTscAux' }),
   stored(0x1d9, 'IA32_DEBUGCTL', 0xffc3n, { field: 'msrDebugctl' }),
   stored(0xda0, 'IA32_XSS', 0n, { feature: 'xsaves', field: 'msrXss' }),
-  stored(0x6e1, 'IA32_PKRS', low32, { feature: 'pks', field: 'msrPkrs' }),
+  { index: 0x6e1, name: 'IA32_PKRS', feature: 'pks', field: 'msrPkrs', write: writePkrs },
   stored(0x8b, 'IA32_BIOS_SIGN_ID', all, { reset: model => (model.vendor === 'GenuineIntel' ? 0xd0003f5_00000000n : 0x0a101148n) }),
   ignored(0x79, 'IA32_BIOS_UPDT_TRIG', all, intel),
   // Speculation controls: nothing speculates, so they are storage and commands do nothing.
