@@ -3,18 +3,45 @@
  * constants. Whatever is not plain (a TLB miss, a fault, a helper) leaves the region before the instruction, which the interpreter then
  * executes.
  */
-import { at, segBaseAddress, segment } from '../../cpu/layout.ts'
+import { at, segBaseAddress, segment, vectorAddress } from '../../cpu/layout.ts'
 import type { FieldName } from '../../cpu/layout.ts'
 import { Semantics, type FlagOrigin, type FlagPieces } from '../../isa/builder.ts'
 import type { Operand } from '../../isa/operands.ts'
 import { tlbDataEntries, tlbEntrySize } from '../../memory/map.ts'
 import type { Label, Node, Operand as Value, Variable } from '../../wasm/function.ts'
+import type { ValueType } from '../../wasm/encode.ts'
+import { simd, type LoadKind, type StoreKind } from '../../wasm/opcodes.ts'
 import { leave } from '../leave.ts'
 import type { BoundInstruction } from './discover.ts'
 
 const flagNames = ['flagZero', 'flagSign', 'flagAux', 'flagCarry'] as const
 type FlagName = (typeof flagNames)[number]
 const isFlag = (name: string): name is FlagName => (flagNames as readonly string[]).includes(name)
+
+const vectorCount = 16
+const vectorStride = 64
+
+interface Lane {
+  readonly bytes: number
+  readonly opcode: number
+  readonly type: ValueType
+}
+const loadLanes: Partial<Record<LoadKind, Lane>> = {
+  i64: { bytes: 8, opcode: simd.extractI64, type: 'i64' },
+  f64: { bytes: 8, opcode: simd.extractF64, type: 'f64' },
+  i32: { bytes: 4, opcode: simd.extractI32, type: 'i32' },
+  f32: { bytes: 4, opcode: simd.extractF32, type: 'f32' },
+  i32_16u: { bytes: 2, opcode: simd.extractI16U, type: 'i32' },
+  i32_8u: { bytes: 1, opcode: simd.extractI8U, type: 'i32' },
+}
+const storeLanes: Partial<Record<StoreKind, { readonly bytes: number; readonly opcode: number }>> = {
+  i64: { bytes: 8, opcode: simd.replaceI64 },
+  f64: { bytes: 8, opcode: simd.replaceF64 },
+  i32: { bytes: 4, opcode: simd.replaceI32 },
+  f32: { bytes: 4, opcode: simd.replaceF32 },
+  i32_16: { bytes: 2, opcode: simd.replaceI16 },
+  i32_8: { bytes: 1, opcode: simd.replaceI8 },
+}
 
 export class RegionSemantics extends Semantics {
   protected readonly budget: Variable
@@ -35,6 +62,8 @@ export class RegionSemantics extends Semantics {
   protected usesFlags = false
   protected readonly registers: Variable[]
   protected readonly flagVariables: Record<FlagName, Variable>
+  private readonly vectors = new Map<number, Variable>()
+  private readonly writtenVectors = new Set<number>()
   private readonly tables: { read: Variable; write: Variable }
   private instruction!: BoundInstruction
   /** Flags of the block so far that are not yet in their locals: they are computed only where somebody looks. */
@@ -66,8 +95,10 @@ export class RegionSemantics extends Semantics {
     this.set(this.tables.write, super.state('tlbWrite'))
     for (const register of this.usedRegisters) this.set(this.registers[register], this.load('i64', 0, at.gpr + 8 * register))
     if (this.usesFlags) for (const name of flagNames) this.set(this.flagVariables[name], super.state(name))
+    for (const [index, variable] of this.vectors) this.set(variable, super.load('v128', 0, vectorAddress(index)))
   }
   protected emitEpilogue(): void {
+    for (const index of this.writtenVectors) super.store('v128', 0, this.get(this.vectors.get(index)!), vectorAddress(index))
     for (const register of this.writtenRegisters) this.store('i64', 0, this.get(this.registers[register]), at.gpr + 8 * register)
     if (this.usesFlags) for (const name of flagNames) super.setState(name, this.get(this.flagVariables[name]))
   }
@@ -286,6 +317,43 @@ export class RegionSemantics extends Semantics {
   }
   relativeTarget(_operand: Operand): Node {
     return this.add(this.get(this.page), this.i64(this.instruction.immediate))
+  }
+
+  // ---- vector registers: their low 128 bits are locals, and accesses to their places become lanes ----
+
+  /** The vector register and the byte in it that a constant address of `size` bytes means; undefined: the address is something else. */
+  private vectorAt(address: Value, offset: number, size: number): { index: number; byte: number } | undefined {
+    const constant = typeof address === 'object' ? this.constantOf(address) : address
+    if (constant === undefined) return undefined
+    const distance = Number(constant) + offset - at.vector
+    if (distance < 0 || distance >= vectorCount * vectorStride) return undefined
+    const byte = distance % vectorStride
+    if (byte % size !== 0 || byte + size > 16) throw new Error(`${this.name}: ${size} bytes at byte ${byte} of a vector register`)
+    return { index: Math.floor(distance / vectorStride), byte }
+  }
+  private vectorVariable(index: number): Variable {
+    let variable = this.vectors.get(index)
+    if (!variable) this.vectors.set(index, (variable = this.variable('v128')))
+    return variable
+  }
+  override load(kind: LoadKind, address: Value, offset = 0): Node {
+    const lane = loadLanes[kind]
+    const found = this.vectorAt(address, offset, lane?.bytes ?? 1)
+    if (!found) return super.load(kind, address, offset)
+    const register = this.get(this.vectorVariable(found.index))
+    if (kind === 'v128') return register
+    if (!lane) throw new Error(`${this.name}: no lane for a load of ${kind}`)
+    return this.simd(lane.opcode, lane.type, [register], found.byte / lane.bytes)
+  }
+  override store(kind: StoreKind, address: Value, value: Node, offset = 0): void {
+    const lane = storeLanes[kind]
+    const found = this.vectorAt(address, offset, lane?.bytes ?? 1)
+    if (!found) return super.store(kind, address, value, offset)
+    const variable = this.vectorVariable(found.index)
+    this.writtenVectors.add(found.index)
+    if (kind === 'v128') return this.set(variable, value)
+    if (!lane) throw new Error(`${this.name}: no lane for a store of ${kind}`)
+    this.set(variable, this.simd(lane.opcode, 'v128', [this.get(variable), value], found.byte / lane.bytes))
   }
 
   // ---- memory ----
