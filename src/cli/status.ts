@@ -39,15 +39,16 @@ export function statusOf({ ending, panic }: Pick<RunResult, 'ending' | 'panic'>)
 }
 
 /** One line on how it ended, when that is worth one; `undefined` for the ordinary ways. */
-export function sayEnding({ ending, panic, instructions }: RunResult): string | undefined {
+export function sayEnding({ ending, panic, instructions: count }: RunResult): string | undefined {
+  const instructions = `${count} instruction${count === 1 ? '' : 's'}`
   const said = panic === undefined ? '' : `; the console showed: ${panic}`
   switch (ending.kind) {
     case 'power-off': case 'left': case 'debug-exit': case 'signal': case 'breakpoint': return undefined
     case 'panic': return `the guest's kernel panicked: ${panic ?? 'no message'}`
     case 'reset': return panic === undefined ? undefined : `the guest's kernel panicked: ${panic}`
-    case 'triple-fault': return `triple fault after ${instructions} instructions\n${ending.report.trimEnd()}`
-    case 'idle': return `every CPU is halted and nothing can wake it, after ${instructions} instructions${said}`
-    case 'budget': return `stopped after ${instructions} instructions (--max-instructions)${said}`
-    case 'timeout': return `stopped after ${instructions} instructions (--timeout)${said}`
+    case 'triple-fault': return `triple fault after ${instructions}\n${ending.report.trimEnd()}`
+    case 'idle': return `every CPU is halted and nothing can wake it, after ${instructions}${said}`
+    case 'budget': return `stopped after ${instructions} (--max-instructions)${said}`
+    case 'timeout': return `stopped after ${instructions} (--timeout)${said}`
   }
 }

@@ -52,7 +52,8 @@ function eventText(event: CpuEvent): string {
 
 /** Intel SDM vol. 3, "Exception and Interrupt Reference". */
 const mnemonics: Readonly<Record<number, string>> = {
-  0: 'DE', 1: 'DB', 3: 'BP', 4: 'OF', 5: 'BR', 6: 'UD', 7: 'NM', 8: 'DF', 10: 'TS', 11: 'NP', 12: 'SS', 13: 'GP', 14: 'PF', 16: 'MF', 17: 'AC', 18: 'MC', 19: 'XM',
+  0: 'DE', 1: 'DB', 3: 'BP', 4: 'OF', 5: 'BR', 6: 'UD', 7: 'NM', 8: 'DF',
+  10: 'TS', 11: 'NP', 12: 'SS', 13: 'GP', 14: 'PF', 16: 'MF', 17: 'AC', 18: 'MC', 19: 'XM',
 }
 
 /** What is wrong with the gate of a vector, if that can be seen. Intel SDM vol. 3, "IDT Descriptors" and "64-Bit Mode IDT". */

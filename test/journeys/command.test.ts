@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
+import { debianKernel } from '../../tools/debian/packages.ts'
 
 const root = fileURLToPath(new URL('../../', import.meta.url))
 const folder = mkdtempSync(join(tmpdir(), 'vitrine-'))
@@ -17,23 +18,30 @@ const npx = (...args: string[]): SpawnSyncReturns<string> =>
 const vitrine = (...args: string[]): SpawnSyncReturns<string> =>
   spawnSync(join(root, 'bin/vitrine.js'), args, { cwd: folder, encoding: 'utf8', timeout: 60_000, input: '' })
 
-/** Multiboot 1: a header, and `jmp .` behind it (Multiboot Specification, "OS image format"). */
-function spinningKernel(): string {
+/** Multiboot 1: a header, and code 20h behind it (Multiboot Specification, "OS image format"). */
+function multibootKernel(name: string, code: readonly number[]): string {
   const address = 0x100000
   const words = [0x1badb002, 0x10000, -(0x1badb002 + 0x10000) >>> 0, address, address, address + 0x1000, address + 0x1000, address + 0x20]
   const image = new DataView(new ArrayBuffer(0x1000))
   words.forEach((word, i) => image.setUint32(4 * i, word, true))
-  image.setUint16(0x20, 0xfeeb, true)
-  const file = join(folder, 'spin.elf')
+  code.forEach((byte, i) => image.setUint8(0x20 + i, byte))
+  const file = join(folder, `${name}.elf`)
   writeFileSync(file, new Uint8Array(image.buffer))
   return file
 }
+/** `jmp .` */
+const spinningKernel = (): string => multibootKernel('spin', [0xeb, 0xfe])
 
 describe('npx vitrine', () => {
   test('demo boots a guest and powers it off', () => {
     const { status, stdout } = npx('demo', '--cpu', 'amd')
     assert.match(stdout, /Hello from under the glass[^]*EPYC/)
     assert.equal(status, 0)
+  })
+
+  test("the demo's output is the README's", () => {
+    const [shown] = /(?<=```text\n)[^]*?(?=```)/.exec(readFileSync(join(root, 'README.md'), 'utf8')) ?? ['']
+    assert.ok(npx('demo').stdout.replaceAll('\r', '').includes(shown))
   })
 
   test('arguments, output and status pass through', () => {
@@ -74,16 +82,45 @@ describe('the launcher', () => {
     assert.deepEqual([status, instructions, ending], [122, 123456, 'budget'])
   })
 
-  test('a kernel that is none is refused in one line', () => {
-    const { status, stderr } = vitrine('run', '--kernel', join(root, 'package.json'))
-    assert.equal(status, 2)
-    assert.match(stderr, /^vitrine: kernel: expected [^\n]*, found a text file[^\n]*\n$/)
+  describe('bad input is one line and status 2', () => {
+    const file = (name: string, bytes: Uint8Array): string => {
+      writeFileSync(join(folder, name), bytes)
+      return join(folder, name)
+    }
+    const linux = readFileSync(debianKernel('cloud').image)
+    const kernel = ['--kernel', file('vmlinuz', linux)]
+    const cases: [string, string[], RegExp][] = [
+      ['a text file as kernel', ['--kernel', join(root, 'package.json')], /kernel: expected .*, found a text file/],
+      ['an empty kernel', ['--kernel', file('empty', new Uint8Array(0))], /kernel/],
+      ['a kernel cut off in its header', ['--kernel', file('cut', linux.subarray(0, 700))], /kernel/],
+      ['a kernel cut off in the middle', ['--kernel', file('half', linux.subarray(0, linux.length / 2))], /kernel/],
+      ['a RAM disk larger than memory', [...kernel, '--initrd', file('big', new Uint8Array(80 << 20)), '--memory', '64M'], /initrd/],
+      ['too little memory for the kernel', [...kernel, '--memory', '16M'], /memory|RAM/],
+      ['one MiB of memory', [...kernel, '--memory', '1M'], /--memory '1M'.*at least 2M/],
+      ['no CPU', [...kernel, '--smp', '0'], /--smp '0'/],
+      ['an unknown device', [...kernel, '--device', 'pc-testdve'], /'pc-testdve'.*'pc-testdev'/],
+      ["a device's unknown property", [...kernel, '--device', 'isa-debug-exit,iobsae=1'], /'iobsae'.*'iobase'/],
+      ['an unknown option', [...kernel, '--memroy', '64M'], /'--memroy'.*--memory/],
+      ['a missing file', ['--kernel', join(folder, 'nowhere')], /nowhere': no such file/],
+      ['a folder as file', ['--kernel', folder], /it is a folder/],
+    ]
+    for (const [what, args, pattern] of cases) {
+      test(what, () => {
+        const { status, stdout, stderr } = vitrine('run', ...args)
+        assert.match(stderr, pattern)
+        assert.match(stderr, /^vitrine: [^\n]+\n$/)
+        assert.deepEqual([status, stdout], [2, ''])
+      })
+    }
   })
 
-  test('a device and its properties are checked, naming the nearest known', () => {
-    const kernel = spinningKernel()
-    assert.match(vitrine('run', '--kernel', kernel, '--device', 'pc-testdve').stderr, /'pc-testdve'.*'pc-testdev'/)
-    assert.match(vitrine('run', '--kernel', kernel, '--device', 'isa-debug-exit,iobsae=1').stderr, /'iobsae'.*'iobase'/)
+  test('a triple fault is told: which instruction, which state, what led there', () => {
+    // lidt with a limit of 0, then #UD: neither it, nor the #GP and #DF that follow, have a gate.
+    const { status, stderr } = vitrine('run', '--kernel', multibootKernel('triple', [0x0f, 0x01, 0x1d, 0x40, 0, 0x10, 0, 0x0f, 0x0b]))
+    assert.equal(status, 120)
+    assert.match(stderr, /triple fault after 1 instruction\n/)
+    assert.match(stderr, /rip 0000000000100027[^]*exception vector 6 #UD at rip 0000000000100027/)
+    assert.match(stderr, /the IDT \(limit 0000\) has no entry 6[^]*0f 0b +ud2/)
   })
 })
 
