@@ -2,6 +2,7 @@
 // Starts the command line on the Node that the project pins, whichever Node was asked: generated code is fastest there,
 // and older ones cannot run TypeScript. When the asked one is the pinned one already (npx, npm scripts), nothing is spawned.
 import { existsSync, readFileSync } from 'node:fs'
+import * as nodeModule from 'node:module'
 import { fileURLToPath } from 'node:url'
 
 const root = new URL('..', import.meta.url)
@@ -15,6 +16,8 @@ function pinnedMajor() {
 
 const major = Number.parseInt(process.versions.node, 10)
 if (major >= pinnedMajor()) {
+  // Keeps types stripped and code compiled between runs, in the temporary folder: a third of the time to the first instruction.
+  nodeModule.enableCompileCache?.()
   const { main } = await import('../src/embedder/node/main.ts')
   await main(process.argv.slice(2))
 } else if (existsSync(pinned)) {
