@@ -3,6 +3,10 @@
  * Everything else is internal.
  */
 import type { Nanoseconds } from './devices/ports.ts'
+import type { BlockStore } from './devices/storage/block-store.ts'
+import type { DriveOptions } from './devices/storage/drive.ts'
+
+export type { BlockStore, DriveOptions }
 
 /** A CPU model by name with features switched on or off, such as `{ model: 'intel', add: ['pku'], remove: ['la57'] }`. */
 export interface CpuSelection {
@@ -37,6 +41,8 @@ export interface MachineOptions extends BootOptions {
   chipset?: 'pc' | 'q35'
   /** Devices besides the platform's own: name and properties, as after `--device`. */
   devices?: { name: string; properties: Record<string, string> }[]
+  /** What disks are made of; a device such as virtio-blk-pci names one by its ID. */
+  drives?: DriveOptions[]
   /** Which engine runs instructions; the result is the same. */
   engine?: 'interpreter' | 'jit' | 'step'
   /** Seed of everything that is random in the machine. */

@@ -97,7 +97,7 @@ export class VitrineMachine implements Machine {
         map,
         cpus,
         rtcEpoch: options.rtcEpoch ?? defaultEpoch,
-        devices: options.devices ?? [],
+        devices: options.devices ?? [], drives: options.drives ?? [], seed: options.seed ?? 0,
         lapic: {
           timerFrequency: crystalHertz,
           x2apic: model.has('x2apic'),

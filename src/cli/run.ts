@@ -2,6 +2,7 @@
 import { Command, Option } from 'commander'
 import type { MachineOptions } from '../api.ts'
 import { InputError } from '../errors.ts'
+import { parseDrives } from './drives.ts'
 import { sayEnding, statusOf, statusTable } from './status.ts'
 import type { Catalogue, RunRequest, RunResult, System } from './system.ts'
 import { listChoices, parseCount, parseCpu, parseDevice, parseMemory, parseSeconds } from './values.ts'
@@ -17,6 +18,7 @@ interface RunFlags {
   initrd?: string
   append?: string
   device: string[]
+  drive: string[]
   engine: NonNullable<MachineOptions['engine']>
   maxInstructions?: string
   timeout?: string
@@ -39,6 +41,7 @@ export function runCommand(system: System, done: (status: number) => void): Comm
     .option('--memory <size>', 'RAM, such as 512M or 2G', '512M')
     .addOption(new Option('--chipset <name>', 'where RAM and buses lie').choices(['pc', 'q35']).default('q35'))
     .option('--device <name[,key=value]>', 'add a device (again for more); `help` lists them', collect, [])
+    .option('--drive <file[,key=value]>', 'a disk image: if=virtio|none, id, format=raw|qcow2, snapshot, readonly, serial', collect, [])
     .addOption(new Option('--engine <name>', 'what runs instructions; results are the same').choices([...engines]).default('jit'))
     .option('--max-instructions <n>', 'stop after exactly so many instructions of all CPUs')
     .option('--timeout <seconds>', 'stop after so much wall time')
@@ -73,13 +76,15 @@ function requestOf(flags: RunFlags, system: System, catalogue: Catalogue): RunRe
   if (notOffered.length > 0 && !flags.quiet) {
     system.printError(`vitrine: not implemented, so the CPU goes without: ${notOffered.join(', ')}\n`)
   }
+  const { drives, devices } = parseDrives(flags.drive, system)
   return {
     machine: {
       cpu,
       cpus: parseCount(flags.smp, '--smp', 1, 64),
       memory: parseMemory(flags.memory, '--memory'),
       chipset: flags.chipset,
-      devices: flags.device.map(parseDevice),
+      devices: [...devices, ...flags.device.map(parseDevice)],
+      ...(drives.length === 0 ? {} : { drives }),
       engine: flags.engine,
       seed: parseCount(flags.seed, '--seed', 0),
       noReboot: !flags.reboot,

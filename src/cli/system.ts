@@ -1,5 +1,5 @@
 /** What the command line needs of the place where it runs. The embedder provides it; tests provide a fake. */
-import type { MachineOptions } from '../api.ts'
+import type { BlockStore, MachineOptions } from '../api.ts'
 import type { Ending, SessionOptions } from '../embedder/session.ts'
 
 export interface ConsoleOptions {
@@ -56,6 +56,10 @@ export interface Catalogue {
 export interface System {
   /** The whole of a file. Throws an InputError that says why not. */
   readFile(path: string): Uint8Array
+  /** A disk image, read and written in place. Throws an InputError that says why not. */
+  openStore(path: string, readOnly: boolean): BlockStore
+  /** The path of a file that is named within another one, as a backing file is. */
+  pathBeside(path: string, name: string): string
   print(text: string): void
   printError(text: string): void
   catalogue(): Promise<Catalogue>

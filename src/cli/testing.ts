@@ -38,6 +38,11 @@ export async function command(args: string[], result: RunResult | Error = ended(
       if (path !== 'kernel' && path !== 'initrd') throw new InputError(`cannot read '${path}': no such file`)
       return new TextEncoder().encode(path)
     },
+    openStore(path, readOnly) {
+      if (!path.startsWith('disk')) throw new InputError(`cannot open '${path}': no such file`)
+      return { byteLength: 1024, readOnly, read: () => 'ok', write: () => 'ok', flush: () => 'ok' }
+    },
+    pathBeside: (_path, name) => name,
     async run(request) {
       outcome.request = request
       if (result instanceof Error) throw result

@@ -6,7 +6,12 @@ import { PcTestDevice, testDeviceMemorySize } from '../devices/pc-testdev/pc-tes
 import type { PciBus } from '../devices/pci/bus.ts'
 import { bdf, type Bdf, type PciFunction, type PciSlot } from '../devices/pci/function.ts'
 import { PciTestDevice } from '../devices/pci-testdev/pci-testdev.ts'
-import type { InterruptPin, MmioHandler, PortHandler, Stateful } from '../devices/ports.ts'
+import type { InterruptPin, LogUnhandled, MmioHandler, PortHandler, Stateful } from '../devices/ports.ts'
+import type { BlockStore } from '../devices/storage/block-store.ts'
+import { VirtioBlk } from '../devices/virtio/blk/blk.ts'
+import { VirtioConsole } from '../devices/virtio/console/console.ts'
+import { VirtioPci } from '../devices/virtio/pci.ts'
+import { VirtioRng } from '../devices/virtio/rng/rng.ts'
 import { InputError } from '../errors.ts'
 import { testDeviceMemoryBase } from './memory-map.ts'
 import type { PortBus } from './port-bus.ts'
@@ -25,6 +30,12 @@ export interface Board {
   line: (gsi: number) => InterruptPin
   debugExit: (status: number) => void
   debugOutput: (byte: number) => void
+  /** Takes a drive for one device, by its ID. */
+  takeDrive: (id: string) => BlockStore
+  /** Joins a console to the terminal. */
+  joinTerminal: (makeConsole: (output: (bytes: Uint8Array) => void) => VirtioConsole) => VirtioConsole
+  seed: number
+  log: LogUnhandled
 }
 
 interface Entry {
@@ -66,6 +77,30 @@ const entries: readonly Entry[] = [
   {
     name: 'pci-testdev', description: 'kvm-unit-tests: registers that count accesses, in memory and I/O BARs', bus: 'PCI', properties: {},
     plug: (board, property) => plugPci(board, property('addr'), 'pci-testdev', () => new PciTestDevice()),
+  },
+  {
+    name: 'virtio-blk-pci', description: 'a disk: the drive with that id', bus: 'PCI',
+    properties: { drive: '', serial: '', 'num-queues': '1' },
+    plug: (board, property) => {
+      const options = { store: board.takeDrive(property('drive')), serial: property('serial') }
+      const queues = number('num-queues', property('num-queues'), 64)
+      if (queues === 0) throw new InputError("property 'num-queues': expected 1 to 64, found 0")
+      const make = (slot: PciSlot): PciFunction => new VirtioPci(new VirtioBlk({ ...options, queues }), slot, board.log)
+      return plugPci(board, property('addr'), 'virtio-blk-pci', make)
+    },
+  },
+  {
+    name: 'virtio-rng-pci', description: "random numbers, from the machine's seed", bus: 'PCI', properties: {},
+    plug: (board, property) =>
+      plugPci(board, property('addr'), 'virtio-rng-pci', slot => new VirtioPci(new VirtioRng(board.seed), slot, board.log)),
+  },
+  {
+    name: 'virtio-console-pci', description: 'a console on the same terminal as COM1; keys go to it once its driver runs', bus: 'PCI',
+    properties: {},
+    plug: (board, property) => {
+      const device = board.joinTerminal(output => new VirtioConsole(output))
+      return plugPci(board, property('addr'), 'virtio-console-pci', slot => new VirtioPci(device, slot, board.log))
+    },
   },
 ]
 

@@ -193,7 +193,9 @@ test('devices that do not exist, and properties and places that do not fit, are 
   fails(/expected free ports at 0x3f8, found COM1/, make('isa-debug-exit', { iobase: '0x3f8' }))
   fails(/expected addr=DEVICE/, make('pci-testdev', { addr: 'zz' }))
   fails(/another function at 0/, make('pci-testdev', { addr: '0' }))
-  assert.deepEqual(deviceCatalogue.map(({ name }) => name), ['isa-debug-exit', 'isa-debugcon', 'pc-testdev', 'pci-testdev'])
+  assert.deepEqual(deviceCatalogue.map(({ name }) => name), [
+    'isa-debug-exit', 'isa-debugcon', 'pc-testdev', 'pci-testdev', 'virtio-blk-pci', 'virtio-rng-pci', 'virtio-console-pci',
+  ])
 })
 
 test('kvm-unit-tests finds the limit of RAM in fw_cfg key 11h as QEMU answers it: the first bytes of the kernel', () => {

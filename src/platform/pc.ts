@@ -11,6 +11,10 @@ import type { Clock, DeviceState, DmaPort, InterruptPin, LogUnhandled, MmioHandl
 import { type A20Gate, ResetControl } from '../devices/reset-control/reset-control.ts'
 import { memoryCmos, Rtc } from '../devices/rtc/rtc.ts'
 import { Uart } from '../devices/serial/uart.ts'
+import type { BlockStore } from '../devices/storage/block-store.ts'
+import { type DriveOptions, openDrive } from '../devices/storage/drive.ts'
+import type { VirtioConsole } from '../devices/virtio/console/console.ts'
+import { InputError } from '../errors.ts'
 import { ApicBus } from '../interrupts/bus.ts'
 import { IoApic, ioApicBase, ioApicInputs, ioApicSize } from '../interrupts/ioapic.ts'
 import { Lapic, type LapicSignals } from '../interrupts/lapic.ts'
@@ -18,7 +22,7 @@ import { Pic, picPorts } from '../interrupts/pic.ts'
 import { type AcpiOptions, acpiWrites, facsWakingVector } from './acpi/tables.ts'
 import { type BootRequest, loadBootImage } from './boot/boot.ts'
 import { type BootImage, type BootRegisters, makeRegisters, type MemoryWrite, viewOf } from './boot/image.ts'
-import { type DeviceRequest, plugDevice } from './device-catalogue.ts'
+import { type Board, type DeviceRequest, plugDevice } from './device-catalogue.ts'
 import { type MemoryMap } from './memory-map.ts'
 import { PortBus } from './port-bus.ts'
 import { Wires } from './wires.ts'
@@ -30,6 +34,10 @@ export interface PcOptions extends BootRequest {
   /** What the RTC shows at virtual time 0: seconds since 1970 UTC. */
   rtcEpoch: number
   devices?: readonly DeviceRequest[]
+  /** What disks are made of: a device takes one by its ID. */
+  drives?: readonly DriveOptions[]
+  /** Seed of what is random in devices. */
+  seed?: number
   /** A second serial port, COM2, whose output goes to `serialOutput` with port 1. */
   secondSerialPort?: boolean
   lapic: {
@@ -99,6 +107,7 @@ export class Pc {
   readonly #firmwareImages: readonly MemoryWrite[]
   /** Everything with state, by name; the order is that of reset and restore: devices before the controllers that they drive. */
   readonly #stateful = new Map<string, Stateful>()
+  readonly #consoles: VirtioConsole[] = []
   #asleep = false
 
   constructor(options: PcOptions, embedding: PcEmbedding) {
@@ -138,9 +147,11 @@ export class Pc {
     this.#loadImages()
   }
 
-  /** Bytes typed at the other end of the first serial port. */
+  /** Bytes typed at the terminal: for the first serial port, or for a virtio console whose driver runs. */
   serialInput(bytes: Uint8Array): void {
-    this.serial[0].input(bytes)
+    const console = this.#consoles.find(({ listening }) => listening)
+    if (console) console.input(bytes)
+    else this.serial[0].input(bytes)
   }
 
   pressPowerButton(): void {
@@ -306,10 +317,30 @@ export class Pc {
     const board = {
       ports: this.ports, pci: this.pci, addMmio: this.#embedding.addMmio, line: (gsi: number) => this.#wires.source(line(gsi)),
       debugExit: this.#embedding.debugExit, debugOutput: this.#embedding.debugOutput ?? (() => {}),
+      takeDrive: this.#driveShelf(), joinTerminal: (make: Parameters<Board['joinTerminal']>[0]) => this.#joinTerminal(make),
+      seed: this.#options.seed ?? 0, log: this.#embedding.log,
     }
     this.#options.devices?.forEach((device, index) => {
       plugDevice(board, device).forEach((part, number) => this.#stateful.set(`${device.name}.${index}.${number}`, part))
     })
+  }
+
+  /** Hands out each drive once: two devices on one would not know of each other's writes. */
+  #driveShelf(): (id: string) => BlockStore {
+    const drives = new Map((this.#options.drives ?? []).map(drive => [drive.id, drive]))
+    if (drives.size !== (this.#options.drives?.length ?? 0)) throw new InputError('two drives have the same id')
+    return id => {
+      const drive = drives.get(id)
+      if (!drive) throw new InputError(`expected the id of a drive that no other device has, found '${id}'`)
+      drives.delete(id)
+      return openDrive(drive, this.#embedding.log)
+    }
+  }
+
+  #joinTerminal(make: Parameters<Board['joinTerminal']>[0]): VirtioConsole {
+    const console = make(bytes => bytes.forEach(byte => this.#embedding.serialOutput(0, byte)))
+    this.#consoles.push(console)
+    return console
   }
 
   #makeFwCfg(): void {

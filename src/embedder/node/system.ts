@@ -7,6 +7,7 @@ import { InputError } from '../../errors.ts'
 import { type Command, escapeHelp } from '../escape.ts'
 import { PanicWatch } from '../panic.ts'
 import { Session, type Surroundings } from '../session.ts'
+import { openStore, pathBeside } from './file-store.ts'
 import { attachInput, onTerminal, outputTo } from './stdio.ts'
 import { onSignals, watchStarter } from './process.ts'
 
@@ -129,6 +130,8 @@ export function nodeSystem(createMachine: MachineFactory): System {
   const starterGone = watchStarter()
   return {
     readFile,
+    openStore,
+    pathBeside,
     print: text => { process.stdout.write(text) },
     printError,
     catalogue,

@@ -1,0 +1,62 @@
+/** `--drive`: an image file as a drive, and the device that shows it. Both command lines use this. */
+import type { DriveOptions, MachineOptions } from '../api.ts'
+import { nearest } from '../cpu/features.ts'
+import { InputError } from '../errors.ts'
+import type { System } from './system.ts'
+import { parseDevice, type DeviceSelection } from './values.ts'
+
+const known = ['file', 'if', 'id', 'format', 'snapshot', 'readonly', 'read-only', 'serial', 'media', 'cache', 'aio', 'index', 'driver']
+
+export interface Drives {
+  drives: NonNullable<MachineOptions['drives']>
+  devices: DeviceSelection[]
+}
+
+/** Each is `FILE[,key=value...]`, or `file=FILE` among the keys. Without `if=none` it becomes a virtio disk. */
+export function parseDrives(texts: readonly string[], system: System): Drives {
+  const drives: DriveOptions[] = []
+  const devices: DeviceSelection[] = []
+  for (const [index, text] of texts.entries()) {
+    const keys = keysOf(text)
+    const drive = driveOf(keys, `drive${index}`, system)
+    drives.push(drive)
+    const properties: Record<string, string> = { drive: drive.id }
+    if (keys.serial !== undefined) properties.serial = keys.serial
+    if (choice(keys, 'if', ['virtio', 'none']) !== 'none') devices.push({ name: 'virtio-blk-pci', properties })
+  }
+  return { drives, devices }
+}
+
+function keysOf(text: string): Record<string, string> {
+  const [first] = text.split(',')
+  const keys = parseDevice(first.includes('=') ? `drive,${text}` : `drive,file=${text}`).properties
+  for (const key of Object.keys(keys)) {
+    if (!known.includes(key)) throw new InputError(`drive '${text}': there is no key '${key}'; the nearest is '${nearest(key, known)}'`)
+  }
+  if (!keys.file) throw new InputError(`drive '${text}': expected a file`)
+  return keys
+}
+
+function driveOf(keys: Record<string, string>, defaultId: string, system: System): DriveOptions {
+  const snapshot = isOn(keys, 'snapshot')
+  const readOnly = isOn(keys, 'readonly') || isOn(keys, 'read-only')
+  const format = choice(keys, 'format', ['raw', 'qcow2']) ?? (/\.qcow2$/i.test(keys.file) ? 'qcow2' : undefined)
+  return {
+    id: keys.id ?? defaultId, snapshot, readOnly,
+    store: system.openStore(keys.file, readOnly || snapshot),
+    openBacking: name => system.openStore(system.pathBeside(keys.file, name), true),
+    ...(format === undefined ? {} : { format }),
+  }
+}
+
+function isOn(keys: Record<string, string>, key: string): boolean {
+  return choice(keys, key, ['on', 'off']) === 'on'
+}
+
+function choice<T extends string>(keys: Record<string, string>, key: string, values: readonly T[]): T | undefined {
+  const value = keys[key]
+  if (value === undefined) return undefined
+  const found = values.find(each => each === value)
+  if (found === undefined) throw new InputError(`drive '${keys.file}': ${key}: expected ${values.join(' or ')}, found '${value}'`)
+  return found
+}

@@ -1,0 +1,58 @@
+/** A drive as the user asks for it: a store, the format of the image in it, and whether writes reach it. */
+import { InputError } from '../../errors.ts'
+import type { LogUnhandled } from '../ports.ts'
+import { type BlockStore, sectorSize } from './block-store.ts'
+import { isQcow2 } from './qcow2-header.ts'
+import { Qcow2Store } from './qcow2.ts'
+import { SnapshotStore } from './snapshot-store.ts'
+
+export type DriveFormat = 'raw' | 'qcow2'
+
+export interface DriveOptions {
+  /** What a device's `drive` property names. */
+  id: string
+  store: BlockStore
+  /** Default: raw. It is never guessed: software could write another format's header into a raw image. */
+  format?: DriveFormat
+  /** Writes stay in memory and are gone after the run. */
+  snapshot?: boolean
+  readOnly?: boolean
+  /** Opens the file that an image is based on. */
+  openBacking?: (name: string) => BlockStore
+}
+
+/** The disk that a device sees. Its length is whole sectors: what a raw image has beyond the last one is not there. */
+export function openDrive({ id, store, format, snapshot, readOnly, openBacking }: DriveOptions, log: LogUnhandled): BlockStore {
+  try {
+    const disk = openImage(store, format, openBacking, log)
+    if (disk.byteLength < sectorSize) throw new InputError(`expected at least one sector, found ${disk.byteLength} bytes`)
+    if (snapshot) return new SnapshotStore(disk)
+    return readOnly && !disk.readOnly ? lockedStore(disk) : disk
+  } catch (error) {
+    if (error instanceof InputError) throw new InputError(`drive '${id}': ${error.message}`, { cause: error })
+    throw error
+  }
+}
+
+function openImage(
+  store: BlockStore, format: string | undefined, openBacking: DriveOptions['openBacking'], log: LogUnhandled, depth = 0,
+): BlockStore {
+  if (format !== undefined && format !== 'raw' && format !== 'qcow2') throw new InputError(`format '${format}': expected raw or qcow2`)
+  if (format === undefined && isQcow2(store)) throw new InputError('it looks like a qcow2 image: expected its format, raw or qcow2')
+  if (format !== 'qcow2') return store
+  if (!isQcow2(store)) throw new InputError('expected a qcow2 image, found something else')
+  if (depth === 16) throw new InputError('more than 16 images are based on one another')
+  return new Qcow2Store(store, {
+    log,
+    openBacking: openBacking && ((name, backingFormat) => openImage(openBacking(name), backingFormat, openBacking, log, depth + 1)),
+  })
+}
+
+function lockedStore(base: BlockStore): BlockStore {
+  return {
+    byteLength: base.byteLength, readOnly: true,
+    read: (offset, into) => base.read(offset, into),
+    write: () => 'error',
+    flush: () => 'ok',
+  }
+}

@@ -1,0 +1,152 @@
+/** Tests of stores: snapshots, and qcow2 images built by hand from the description of the format. */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { type BlockStore, MemoryStore } from './block-store.ts'
+import { openDrive } from './drive.ts'
+import { SnapshotStore } from './snapshot-store.ts'
+
+const log = (): void => {}
+const pattern = (length: number, seed: number): Uint8Array => Uint8Array.from({ length }, (_, i) => (i * 31 + (i >> 8) * 7 + seed) & 0xff)
+
+function readAll(store: BlockStore, offset: number, length: number): Uint8Array {
+  const bytes = new Uint8Array(length)
+  assert.equal(store.read(offset, bytes), 'ok')
+  return bytes
+}
+
+test('a snapshot keeps writes to itself, across its units and at an odd end', () => {
+  const original = pattern(200_000, 1)
+  const base = new MemoryStore(original.slice(), { readOnly: true })
+  const snapshot = new SnapshotStore(base)
+  const change = pattern(70_000, 99)
+  assert.equal(snapshot.write(65_000, change), 'ok')
+  assert.equal(snapshot.write(199_000, change.subarray(0, 1000)), 'ok')
+  const expected = original.slice()
+  expected.set(change, 65_000)
+  expected.set(change.subarray(0, 1000), 199_000)
+  assert.deepEqual(readAll(snapshot, 0, 200_000), expected)
+  assert.deepEqual(base.bytes, original)
+  assert.equal(snapshot.write(199_001, change.subarray(0, 1000)), 'error')
+  assert.equal(snapshot.read(199_001, new Uint8Array(1000)), 'error')
+})
+
+test('a read-only drive refuses writes, and a drive of less than a sector is refused', () => {
+  const disk = openDrive({ id: 'd', store: new MemoryStore(new Uint8Array(512)), readOnly: true }, log)
+  assert.equal(disk.readOnly, true)
+  assert.equal(disk.write(0, new Uint8Array(1)), 'error')
+  assert.throws(() => openDrive({ id: 'd', store: new MemoryStore(new Uint8Array(511)) }, log), /drive 'd': expected at least one sector/)
+})
+
+/**
+ * The header and tables by hand, from the format's description: clusters of 512 bytes, so that tables are small and grow. Cluster 0 header,
+ * 1 refcount table, 2 refcount block, 3 L1 table (32 entries; an L2 table covers 64 clusters).
+ */
+function emptyImage(size: number, change: (header: DataView) => void = () => {}): MemoryStore {
+  const bytes = new Uint8Array(4 * 512)
+  const view = new DataView(bytes.buffer)
+  const words: [number, number][] = [
+    [0, 0x514649fb], [4, 3], [20, 9], [28, size], [36, 32], [44, 3 * 512], [52, 512], [56, 1], [96, 4], [100, 104], [512 + 4, 2 * 512],
+  ]
+  for (const [offset, value] of words) view.setUint32(offset, value)
+  for (let cluster = 0; cluster < 4; cluster++) view.setUint16(2 * 512 + cluster * 2, 1)
+  change(view)
+  return new MemoryStore(bytes, { extensible: true })
+}
+
+const qcow2 = (store: BlockStore, base?: BlockStore): BlockStore =>
+  openDrive({ id: 'd', store, format: 'qcow2', openBacking: base && (() => base) }, log)
+
+test('an empty image reads as zeroes, and what is written is found again after opening anew', () => {
+  const file = emptyImage(1 << 20)
+  const disk = qcow2(file)
+  assert.equal(disk.byteLength, 1 << 20)
+  assert.deepEqual(readAll(disk, 0, 1000), new Uint8Array(1000))
+  const expected = new Uint8Array(1 << 20)
+  for (const [offset, length] of [[0, 512], [700, 100], [33_000, 40_000], [(1 << 20) - 300, 300], [33_100, 50]]) {
+    const bytes = pattern(length, offset)
+    expected.set(bytes, offset)
+    assert.equal(disk.write(offset, bytes), 'ok')
+  }
+  assert.deepEqual(readAll(disk, 0, 1 << 20), expected)
+  assert.deepEqual(readAll(qcow2(file), 0, 1 << 20), expected)
+})
+
+/** "Host cluster management": every cluster of the file has a count, and none is used twice. */
+test('each cluster of a file that has grown is counted once, also by refcount blocks and a table that had to grow', () => {
+  // 64-bit counts: a table of one cluster covers 64 blocks of 64 clusters, and the disk alone has 4,096 clusters.
+  const file = emptyImage(2 << 20, header => {
+    header.setUint32(36, 64)
+    header.setUint32(96, 6)
+    new Uint8Array(header.buffer).fill(0, 2 * 512, 3 * 512)
+    for (let cluster = 0; cluster < 4; cluster++) header.setUint32(2 * 512 + cluster * 8 + 4, 1)
+  })
+  const disk = qcow2(file)
+  for (let offset = 0; offset < 2 << 20; offset += 512) assert.equal(disk.write(offset, pattern(512, offset)), 'ok')
+  const grown = new DataView(file.bytes.buffer, 0, file.byteLength)
+  const table = Number(grown.getBigUint64(48))
+  assert.notEqual(table, 512)
+  const counts = Array.from({ length: file.byteLength / 512 }, (_, cluster) => {
+    const block = Number(grown.getBigUint64(table + Math.floor(cluster / 64) * 8))
+    return block === 0 ? 0n : grown.getBigUint64(block + (cluster % 64) * 8)
+  })
+  assert.equal(counts.length > 4096, true)
+  assert.deepEqual(counts.filter(count => count !== 1n), [])
+})
+
+test('what an image lacks comes from its backing file, whose end is followed by zeroes', () => {
+  const file = emptyImage(4096, header => {
+    header.setUint32(12, 108 + 4)
+    header.setUint32(16, 4)
+    new Uint8Array(header.buffer).set(new TextEncoder().encode('base'), 112)
+  })
+  const base = new MemoryStore(pattern(1500, 3), { readOnly: true })
+  const disk = qcow2(file, base)
+  const expected = new Uint8Array(4096)
+  expected.set(pattern(1500, 3))
+  assert.deepEqual(readAll(disk, 0, 4096), expected)
+  assert.equal(disk.write(1400, pattern(10, 9)), 'ok')
+  expected.set(pattern(10, 9), 1400)
+  assert.deepEqual(readAll(disk, 0, 4096), expected)
+  assert.throws(() => qcow2(file), /backing file 'base' cannot be opened/)
+})
+
+test('a zero cluster hides the backing file; a compressed one is an error, not wrong bytes', () => {
+  const entries = (first: bigint): MemoryStore => {
+    const image = emptyImage(4096)
+    const bytes = new Uint8Array(6 * 512)
+    bytes.set(image.bytes)
+    const view = new DataView(bytes.buffer)
+    view.setBigUint64(3 * 512, (1n << 63n) | BigInt(4 * 512))
+    view.setBigUint64(4 * 512, first)
+    bytes.fill(0xaa, 5 * 512)
+    return new MemoryStore(bytes, { extensible: true })
+  }
+  assert.deepEqual(readAll(qcow2(entries((1n << 63n) | BigInt(5 * 512))), 0, 4), Uint8Array.of(0xaa, 0xaa, 0xaa, 0xaa))
+  const zero = qcow2(entries((1n << 63n) | BigInt(5 * 512) | 1n))
+  assert.deepEqual(readAll(zero, 0, 4), new Uint8Array(4))
+  assert.equal(zero.write(2, Uint8Array.of(7)), 'ok')
+  assert.deepEqual(readAll(zero, 0, 4), Uint8Array.of(0, 0, 7, 0))
+  const compressed = qcow2(entries((1n << 62n) | 2560n))
+  assert.equal(compressed.read(0, new Uint8Array(4)), 'error')
+  assert.equal(compressed.write(0, new Uint8Array(4)), 'error')
+})
+
+const refusals: readonly [string, RegExp, (header: DataView) => void][] = [
+  ['version 4', /version 4/, header => header.setUint32(4, 4)],
+  ['clusters of 256 bytes', /2\^8/, header => header.setUint32(20, 8)],
+  ['encryption', /encrypted/, header => header.setUint32(32, 1)],
+  ['a dirty image', /not closed cleanly/, header => header.setUint32(76, 1)],
+  ['an external data file', /external data file/, header => header.setUint32(76, 4)],
+  ['a feature that nobody knows', /bit 40/, header => header.setUint32(72, 0x100)],
+  ['an L1 table too short for the size', /L1 table of 32 entries/, header => header.setUint32(28, 2 << 20)],
+  ['an L1 table behind the end', /ends within its L1 table/, header => header.setUint32(44, 0x100000)],
+  ['a place beyond 2^53', /beyond 2\^53/, header => header.setUint32(40, 0x80000000)],
+]
+for (const [what, message, change] of refusals) {
+  test(`refused: ${what}`, () => assert.throws(() => qcow2(emptyImage(1 << 20, change)), message))
+}
+
+test('the format is never guessed', () => {
+  assert.throws(() => openDrive({ id: 'd', store: emptyImage(4096) }, log), /looks like a qcow2 image/)
+  assert.throws(() => openDrive({ id: 'd', store: new MemoryStore(new Uint8Array(4096)), format: 'qcow2' }, log), /expected a qcow2 image/)
+})
