@@ -83,6 +83,13 @@ const cr4Features: readonly (readonly [number, string])[] = [
 
 /** Bits of CR4 that the model has. */
 export function cr4Writable(model: CpuModel): bigint {
+  let known = writableOf.get(model)
+  if (known === undefined) writableOf.set(model, (known = findCr4Writable(model)))
+  return known
+}
+const writableOf = new WeakMap<CpuModel, bigint>()
+
+function findCr4Writable(model: CpuModel): bigint {
   let bits = cr4.PCE as number
   for (const [bit, feature] of cr4Features) if (model.has(feature)) bits |= bit
   return big(bits)

@@ -31,8 +31,9 @@ export function wrmsr(cpu: Processor): After {
   return after.leave
 }
 
-/** Virtual nanoseconds: writing CR0, CR3 and CR4 drains the pipeline; CR8 does not. */
+/** Virtual nanoseconds: writing CR0 and CR3 drains the pipeline, CR8 does not; CR4 is the slowest. */
 const serializingTime = 150
+const cr4Time = 300
 
 /** argument[0]: the value; registers[0]: the number of the control register. */
 export function mov_to_cr(cpu: Processor): After {
@@ -46,7 +47,7 @@ export function mov_to_cr(cpu: Processor): After {
     case 8: writeCr8(cpu, value); return after.next
     default: throw invalidOpcode()
   }
-  cpu.spend(serializingTime)
+  cpu.spend(cpu.operation.registers[0] === 4 ? cr4Time : serializingTime)
   return after.leave
 }
 

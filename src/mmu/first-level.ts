@@ -34,6 +34,8 @@ export class FirstLevel {
   private readonly words: Int32Array
   private readonly bytes: Uint8Array
   private readonly filled = new Int32Array(tlbSets * mapWords)
+  /** By set: whether anything was filled since it was cleared. */
+  private readonly used = new Uint8Array(tlbSets)
   /** By place >>> 12: linear word index of the only write entry that may hold the page; 0 none; -1 several. */
   private readonly lastWriteSlot: Int32Array
 
@@ -61,6 +63,7 @@ export class FirstLevel {
 
   /** `place` is that of the page's first byte, int32. */
   fillRead(set: number, lo: number, hi: number, place: number): void {
+    this.used[set] = 1
     const index = (lo >>> 12) & dataIndexMask
     this.put((this.readTable(set) >>> 2) + index * wordsPerEntry, lo, hi, place)
     this.filled[set * mapWords + (index >>> (pieceShift + 5))] |= 1 << ((index >>> pieceShift) & 31)
@@ -68,6 +71,7 @@ export class FirstLevel {
 
   /** Only for pages whose writes nobody must hear of (no page flags). */
   fillWrite(set: number, lo: number, hi: number, place: number): void {
+    this.used[set] = 1
     const page = place >>> 12
     const index = (lo >>> 12) & dataIndexMask
     const slot = (this.writeTable(set) >>> 2) + index * wordsPerEntry
@@ -78,6 +82,7 @@ export class FirstLevel {
   }
 
   fillFetch(set: number, lo: number, hi: number, codeTable: number): void {
+    this.used[set] = 1
     const index = (lo >>> 12) & fetchIndexMask
     this.put((this.fetchTable(set) >>> 2) + index * wordsPerEntry, lo, hi, codeTable)
     this.filled[set * mapWords + 2 * dataMap] |= 1 << (index >>> pieceShift)
@@ -90,6 +95,8 @@ export class FirstLevel {
   }
 
   clearSet(set: number): void {
+    if (this.used[set] === 0) return
+    this.used[set] = 0
     const base = this.readTable(set)
     for (let word = 0; word < mapWords; word++) {
       const index = set * mapWords + word
