@@ -5,7 +5,8 @@ import { InputError } from '../errors.ts'
 import type { System } from './system.ts'
 import { parseDevice, type DeviceSelection } from './values.ts'
 
-const known = ['file', 'if', 'id', 'format', 'snapshot', 'readonly', 'read-only', 'serial', 'media', 'cache', 'aio', 'index', 'driver']
+/** `cache` and `aio` are about how QEMU uses its files: accepted, and without effect. */
+const known = ['file', 'if', 'id', 'format', 'snapshot', 'readonly', 'read-only', 'serial', 'cache', 'aio']
 
 export interface Drives {
   drives: NonNullable<MachineOptions['drives']>

@@ -16,6 +16,7 @@ export interface QemuSettings {
   noGraphic: boolean
   display?: string
   devices: DeviceSelection[]
+  drives: string[]
   noReboot: boolean
   seed: number
   log: boolean
@@ -24,7 +25,7 @@ export interface QemuSettings {
 
 export function defaultSettings(): QemuSettings {
   return {
-    machine: 'pc', cpu: 'max', cpus: 1, memory: 128 << 20, append: '', serial: undefined, noGraphic: false, devices: [],
+    machine: 'pc', cpu: 'max', cpus: 1, memory: 128 << 20, append: '', serial: undefined, noGraphic: false, devices: [], drives: [],
     noReboot: false, seed: 0, log: false, warnings: [],
   }
 }
@@ -66,6 +67,7 @@ export const qemuOptions: readonly QemuOption[] = [
   { names: ['initrd'], argument: 'file', help: 'initial RAM disk, or multiboot module', apply: (s, value) => { s.initrd = value } },
   { names: ['append'], argument: 'cmdline', help: "the kernel's command line", apply: (s, value) => { s.append = value } },
   { names: ['device'], argument: 'driver[,prop=value]', help: "add device; '-device help' for list", apply: device },
+  { names: ['drive'], argument: 'file=file,if=virtio[,format=f]', help: 'add a drive: if=virtio or none, raw or qcow2', apply: drive },
   { names: ['serial'], argument: 'dev', help: 'the first serial port: stdio, mon:stdio, file:PATH, null or none', apply: serial },
   { names: ['nographic'], help: 'serial port on stdio, with Ctrl-A as escape key', apply: s => { s.noGraphic = true } },
   { names: ['display'], argument: 'type', help: 'none is what there is; others get a warning', apply: (s, value) => { s.display = value } },
@@ -166,6 +168,12 @@ function memory(settings: QemuSettings, text: string): void {
 function device(settings: QemuSettings, text: string): void {
   if (isHelp(text)) settings.help = 'devices'
   else settings.devices.push(parseDevice(text))
+}
+
+/** Without `if` it would be an IDE disk. */
+function drive(settings: QemuSettings, text: string): void {
+  if (!/(^|,)if=/.test(text)) throw new InputError('if=ide is not emulated, expected if=virtio or if=none')
+  settings.drives.push(text)
 }
 
 function serial(settings: QemuSettings, text: string): void {

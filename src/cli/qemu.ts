@@ -1,5 +1,6 @@
 /** `vitrine qemu`: the machine behind QEMU's command line, for scripts that call qemu-system-x86_64. */
 import { InputError, isInputError } from '../errors.ts'
+import { parseDrives } from './drives.ts'
 import { parseQemu, qemuOptions, type QemuSettings } from './qemu-options.ts'
 import { report } from './run.ts'
 import { statuses, statusOf, statusTable } from './status.ts'
@@ -33,6 +34,7 @@ function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue)
   for (const feature of notOffered) warn(system, `warning: the CPU doesn't support requested feature: ${feature}`)
   for (const warning of settings.warnings) warn(system, warning)
   for (const device of settings.devices) checkName(device, catalogue)
+  const { drives, devices } = parseDrives(settings.drives, system)
   const console = consoleOf(settings)
   if (console.serial === 'none' && settings.serial === undefined && settings.display !== 'none') {
     warn(system, 'warning: no display is emulated; -nographic or -serial stdio shows the serial port')
@@ -43,7 +45,8 @@ function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue)
       cpus: settings.cpus,
       memory: settings.memory,
       chipset: settings.machine,
-      devices: settings.devices,
+      devices: [...devices, ...settings.devices],
+      ...(drives.length === 0 ? {} : { drives }),
       seed: settings.seed,
       noReboot: settings.noReboot,
       kernel: system.readFile(settings.kernel),
