@@ -74,6 +74,7 @@ async function run(createMachine: MachineFactory, starterGone: () => boolean, re
   }
   try {
     const ending = await session.run()
+    const status = statusOf({ ending, panic: panics.panic })
     return {
       ending,
       instructions: machine.retired,
@@ -81,7 +82,7 @@ async function run(createMachine: MachineFactory, starterGone: () => boolean, re
       wallSeconds: (performance.now() - started) / 1000,
       console: Buffer.concat(collected).toString(),
       panic: panics.panic,
-      picture: ending.kind === 'idle' || statusOf({ ending, panic: panics.panic }) === statuses.panic.status ? machine.describe(0) : undefined,
+      picture: [statuses.halted.status, statuses.panic.status].some(each => each === status) ? machine.describe(0) : undefined,
     }
   } finally {
     clearInterval(watch)
