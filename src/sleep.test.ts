@@ -1,4 +1,7 @@
-/** S3 and back. ACPI specification, "Waking and Sleeping": processors come out of reset, RAM is kept, the first one starts at FACS' waking vector. */
+/**
+ * S3 and back. ACPI specification, "Waking and Sleeping": processors come out of reset, RAM is kept, the first one starts at FACS' waking
+ * vector.
+ */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createMachine } from './machine.ts'
@@ -20,7 +23,8 @@ test('an RTC alarm ends S3 at the waking vector', () => {
   const resume = [0xa0, ...word(0x4000), 0xba, ...word(0xf4), 0xee] // mov al, [0x4000]; out 0xf4, al
   const image = Uint8Array.from(sleep)
   const machine = createMachine({
-    raw: { image, at: 0x7c00, mode: 'real16' }, memory, devices: [{ name: 'isa-debug-exit', properties: { iobase: '0xf4', iosize: '0x4' } }],
+    raw: { image, at: 0x7c00, mode: 'real16' }, memory,
+    devices: [{ name: 'isa-debug-exit', properties: { iobase: '0xf4', iosize: '0x4' } }],
   })
   machine.writePhysical(0x4000, Uint8Array.of(0x21))
   machine.writePhysical(waking, Uint8Array.from(resume))

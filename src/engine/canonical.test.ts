@@ -1,4 +1,7 @@
-/** Near branches to addresses that are not canonical. Intel SDM vol. 2, "JMP", "CALL", "RET": #GP(0) of the branch, before anything changes. */
+/**
+ * Near branches to addresses that are not canonical. Intel SDM vol. 2, "JMP", "CALL", "RET": #GP(0) of the branch, before anything
+ * changes.
+ */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { CpuEvent } from '../cpu/event.ts'
