@@ -15,6 +15,8 @@ export interface Qcow2Header {
   refcountTableClusters: number
   /** log2 of the width of a reference count in bits. */
   refcountOrder: number
+  /** Features that whoever writes without knowing them must clear, such as bitmaps of what has changed. */
+  autoclear: bigint
   backing: { name: string; format: string | undefined } | undefined
 }
 
@@ -27,6 +29,7 @@ const backingFormatExtension = 0xe2792aca
 /** QEMU's own limits. */
 const limits = { l1Bytes: 32 * 2 ** 20, refcountTableBytes: 8 * 2 ** 20, backingName: 1023 } as const
 const headerBytes = 104
+export const autoclearOffset = 88
 
 export function isQcow2(file: BlockStore): boolean {
   const magic = new Uint8Array(4)
@@ -50,6 +53,7 @@ export function parseQcow2Header(file: BlockStore): Qcow2Header {
     l1Offset: place(view, 40, 'L1 table'),
     refcountTableOffset: place(view, 48, 'refcount table'),
     refcountTableClusters: view.getUint32(56),
+    autoclear: version === 3 ? view.getBigUint64(autoclearOffset) : 0n,
     backing: backingOf(file, view, version === 3 ? view.getUint32(100) : 72),
   }
   checkTables(header)

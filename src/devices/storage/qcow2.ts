@@ -1,7 +1,7 @@
 /** A disk in a qcow2 image, version 2 or 3 (QEMU documentation, "Qcow2 Image File Format"). */
 import type { LogUnhandled } from '../ports.ts'
 import { type BlockStore, forEachUnit, type StoreResult } from './block-store.ts'
-import { parseQcow2Header, type Qcow2Header, refuse } from './qcow2-header.ts'
+import { autoclearOffset, parseQcow2Header, type Qcow2Header, refuse } from './qcow2-header.ts'
 import { Refcounts } from './qcow2-refcounts.ts'
 
 /** Entries of the L1 and L2 tables: bit 63: nobody else uses the cluster; bit 62: it is compressed; bit 0: it is zeroes. */
@@ -52,9 +52,16 @@ export class Qcow2Store implements BlockStore {
   }
 
   write(offset: number, from: Uint8Array): StoreResult {
-    if (this.readOnly || offset + from.length > this.byteLength) return 'error'
+    if (this.readOnly || offset + from.length > this.byteLength || this.#clearUnknown() === 'error') return 'error'
     return forEachUnit(offset, from.length, this.#clusterSize, (cluster, inCluster, at, count) =>
       this.#writeCluster(cluster, inCluster, from.subarray(at, at + count)))
+  }
+
+  /** We know none of the autoclear features, so the first write ends them. */
+  #clearUnknown(): StoreResult {
+    if (this.#header.autoclear === 0n) return 'ok'
+    this.#header.autoclear = 0n
+    return this.#file.write(autoclearOffset, bigEndian(0n))
   }
 
   flush(): StoreResult {

@@ -131,6 +131,14 @@ test('a zero cluster hides the backing file; a compressed one is an error, not w
   assert.equal(compressed.write(0, new Uint8Array(4)), 'error')
 })
 
+test('autoclear features, which this software does not know, last until the first write', () => {
+  const file = emptyImage(4096, header => header.setUint32(92, 1))
+  const disk = qcow2(file)
+  assert.equal(file.bytes[95], 1)
+  assert.equal(disk.write(0, Uint8Array.of(1)), 'ok')
+  assert.equal(file.bytes[95], 0)
+})
+
 const refusals: readonly [string, RegExp, (header: DataView) => void][] = [
   ['version 4', /version 4/, header => header.setUint32(4, 4)],
   ['clusters of 256 bytes', /2\^8/, header => header.setUint32(20, 8)],
