@@ -30,7 +30,7 @@ interface Ended {
 /** Starts, lets `use` act on it, and waits until it ends; fails instead of hanging. */
 async function start(command: string, args: string[], use: Use): Promise<Ended> {
   const began = performance.now()
-  const child = spawn(command, args, { stdio: 'pipe', timeout: 10_000, killSignal: 'SIGKILL' })
+  const child = spawn(command, args, { stdio: 'pipe', timeout: 60_000, killSignal: 'SIGKILL' })
   const ended: Ended = { status: null, signal: null, output: '', errors: '', seconds: 0, child }
   child.stdout?.on('data', (text: Buffer) => { ended.output += text })
   child.stderr?.on('data', (text: Buffer) => { ended.errors += text })
