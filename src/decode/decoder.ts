@@ -208,7 +208,7 @@ export class Decoder {
     d.slots[0] = d.slots[1] = d.slots[2] = 0
     if (candidate.hasModrm) {
       this.byte()
-      if (modrm < 0xc0 && candidate.fixedModrm < 0) this.readMemoryOperand(modrm)
+      if (modrm < 0xc0 && candidate.fixedModrm < 0 && candidate.modrmKind !== 3) this.readMemoryOperand(modrm)
       if (candidate.row.addressAfterPop && d.memory && d.base === 4) d.displacement += BigInt(2 << d.operandSize)
     }
     const operands = candidate.form.operands

@@ -18,8 +18,8 @@ export interface Candidate {
   readonly plusI: boolean
   /** REX.W that the form demands, or -1. */
   readonly w: number
-  /** The r/m operand must be (2) a register, (1) memory, or may be both (0). */
-  readonly modrmKind: 0 | 1 | 2
+  /** The r/m operand must be (2) a register, (1) memory, or may be both (0); (3) it is a register whatever the mod field says. */
+  readonly modrmKind: 0 | 1 | 2 | 3
   /** Where each operand's register number goes: record slots, in the order of register operands. */
   readonly slots: readonly (0 | 1 | 2)[]
 }
@@ -67,7 +67,8 @@ function parse(row: Instruction, form: Form, number: number): { opcodes: number[
   const opcode = bytes[0]
   const fixedModrm = bytes.length > 1 ? bytes[1] : -1
   const rm = form.operands.find(o => 'ERMWUQN'.includes(o.letter))
-  const modrmKind = !rm ? 0 : rm.letter === 'M' ? 1 : 'RUN'.includes(rm.letter) ? 2 : 0
+  const anyMod = form.operands.some(o => o.letter === 'C' || o.letter === 'D')
+  const modrmKind = anyMod ? 3 : !rm ? 0 : rm.letter === 'M' ? 1 : 'RUN'.includes(rm.letter) ? 2 : 0
   let slot = 0
   const slots = form.operands.map(o => (registerLetters.includes(o.letter) ? (Math.min(slot++, 2) as 0 | 1 | 2) : 0))
   const hasModrm = slashR || digit >= 0 || fixedModrm >= 0 || form.operands.some(o => modrmLetters.includes(o.letter))

@@ -499,6 +499,8 @@ export class Cpu implements Processor {
   private reportUndefined(): void {
     const record = this.words[word.leaveRecord]
     if (this.view.getUint16(record, true) !== pseudo.undefined) return
+    if (this.state.rip === this.lastUndefined) return
+    this.lastUndefined = this.state.rip
     const bytes = this.codeBytes(15)
     const text = [...bytes].map(b => b.toString(16).padStart(2, '0')).join(' ')
     const key = text.slice(0, 11)
@@ -507,6 +509,7 @@ export class Cpu implements Processor {
     this.log(`#UD: no instruction is defined for the bytes ${text} at RIP 0x${this.state.rip.toString(16)}`)
   }
   private readonly reported = new Set<string>()
+  private lastUndefined = -1n
 
   /** Up to `length` bytes at RIP, as far as they can be read without side effects. */
   codeBytes(length: number): Uint8Array {

@@ -24,6 +24,7 @@ import { type BootRequest, loadBootImage } from './boot/boot.ts'
 import { type BootImage, type BootRegisters, makeRegisters, type MemoryWrite, viewOf } from './boot/image.ts'
 import { type Board, type DeviceRequest, plugDevice } from './device-catalogue.ts'
 import { type MemoryMap } from './memory-map.ts'
+import { biosWrites, startBios } from './legacy-bios.ts'
 import { PortBus } from './port-bus.ts'
 import { Wires } from './wires.ts'
 
@@ -142,7 +143,7 @@ export class Pc {
     this.#stateful.set('ioapic', this.ioapic)
     this.#stateful.set('apic-bus', this.apicBus)
     this.lapics.forEach((lapic, cpu) => this.#stateful.set(`lapic.${cpu}`, lapic))
-    this.#firmwareImages = acpiWrites(this.#acpiOptions())
+    this.#firmwareImages = [...acpiWrites(this.#acpiOptions()), ...(this.boot?.bios ? biosWrites() : [])]
     this.#startFirmware()
     this.#loadImages()
   }
@@ -388,6 +389,7 @@ export class Pc {
   #startFirmware(): void {
     elcrPorts.forEach((port, index) => this.ports.write(port, 1, firmwareElcr[index]))
     this.lapics[0].configureVirtualWire()
+    if (this.boot?.bios) startBios(this.ports)
   }
 
   #loadImages(): void {

@@ -33,6 +33,8 @@ export interface BootImage {
   /** Ranges that must be zero besides (bss): fresh RAM already is. */
   zeros: { address: number; length: number }[]
   registers: BootRegisters
+  /** Software of this protocol may go back to real mode and count on what a PC BIOS has set up. */
+  bios?: true
 }
 
 export const gprIndex = { rax: 0, rcx: 1, rdx: 2, rbx: 3, rsp: 4, rbp: 5, rsi: 6, rdi: 7 } as const

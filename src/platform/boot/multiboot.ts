@@ -79,6 +79,7 @@ export function loadMultiboot(boot: MultibootBoot): BootImage {
     ],
     zeros: kernel.zeros,
     registers,
+    bios: true,
   }
   checkPlacement(image, boot.e820)
   return image
