@@ -48,7 +48,7 @@ function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue)
       devices: [...devices, ...settings.devices],
       ...(drives.length === 0 ? {} : { drives }),
       seed: settings.seed,
-      noReboot: settings.noReboot,
+      noReboot: settings.noReboot, engine: 'jit',
       kernel: system.readFile(settings.kernel),
       kernelName: settings.kernel,
       ...(settings.initrd === undefined ? {} : { initrd: system.readFile(settings.initrd), initrdName: settings.initrd }),
