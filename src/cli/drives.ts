@@ -8,6 +8,18 @@ import { parseDevice, type DeviceSelection } from './values.ts'
 /** `cache` and `aio` are about how QEMU uses its files: accepted, and without effect. */
 const known = ['file', 'if', 'id', 'format', 'snapshot', 'readonly', 'read-only', 'serial', 'cache', 'aio']
 
+export const driveHelp = `\
+FILE[,key=value...], or file=FILE among the keys:
+  file=FILE            the image
+  if=virtio|none       virtio makes it a disk; none leaves it to a --device that names its id
+  id=NAME              its name (default: drive0, drive1, ...)
+  format=raw|qcow2     what the file is (default: qcow2 by that file name, else raw)
+  snapshot=on|off      keep what is written in memory, and drop it at the end
+  readonly=on|off      refuse writes
+  serial=TEXT          the disk's serial number
+  cache, aio           accepted, without effect
+`
+
 export interface Drives {
   drives: NonNullable<MachineOptions['drives']>
   devices: DeviceSelection[]

@@ -1,10 +1,19 @@
-/** QEMU's command-line syntax: which options there are, which take an argument, and what each sets (QEMU documentation, "Invocation"). */
+/**
+ * QEMU's command line as a table: which options there are, which take an argument, and what each sets (QEMU documentation, "Invocation").
+ * A new option is a row here and, where its value has parts, a function in qemu-values.ts.
+ */
+import { nearest } from '../cpu/features.ts'
 import { InputError } from '../errors.ts'
-import { parseDevice, parseMemory, type DeviceSelection } from './values.ts'
+import * as value from './qemu-values.ts'
+import type { SerialTarget } from './system.ts'
+import type { DeviceSelection } from './values.ts'
+
+export type HelpTopic =
+  | 'options' | 'version' | 'machines' | 'cpus' | 'devices' | 'accelerators' | 'drives' | 'chardevs' | { device: string }
 
 /** What the options given add up to. */
 export interface QemuSettings {
-  help?: 'options' | 'version' | 'machines' | 'cpus' | 'devices' | 'accelerators'
+  help?: HelpTopic
   machine: 'pc' | 'q35'
   cpu: string
   cpus: number
@@ -12,21 +21,27 @@ export interface QemuSettings {
   kernel?: string
   initrd?: string
   append: string
-  serial: 'stdio' | 'mon:stdio' | 'none' | { file: string } | undefined
+  /** One an option, in order. */
+  serials: string[]
+  chardevs: Map<string, SerialTarget>
   noGraphic: boolean
   display?: string
   devices: DeviceSelection[]
   drives: string[]
+  snapshot: boolean
   noReboot: boolean
   seed: number
+  /** Seconds since 1970, or the embedder's clock. */
+  rtc?: number | 'now'
+  pidFile?: string
   log: boolean
   warnings: string[]
 }
 
 export function defaultSettings(): QemuSettings {
   return {
-    machine: 'pc', cpu: 'max', cpus: 1, memory: 128 << 20, append: '', serial: undefined, noGraphic: false, devices: [], drives: [],
-    noReboot: false, seed: 0, log: false, warnings: [],
+    machine: 'pc', cpu: 'max', cpus: 1, memory: 128 << 20, append: '', serials: [], chardevs: new Map(), noGraphic: false, devices: [],
+    drives: [], snapshot: false, noReboot: false, seed: 0, log: false, warnings: [],
   }
 }
 
@@ -41,162 +56,130 @@ export interface QemuOption {
 
 /** Accepted because scripts give it, and without effect for the reason that `help` says. */
 function accepted(names: string[], help: string, argument?: string): QemuOption {
-  return argument === undefined ? { names, help, apply() {} } : { names, argument, help, apply() {} }
+  return { names, help, apply() {}, ...(argument === undefined ? {} : { argument }) }
+}
+
+/** Does nothing, and says so each time: whoever gives it expects something to happen. */
+function without(names: string[], what: string, argument?: string): QemuOption {
+  return {
+    names, help: `no effect: ${what}`, ...(argument === undefined ? {} : { argument }),
+    apply: s => { s.warnings.push(`warning: -${names[0]} has no effect: ${what}`) },
+  }
 }
 
 /** Only `none`, that is, not having what we do not have. */
 function onlyNone(names: string[], argument: string, what: string): QemuOption {
   return {
     names, argument, help: `only 'none': no ${what} is emulated`,
-    apply(_settings, value) {
-      if (value !== 'none') throw new InputError(`'${value}': no ${what} is emulated here, expected 'none'`)
+    apply(_settings, text) {
+      if (text !== 'none') throw new InputError(`no ${what} is emulated here, expected 'none'`)
     },
   }
 }
 
+/** Known to QEMU, and refused with a word on what to do instead. */
+function refused(names: string[], instead: string, argument?: string): QemuOption {
+  return {
+    names, help: `not offered: ${instead}`, ...(argument === undefined ? {} : { argument }),
+    apply() { throw new InputError(`not offered here: ${instead}`) },
+  }
+}
+
+const noDisplay = 'no display is emulated; -nographic shows the serial port'
+
 export const qemuOptions: readonly QemuOption[] = [
   { names: ['h', 'help'], help: 'display this help and exit', apply: s => { s.help = 'options' } },
   { names: ['version'], help: 'display version information and exit', apply: s => { s.help = 'version' } },
-  { names: ['machine', 'M'], argument: '[type=]name[,prop=value]', help: "pc (default) or q35; '-machine help' for list", apply: machine },
-  { names: ['cpu'], argument: 'cpu', help: "select CPU ('-cpu help' for list); max is an Intel, max,+svm an AMD", apply: cpu },
-  { names: ['accel'], argument: 'name', help: 'accepted: there is only our own engine', apply: accelerator },
-  accepted(['enable-kvm'], 'accepted: there is only our own engine'),
-  { names: ['smp'], argument: '[cpus=]n[,...]', help: 'set the number of CPUs', apply: smp },
-  { names: ['m'], argument: '[size=]megs', help: 'set RAM size (default 128 MiB); suffixes M and G', apply: memory },
-  { names: ['kernel'], argument: 'bzImage', help: 'Linux bzImage or multiboot kernel', apply: (s, value) => { s.kernel = value } },
-  { names: ['initrd'], argument: 'file', help: 'initial RAM disk, or multiboot module', apply: (s, value) => { s.initrd = value } },
-  { names: ['append'], argument: 'cmdline', help: "the kernel's command line", apply: (s, value) => { s.append = value } },
-  { names: ['device'], argument: 'driver[,prop=value]', help: "add device; '-device help' for list", apply: device },
-  { names: ['drive'], argument: 'file=file,if=virtio[,format=f]', help: 'add a drive: if=virtio or none, raw or qcow2', apply: drive },
-  { names: ['serial'], argument: 'dev', help: 'the first serial port: stdio, mon:stdio, file:PATH, null or none', apply: serial },
+  {
+    names: ['machine', 'M'], argument: '[type=]name[,prop=value]', apply: value.machine,
+    help: "pc (default) or q35; '-machine help' for list",
+  },
+  { names: ['cpu'], argument: 'cpu', help: "select CPU ('-cpu help' for list); max is an Intel, max,+svm an AMD", apply: value.cpu },
+  { names: ['accel'], argument: 'name', help: 'tcg, which here means our own engine; or kvm:tcg', apply: value.accelerator },
+  without(['enable-kvm'], 'our own engine runs everything'),
+  { names: ['smp'], argument: '[cpus=]n[,...]', help: 'set the number of CPUs', apply: value.smp },
+  { names: ['m'], argument: '[size=]megs', help: 'set RAM size (default 128 MiB); suffixes M and G', apply: value.memory },
+
+  { names: ['kernel'], argument: 'bzImage', help: 'Linux bzImage or multiboot kernel', apply: (s, text) => { s.kernel = text } },
+  { names: ['initrd'], argument: 'file', help: 'initial RAM disk, or multiboot module', apply: (s, text) => { s.initrd = text } },
+  { names: ['append'], argument: 'cmdline', help: "the kernel's command line", apply: (s, text) => { s.append = text } },
+  accepted(['boot'], 'accepted: only -kernel boots', 'order'),
+
+  { names: ['device'], argument: 'driver[,prop=value]', help: "add device; '-device help' for list", apply: value.device },
+  { names: ['drive'], argument: 'file=file,if=virtio[,...]', help: 'add a drive: if=virtio or none', apply: value.drive },
+  { names: ['snapshot'], help: 'write to temporary memory instead of disk images', apply: s => { s.snapshot = true } },
+  refused(['hda', 'hdb', 'hdc', 'hdd'], 'IDE disks are not emulated; expected -drive file=FILE,if=virtio', 'file'),
+  refused(['cdrom', 'fda', 'fdb', 'pflash', 'mtdblock', 'sd'], 'expected -drive file=FILE,if=virtio', 'file'),
+  refused(['bios', 'fw_cfg'], 'firmware is not loaded; expected -kernel', 'file'),
+  accepted(['L'], "accepted: QEMU's files are not needed", 'path'),
+
+  { names: ['serial'], argument: 'dev', help: value.serialHelp, apply: value.addSerial },
+  {
+    names: ['chardev'], argument: 'backend,id=id[,...]', apply: value.chardev,
+    help: "a target for -serial chardev:ID; '-chardev help' for list",
+  },
   { names: ['nographic'], help: 'serial port on stdio, with Ctrl-A as escape key', apply: s => { s.noGraphic = true } },
-  { names: ['display'], argument: 'type', help: 'none is what there is; others get a warning', apply: (s, value) => { s.display = value } },
+  { names: ['display'], argument: 'type', help: 'none is what there is; others get a warning', apply: (s, text) => { s.display = text } },
+  { names: ['vga'], argument: 'type', help: `none; others get a warning: ${noDisplay}`, apply: value.vga },
+  onlyNone(['monitor'], 'dev', 'monitor'),
+  refused(['qmp', 'qmp-pretty', 'mon'], 'there is no monitor', 'dev'),
+  onlyNone(['parallel'], 'dev', 'parallel port'),
+  onlyNone(['net'], 'type', 'network'),
+  onlyNone(['nic'], 'type', 'network'),
+  refused(['netdev'], 'no network is emulated', 'type'),
+
   { names: ['no-reboot'], help: 'exit instead of rebooting', apply: s => { s.noReboot = true } },
-  { names: ['seed'], argument: 'number', help: 'seed of all that is random', apply: seed },
-  { names: ['d'], argument: 'item1,...', help: 'unimp, guest_errors: say what software touches that is not there', apply: log },
-  { names: ['global'], argument: 'driver.property=value', help: 'accepted; says so when it has no effect', apply: global },
+  { names: ['action'], argument: 'event=action', help: 'reboot=shutdown as -no-reboot; defaults are accepted', apply: value.action },
+  without(['no-shutdown'], 'there is no monitor to go on from; power-off ends the run'),
+  { names: ['rtc'], argument: 'base=utc|localtime|DATE', help: 'what the clock shows first (default: a fixed date)', apply: value.rtc },
+  { names: ['seed'], argument: 'number', help: 'seed of all that is random', apply: value.seed },
+  { names: ['d'], argument: 'item1,...', help: 'unimp, guest_errors: say what software touches that is not there', apply: value.log },
+  { names: ['global'], argument: 'driver.property=value', help: 'accepted; says so when it has no effect', apply: value.global },
+  { names: ['pidfile'], argument: 'file', help: "write the process' ID to a file", apply: (s, text) => { s.pidFile = text } },
+  refused(['daemonize'], "start it in the background, with '&' or setsid"),
+  refused(['S'], 'it starts at once'),
+  refused(['incoming', 'loadvm'], 'there are no snapshots of machines yet', 'state'),
+  refused(['readconfig', 'numa', 'trace', 'plugin', 'tpmdev', 'watchdog', 'acpitable', 'dtb'], 'not emulated', 'arg'),
+
   accepted(['nodefaults'], 'no default devices: none are created anyhow'),
   accepted(['no-user-config'], 'accepted: there is none'),
   accepted(['overcommit'], 'accepted: the embedder decides', 'prop=on|off'),
   accepted(['name'], 'accepted', 'string'),
-  accepted(['boot'], 'accepted: only -kernel boots', 'order'),
-  accepted(['rtc'], 'accepted: the clock is virtual', 'prop'),
-  accepted(['no-hpet'], 'accepted'),
+  accepted(['uuid'], 'accepted: shown nowhere', 'uuid'),
   accepted(['icount'], 'accepted: time is always counted from instructions', 'shift=N'),
-  onlyNone(['vga'], 'type', 'display'),
-  onlyNone(['monitor'], 'dev', 'monitor'),
-  onlyNone(['parallel'], 'dev', 'parallel port'),
-  onlyNone(['net'], 'type', 'network'),
-  onlyNone(['nic'], 'type', 'network'),
+  accepted(['msg'], 'accepted', 'timestamp=on'),
+  accepted(['sandbox'], 'accepted: the emulator needs no privileges', 'on|off'),
+  accepted(['mem-prealloc', 'no-fd-bootchk'], 'accepted'),
+  accepted(['mem-path', 'k'], 'accepted', 'arg'),
+  without(['no-hpet', 'no-acpi'], 'the machine keeps it'),
+  without(['object'], 'objects of the embedder are not needed', 'type,id=id'),
+  without(['smbios'], 'the tables are our own', 'arg'),
+  without(['usb', 'full-screen', 'sdl', 'gtk', 'curses'], 'not emulated'),
+  without(['usbdevice', 'vnc', 'spice', 'audiodev', 'audio', 'soundhw'], 'not emulated', 'arg'),
 ]
+
+const names = qemuOptions.flatMap(option => option.names)
 
 /** Parses a command line. Errors are worded as QEMU words them, without the program's name. */
 export function parseQemu(args: readonly string[]): QemuSettings {
   const settings = defaultSettings()
   for (let i = 0; i < args.length; i++) {
     const word = args[i]
-    if (!word.startsWith('-') || word === '-') throw new InputError(`${word}: disk images are not emulated; expected an option`)
+    if (!word.startsWith('-') || word === '-') {
+      throw new InputError(`${word}: a disk image alone is an IDE disk, which is not emulated; expected -drive file=${word},if=virtio`)
+    }
     const name = word.replace(/^--?/, '')
-    const option = qemuOptions.find(({ names }) => names.includes(name))
-    if (!option) throw new InputError(`${word}: invalid option`)
+    const option = qemuOptions.find(each => each.names.includes(name))
+    if (!option) throw new InputError(`${word}: invalid option; the nearest is -${nearest(name, names)}`)
     if (option.argument !== undefined && i + 1 >= args.length) throw new InputError(`${word}: requires an argument`)
     const argument = option.argument === undefined ? '' : args[++i]
     try {
       option.apply(settings, argument)
     } catch (error) {
-      if (error instanceof InputError) throw new InputError(`${word} ${argument}: ${error.message}`, { cause: error })
+      if (error instanceof InputError) throw new InputError(`${[word, argument].join(' ').trim()}: ${error.message}`, { cause: error })
       throw error
     }
     if (settings.help) return settings
   }
   return settings
-}
-
-const isHelp = (value: string): boolean => value === 'help' || value === '?'
-const properties = (text: string): string[] => text.split(',').filter(part => part !== '')
-
-function machine(settings: QemuSettings, text: string): void {
-  if (isHelp(text)) return void (settings.help = 'machines')
-  for (const [i, part] of properties(text).entries()) {
-    const [key, value] = part.includes('=') ? [part.slice(0, part.indexOf('=')), part.slice(part.indexOf('=') + 1)] : ['type', part]
-    if (key === 'type' && (i === 0 || part.includes('='))) settings.machine = machineType(value)
-    else if (key === 'accel') accelerator(settings, value)
-    else if (!/^(pit|kernel-irqchip|kernel_irqchip|vmport|usb|hpet|smm|mem-merge|dump-guest-core)$/.test(key)) {
-      throw new InputError(`Property '${settings.machine}-machine.${key}' not found`)
-    }
-  }
-}
-
-function machineType(name: string): 'pc' | 'q35' {
-  if (/^(pc|pc-i440fx-[\d.]+)$/.test(name)) return 'pc'
-  if (/^(q35|pc-q35-[\d.]+)$/.test(name)) return 'q35'
-  throw new InputError(`unsupported machine type '${name}'; use -machine help to list supported machines`)
-}
-
-function accelerator(settings: QemuSettings, text: string): void {
-  const name = text.replace(/^accel=/, '').split(/[,:]/)[0]
-  if (isHelp(name)) return void (settings.help = 'accelerators')
-  if (!['tcg', 'kvm', 'hvf', 'whpx', 'nvmm', 'xen', 'hax'].includes(name)) throw new InputError(`invalid accelerator ${name}`)
-}
-
-function cpu(settings: QemuSettings, text: string): void {
-  if (isHelp(text)) settings.help = 'cpus'
-  else settings.cpu = text
-}
-
-function smp(settings: QemuSettings, text: string): void {
-  const values = new Map(properties(text).map(part => {
-    const [key, value] = part.includes('=') ? part.split('=', 2) : ['cpus', part]
-    return [key, Number(value)] as const
-  }))
-  for (const [key, value] of values) {
-    if (!Number.isInteger(value) || value < 1) throw new InputError(`Parameter 'smp.${key}' expects integer`)
-  }
-  const topology = ['sockets', 'dies', 'cores', 'threads'].reduce((product, key) => product * (values.get(key) ?? 1), 1)
-  const cpus = values.get('cpus') ?? topology
-  if (cpus > 64) throw new InputError(`Invalid SMP CPUs ${cpus}. The max CPUs supported is 64`)
-  settings.cpus = cpus
-}
-
-function memory(settings: QemuSettings, text: string): void {
-  for (const part of properties(text)) {
-    if (/^(slots|maxmem)=/.test(part)) settings.warnings.push(`-m ${part}: memory hot-plug is not emulated`)
-    else settings.memory = parseMemory(part.replace(/^size=/, ''), 'Parameter \'size\'')
-  }
-}
-
-function device(settings: QemuSettings, text: string): void {
-  if (isHelp(text)) settings.help = 'devices'
-  else settings.devices.push(parseDevice(text))
-}
-
-/** Without `if` it would be an IDE disk. */
-function drive(settings: QemuSettings, text: string): void {
-  if (!/(^|,)if=/.test(text)) throw new InputError('if=ide is not emulated, expected if=virtio or if=none')
-  settings.drives.push(text)
-}
-
-function serial(settings: QemuSettings, text: string): void {
-  if (text === 'stdio' || text === 'chardev:stdio') settings.serial = 'stdio'
-  else if (text === 'mon:stdio') settings.serial = 'mon:stdio'
-  else if (text === 'none' || text === 'null') settings.serial = 'none'
-  else if (text.startsWith('file:')) settings.serial = { file: text.slice(5) }
-  else throw new InputError(`'${text}' is not a valid char driver`)
-}
-
-function seed(settings: QemuSettings, text: string): void {
-  if (!/^\d+$/.test(text)) throw new InputError('expected a number')
-  settings.seed = Number(text)
-}
-
-function log(settings: QemuSettings, text: string): void {
-  for (const item of properties(text)) {
-    if (item === 'unimp' || item === 'guest_errors') settings.log = true
-    else throw new InputError(`log item '${item}' is not offered, expected unimp or guest_errors`)
-  }
-}
-
-function global(settings: QemuSettings, text: string): void {
-  if (!/^[^.=]+\.[^=]+=/.test(text)) throw new InputError("expected 'driver.property=value'")
-  settings.warnings.push(`warning: global ${text.split('=')[0]} has no effect`)
 }

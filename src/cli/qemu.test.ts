@@ -28,7 +28,7 @@ test("the command line of kvm-unit-tests' runner", async () => {
 
 test('machines, memory and CPUs in their other spellings', async () => {
   const { machine } = (await qemu(
-    '-M', 'q35,accel=kvm', '-m', 'size=1G', '-smp', 'sockets=1,cores=2,threads=2', '-cpu', 'IvyBridge,vendor=GenuineIntel,pku=off',
+    '-M', 'q35,accel=kvm:tcg', '-m', 'size=1G', '-smp', 'sockets=1,cores=2,threads=2', '-cpu', 'IvyBridge,vendor=GenuineIntel,pku=off',
     '-kernel', 'kernel', '-enable-kvm', '-serial', 'none',
   )).request!
   assert.deepEqual([machine.chipset, machine.memory, machine.cpus], ['q35', 2 ** 30, 4])
@@ -54,10 +54,54 @@ test('what scripts ask for: QEMU in the help, devices in quotes, a version', asy
   assert.match((await qemu('-M', 'help')).output, /^q35 /m)
 })
 
+test('what a test runner takes from messages', async () => {
+  // kvm-unit-tests, scripts/vmm.bash: a missing kernel alone means that the options are fine.
+  const { errors } = await qemu('-kernel', '_NO_FILE_4Uhere_', '-display', 'none')
+  assert.match(errors, /[Cc]ould not (load|open) kernel/)
+  const killed = await command(['qemu', '-kernel', 'kernel', '-serial', 'stdio'], ended({ kind: 'signal', signal: 'SIGTERM', status: 143 }))
+  assert.match(killed.errors, /terminating on signal 15/)
+})
+
+test('where the serial port can be', async () => {
+  const serialOf = async (...args: string[]): Promise<unknown> =>
+    (await qemu('-kernel', 'kernel', '-display', 'none', ...args)).request!.console.serial
+  assert.deepEqual(await serialOf('-serial', 'file:log'), { file: 'log' })
+  assert.deepEqual(await serialOf('-serial', 'pipe:/tmp/x'), { pipe: '/tmp/x' })
+  const anywhere = { host: '0.0.0.0', port: 4444 }
+  assert.deepEqual(await serialOf('-serial', 'tcp::4444,server,nowait'), { socket: anywhere, listen: true, wait: false })
+  assert.deepEqual(await serialOf('-serial', 'tcp:localhost:1'), { socket: { host: 'localhost', port: 1 }, listen: false, wait: false })
+  assert.deepEqual(await serialOf('-serial', 'unix:s,server=on,wait=off'), { socket: { path: 's' }, listen: true, wait: false })
+  assert.deepEqual(await serialOf('-serial', 'null'), 'none')
+  const chardev = await serialOf('-serial', 'chardev:c', '-chardev', 'socket,id=c,path=s,server=on')
+  assert.deepEqual(chardev, { socket: { path: 's' }, listen: true, wait: true })
+  assert.deepEqual(await serialOf(), 'none')
+})
+
+test('a clock, a snapshot, a file for the process ID; warnings name what has no effect', async () => {
+  const { request, errors, written } = await qemu(
+    '-kernel', 'kernel', '-nographic', '-rtc', 'base=2026-01-31T12:00:00,clock=vm', '-snapshot', '-drive', 'file=disk.img,if=virtio',
+    '-pidfile', 'pid', '-vga', 'std', '-enable-kvm', '-no-shutdown', '-usb', '-uuid', 'x', '-name', 'guest',
+  )
+  assert.equal(request!.machine.rtcEpoch, Date.UTC(2026, 0, 31, 12) / 1000)
+  assert.equal(request!.machine.drives![0].snapshot, true)
+  assert.deepEqual(written, { pid: '4242\n' })
+  const warned = errors.trimEnd().split('\n').map(line => /^vitrine qemu: warning: (-[\w-]+).* has no effect/.exec(line)?.[1])
+  assert.deepEqual(warned, ['-vga', '-enable-kvm', '-no-shutdown', '-usb'])
+  assert.equal((await qemu('-kernel', 'kernel', '-nographic', '-rtc', 'base=utc')).request!.machine.rtcEpoch, 1_800_000_000)
+})
+
+test('help on one device, on drives and on character devices', async () => {
+  assert.match((await qemu('-device', 'isa-debug-exit,help')).output, /^isa-debug-exit options:\n {2}iobase=<value> \(default: 0x501\)/)
+  assert.match((await qemu('-drive', 'help')).output, /format=raw\|qcow2/)
+  assert.match((await qemu('-chardev', 'help')).output, /stdio/)
+})
+
 describe('errors in the words of QEMU', () => {
   const cases: [string[], RegExp][] = [
-    [['-foo'], /^vitrine qemu: -foo: invalid option$/],
-    [['--foo'], /^vitrine qemu: --foo: invalid option$/],
+    [['-foo'], /^vitrine qemu: -foo: invalid option; the nearest is -\w+$/],
+    [['--foo'], /^vitrine qemu: --foo: invalid option/],
+    [['-krenel', 'x'], /the nearest is -kernel$/],
+    [['-no-rebot'], /the nearest is -no-reboot$/],
     [['-m'], /^vitrine qemu: -m: requires an argument$/],
     [['-M', 'zzz'], /-M zzz: unsupported machine type 'zzz'/],
     [['-smp', 'x'], /Parameter 'smp.cpus' expects integer/],
@@ -67,7 +111,16 @@ describe('errors in the words of QEMU', () => {
     [['-kernel', 'nowhere', '-display', 'none'], /'nowhere': no such file/],
     [['-kernel', 'kernel', '-cpu', 'zz', '-display', 'none'], /'zz'/],
     [['disk.img'], /disk.img/],
-    [['-vga', 'std'], /-vga std: .*no display is emulated/],
+    [['-vga', 'sdt'], /-vga sdt: unknown vga type/],
+    [['-accel', 'kvm'], /-accel kvm: there is no kvm here: expected tcg/],
+    [['-smp', '65'], /Invalid SMP CPUs 65. The max CPUs supported by machine 'pc' is 64$/],
+    [['-serial', 'tcp:1'], /expected tcp:HOST:PORT, found '1'/],
+    [['-kernel', 'kernel', '-serial', 'chardev:x'], /expected a -chardev with id=x, found none/],
+    [['-kernel', 'kernel', '-serial', 'stdio', '-serial', 'stdio'], /only the first serial port/],
+    [['-daemonize'], /-daemonize: not offered here: start it in the background/],
+    [['-hda', 'x'], /-hda x: .*if=virtio/],
+    [['-rtc', 'base=soon'], /expected a date such as/],
+    [['-device', 'isa-debug-exitt,help'], /the nearest is 'isa-debug-exit'/],
     [[], /-kernel/],
   ]
   for (const [args, pattern] of cases) {

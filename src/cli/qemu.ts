@@ -1,10 +1,12 @@
 /** `vitrine qemu`: the machine behind QEMU's command line, for scripts that call qemu-system-x86_64. */
 import { InputError, isInputError } from '../errors.ts'
 import { parseDrives } from './drives.ts'
-import { parseQemu, qemuOptions, type QemuSettings } from './qemu-options.ts'
+import { qemuHelp } from './qemu-help.ts'
+import { parseQemu, type QemuSettings } from './qemu-options.ts'
+import { serial } from './qemu-values.ts'
 import { report } from './run.ts'
-import { statuses, statusOf, statusTable } from './status.ts'
-import type { Catalogue, Choice, ConsoleOptions, RunRequest, System } from './system.ts'
+import { statuses, statusOf } from './status.ts'
+import type { Catalogue, ConsoleOptions, RunRequest, System } from './system.ts'
 import { parseCpu, suggest } from './values.ts'
 
 /** What precedes a message, where QEMU puts the name of its program. */
@@ -15,10 +17,14 @@ export async function qemu(args: readonly string[], system: System): Promise<num
     const settings = parseQemu(args)
     const catalogue = await system.catalogue()
     if (settings.help) {
-      system.print(help(settings.help, catalogue, system.version))
+      system.print(qemuHelp(settings.help, catalogue, system.version))
       return 0
     }
-    const result = await system.run(requestOf(settings, system, catalogue))
+    const request = requestOf(settings, system, catalogue)
+    if (settings.pidFile !== undefined) system.writeFile(settings.pidFile, `${system.processId}\n`)
+    const result = await system.run(request)
+    // Test runners look for these words when a run was cut short.
+    if (result.ending.kind === 'signal') warn(system, `terminating on signal ${result.ending.status - 128}`)
     report(result, system)
     return statusOf(result)
   } catch (error) {
@@ -34,9 +40,9 @@ function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue)
   for (const feature of notOffered) warn(system, `warning: the CPU doesn't support requested feature: ${feature}`)
   for (const warning of settings.warnings) warn(system, warning)
   for (const device of settings.devices) checkName(device, catalogue)
-  const { drives, devices } = parseDrives(settings.drives, system)
+  const { drives, devices } = parseDrives(settings.drives.map(text => (settings.snapshot ? `${text},snapshot=on` : text)), system)
   const console = consoleOf(settings)
-  if (console.serial === 'none' && settings.serial === undefined && settings.display !== 'none') {
+  if (console.serial === 'none' && settings.serials.length === 0 && settings.display !== 'none') {
     warn(system, 'warning: no display is emulated; -nographic or -serial stdio shows the serial port')
   }
   return {
@@ -48,8 +54,9 @@ function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue)
       devices: [...devices, ...settings.devices],
       ...(drives.length === 0 ? {} : { drives }),
       seed: settings.seed,
+      ...(settings.rtc === undefined ? {} : { rtcEpoch: settings.rtc === 'now' ? system.now() : settings.rtc }),
       noReboot: settings.noReboot, engine: 'jit',
-      kernel: system.readFile(settings.kernel),
+      kernel: readKernel(settings.kernel, system),
       kernelName: settings.kernel,
       ...(settings.initrd === undefined ? {} : { initrd: system.readFile(settings.initrd), initrdName: settings.initrd }),
       commandLine: settings.append,
@@ -59,12 +66,29 @@ function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue)
   }
 }
 
+/** Test runners tell by these words that nothing but the kernel's file was wrong. */
+function readKernel(path: string, system: System): Uint8Array {
+  try {
+    return system.readFile(path)
+  } catch (error) {
+    if (!isInputError(error)) throw error
+    throw new InputError(`could not open kernel file ${error.message.replace(/^cannot read /, '')}`, { cause: error })
+  }
+}
+
 /** With `-serial stdio` Ctrl-C ends QEMU and Ctrl-A is a key as any other; `-nographic` and `mon:` turn both round. */
-function consoleOf({ serial, noGraphic, log }: QemuSettings): ConsoleOptions {
-  const rest = { quiet: !log, collect: false }
-  const port = serial ?? (noGraphic ? 'mon:stdio' : 'none')
-  if (port === 'mon:stdio') return { serial: 'stdio', escape: true, interrupt: false, ...rest }
-  return { serial: port, escape: false, interrupt: true, ...rest }
+function consoleOf(settings: QemuSettings): ConsoleOptions {
+  const { serials, noGraphic, log } = settings
+  const [first = noGraphic ? 'mon:stdio' : 'none', ...others] = serials
+  for (const text of others) {
+    if (text !== 'none' && text !== 'null') throw new InputError(`-serial ${text}: only the first serial port is emulated, expected none`)
+  }
+  const [, id] = /^(?:mon:)?chardev:(.*)$/.exec(first) ?? []
+  if (id !== undefined && !settings.chardevs.has(id)) {
+    throw new InputError(`-serial ${first}: expected a -chardev with id=${id}, found ${[...settings.chardevs.keys()].join(', ') || 'none'}`)
+  }
+  const { target, escape } = serial(first, settings)
+  return { serial: target, escape, interrupt: !escape, quiet: !log, collect: false }
 }
 
 /** What the device makes of its properties, the machine says; an unknown one QEMU words like this. */
@@ -75,36 +99,4 @@ function checkName({ name }: QemuSettings['devices'][number], { devices }: Catal
 
 function warn(system: System, text: string): void {
   system.printError(`${program}: ${text}\n`)
-}
-
-function help(what: NonNullable<QemuSettings['help']>, { cpuModels, cpuFeatures, devices }: Catalogue, version: string): string {
-  switch (what) {
-    // Scripts look for this name and a version; the version is that of the machine whose behaviour the options follow.
-    case 'version': return `QEMU emulator version 7.2.0 (command line of Vitrine ${version})\n`
-    case 'machines':
-      return `Supported machines are:\n${row('pc', '3 GiB of low RAM, no PCIe (default)')}${row('q35', '2 GiB of low RAM, PCIe')}`
-    case 'cpus':
-      return `Available CPUs:\n${cpuModels.map(({ name, description }) => `x86 ${row(name, description)}`).join('')}\n` +
-        `Recognized CPUID flags:\n  ${cpuFeatures.join(' ')}\n`
-    case 'accelerators': return 'Accelerators supported in QEMU binary:\ntcg\n'
-    case 'devices': return `Misc devices:\n${devices.map(deviceLine).join('')}`
-    case 'options': return optionsHelp(version)
-  }
-}
-
-function row(name: string, description: string): string {
-  return `${name.padEnd(20)} ${description}\n`
-}
-
-function deviceLine({ name, bus, description }: Choice): string {
-  return `name "${name}"${bus === undefined ? '' : `, bus ${bus}`}, desc "${description}"\n`
-}
-
-function optionsHelp(version: string): string {
-  const lines = qemuOptions.map(({ names, argument, help: text }) => {
-    const left = `${names.map(name => `-${name}`).join(' or ')}${argument === undefined ? '' : ` ${argument}`}`
-    return left.length < 32 ? `${left.padEnd(32)}${text}\n` : `${left}\n${' '.repeat(32)}${text}\n`
-  })
-  const title = `Vitrine ${version} behind the command line of the QEMU emulator\nusage: ${program} [options]`
-  return `${title}\n\n${lines.join('')}\nExit status:\n${statusTable}\n`
 }

@@ -31,6 +31,14 @@ describe('options', () => {
   test('--cpu help and --device help list names', async () => {
     assert.match((await command(['run', '--cpu', 'help'])).output, /Skylake-Server/)
     assert.match((await command(['run', '--device', 'help'])).output, /isa-debug-exit .*iobase=0x501/)
+    assert.match((await command(['run', '--device', 'isa-debug-exit,help'])).output, /^ {2}iobase=0x501$/m)
+    assert.match((await command(['run', '--drive', 'help'])).output, /snapshot=on\|off/)
+  })
+
+  test('--rtc takes a date, or today', async () => {
+    const epoch = async (date: string): Promise<unknown> => (await command([...run, '--rtc', date])).request?.machine.rtcEpoch
+    assert.deepEqual([await epoch('2026-01-31'), await epoch('@5'), await epoch('now')], [Date.UTC(2026, 0, 31) / 1000, 5, 1_800_000_000])
+    assert.match((await command([...run, '--rtc', 'today'])).errors, /--rtc 'today': expected a date such as/)
   })
 })
 

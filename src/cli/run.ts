@@ -2,10 +2,10 @@
 import { Command, Option } from 'commander'
 import type { MachineOptions } from '../api.ts'
 import { InputError } from '../errors.ts'
-import { parseDrives } from './drives.ts'
+import { driveHelp, parseDrives } from './drives.ts'
 import { sayEnding, statusOf, statusTable } from './status.ts'
 import type { Catalogue, RunRequest, RunResult, System } from './system.ts'
-import { listChoices, parseCount, parseCpu, parseDevice, parseMemory, parseSeconds } from './values.ts'
+import { describeDevice, listChoices, parseCount, parseCpu, parseDate, parseDevice, parseMemory, parseSeconds } from './values.ts'
 
 const engines: readonly NonNullable<MachineOptions['engine']>[] = ['jit', 'interpreter', 'step']
 
@@ -26,6 +26,7 @@ interface RunFlags {
   realTime: boolean
   reboot: boolean
   seed: string
+  rtc?: string
   quiet: boolean
 }
 
@@ -46,6 +47,7 @@ export function runCommand(system: System, done: (status: number) => void): Comm
     .option('--max-instructions <n>', 'stop after exactly so many instructions of all CPUs')
     .option('--timeout <seconds>', 'stop after so much wall time')
     .option('--real-time', 'keep virtual time to wall time always, not only while a guest waits for the keyboard', false)
+    .option('--rtc <date>', 'what the clock shows at the start: 2026-01-31T12:00:00 (UTC) or now (default: a fixed date)')
     .option('--no-reboot', 'end the run when software resets the machine')
     .option('--seed <n>', 'seed of all that is random in the machine', '0')
     .option('--json', 'print one JSON document at the end, with the console in it', false)
@@ -62,6 +64,15 @@ async function run(flags: RunFlags, system: System): Promise<number> {
   }
   if (flags.device.includes('help')) {
     system.print(`Devices (property=default):\n${listChoices(catalogue.devices)}`)
+    return 0
+  }
+  const asked = flags.device.map(parseDevice).find(({ properties }) => 'help' in properties)
+  if (asked) {
+    system.print(describeDevice(asked.name, catalogue.devices))
+    return 0
+  }
+  if (flags.drive.includes('help')) {
+    system.print(driveHelp)
     return 0
   }
   const result = await system.run(requestOf(flags, system, catalogue))
@@ -88,6 +99,7 @@ function requestOf(flags: RunFlags, system: System, catalogue: Catalogue): RunRe
       engine: flags.engine,
       seed: parseCount(flags.seed, '--seed', 0),
       noReboot: !flags.reboot,
+      ...(flags.rtc === undefined ? {} : { rtcEpoch: flags.rtc === 'now' ? system.now() : parseDate(flags.rtc, '--rtc') }),
       kernel: system.readFile(flags.kernel),
       kernelName: flags.kernel,
       ...(flags.initrd === undefined ? {} : { initrd: system.readFile(flags.initrd), initrdName: flags.initrd }),

@@ -2,9 +2,18 @@
 import type { BlockStore, MachineOptions } from '../api.ts'
 import type { Ending, SessionOptions } from '../embedder/session.ts'
 
+/** A Unix-domain socket, or a TCP port. */
+export type SocketAddress = { path: string } | { host: string; port: number }
+
+/**
+ * Where the first serial port is: the terminal or pipe we were started in, nowhere, a file that it is written to, a pair of named pipes
+ * (PATH.in and PATH.out), or a socket. A listening one that waits holds the machine back until somebody is there.
+ */
+export type SerialTarget =
+  | 'stdio' | 'none' | { file: string } | { pipe: string } | { socket: SocketAddress; listen: boolean; wait: boolean }
+
 export interface ConsoleOptions {
-  /** Where the first serial port is: the terminal or pipe we were started in, a file that it is written to, or nowhere. */
-  serial: 'stdio' | 'none' | { file: string }
+  serial: SerialTarget
   /** On a terminal, Ctrl-A begins a command. */
   escape: boolean
   /** On a terminal, Ctrl-C leaves instead of going to the guest. */
@@ -60,6 +69,10 @@ export interface System {
   openStore(path: string, readOnly: boolean): BlockStore
   /** The path of a file that is named within another one, as a backing file is. */
   pathBeside(path: string, name: string): string
+  writeFile(path: string, text: string): void
+  /** The wall clock, in seconds since 1970: only for who asks for the date of today. */
+  now(): number
+  readonly processId: number
   print(text: string): void
   printError(text: string): void
   catalogue(): Promise<Catalogue>

@@ -24,11 +24,13 @@ export interface Outcome {
   output: string
   errors: string
   request: RunRequest | undefined
+  /** Files written, by path. */
+  written: Record<string, string>
 }
 
 /** Files that exist: `kernel` and `initrd`. */
 export async function command(args: string[], result: RunResult | Error = ended({ kind: 'power-off' })): Promise<Outcome> {
-  const outcome: Outcome = { status: 0, output: '', errors: '', request: undefined }
+  const outcome: Outcome = { status: 0, output: '', errors: '', request: undefined, written: {} }
   const system: System = {
     version: '1.2.3',
     print(text) { outcome.output += text },
@@ -42,6 +44,9 @@ export async function command(args: string[], result: RunResult | Error = ended(
       if (!path.startsWith('disk')) throw new InputError(`cannot open '${path}': no such file`)
       return { byteLength: 1024, readOnly, read: () => 'ok', write: () => 'ok', flush: () => 'ok' }
     },
+    writeFile(path, text) { outcome.written[path] = text },
+    now: () => 1_800_000_000,
+    processId: 4242,
     pathBeside: (_path, name) => name,
     async run(request) {
       outcome.request = request

@@ -31,6 +31,14 @@ export function parseSeconds(text: string, option: string): number {
   return value
 }
 
+/** Seconds since 1970 from `2026-01-31` or `2026-01-31T12:00:00`, both UTC, or `@SECONDS`. */
+export function parseDate(text: string, option: string): number {
+  const seconds = /^@\d+$/.test(text) ? Number(text.slice(1))
+    : /^\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d)?)?$/.test(text) ? Date.parse(text.includes('T') ? `${text}Z` : text) / 1000 : Number.NaN
+  if (Number.isSafeInteger(seconds)) return seconds
+  throw new InputError(`${option} '${text}': expected a date such as 2026-01-31T12:00:00`)
+}
+
 /** `MODEL[,+feature][,-feature][,feature=on|off][,key=value]`; a name that nobody knows is an error that names the nearest one. */
 export function parseCpu(text: string, catalogue: Catalogue): { cpu: CpuSelection; notOffered: readonly string[] } {
   const [name, ...changes] = text.split(',').filter(part => part !== '').map(switchOf)
@@ -82,4 +90,12 @@ export function listChoices(choices: readonly Choice[]): string {
     const settings = Object.entries(properties).map(([key, value]) => `${key}=${value}`).join(', ')
     return `  ${name.padEnd(width)}  ${description}${settings ? ` (${settings})` : ''}\n`
   }).join('')
+}
+
+/** `--device NAME,help`: its properties with their defaults. */
+export function describeDevice(name: string, devices: readonly Choice[]): string {
+  const device = devices.find(each => each.name === name)
+  if (!device) throw new InputError(`there is no device '${name}'${suggest(name, devices.map(each => each.name))}`)
+  const lines = Object.entries(device.properties ?? {}).map(([key, value]) => `  ${key}=${value || '<value>'}\n`)
+  return `${name}: ${device.description}\n${lines.join('') || '  no properties of its own\n'}`
 }

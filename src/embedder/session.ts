@@ -38,6 +38,8 @@ export class Session {
   readonly #surroundings: Surroundings
   readonly #options: SessionOptions
   readonly #pace: Pace
+  /** Called when the world outside ends the session, also before it runs. */
+  onEnd: () => void = () => {}
   #ending: Ending | undefined
   #wake: (() => void) | undefined
   #sliceInstructions = firstSlice
@@ -52,6 +54,7 @@ export class Session {
   /** Ends the session at the next chance, within one slice. */
   end(ending: Ending): void {
     this.#ending ??= ending
+    this.onEnd()
     this.wake()
   }
 

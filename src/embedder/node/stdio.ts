@@ -1,8 +1,7 @@
 /** The machine's console on standard input and output: raw bytes in a pipe, keys on a terminal, which is given back on every way out. */
-import { closeSync, openSync, writeSync } from 'node:fs'
-import { InputError } from '../../errors.ts'
 import type { ConsoleOptions } from '../../cli/system.ts'
 import { type Command, Keys } from '../escape.ts'
+import type { SerialPort } from './serial-port.ts'
 
 /** What the console does to the session. */
 export interface ConsoleEvents {
@@ -70,24 +69,10 @@ export function writeStdout(bytes: Uint8Array | string): Promise<void> {
   return new Promise(resolve => { process.stdout.write(bytes, () => resolve()) })
 }
 
-export function outputTo(options: ConsoleOptions, collected: Uint8Array[]): { output: Output; close(): void } {
-  if (options.collect) return { output: new Output(async bytes => { collected.push(bytes) }), close() {} }
-  if (options.serial === 'stdio') return { output: new Output(writeStdout), close() {} }
-  if (options.serial === 'none') return { output: new Output(async () => {}), close() {} }
-  const { file } = options.serial
-  const descriptor = openForWriting(file)
-  const write = async (bytes: Uint8Array): Promise<void> => {
-    for (let done = 0; done < bytes.length;) done += writeSync(descriptor, bytes, done)
-  }
-  return { output: new Output(write), close: () => closeSync(descriptor) }
-}
-
-function openForWriting(file: string): number {
-  try {
-    return openSync(file, 'w')
-  } catch (error) {
-    throw new InputError(`cannot write the serial port's file '${file}': ${(error as Error).message}`)
-  }
+export function outputTo(options: ConsoleOptions, collected: Uint8Array[], port: SerialPort | undefined): Output {
+  if (options.collect) return new Output(async bytes => { collected.push(bytes) })
+  if (port) return new Output(port.write)
+  return new Output(options.serial === 'stdio' ? writeStdout : async () => {})
 }
 
 /** Takes the keyboard or the pipe; the result gives it back. */

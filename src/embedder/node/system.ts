@@ -1,5 +1,5 @@
 /** The command line's system on Node: files, standard streams, and runs of the machine. */
-import { readFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import type { Machine, MachineOptions } from '../../api.ts'
 import type { Catalogue, RunRequest, RunResult, System } from '../../cli/system.ts'
 import { statuses, statusOf } from '../../cli/status.ts'
@@ -8,6 +8,7 @@ import { type Command, escapeHelp } from '../escape.ts'
 import { PanicWatch } from '../panic.ts'
 import { Session, type Surroundings } from '../session.ts'
 import { openStore, pathBeside } from './file-store.ts'
+import { openSerialPort, type SerialPort } from './serial-port.ts'
 import { attachInput, onTerminal, outputTo } from './stdio.ts'
 import { onSignals, watchStarter } from './process.ts'
 
@@ -29,15 +30,25 @@ function printError(text: string): void {
   process.stderr.write(process.stdin.isRaw ? text.replaceAll('\n', '\r\n') : text)
 }
 
+function writeFile(path: string, text: string): void {
+  try {
+    writeFileSync(path, text)
+  } catch (error) {
+    throw new InputError(`cannot write '${path}': ${(error as Error).message}`)
+  }
+}
+
 export type MachineFactory = (options: MachineOptions) => Machine | Promise<Machine>
 
 async function run(createMachine: MachineFactory, starterGone: () => boolean, request: RunRequest): Promise<RunResult> {
   const started = performance.now()
   const machine = await createMachine(request.machine)
   const collected: Uint8Array[] = []
-  const { output, close } = outputTo(request.console, collected)
+  const { serial } = request.console
+  const port: SerialPort | undefined = typeof serial === 'object' ? await openSerialPort(serial) : undefined
+  const output = outputTo(request.console, collected, port)
   const panics = new PanicWatch()
-  let inputOpen = request.console.serial === 'stdio'
+  let inputOpen = port?.open ?? serial === 'stdio'
   machine.onLog = message => { if (!request.console.quiet) output.remark(() => printError(`vitrine: ${message}\n`)) }
   machine.onSerialOutput = bytes => {
     output.take(bytes)
@@ -45,6 +56,13 @@ async function run(createMachine: MachineFactory, starterGone: () => boolean, re
     if (panics.stuck) session.end({ kind: 'panic' })
   }
   const session = new Session(machine, surroundings(() => output.flush(), () => inputOpen), request.session)
+  const ended = new Promise<void>(resolve => { session.onEnd = resolve })
+  if (port) {
+    port.onInput = bytes => {
+      machine.serialInput(bytes)
+      session.wake()
+    }
+  }
   const obey = (command: Command): void => {
     if (command === 'leave') session.end({ kind: 'left' })
     else if (command === 'help') printError(`\n${escapeHelp}`)
@@ -73,6 +91,7 @@ async function run(createMachine: MachineFactory, starterGone: () => boolean, re
     printError('vitrine: keys go to the guest; Ctrl-A X leaves, Ctrl-A H helps\n')
   }
   try {
+    await Promise.race([port?.ready, ended])
     const ending = await session.run()
     const status = statusOf({ ending, panic: panics.panic })
     return {
@@ -90,7 +109,7 @@ async function run(createMachine: MachineFactory, starterGone: () => boolean, re
     output.sayAll()
     detach()
     stopSignals()
-    close()
+    port?.close()
     if (terminal) process.stdout.write((output.escapes ? '\x1b[0m\x1b[?25h' : '') + (output.atLineStart ? '' : '\n'))
   }
 }
@@ -133,6 +152,9 @@ export function nodeSystem(createMachine: MachineFactory): System {
     readFile,
     openStore,
     pathBeside,
+    writeFile,
+    now: () => Math.floor(Date.now() / 1000),
+    processId: process.pid,
     print: text => { process.stdout.write(text) },
     printError,
     catalogue,

@@ -1,0 +1,217 @@
+/** The values of QEMU's options, taken apart (QEMU documentation, "Invocation"). Each function sets what its option means, or throws. */
+import { nearest } from '../cpu/features.ts'
+import { InputError } from '../errors.ts'
+import type { QemuSettings } from './qemu-options.ts'
+import type { SerialTarget } from './system.ts'
+import { parseDate, parseDevice, parseMemory } from './values.ts'
+
+const isHelp = (text: string): boolean => text === 'help' || text === '?'
+const partsOf = (text: string): string[] => text.split(',').filter(part => part !== '')
+
+/** `key=value` words in order; a word alone is the value of `first`. */
+function keysOf(text: string, first: string): [key: string, value: string][] {
+  return partsOf(text).map((part, index) => {
+    const equals = part.indexOf('=')
+    if (equals >= 0) return [part.slice(0, equals), part.slice(equals + 1)]
+    return index === 0 ? [first, part] : [part, 'on']
+  })
+}
+
+const machineProperties = [
+  'pit', 'kernel-irqchip', 'kernel_irqchip', 'vmport', 'usb', 'hpet', 'smm', 'mem-merge', 'dump-guest-core', 'acpi', 'sata', 'smbus',
+  'i8042', 'memory-encryption', 'graphics', 'nvdimm', 'hmat', 'max-ram-below-4g', 'x-south-bridge',
+]
+
+export function machine(settings: QemuSettings, text: string): void {
+  if (isHelp(text)) return void (settings.help = 'machines')
+  for (const [key, value] of keysOf(text, 'type')) {
+    if (key === 'type') settings.machine = machineType(value)
+    else if (key === 'accel') accelerator(settings, value)
+    else if (!machineProperties.includes(key)) throw new InputError(`Property '${settings.machine}-machine.${key}' not found`)
+  }
+}
+
+function machineType(name: string): 'pc' | 'q35' {
+  if (/^(pc|pc-i440fx-[\d.]+)$/.test(name)) return 'pc'
+  if (/^(q35|pc-q35-[\d.]+)$/.test(name)) return 'q35'
+  throw new InputError(`unsupported machine type '${name}'; use -machine help to list supported machines`)
+}
+
+const accelerators = ['tcg', 'kvm', 'hvf', 'whpx', 'nvmm', 'xen', 'hax', 'qtest']
+
+/** A list such as `kvm:tcg` means the first that is there. */
+export function accelerator(settings: QemuSettings, text: string): void {
+  const asked = text.replace(/^accel=/, '').split(',')[0].split(':')
+  if (isHelp(asked[0])) return void (settings.help = 'accelerators')
+  for (const name of asked) {
+    if (!accelerators.includes(name)) throw new InputError(`invalid accelerator ${name}; the nearest is ${nearest(name, accelerators)}`)
+  }
+  if (asked.includes('tcg')) return
+  throw new InputError(`there is no ${asked[0]} here: expected tcg, which means our own engine (or ${asked[0]}:tcg)`)
+}
+
+export function cpu(settings: QemuSettings, text: string): void {
+  if (isHelp(text)) settings.help = 'cpus'
+  else settings.cpu = text
+}
+
+const mostCpus = 64
+const levels = ['sockets', 'dies', 'clusters', 'cores', 'threads']
+
+export function smp(settings: QemuSettings, text: string): void {
+  const values = new Map<string, number>()
+  for (const [key, value] of keysOf(text, 'cpus')) {
+    if (![...levels, 'cpus', 'maxcpus'].includes(key)) throw new InputError(`Parameter 'smp.${key}' is unexpected`)
+    const count = Number(value)
+    if (!Number.isInteger(count) || count < 1) throw new InputError(`Parameter 'smp.${key}' expects integer, found '${value}'`)
+    values.set(key, count)
+  }
+  const topology = levels.reduce((product, key) => product * (values.get(key) ?? 1), 1)
+  const cpus = values.get('cpus') ?? topology
+  // Scripts read the last word as the number that they may ask for.
+  if (cpus > mostCpus) {
+    throw new InputError(`Invalid SMP CPUs ${cpus}. The max CPUs supported by machine '${settings.machine}' is ${mostCpus}`)
+  }
+  settings.cpus = cpus
+}
+
+export function memory(settings: QemuSettings, text: string): void {
+  for (const [key, value] of keysOf(text, 'size')) {
+    if (key === 'slots' || key === 'maxmem') {
+      settings.warnings.push(`warning: -m ${key}=${value} has no effect: memory hot-plug is not emulated`)
+    } else if (key === 'size') settings.memory = parseMemory(value, "Parameter 'size'")
+    else throw new InputError(`Invalid parameter '${key}'; expected size, slots or maxmem`)
+  }
+}
+
+export function device(settings: QemuSettings, text: string): void {
+  if (isHelp(text)) return void (settings.help = 'devices')
+  const selection = parseDevice(text)
+  if (Object.keys(selection.properties).some(isHelp)) settings.help = { device: selection.name }
+  else settings.devices.push(selection)
+}
+
+/** Without `if` it would be an IDE disk. */
+export function drive(settings: QemuSettings, text: string): void {
+  if (isHelp(text)) return void (settings.help = 'drives')
+  if (!/(^|,)if=/.test(text)) throw new InputError('if=ide is not emulated, expected if=virtio or if=none')
+  settings.drives.push(text)
+}
+
+export function vga(settings: QemuSettings, text: string): void {
+  const known = ['none', 'std', 'cirrus', 'vmware', 'qxl', 'virtio', 'xenfb', 'cg3', 'tcx']
+  if (isHelp(text)) throw new InputError('no display is emulated, expected none')
+  if (!known.includes(text)) throw new InputError(`unknown vga type; expected none, found '${text}'`)
+  if (text !== 'none') settings.warnings.push(`warning: -vga ${text} has no effect: no display is emulated`)
+}
+
+export const serialHelp = 'the first serial port: stdio, mon:stdio, file:PATH, pipe:PATH, tcp:HOST:PORT[,server][,nowait], unix:PATH, none'
+
+export function addSerial(settings: QemuSettings, text: string): void {
+  serial(text, settings)
+  settings.serials.push(text)
+}
+
+/** What `-serial` names, with whether Ctrl-A is shared with us. */
+export function serial(text: string, { chardevs }: QemuSettings): { target: SerialTarget; escape: boolean } {
+  const escape = text.startsWith('mon:')
+  const plain = text.replace(/^mon:/, '')
+  const [scheme, rest] = plain.includes(':') ? [plain.slice(0, plain.indexOf(':')), plain.slice(plain.indexOf(':') + 1)] : [plain, '']
+  const target = (): SerialTarget => {
+    switch (scheme) {
+      case 'stdio': return 'stdio'
+      case 'none': case 'null': return 'none'
+      case 'file': return { file: named(rest, 'a file name') }
+      case 'pipe': return { pipe: named(rest, 'a path') }
+      case 'tcp': case 'telnet': case 'unix': return socket(scheme, rest)
+      // It may be defined by a later -chardev.
+      case 'chardev': return chardevs.get(named(rest, 'an id')) ?? 'none'
+      case 'vc': case 'pty': case 'msmouse': case 'udp': case 'braille':
+        throw new InputError(`the char driver '${scheme}' is not offered, expected ${serialNames}`)
+      default: throw new InputError(`'${text}' is not a valid char driver; expected ${serialNames}`)
+    }
+  }
+  return { target: target(), escape }
+}
+
+const serialNames = 'stdio, mon:stdio, file:PATH, pipe:PATH, tcp:, unix:, null or none'
+
+function named(text: string, what: string): string {
+  if (text === '') throw new InputError(`expected ${what} after the colon`)
+  return text
+}
+
+function socket(scheme: 'tcp' | 'telnet' | 'unix', text: string): SerialTarget {
+  if (scheme === 'telnet') throw new InputError("telnet's protocol is not spoken, expected tcp:")
+  const [place, ...flags] = text.split(',')
+  const on = (name: string): boolean => flags.some(flag => flag === name || flag === `${name}=on`)
+  const listen = on('server')
+  const wait = listen && !on('nowait') && !flags.includes('wait=off')
+  if (scheme === 'unix') return { socket: { path: named(place, 'a path') }, listen, wait }
+  const colon = place.lastIndexOf(':')
+  const port = Number(place.slice(colon + 1))
+  if (colon < 0 || !/^\d+$/.test(place.slice(colon + 1)) || port > 65535) throw new InputError(`expected tcp:HOST:PORT, found '${place}'`)
+  return { socket: { host: place.slice(0, colon) || (listen ? '0.0.0.0' : '127.0.0.1'), port }, listen, wait }
+}
+
+export function chardev(settings: QemuSettings, text: string): void {
+  if (isHelp(text)) return void (settings.help = 'chardevs')
+  const keys = new Map(keysOf(text, 'backend'))
+  const id = keys.get('id')
+  const need = (key: string): string => {
+    const value = keys.get(key)
+    if (value === undefined) throw new InputError(`expected ${key}=`)
+    return value
+  }
+  if (id === undefined) throw new InputError("chardev: no id specified, expected 'id=NAME'")
+  settings.chardevs.set(id, chardevTarget(keys, need))
+}
+
+function chardevTarget(keys: ReadonlyMap<string, string>, need: (key: string) => string): SerialTarget {
+  const backend = need('backend')
+  const flags = `${keys.get('server') === 'on' ? ',server' : ''}${keys.get('wait') === 'off' || keys.has('nowait') ? ',nowait' : ''}`
+  switch (backend) {
+    case 'stdio': return 'stdio'
+    case 'null': return 'none'
+    case 'file': return { file: need('path') }
+    case 'pipe': return { pipe: need('path') }
+    case 'socket':
+      if (keys.has('path')) return socket('unix', need('path') + flags)
+      return socket('tcp', `${keys.get('host') ?? ''}:${need('port')}${flags}`)
+    default: throw new InputError(`'${backend}' is not a valid char driver name; expected stdio, null, file, pipe or socket`)
+  }
+}
+
+export function action(settings: QemuSettings, text: string): void {
+  for (const [event, value] of keysOf(text, 'reboot')) {
+    if (event === 'reboot' && (value === 'shutdown' || value === 'reset')) settings.noReboot = value === 'shutdown'
+    else if (!(event === 'shutdown' && value === 'poweroff') && event !== 'panic') {
+      throw new InputError(`${event}=${value} is not offered, expected reboot=reset or reboot=shutdown`)
+    }
+  }
+}
+
+/** `utc` and `localtime` are now; without this option the clock starts at a fixed date, so that runs are alike. */
+export function rtc(settings: QemuSettings, text: string): void {
+  for (const [key, value] of keysOf(text, 'base')) {
+    if (key === 'base') settings.rtc = value === 'utc' || value === 'localtime' ? 'now' : parseDate(value, '-rtc base')
+    else if (key !== 'clock' && key !== 'driftfix') throw new InputError(`Invalid parameter '${key}'; expected base, clock or driftfix`)
+  }
+}
+
+export function seed(settings: QemuSettings, text: string): void {
+  if (!/^\d+$/.test(text)) throw new InputError('expected a number')
+  settings.seed = Number(text)
+}
+
+export function log(settings: QemuSettings, text: string): void {
+  for (const item of partsOf(text)) {
+    if (item === 'unimp' || item === 'guest_errors') settings.log = true
+    else throw new InputError(`log item '${item}' is not offered, expected unimp or guest_errors`)
+  }
+}
+
+export function global(settings: QemuSettings, text: string): void {
+  if (!/^[^.=]+\.[^=]+=/.test(text)) throw new InputError("expected 'driver.property=value'")
+  settings.warnings.push(`warning: global ${text.split('=')[0]} has no effect`)
+}

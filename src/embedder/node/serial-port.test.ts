@@ -1,0 +1,78 @@
+/** The other ends of the serial port, each joined to a real file, pipe or socket (QEMU documentation, "Character device options"). */
+import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, openSync, readFileSync, readSync, rmSync, writeSync } from 'node:fs'
+import { connect, createServer, type AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, test } from 'node:test'
+import { openSerialPort, type SerialPort } from './serial-port.ts'
+
+const folder = mkdtempSync(join(tmpdir(), 'vitrine-serial-'))
+after(() => rmSync(folder, { recursive: true }))
+
+const bytes = (text: string): Uint8Array => new TextEncoder().encode(text)
+const input = (port: SerialPort): Promise<string> =>
+  new Promise(resolve => { port.onInput = data => resolve(Buffer.from(data).toString()) })
+
+test('a file gets what the machine sends', async () => {
+  const port = await openSerialPort({ file: join(folder, 'log') })
+  await port.write(bytes('hello'))
+  port.close()
+  assert.equal(readFileSync(join(folder, 'log'), 'utf8'), 'hello')
+  assert.equal(port.open, false)
+})
+
+test('a pair of named pipes', async () => {
+  const path = join(folder, 'pipe')
+  await assert.rejects(openSerialPort({ pipe: path }), /expected named pipes .*pipe\.in' and .*pipe\.out'/)
+  execFileSync('mkfifo', [`${path}.in`, `${path}.out`])
+  const port = await openSerialPort({ pipe: path })
+  const received = input(port)
+  writeSync(openSync(`${path}.in`, 'w'), 'typed')
+  assert.equal(await received, 'typed')
+  const reader = openSync(`${path}.out`, 'r')
+  await port.write(bytes('said'))
+  const said = Buffer.alloc(4)
+  readSync(reader, said)
+  assert.equal(said.toString(), 'said')
+  port.close()
+})
+
+test('a listening socket that waits for its client, and outlives it', async () => {
+  const path = join(folder, 'socket')
+  const port = await openSerialPort({ socket: { path }, listen: true, wait: true })
+  let ready = false
+  void port.ready.then(() => { ready = true })
+  await port.write(bytes('lost'))
+  assert.equal(ready, false)
+  for (const word of ['first', 'second']) {
+    const received = input(port)
+    const client = connect({ path })
+    client.write(word)
+    assert.equal(await received, word)
+    await port.ready
+    await port.write(bytes(`to ${word}`))
+    const [answer] = await once(client, 'data') as [Buffer]
+    assert.equal(answer.toString(), `to ${word}`)
+    client.end()
+    await once(client, 'close')
+  }
+  port.close()
+})
+
+test('a connection that we make, and one that is refused', async () => {
+  const server = createServer(socket => { socket.pipe(socket) }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port: number } = server.address() as AddressInfo
+  const port = await openSerialPort({ socket: { host: '127.0.0.1', port: number }, listen: false, wait: false })
+  const received = input(port)
+  await port.write(bytes('echo'))
+  assert.equal(await received, 'echo')
+  port.close()
+  server.close()
+  await once(server, 'close')
+  const refused = openSerialPort({ socket: { host: '127.0.0.1', port: number }, listen: false, wait: false })
+  await assert.rejects(refused, /cannot connect to 127\.0\.0\.1:\d+: .*ECONNREFUSED/)
+})

@@ -1,0 +1,114 @@
+/** Other ends of the machine's serial port than standard input and output: a file, a pair of named pipes, a socket. */
+import { closeSync, constants, openSync, rmSync, statSync, writeSync } from 'node:fs'
+import { connect, createServer, Socket, type Server } from 'node:net'
+import type { SerialTarget, SocketAddress } from '../../cli/system.ts'
+import { InputError } from '../../errors.ts'
+
+export interface SerialPort {
+  /** Resolves when somebody is there, if the machine has to wait for that. */
+  ready: Promise<void>
+  write(bytes: Uint8Array): Promise<void>
+  /** What the other side sends. */
+  onInput: (bytes: Uint8Array) => void
+  /** Input may still come. */
+  readonly open: boolean
+  close(): void
+}
+
+/** Throws an InputError that says why it cannot be opened. */
+export async function openSerialPort(target: Exclude<SerialTarget, 'stdio' | 'none'>): Promise<SerialPort> {
+  if ('file' in target) return filePort(target.file)
+  if ('pipe' in target) return pipePort(target.pipe)
+  return target.listen ? listeningPort(target.socket, target.wait) : connectedPort(target.socket)
+}
+
+function filePort(file: string): SerialPort {
+  const descriptor = openOrSay(file, 'w')
+  return {
+    ready: Promise.resolve(), open: false, onInput() {},
+    async write(bytes) {
+      for (let done = 0; done < bytes.length;) done += writeSync(descriptor, bytes, done)
+    },
+    close: () => closeSync(descriptor),
+  }
+}
+
+function openOrSay(file: string, flags: string | number): number {
+  try {
+    return openSync(file, flags)
+  } catch (error) {
+    throw new InputError(`cannot open the serial port's file '${file}': ${(error as Error).message}`)
+  }
+}
+
+/** PATH.in and PATH.out, or one PATH for both, as QEMU has it. Opened for both directions, so that neither blocks nor ends. */
+function pipePort(path: string): SerialPort {
+  const isPipe = (file: string): boolean => statSync(file, { throwIfNoEntry: false })?.isFIFO() ?? false
+  const both = isPipe(`${path}.in`) && isPipe(`${path}.out`)
+  if (!both && !isPipe(path)) {
+    throw new InputError(`serial port: expected named pipes '${path}.in' and '${path}.out', or '${path}' (mkfifo makes them)`)
+  }
+  const open = (file: string, readable: boolean): Socket =>
+    new Socket({ fd: openOrSay(file, constants.O_RDWR | constants.O_NONBLOCK), readable, writable: true }).on('error', () => {})
+  const input = open(both ? `${path}.in` : path, true)
+  const output = both ? open(`${path}.out`, false) : input
+  const port = streamPort(() => output, () => {
+    input.destroy()
+    output.destroy()
+  })
+  input.on('data', (bytes: Buffer) => port.onInput(bytes))
+  return port
+}
+
+/** What is written with nobody there is lost, as on a wire. */
+function streamPort(output: () => Socket | undefined, close: () => void, ready = Promise.resolve()): SerialPort {
+  return {
+    ready, close, open: true, onInput() {},
+    write: bytes => new Promise(resolve => {
+      const to = output()
+      if (to?.writable) to.write(bytes, () => resolve())
+      else resolve()
+    }),
+  }
+}
+
+const nameOf = (address: SocketAddress): string => ('path' in address ? address.path : `${address.host}:${address.port}`)
+
+async function connectedPort(address: SocketAddress): Promise<SerialPort> {
+  const socket = connect(address)
+  await new Promise<void>((resolve, reject) => {
+    const refuse = (error: Error): void => reject(new InputError(`serial port: cannot connect to ${nameOf(address)}: ${error.message}`))
+    socket.once('connect', resolve).once('error', refuse)
+  })
+  const port = streamPort(() => socket, () => { socket.destroy() })
+  socket.removeAllListeners('error').on('error', () => {}).on('data', (bytes: Buffer) => port.onInput(bytes))
+  return port
+}
+
+/** One client at a time. */
+async function listeningPort(address: SocketAddress, wait: boolean): Promise<SerialPort> {
+  const server = createServer()
+  let client: Socket | undefined
+  const arrived = new Promise<void>(resolve => { server.once('connection', () => resolve()) })
+  const port = streamPort(() => client, () => {
+    client?.destroy()
+    server.close()
+  }, wait ? arrived : undefined)
+  server.on('connection', socket => {
+    if (client) return void socket.destroy()
+    client = socket
+    const gone = (): void => { if (client === socket) client = undefined }
+    socket.on('data', (bytes: Buffer) => port.onInput(bytes)).on('error', gone).on('close', gone)
+  })
+  await listen(server, address)
+  return port
+}
+
+function listen(server: Server, address: SocketAddress): Promise<void> {
+  // A socket file that an earlier run left behind is nobody's; anything else of that name is kept.
+  if ('path' in address && statSync(address.path, { throwIfNoEntry: false })?.isSocket()) rmSync(address.path)
+  return new Promise((resolve, reject) => {
+    server.once('error', error => reject(new InputError(`serial port: cannot listen at ${nameOf(address)}: ${error.message}`)))
+    server.listen(address, resolve)
+  })
+}
