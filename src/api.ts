@@ -20,13 +20,16 @@ export interface CpuSelection {
 
 /** What is put into memory before the first instruction. */
 export interface BootOptions {
-  /** Linux bzImage (64-bit boot protocol) or an ELF or flat multiboot 1 kernel; the kind is told from its bytes. */
+  /** Linux bzImage, an ELF or flat multiboot 1 or 2 kernel, or a PVH ELF; the kind is told from its bytes unless `protocol` says it. */
   kernel?: Uint8Array
+  protocol?: 'linux' | 'multiboot' | 'multiboot2' | 'pvh'
   /** The kernel's file name as software sees it (first word of a multiboot command line). */
   kernelName?: string
   /** Linux: the initial RAM disk. Multiboot: the first module. */
   initrd?: Uint8Array
   initrdName?: string
+  /** Instead of `initrd`: several files, each with what the kernel is told about it. */
+  modules?: readonly { bytes: Uint8Array; name: string; arguments: string }[]
   commandLine?: string
   /** A raw image executed from physical address `at`, in real mode: for tests. */
   raw?: { image: Uint8Array; at: number; mode: 'real16' | 'protected32' | 'long64' }

@@ -92,6 +92,8 @@ export class VitrineMachine implements Machine {
         kernelName: options.kernelName,
         initrd: options.initrd,
         initrdName: options.initrdName,
+        modules: options.modules,
+        protocol: options.protocol,
         commandLine: options.commandLine,
         raw: options.raw,
         map,

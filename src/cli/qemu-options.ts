@@ -100,8 +100,8 @@ export const qemuOptions: readonly QemuOption[] = [
   { names: ['smp'], argument: '[cpus=]n[,...]', help: 'set the number of CPUs', apply: value.smp },
   { names: ['m'], argument: '[size=]megs', help: 'set RAM size (default 128 MiB); suffixes M and G', apply: value.memory },
 
-  { names: ['kernel'], argument: 'bzImage', help: 'Linux bzImage or multiboot kernel', apply: (s, text) => { s.kernel = text } },
-  { names: ['initrd'], argument: 'file', help: 'initial RAM disk, or multiboot module', apply: (s, text) => { s.initrd = text } },
+  { names: ['kernel'], argument: 'bzImage', help: 'Linux bzImage, multiboot kernel or PVH ELF', apply: (s, text) => { s.kernel = text } },
+  { names: ['initrd'], argument: 'file', help: 'initial RAM disk, or "file args,file args"', apply: (s, text) => { s.initrd = text } },
   { names: ['append'], argument: 'cmdline', help: "the kernel's command line", apply: (s, text) => { s.append = text } },
   accepted(['boot'], 'accepted: only -kernel boots', 'order'),
 

@@ -2,6 +2,7 @@
 import { InputError, isInputError } from '../errors.ts'
 import { parseDrives } from './drives.ts'
 import { qemuHelp } from './qemu-help.ts'
+import { parseModules } from './modules.ts'
 import { parseQemu, type QemuSettings } from './qemu-options.ts'
 import { serial } from './qemu-values.ts'
 import { report } from './run.ts'
@@ -58,7 +59,7 @@ function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue)
       noReboot: settings.noReboot, engine: 'jit',
       kernel: readKernel(settings.kernel, system),
       kernelName: settings.kernel,
-      ...(settings.initrd === undefined ? {} : { initrd: system.readFile(settings.initrd), initrdName: settings.initrd }),
+      ...parseModules(settings.initrd, system),
       commandLine: settings.append,
     },
     console,

@@ -2,7 +2,9 @@
 import { Command, Option } from 'commander'
 import type { MachineOptions } from '../api.ts'
 import { InputError } from '../errors.ts'
+import { bootProtocols } from '../platform/boot/boot.ts'
 import { driveHelp, parseDrives } from './drives.ts'
+import { parseModules } from './modules.ts'
 import { sayEnding, statusOf, statusTable } from './status.ts'
 import type { Catalogue, RunRequest, RunResult, System } from './system.ts'
 import { describeDevice, listChoices, parseCount, parseCpu, parseDate, parseDevice, parseMemory, parseSeconds } from './values.ts'
@@ -17,6 +19,7 @@ interface RunFlags {
   kernel?: string
   initrd?: string
   append?: string
+  protocol?: NonNullable<MachineOptions['protocol']>
   device: string[]
   drive: string[]
   engine: NonNullable<MachineOptions['engine']>
@@ -34,9 +37,10 @@ export function runCommand(system: System, done: (status: number) => void): Comm
   const collect = (value: string, all: string[]): string[] => [...all, value]
   return new Command('run')
     .description('boot a kernel; its serial port is our standard input and output')
-    .option('--kernel <file>', 'Linux bzImage, or a multiboot kernel')
-    .option('--initrd <file>', 'initial RAM disk, or the first multiboot module')
+    .option('--kernel <file>', 'Linux bzImage, multiboot 1 or 2 kernel, or PVH ELF')
+    .option('--initrd <file>', 'initial RAM disk; or modules: "FILE arguments,FILE arguments"')
     .option('--append <text>', "the kernel's command line")
+    .addOption(new Option('--protocol <name>', 'how to boot a kernel that knows several ways').choices([...bootProtocols]))
     .option('--cpu <model>', 'MODEL[,+feature][,-feature]; `help` lists them', 'intel')
     .option('--smp <n>', 'number of CPUs', '1')
     .option('--memory <size>', 'RAM, such as 512M or 2G', '512M')
@@ -102,7 +106,8 @@ function requestOf(flags: RunFlags, system: System, catalogue: Catalogue): RunRe
       ...(flags.rtc === undefined ? {} : { rtcEpoch: flags.rtc === 'now' ? system.now() : parseDate(flags.rtc, '--rtc') }),
       kernel: system.readFile(flags.kernel),
       kernelName: flags.kernel,
-      ...(flags.initrd === undefined ? {} : { initrd: system.readFile(flags.initrd), initrdName: flags.initrd }),
+      ...parseModules(flags.initrd, system),
+      ...(flags.protocol === undefined ? {} : { protocol: flags.protocol }),
       commandLine: flags.append ?? '',
     },
     console: { serial: 'stdio', escape: true, interrupt: false, quiet: flags.quiet, collect: flags.json },

@@ -114,5 +114,11 @@ export function isUsable(e820: readonly E820Entry[], base: number, size: number)
   return e820.some(range => range.type === e820Type.usable && base >= range.base && base + size <= range.base + range.size)
 }
 
+/** KiB of usable RAM from an address on, as the BIOS counts conventional and extended memory. */
+export function usableFrom(e820: readonly E820Entry[], address: number): number {
+  const range = e820.find(({ base, size, type }) => type === e820Type.usable && address >= base && address < base + size)
+  return range ? Math.floor((range.base + range.size - address) / 1024) : 0
+}
+
 const entry = (base: number, size: number, type: E820Type): E820Entry => ({ base, size, type })
 const nonEmpty = <T extends Range>(ranges: T[]): T[] => ranges.filter(range => range.size > 0)

@@ -19,7 +19,7 @@ import { ApicBus } from '../interrupts/bus.ts'
 import { IoApic, ioApicBase, ioApicInputs, ioApicSize } from '../interrupts/ioapic.ts'
 import { Lapic, type LapicSignals } from '../interrupts/lapic.ts'
 import { Pic, picPorts } from '../interrupts/pic.ts'
-import { type AcpiOptions, acpiWrites, facsWakingVector } from './acpi/tables.ts'
+import { type AcpiOptions, type AcpiTable, acpiTables, facsWakingVector } from './acpi/tables.ts'
 import { type BootRequest, loadBootImage } from './boot/boot.ts'
 import { type BootImage, type BootRegisters, makeRegisters, type MemoryWrite, viewOf } from './boot/image.ts'
 import { type Board, type DeviceRequest, plugDevice } from './device-catalogue.ts'
@@ -86,6 +86,7 @@ const elcrPorts = [0x4d0, 0x4d1]
 /** What firmware makes level-triggered: the SCI and PCI's IRQs 9, 10 and 11. */
 const firmwareElcr = [0, 0x0e]
 const firstPciGsi = 16
+const rsdpSignature = 'RSD PTR '
 
 const line = (gsi: number): string => `gsi${gsi}`
 const picLine = (irq: number): string => `pic${irq}`
@@ -105,6 +106,7 @@ export class Pc {
   readonly #embedding: PcEmbedding
   readonly #wires = new Wires()
   readonly #acpiPm: AcpiPm
+  readonly #acpi: readonly AcpiTable[]
   readonly #firmwareImages: readonly MemoryWrite[]
   /** Everything with state, by name; the order is that of reset and restore: devices before the controllers that they drive. */
   readonly #stateful = new Map<string, Stateful>()
@@ -117,7 +119,9 @@ export class Pc {
     this.#options = options
     this.#embedding = embedding
     this.map = map
-    this.boot = loadBootImage(options, map)
+    this.#acpi = acpiTables(this.#acpiOptions())
+    this.boot = loadBootImage(options, { map, rsdp: this.#acpi.find(({ signature }) => signature === rsdpSignature)!.bytes })
+    this.boot?.remarks?.forEach(remark => log('boot', remark))
     this.ports = new PortBus(log)
 
     this.apicBus = new ApicBus(log)
@@ -143,7 +147,8 @@ export class Pc {
     this.#stateful.set('ioapic', this.ioapic)
     this.#stateful.set('apic-bus', this.apicBus)
     this.lapics.forEach((lapic, cpu) => this.#stateful.set(`lapic.${cpu}`, lapic))
-    this.#firmwareImages = [...acpiWrites(this.#acpiOptions()), ...(this.boot?.bios ? biosWrites() : [])]
+    const acpiImages = this.#acpi.map(({ signature, address, bytes }) => ({ address, bytes, what: `ACPI table ${signature}` }))
+    this.#firmwareImages = [...acpiImages, ...(this.boot?.bios ? biosWrites(map.e820) : [])]
     this.#startFirmware()
     this.#loadImages()
   }
@@ -379,7 +384,7 @@ export class Pc {
     return {
       map: this.map, cpus, apicIds: Array.from({ length: cpus }, (_, cpu) => cpu), hpetBase, pmBase,
       canSleep: this.#embedding.sleep !== undefined,
-      serialPorts: serialPorts.slice(0, this.serial.length),
+      serialPorts: serialPorts.slice(0, this.#options.secondSerialPort ? 2 : 1),
       gsiOf: (device, pin) => firstPciGsi + wireOf(device, pin),
       irqOf: (device, pin) => legacyIrq[wireOf(device, pin) & 3],
     }

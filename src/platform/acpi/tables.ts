@@ -3,7 +3,7 @@
  * Description Tables").
  */
 import { pmLayout, smiCommand } from '../../devices/acpi-pm/acpi-pm.ts'
-import { alignUp, type MemoryWrite } from '../boot/image.ts'
+import { alignUp } from '../boot/image.ts'
 import { ioapicBase, lapicBase } from '../memory-map.ts'
 import { littleEndian } from './aml.ts'
 import { dsdtBody, type DsdtOptions } from './dsdt.ts'
@@ -52,10 +52,6 @@ export function acpiTables(options: AcpiOptions): AcpiTable[] {
   tables.push({ signature: 'FACS', address: facs, bytes: facsBytes() })
   tables.push({ signature: 'RSD PTR ', address: map.rsdp, bytes: rsdp(rsdt, xsdt) })
   return tables
-}
-
-export function acpiWrites(options: AcpiOptions): MemoryWrite[] {
-  return acpiTables(options).map(({ signature, address, bytes }) => ({ address, bytes, what: `ACPI table ${signature}` }))
 }
 
 /** Offset of firmware_waking_vector in the FACS: where S3 resumes in real mode. */

@@ -9,10 +9,12 @@ import { loadBootImage } from './boot.ts'
 import { parseElf, physicalEntry } from './elf.ts'
 import { BootError, type BootImage, viewOf } from './image.ts'
 import { loadLinux } from './linux.ts'
+import type { BootModule } from './modules.ts'
 import { loadMultiboot } from './multiboot.ts'
 
 const MiB = 2 ** 20
 const map = createMemoryMap('q35', 512 * MiB)
+const place = { map, rsdp: new Uint8Array(36).fill(0x52) }
 
 function bzImage(change: (view: DataView, file: Uint8Array) => void = () => {}): Uint8Array {
   const file = new Uint8Array(5 * 512 + 0x8000)
@@ -46,6 +48,7 @@ function memoryAt(image: BootImage, address: number, length: number): Uint8Array
   return write.bytes.subarray(address - write.address, address - write.address + length)
 }
 const u32At = (image: BootImage, address: number): number => viewOf(memoryAt(image, address, 4)).getUint32(0, true)
+const module = (name: string, text = '', bytes = Uint8Array.of(1, 2, 3)): BootModule => ({ name, arguments: text, bytes })
 const stringAt = (image: BootImage, address: number): string => {
   const write = image.writes.find(({ address: base, bytes }) => address >= base && address < base + bytes.length)!
   const rest = write.bytes.subarray(address - write.address)
@@ -73,6 +76,17 @@ test('Linux starts at the 64-bit entry point with the zero page in RSI and ident
   assert.equal(memoryAt(image, zeroPage + 0x1e8, 1)[0], map.e820.length)
   assert.deepEqual([registers.selectors.cs, registers.selectors.ds, registers.selectors.ss], [0x10, 0x18, 0x18])
   assert.equal(viewOf(memoryAt(image, registers.gdt.base + 0x10, 8)).getBigUint64(0, true), 0x00af9b000000ffffn)
+})
+
+test('a kernel without the 64-bit entry starts at its beginning in protected mode', () => {
+  const { registers } = linux(bzImage(view => view.setUint16(0x236, 0, true)))
+  assert.deepEqual([registers.mode, registers.rip, registers.selectors.cs, registers.selectors.ds], ['protected32', 0x1000000, 0x10, 0x18])
+  assert.deepEqual([registers.gpr[6], registers.gpr[3], registers.gpr[5], registers.gpr[7]], [0x7000n, 0n, 0n, 0n])
+})
+
+test('the last paragraph of the system may be cut, as its size counts whole ones', () => {
+  assert.equal(memoryAt(linux(bzImage().subarray(0, -8)), 0x1000000, 1)[0], 0x90)
+  fails(/truncated/, () => linux(bzImage().subarray(0, -16)))
 })
 
 test('the page tables map every address below 4 GiB to itself, as a table walk sees it', () => {
@@ -108,7 +122,9 @@ test('a relocatable kernel that does not fit at its preferred address goes to th
 test('Linux files that cannot be booted are refused with what is wrong', () => {
   fails(/found 20000: the file is truncated/, () => linux(bzImage().subarray(0, 20000)))
   fails(/truncated/, () => linux(bzImage().subarray(0, 0x220)))
-  fails(/a 32-bit one/, () => linux(bzImage(view => view.setUint16(0x236, 0, true))))
+  fails(/the boot signature 0xaa55 at 0x1fe, found 0x0/, () => linux(bzImage(view => view.setUint16(0x1fe, 0, true))))
+  fails(/a power of two at 0x230, found 0x300000/, () => linux(bzImage(view => view.setUint32(0x230, 0x300000, true))))
+  fails(/one file for this kernel, found 2/, () => loadBootImage({ kernel: bzImage(), modules: [module('a'), module('b')] }, place))
   fails(/found 2\.4/, () => linux(bzImage(view => view.setUint16(0x206, 0x204, true))))
   fails(/at most 2047 bytes .* found 3000/, () => linux(bzImage(), { commandLine: 'x'.repeat(3000) }))
   fails(/initrd: expected at most .* found 503316480/, () => linux(bzImage(), { initrd: new Uint8Array(480 * MiB) }))
@@ -116,10 +132,10 @@ test('Linux files that cannot be booted are refused with what is wrong', () => {
 
 test('what is no kernel at all is named', () => {
   const file = (text: string): Uint8Array => new TextEncoder().encode(text)
-  fails(/found a text file beginning "hello/, () => loadBootImage({ kernel: file('hello world\n') }, map))
-  fails(/found an empty file/, () => loadBootImage({ kernel: new Uint8Array(0) }, map))
-  fails(/gzip/, () => loadBootImage({ kernel: Uint8Array.of(0x1f, 0x8b, 8, 0) }, map))
-  fails(/initrd: expected a kernel/, () => loadBootImage({ initrd: file('x') }, map))
+  fails(/found a text file beginning "hello/, () => loadBootImage({ kernel: file('hello world\n') }, place))
+  fails(/found an empty file/, () => loadBootImage({ kernel: new Uint8Array(0) }, place))
+  fails(/gzip/, () => loadBootImage({ kernel: Uint8Array.of(0x1f, 0x8b, 8, 0) }, place))
+  fails(/initrd: expected a kernel/, () => loadBootImage({ initrd: file('x') }, place))
 })
 
 interface ElfOptions {
@@ -161,7 +177,7 @@ function elfFile(options: ElfOptions = {}): Uint8Array {
   return file
 }
 
-const multiboot = (kernel: Uint8Array, modules: { bytes: Uint8Array; commandLine: string }[] = [], commandLine = 'foo bar'): BootImage =>
+const multiboot = (kernel: Uint8Array, modules: BootModule[] = [], commandLine = 'foo bar'): BootImage =>
   loadMultiboot({ kernel, kernelName: 'x.flat', commandLine, modules, e820: map.e820 })
 
 test('multiboot: flags, memory, command line and map as QEMU 7.2 gives them', () => {
@@ -183,7 +199,7 @@ test('multiboot: flags, memory, command line and map as QEMU 7.2 gives them', ()
 })
 
 test('multiboot modules lie on pages behind the kernel, with start, end and command line in the list', () => {
-  const given = [{ bytes: Uint8Array.of(1, 2, 3), commandLine: 'env' }, { bytes: Uint8Array.of(4), commandLine: 'two a=b' }]
+  const given = [{ bytes: Uint8Array.of(1, 2, 3), name: 'env', arguments: '' }, { bytes: Uint8Array.of(4), name: 'two', arguments: 'a=b' }]
   const image = multiboot(elfFile(), given)
   const info = Number(image.registers.gpr[3])
   assert.equal(u32At(image, info + 20), 2)
@@ -196,7 +212,7 @@ test('multiboot modules lie on pages behind the kernel, with start, end and comm
 })
 
 test('a kernel that lies where QEMU keeps the information block gets both whole', () => {
-  const image = multiboot(elfFile({ physical: 0x8000 }), [{ bytes: new Uint8Array(MiB), commandLine: 'big' }])
+  const image = multiboot(elfFile({ physical: 0x8000 }), [{ bytes: new Uint8Array(MiB), name: 'big', arguments: '' }])
   assert.equal(image.registers.rip, 0x8020)
   const info = Number(image.registers.gpr[3])
   assert.ok(info >= 0xb000 && info < 0x9fc00)
@@ -226,7 +242,7 @@ test('multiboot refusals: 64-bit ELF, unknown required flags, an entry outside, 
   fails(/usable RAM at 0x30000000/, () => multiboot(elfFile({ physical: 0x30000000 })))
   fails(/usable RAM at 0xa0000/, () => multiboot(elfFile({ physical: 0xa0000 })))
   fails(/truncated/, () => multiboot(elfFile().subarray(0, 0x120)))
-  fails(/module 0: expected at most/, () => multiboot(elfFile(), [{ bytes: new Uint8Array(600 * MiB), commandLine: '' }]))
+  fails(/module 0: expected at most/, () => multiboot(elfFile(), [{ bytes: new Uint8Array(600 * MiB), name: 'x', arguments: '' }]))
 })
 
 test('ELF entry points that are virtual become physical', () => {
@@ -236,10 +252,10 @@ test('ELF entry points that are virtual become physical', () => {
 
 test('raw images start where they lie, in the mode asked for', () => {
   const image = Uint8Array.of(0xf4)
-  const real = loadBootImage({ raw: { image, at: 0x7c00, mode: 'real16' } }, map)!
+  const real = loadBootImage({ raw: { image, at: 0x7c00, mode: 'real16' } }, place)!
   assert.deepEqual([real.registers.rip, real.registers.selectors.cs], [0x7c00, 0])
-  const long = loadBootImage({ raw: { image, at: 0x100000, mode: 'long64' } }, map)!
+  const long = loadBootImage({ raw: { image, at: 0x100000, mode: 'long64' } }, place)!
   assert.equal(long.registers.rip, 0x100000)
   assert.equal(viewOf(memoryAt(long, long.registers.gdt.base + long.registers.selectors.cs, 8)).getBigUint64(0, true), 0x00af9b000000ffffn)
-  fails(/raw image/, () => loadBootImage({ raw: { image, at: 0x40000000, mode: 'long64' } }, map))
+  fails(/raw image/, () => loadBootImage({ raw: { image, at: 0x40000000, mode: 'long64' } }, place))
 })

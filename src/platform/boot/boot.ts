@@ -2,31 +2,77 @@
 import type { MemoryMap } from '../memory-map.ts'
 import { BootError, type BootImage, checkPlacement, describeFile, gdtBytes, makeRegisters, type StartMode } from './image.ts'
 import { identityTables, isLinux, loadLinux } from './linux.ts'
+import { type BootModule, onlyModule } from './modules.ts'
 import { findMultibootHeader, loadMultiboot } from './multiboot.ts'
+import { isMultiboot2, loadMultiboot2 } from './multiboot2.ts'
+import { isPvh, loadPvh } from './pvh.ts'
+
+export type BootProtocol = 'linux' | 'multiboot' | 'multiboot2' | 'pvh'
 
 export interface BootRequest {
   kernel?: Uint8Array
   kernelName?: string
   initrd?: Uint8Array
   initrdName?: string
+  /** Instead of `initrd`: files with names and arguments. */
+  modules?: readonly BootModule[]
   commandLine?: string
+  /** Default: told from the kernel's bytes. */
+  protocol?: BootProtocol
   raw?: { image: Uint8Array; at: number; mode: StartMode }
 }
 
+interface Protocol {
+  name: BootProtocol
+  /** Whether a file is a kernel of this kind. */
+  fits: (file: Uint8Array) => boolean
+  load: (kernel: Uint8Array, request: BootRequest & { modules: readonly BootModule[]; commandLine: string }, place: BootPlace) => BootImage
+}
+
+export interface BootPlace {
+  map: MemoryMap
+  /** The ACPI RSDP's bytes, for protocols that hand it over as a copy. */
+  rsdp: Uint8Array
+}
+
+/** In the order in which a file that fits several is taken. */
+const protocols: readonly Protocol[] = [
+  {
+    name: 'linux', fits: isLinux,
+    load: (kernel, { modules, commandLine }, { map }) =>
+      loadLinux({ kernel, initrd: onlyModule(modules), commandLine, e820: map.e820, rsdp: map.rsdp }),
+  },
+  {
+    name: 'multiboot', fits: file => findMultibootHeader(file) !== undefined,
+    load: (kernel, { kernelName = 'kernel', modules, commandLine }, { map }) =>
+      loadMultiboot({ kernel, kernelName, commandLine, modules, e820: map.e820 }),
+  },
+  {
+    name: 'multiboot2', fits: isMultiboot2,
+    load: (kernel, { modules, commandLine }, { map, rsdp }) => loadMultiboot2({ kernel, commandLine, modules, e820: map.e820, rsdp }),
+  },
+  {
+    name: 'pvh', fits: isPvh,
+    load: (kernel, { modules, commandLine }, { map }) => loadPvh({ kernel, commandLine, modules, e820: map.e820, rsdp: map.rsdp }),
+  },
+]
+
+export const bootProtocols: readonly BootProtocol[] = protocols.map(({ name }) => name)
+
 /** Undefined when there is nothing to boot. */
-export function loadBootImage(request: BootRequest, map: MemoryMap): BootImage | undefined {
-  const { kernel, initrd, commandLine = '' } = request
-  if (request.raw) return loadRaw(request.raw, map)
+export function loadBootImage(request: BootRequest, place: BootPlace): BootImage | undefined {
+  const { kernel, initrd, initrdName = 'initrd', commandLine = '' } = request
+  if (request.raw) return loadRaw(request.raw, place.map)
+  const modules = request.modules ?? (initrd ? [{ bytes: initrd, name: initrdName, arguments: '' }] : [])
   if (!kernel) {
-    if (initrd || commandLine) throw new BootError(`${initrd ? 'initrd' : 'command line'}: expected a kernel to go with it, found none`)
+    const what = modules.length > 0 ? 'initrd' : 'command line'
+    if (modules.length > 0 || commandLine) throw new BootError(`${what}: expected a kernel to go with it, found none`)
     return undefined
   }
-  if (isLinux(kernel)) return loadLinux({ kernel, initrd, commandLine, e820: map.e820, rsdp: map.rsdp })
-  if (findMultibootHeader(kernel)) {
-    const modules = initrd ? [{ bytes: initrd, commandLine: request.initrdName ?? 'initrd' }] : []
-    return loadMultiboot({ kernel, kernelName: request.kernelName ?? 'kernel', commandLine, modules, e820: map.e820 })
-  }
-  throw new BootError(`kernel: expected a Linux bzImage or a multiboot 1 kernel, found ${describeFile(kernel)}`)
+  const protocol = protocols.find(({ name, fits }) => (request.protocol === undefined ? fits(kernel) : name === request.protocol))
+  if (protocol) return protocol.load(kernel, { ...request, modules, commandLine }, place)
+  const kinds = 'a Linux bzImage, a multiboot 1 or 2 kernel, or an ELF file with a PVH entry point'
+  throw new BootError(`kernel: expected ${kinds}, found ${describeFile(kernel)}`)
 }
 
 /** Low memory of a raw image's GDT and page tables: the image may not lie over them unless it starts in real mode. */

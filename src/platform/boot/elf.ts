@@ -2,7 +2,7 @@
 import { BootError, hex, viewOf } from './image.ts'
 
 export interface ElfSegment {
-  virtual: number
+  virtual: bigint
   physical: number
   /** Bytes in the file; memory beyond them, up to `memorySize`, is zero. */
   bytes: Uint8Array
@@ -15,10 +15,12 @@ export interface ElfFile {
   /** e_machine: 3 is the 80386, 62 x86-64. */
   machine: number
   /** Virtual address, as the header says. */
-  entry: number
+  entry: bigint
   segments: ElfSegment[]
   /** Contents of PT_NOTE segments. */
   notes: Uint8Array[]
+  /** The table of section headers: none when `count` is 0. `names` is the index of the section with the names. */
+  sections: { offset: number; count: number; entrySize: number; names: number }
 }
 
 export const elfMachine = { i386: 3, x86_64: 62 } as const
@@ -31,10 +33,12 @@ export const isElf = (file: Uint8Array): boolean => file[0] === 0x7f && file[1] 
 const layouts = {
   32: {
     headerSize: 52, entry: [24, 4], tableOffset: [28, 4], entrySize: [42, 2], count: [44, 2], programSize: 32,
+    sectionOffset: [32, 4], sectionEntrySize: [46, 2], sectionCount: [48, 2], sectionNames: [50, 2], sectionSize: 40,
     offset: [4, 4], virtual: [8, 4], physical: [12, 4], fileSize: [16, 4], memorySize: [20, 4], flags: [24, 4],
   },
   64: {
     headerSize: 64, entry: [24, 8], tableOffset: [32, 8], entrySize: [54, 2], count: [56, 2], programSize: 56,
+    sectionOffset: [40, 8], sectionEntrySize: [58, 2], sectionCount: [60, 2], sectionNames: [62, 2], sectionSize: 64,
     offset: [8, 8], virtual: [16, 8], physical: [24, 8], fileSize: [32, 8], memorySize: [40, 8], flags: [4, 4],
   },
 } as const
@@ -67,25 +71,35 @@ export function parseElf(file: Uint8Array): ElfFile {
   for (let index = 0; index < count; index++) {
     const program = reader(file, table + index * entrySize)
     const type = program([0, 4])
-    if (type === programType.load) segments.push(segment(file, index, program, layout))
+    if (type === programType.load) segments.push(segment(file, index, table + index * entrySize, layout))
     else if (type === programType.note) notes.push(contents(file, index, program(layout.offset), program(layout.fileSize)))
   }
   const loaded = segments.filter(({ memorySize }) => memorySize > 0)
-  return { bits, machine: header([18, 2]), entry: header(layout.entry), segments: loaded, notes }
+  const sections = sectionTable(file, header, layout)
+  return { bits, machine: header([18, 2]), entry: wideReader(file, 0)(layout.entry), segments: loaded, notes, sections }
+}
+
+/** Only debuggers need sections: a table that is not in the file counts as none. */
+function sectionTable(file: Uint8Array, header: (field: Field) => number, layout: (typeof layouts)[32 | 64]): ElfFile['sections'] {
+  const [offset, entrySize, count, names] =
+    [header(layout.sectionOffset), header(layout.sectionEntrySize), header(layout.sectionCount), header(layout.sectionNames)]
+  const usable = entrySize >= layout.sectionSize && offset + count * entrySize <= file.length
+  return usable ? { offset, entrySize, count, names } : { offset: 0, entrySize: 0, count: 0, names: 0 }
 }
 
 /** The entry point as a physical address: kernels linked at high addresses name a virtual one. */
 export function physicalEntry(elf: ElfFile): number {
   const inVirtual = ({ virtual, memorySize, executable }: ElfSegment): boolean =>
-    executable && elf.entry >= virtual && elf.entry < virtual + memorySize
+    executable && elf.entry >= virtual && elf.entry < virtual + BigInt(memorySize)
   const segment = elf.segments.find(inVirtual)
-  if (segment) return elf.entry - segment.virtual + segment.physical
-  const physical = elf.segments.find(segment => elf.entry >= segment.physical && elf.entry < segment.physical + segment.memorySize)
-  if (physical) return elf.entry
-  throw new BootError(`kernel: expected the ELF entry point ${hex(elf.entry)} in a loaded segment, found it in none`)
+  if (segment) return Number(elf.entry - segment.virtual) + segment.physical
+  const entry = Number(elf.entry)
+  if (elf.segments.some(({ physical, memorySize }) => entry >= physical && entry < physical + memorySize)) return entry
+  throw new BootError(`kernel: expected the ELF entry point 0x${elf.entry.toString(16)} in a loaded segment, found it in none`)
 }
 
-function segment(file: Uint8Array, index: number, program: (field: Field) => number, layout: (typeof layouts)[32 | 64]): ElfSegment {
+function segment(file: Uint8Array, index: number, base: number, layout: (typeof layouts)[32 | 64]): ElfSegment {
+  const program = reader(file, base)
   const bytes = contents(file, index, program(layout.offset), program(layout.fileSize))
   const memorySize = program(layout.memorySize)
   if (memorySize < bytes.length) {
@@ -94,7 +108,8 @@ function segment(file: Uint8Array, index: number, program: (field: Field) => num
     )
   }
   const executable = (program(layout.flags) & executableFlag) !== 0
-  return { virtual: program(layout.virtual), physical: program(layout.physical), bytes, memorySize, executable }
+  const virtual = wideReader(file, base)(layout.virtual)
+  return { virtual, physical: program(layout.physical), bytes, memorySize, executable }
 }
 
 function contents(file: Uint8Array, index: number, offset: number, size: number): Uint8Array {
@@ -106,11 +121,17 @@ function contents(file: Uint8Array, index: number, offset: number, size: number)
   return file.subarray(offset, offset + size)
 }
 
-/** Reads fields of a structure; 64-bit ones lose precision above 2^53, which no file that fits in memory needs. */
+/** Reads fields of a structure; 64-bit ones lose precision above 2^53: sizes and physical addresses of files that fit have none there. */
 function reader(file: Uint8Array, base: number): (field: Field) => number {
   const view = viewOf(file)
   return ([offset, size]) => {
     if (size === 2) return view.getUint16(base + offset, true)
     return size === 4 ? view.getUint32(base + offset, true) : Number(view.getBigUint64(base + offset, true))
   }
+}
+
+/** Virtual addresses need all 64 bits. */
+function wideReader(file: Uint8Array, base: number): (field: Field) => bigint {
+  const view = viewOf(file)
+  return ([offset, size]) => (size === 4 ? BigInt(view.getUint32(base + offset, true)) : view.getBigUint64(base + offset, true))
 }

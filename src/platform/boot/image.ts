@@ -35,6 +35,8 @@ export interface BootImage {
   registers: BootRegisters
   /** Software of this protocol may go back to real mode and count on what a PC BIOS has set up. */
   bios?: true
+  /** What the kernel asked for and does not get, for the log. */
+  remarks?: string[]
 }
 
 export const gprIndex = { rax: 0, rcx: 1, rdx: 2, rbx: 3, rsp: 4, rbp: 5, rsi: 6, rdi: 7 } as const

@@ -1,6 +1,6 @@
 /**
- * Linux's 64-bit boot protocol for bzImage files (Linux documentation, "The Linux/x86 Boot Protocol", "64-bit Boot Protocol" and "The Zero
- * Page").
+ * Linux's boot protocols for bzImage files: 64-bit, and 32-bit for kernels without that entry (Linux documentation, "The Linux/x86 Boot
+ * Protocol", "64-bit Boot Protocol", "32-bit Boot Protocol" and "The Zero Page").
  */
 import { type E820Entry, usableTop } from '../memory-map.ts'
 import {
@@ -21,14 +21,17 @@ export interface LinuxBoot {
 const field = {
   setupSectors: 0x1f1, systemSize: 0x1f4, videoMode: 0x1fa, headerLength: 0x201, magic: 0x202, version: 0x206, loaderType: 0x210,
   loadFlags: 0x211, code32: 0x214, initrdAddress: 0x218, initrdSize: 0x21c, commandLinePointer: 0x228, initrdMax: 0x22c, alignment: 0x230,
-  relocatable: 0x234, loadFlags64: 0x236, commandLineSize: 0x238, preferredAddress: 0x258, initSize: 0x260,
+  relocatable: 0x234, loadFlags64: 0x236, bootFlag: 0x1fe, commandLineSize: 0x238, preferredAddress: 0x258, initSize: 0x260,
 } as const
 
 /** Offsets in the zero page outside the header. */
 const zeroPage = { rsdp: 0x70, e820Count: 0x1e8, sentinel: 0x1ef, headerStart: 0x1f1, e820: 0x2d0, e820Max: 128, size: 4096 } as const
 
 const headerMagic = 0x53726448 // "HdrS"
-const oldestVersion = 0x20c // the first with the 64-bit entry point and XLF flags
+const oldestVersion = 0x20a // the first that says how much memory a kernel needs
+const oldest64 = 0x20c // the first with the 64-bit entry point and XLF flags
+const bootSignature = 0xaa55
+const paragraph = 16
 const kernel64 = 1
 const loadedHigh = 1
 const entry64 = 0x200
@@ -40,7 +43,7 @@ const place = { gdt: 0x6000, zeroPage: 0x7000, pageTables: 0x9000, commandLine: 
 
 const bootCs = 0x10
 const bootDs = 0x18
-const flatGdt = [0n, 0n, 0x00af9b000000ffffn, 0x00cf93000000ffffn]
+const flatGdt = { 32: [0n, 0n, 0x00cf9b000000ffffn, 0x00cf93000000ffffn], 64: [0n, 0n, 0x00af9b000000ffffn, 0x00cf93000000ffffn] } as const
 
 export function isLinux(file: Uint8Array): boolean {
   return file.length >= field.magic + 4 && viewOf(file).getUint32(field.magic, true) === headerMagic
@@ -54,13 +57,15 @@ export function loadLinux(boot: LinuxBoot): BootImage {
     throw new BootError(`command line: expected at most ${header.commandLineSize} bytes (the kernel's limit), found ${command.length - 1}`)
   }
   const initrd = boot.initrd ? { address: placeInitrd(boot.initrd, header, load, boot.e820), bytes: boot.initrd } : undefined
-  const registers = makeRegisters('long64', load + entry64, { rsi: place.zeroPage })
-  registers.cr3 = place.pageTables
-  registers.gdt = { base: place.gdt, limit: flatGdt.length * 8 - 1 }
+  const registers = header.bits === 64
+    ? { ...makeRegisters('long64', load + entry64, { rsi: place.zeroPage }), cr3: place.pageTables }
+    : makeRegisters('protected32', load, { rsi: place.zeroPage })
+  const gdt = flatGdt[header.bits]
+  registers.gdt = { base: place.gdt, limit: gdt.length * 8 - 1 }
   registers.selectors = { cs: bootCs, ds: bootDs, es: bootDs, ss: bootDs, fs: bootDs, gs: bootDs }
   const image: BootImage = {
     writes: [
-      { address: place.gdt, bytes: gdtBytes(flatGdt), what: 'GDT' },
+      { address: place.gdt, bytes: gdtBytes(gdt), what: 'GDT' },
       { address: place.zeroPage, bytes: makeZeroPage(boot, header, load, initrd), what: 'zero page' },
       { address: place.pageTables, bytes: identityTables(place.pageTables), what: 'page tables' },
       { address: place.commandLine, bytes: command, what: 'command line' },
@@ -75,6 +80,7 @@ export function loadLinux(boot: LinuxBoot): BootImage {
 }
 
 interface Header {
+  bits: 32 | 64
   /** The bytes to copy into the zero page, from `zeroPage.headerStart` on. */
   bytes: Uint8Array
   /** The protected-mode part. */
@@ -100,29 +106,37 @@ function readHeader(kernel: Uint8Array): Header {
   const view = viewOf(kernel)
   const version = view.getUint16(field.version, true)
   if (version < oldestVersion) {
-    throw new BootError(`kernel: expected boot protocol 2.12 or newer (64-bit entry), found ${version >> 8}.${version & 0xff}`)
+    throw new BootError(`kernel: expected boot protocol 2.10 or newer, found ${version >> 8}.${version & 0xff}`)
   }
-  if (!(view.getUint16(field.loadFlags64, true) & kernel64)) {
-    throw new BootError('kernel: expected a 64-bit kernel (XLF_KERNEL_64), found a 32-bit one')
+  const signature = view.getUint16(field.bootFlag, true)
+  if (signature !== bootSignature) {
+    throw new BootError(`kernel: expected the boot signature ${hex(bootSignature)} at ${hex(field.bootFlag)}, found ${hex(signature)}`)
   }
   if (!(kernel[field.loadFlags] & loadedHigh)) throw new BootError('kernel: expected a bzImage (LOADED_HIGH), found a zImage')
   const setup = ((kernel[field.setupSectors] || 4) + 1) * 512
-  const size = view.getUint32(field.systemSize, true) * 16
-  if (kernel.length < setup + size) {
+  const size = view.getUint32(field.systemSize, true) * paragraph
+  // The size counts paragraphs: the last one may be cut.
+  if (size === 0 || kernel.length <= setup + size - paragraph) {
     throw new BootError(
       `kernel: expected ${setup + size} bytes (setup ${setup}, system ${size}), found ${kernel.length}: the file is truncated`,
     )
   }
   return {
+    bits: version >= oldest64 && view.getUint16(field.loadFlags64, true) & kernel64 ? 64 : 32,
     bytes: kernel.slice(zeroPage.headerStart, headerEnd),
     payload: kernel.subarray(setup, setup + size),
     relocatable: kernel[field.relocatable] !== 0,
-    alignment: view.getUint32(field.alignment, true) || 1,
+    alignment: alignmentOf(view.getUint32(field.alignment, true)),
     preferred: Number(view.getBigUint64(field.preferredAddress, true)),
     initSize: view.getUint32(field.initSize, true),
     initrdMax: view.getUint32(field.initrdMax, true),
     commandLineSize: view.getUint32(field.commandLineSize, true),
   }
+}
+
+function alignmentOf(alignment: number): number {
+  if ((alignment & (alignment - 1)) === 0) return alignment || 1
+  throw new BootError(`kernel: expected an alignment that is a power of two at ${hex(field.alignment)}, found ${hex(alignment)}`)
 }
 
 /** The preferred address, or the lowest aligned one above 1 MiB when the kernel is relocatable and does not fit there. */

@@ -1,23 +1,19 @@
 /** Multiboot 1 kernels (Multiboot Specification 0.6.96), with the information block and the refusals of QEMU's loader. */
-import { type E820Entry, e820Type, isUsable, usableTop } from '../memory-map.ts'
-import { elfMachine, isElf, parseElf, physicalEntry } from './elf.ts'
+import { type E820Entry, isUsable, usableFrom, usableTop } from '../memory-map.ts'
+import { elfMachine, isElf, parseElf } from './elf.ts'
 import {
-  alignUp, BootError, type BootImage, checkPlacement, gdtBytes, hex, makeRegisters, type MemoryWrite, moreMemory, viewOf,
-  zeroTerminated,
+  alignUp, BootError, type BootImage, type BootRegisters, checkPlacement, gdtBytes, hex, makeRegisters, type MemoryWrite, moreMemory,
+  viewOf, zeroTerminated,
 } from './image.ts'
-
-export interface MultibootModule {
-  bytes: Uint8Array
-  /** File name and arguments, as the kernel is to see them. */
-  commandLine: string
-}
+import { type LoadedKernel, loadElfSegments, loadFlat } from './kernel.ts'
+import { type BootModule, namedLine } from './modules.ts'
 
 export interface MultibootBoot {
   kernel: Uint8Array
   /** First word of the kernel's command line. */
   kernelName: string
   commandLine: string
-  modules: MultibootModule[]
+  modules: readonly BootModule[]
   e820: readonly E820Entry[]
 }
 
@@ -36,7 +32,11 @@ const memoryMapRoom = structure.info - structure.memoryMap
 const firstBiosDisk = 0x8000ffff
 const codeSelector = 8
 const dataSelector = 0x10
-const flatGdt = [0n, 0x00cf9a000000ffffn, 0x00cf93000000ffffn]
+/** Multiboot's and PVH's machine state: flat 32-bit segments. */
+export const flatGdt = [0n, 0x00cf9a000000ffffn, 0x00cf93000000ffffn]
+export const bootSelectors: BootRegisters['selectors'] = {
+  cs: codeSelector, ds: dataSelector, es: dataSelector, ss: dataSelector, fs: dataSelector, gs: dataSelector,
+}
 const pageSize = 4096
 
 export interface MultibootHeader {
@@ -68,7 +68,7 @@ export function loadMultiboot(boot: MultibootBoot): BootImage {
   const modules = placeModules(boot, kernel.end)
   const registers = makeRegisters('protected32', kernel.entry, { rax: loaderMagic, rbx: infoAddress })
   registers.gdt = { base: gdtAddress, limit: flatGdt.length * 8 - 1 }
-  registers.selectors = { cs: codeSelector, ds: dataSelector, es: dataSelector, ss: dataSelector, fs: dataSelector, gs: dataSelector }
+  registers.selectors = bootSelectors
   const image: BootImage = {
     writes: [
       ...kernel.writes,
@@ -80,16 +80,10 @@ export function loadMultiboot(boot: MultibootBoot): BootImage {
     zeros: kernel.zeros,
     registers,
     bios: true,
+    remarks: header.flags & headerFlag.videoMode ? ['the kernel asks for a video mode (multiboot flag 2): it gets none'] : [],
   }
   checkPlacement(image, boot.e820)
   return image
-}
-
-interface LoadedKernel {
-  writes: MemoryWrite[]
-  zeros: BootImage['zeros']
-  entry: number
-  end: number
 }
 
 function choosePage(kernel: LoadedKernel): number {
@@ -99,28 +93,14 @@ function choosePage(kernel: LoadedKernel): number {
   return page
 }
 
-/** The ways of a.out: the header itself says where the image goes. */
+/** The header itself says where the image goes, as a.out's did. */
 function loadByAddresses(file: Uint8Array, { offset }: MultibootHeader): LoadedKernel {
   if (offset + 32 > file.length) {
     throw new BootError(`kernel: expected multiboot address fields at ${hex(offset + 12)}, found the end of the file`)
   }
   const view = viewOf(file)
   const [headerAddress, load, loadEnd, bssEnd, entry] = [12, 16, 20, 24, 28].map(at => view.getUint32(offset + at, true))
-  const start = offset - (headerAddress - load)
-  if (load > headerAddress || start < 0) {
-    throw new BootError(`kernel: expected load_addr at most ${offset} bytes below header_addr ${hex(headerAddress)}, found ${hex(load)}`)
-  }
-  const length = loadEnd === 0 ? file.length - start : loadEnd - load
-  if (length < 0 || start + length > file.length) {
-    const found = `${file.length - start}: load_end_addr ${hex(loadEnd)} or the file is wrong`
-    throw new BootError(`kernel: expected ${length} bytes to load from byte ${start} on, found ${found}`)
-  }
-  const end = Math.max(load + length, bssEnd)
-  return {
-    writes: [{ address: load, bytes: file.subarray(start, start + length), what: 'kernel' }],
-    zeros: end > load + length ? [{ address: load + length, length: end - load - length }] : [],
-    entry, end,
-  }
+  return loadFlat(file, { offset, headerAddress, load, loadEnd, bssEnd, entry })
 }
 
 function loadElf(file: Uint8Array): LoadedKernel {
@@ -130,14 +110,7 @@ function loadElf(file: Uint8Array): LoadedKernel {
     const found = `${elf.bits}-bit, machine ${elf.machine}`
     throw new BootError(`kernel: expected a 32-bit i386 ELF file for multiboot (objcopy -O elf32-i386), found ${found}`)
   }
-  if (elf.segments.length === 0) throw new BootError('kernel: expected ELF segments to load, found none')
-  return {
-    writes: elf.segments.map(segment => ({ address: segment.physical, bytes: segment.bytes, what: 'kernel segment' })),
-    zeros: elf.segments.filter(segment => segment.memorySize > segment.bytes.length)
-      .map(segment => ({ address: segment.physical + segment.bytes.length, length: segment.memorySize - segment.bytes.length })),
-    entry: physicalEntry(elf),
-    end: Math.max(...elf.segments.map(segment => segment.physical + segment.memorySize)),
-  }
+  return loadElfSegments(file)
 }
 
 interface PlacedModules {
@@ -166,7 +139,7 @@ function placeModules(boot: MultibootBoot, kernelEnd: number): PlacedModules {
   }
   const commandLine = put(zeroTerminated([boot.kernelName, boot.commandLine].filter(Boolean).join(' ')), 'command line')
   const loaderName = put(zeroTerminated('vitrine'), 'loader name')
-  const names = boot.modules.map(module => put(zeroTerminated(module.commandLine), 'module command line'))
+  const names = boot.modules.map(module => put(zeroTerminated(namedLine(module)), 'module command line'))
   boot.modules.forEach((module, index) => {
     next = alignUp(next, pageSize)
     const top = usableTop(boot.e820, 2 ** 32)
@@ -201,14 +174,10 @@ function memoryMap(e820: readonly E820Entry[]): Uint8Array {
 function info(boot: MultibootBoot, placed: PlacedModules, mapAddress: number): Uint8Array {
   const bytes = new Uint8Array(infoSize)
   const view = viewOf(bytes)
-  const usableAt = (address: number): number => {
-    const range = boot.e820.find(({ base, size, type }) => type === e820Type.usable && address >= base && address < base + size)
-    return range ? Math.floor((range.base + range.size - address) / 1024) : 0
-  }
   const fields: Record<number, number> = {
     0: infoFlag.memory | infoFlag.bootDevice | infoFlag.commandLine | infoFlag.modules | infoFlag.memoryMap | infoFlag.loaderName,
-    4: usableAt(0),
-    8: usableAt(0x100000),
+    4: usableFrom(boot.e820, 0),
+    8: usableFrom(boot.e820, 0x100000),
     12: firstBiosDisk,
     16: placed.commandLine,
     20: boot.modules.length,
