@@ -37,8 +37,8 @@ export async function qemu(args: readonly string[], system: System): Promise<num
 
 function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue): RunRequest {
   if (settings.kernel === undefined) throw new InputError('no bootable device: expected -kernel')
-  const { cpu, notOffered } = parseCpu(settings.cpu, catalogue)
-  for (const feature of notOffered) warn(system, `warning: the CPU doesn't support requested feature: ${feature}`)
+  const { cpu, remarks } = parseCpu(settings.cpu, catalogue)
+  for (const remark of remarks) warn(system, `warning: ${remark}`)
   for (const warning of settings.warnings) warn(system, warning)
   for (const device of settings.devices) checkName(device, catalogue)
   const { drives, devices } = parseDrives(settings.drives.map(text => (settings.snapshot ? `${text},snapshot=on` : text)), system)

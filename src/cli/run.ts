@@ -41,7 +41,7 @@ export function runCommand(system: System, done: (status: number) => void): Comm
     .option('--initrd <file>', 'initial RAM disk; or modules: "FILE arguments,FILE arguments"')
     .option('--append <text>', "the kernel's command line")
     .addOption(new Option('--protocol <name>', 'how to boot a kernel that knows several ways').choices([...bootProtocols]))
-    .option('--cpu <model>', 'MODEL[,+feature][,-feature]; `help` lists them', 'intel')
+    .option('--cpu <model>', 'MODEL[,+feature][,-feature][,key=value]; `help` lists them, `MODEL,help` describes one', 'intel')
     .option('--smp <n>', 'number of CPUs', '1')
     .option('--memory <size>', 'RAM, such as 512M or 2G', '512M')
     .addOption(new Option('--chipset <name>', 'where RAM and buses lie').choices(['pc', 'q35']).default('q35'))
@@ -63,11 +63,15 @@ export function runCommand(system: System, done: (status: number) => void): Comm
 async function run(flags: RunFlags, system: System): Promise<number> {
   const catalogue = await system.catalogue()
   if (flags.cpu === 'help') {
-    system.print(`CPU models:\n${listChoices(catalogue.cpuModels)}\nFeatures:\n${wrap(catalogue.cpuFeatures)}`)
+    system.print(cpuHelp(catalogue))
     return 0
   }
   if (flags.device.includes('help')) {
     system.print(`Devices (property=default):\n${listChoices(catalogue.devices)}`)
+    return 0
+  }
+  if (flags.cpu.endsWith(',help')) {
+    system.print(catalogue.describeCpu(flags.cpu.replace(/,help$/, '')))
     return 0
   }
   const asked = flags.device.map(parseDevice).find(({ properties }) => 'help' in properties)
@@ -87,10 +91,8 @@ async function run(flags: RunFlags, system: System): Promise<number> {
 
 function requestOf(flags: RunFlags, system: System, catalogue: Catalogue): RunRequest {
   if (flags.kernel === undefined) throw new InputError('nothing to boot: expected --kernel FILE')
-  const { cpu, notOffered } = parseCpu(flags.cpu, catalogue)
-  if (notOffered.length > 0 && !flags.quiet) {
-    system.printError(`vitrine: not implemented, so the CPU goes without: ${notOffered.join(', ')}\n`)
-  }
+  const { cpu, remarks } = parseCpu(flags.cpu, catalogue)
+  if (!flags.quiet) for (const remark of remarks) system.printError(`vitrine: ${remark}\n`)
   const { drives, devices } = parseDrives(flags.drive, system)
   return {
     machine: {
@@ -132,6 +134,12 @@ function jsonOf(result: RunResult): Record<string, unknown> {
     ending: kind, ...rest, exitStatus: statusOf(result), instructions: result.instructions, virtualNanoseconds: result.virtualNanoseconds,
     wallSeconds: Number(result.wallSeconds.toFixed(3)), panic: result.panic, picture: result.picture, console: result.console,
   }
+}
+
+function cpuHelp({ cpuModels, cpuFeatures, cpuFeaturesNotImplemented }: Catalogue): string {
+  const implemented = cpuFeatures.filter(feature => !cpuFeaturesNotImplemented.includes(feature))
+  return `CPU models:\n${listChoices(cpuModels)}\nFeatures:\n${wrap(implemented)}\n` +
+    `Known by name, and not implemented (asking for one is answered, and it stays off):\n${wrap(cpuFeaturesNotImplemented)}`
 }
 
 function wrap(words: readonly string[]): string {

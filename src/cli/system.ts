@@ -57,9 +57,13 @@ export interface Choice {
 export interface Catalogue {
   cpuModels: Choice[]
   cpuFeatures: readonly string[]
+  /** Of those, what nothing behind CPUID implements. */
+  cpuFeaturesNotImplemented: readonly string[]
   devices: Choice[]
-  /** Features of a CPU specification that are asked for and not implemented. Throws an Error for one that cannot be read. */
-  checkCpu(specification: string): { notOffered: readonly string[] }
+  /** Features that are not implemented: asked for, and had by that processor. Throws an Error for a name that nobody knows. */
+  checkCpu(specification: string): { notOffered: readonly string[]; lacking: readonly string[] }
+  /** What a model is, in some lines. Throws as well. */
+  describeCpu(specification: string): string
 }
 
 export interface System {

@@ -1,18 +1,20 @@
 /** A system in memory for tests of the command lines: files, what was printed, and the request that a run was given. */
-import { createModel, modelNames } from '../cpu/models.ts'
+import { createModel, describeModel, modelNames } from '../cpu/models.ts'
 import { InputError } from '../errors.ts'
 import { commandLine } from './main.ts'
 import type { Catalogue, RunRequest, RunResult, System } from './system.ts'
 
 export const catalogue: Catalogue = {
   cpuModels: modelNames.map(name => ({ name, description: `model ${name}` })),
-  cpuFeatures: ['vmx', 'svm', 'pku'],
+  cpuFeatures: ['pku', 'avx512f'],
+  cpuFeaturesNotImplemented: ['avx512f'],
   devices: [
     { name: 'isa-debug-exit', description: 'ends the run', bus: 'ISA', properties: { iobase: '0x501', iosize: '0x2' } },
     { name: 'pc-testdev', description: 'test device', bus: 'ISA' },
     { name: 'pci-testdev', description: 'test device', bus: 'PCI' },
   ],
   checkCpu: createModel,
+  describeCpu: describeModel,
 }
 
 export const ended = (ending: RunResult['ending'], more: Partial<RunResult> = {}): RunResult => ({

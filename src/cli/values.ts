@@ -39,18 +39,27 @@ export function parseDate(text: string, option: string): number {
   throw new InputError(`${option} '${text}': expected a date such as 2026-01-31T12:00:00`)
 }
 
+export interface ParsedCpu {
+  cpu: CpuSelection
+  /** What there is to say about it: features asked for, or had by that processor, which are not implemented. */
+  remarks: string[]
+}
+
 /** `MODEL[,+feature][,-feature][,feature=on|off][,key=value]`; a name that nobody knows is an error that names the nearest one. */
-export function parseCpu(text: string, catalogue: Catalogue): { cpu: CpuSelection; notOffered: readonly string[] } {
+export function parseCpu(text: string, catalogue: Catalogue): ParsedCpu {
   const [name, ...changes] = text.split(',').filter(part => part !== '').map(switchOf)
   const starting = (sign: string): string[] => changes.filter(change => change.startsWith(sign)).map(change => change.slice(1))
   const rest = changes.filter(change => !/^[+-]/.test(change))
   const vendor = rest.find(change => change.startsWith('vendor='))?.slice(7)
   const keys = rest.filter(change => !change.startsWith('vendor='))
   try {
-    const { notOffered } = catalogue.checkCpu([name, ...changes].join(','))
+    const { notOffered, lacking } = catalogue.checkCpu([name, ...changes].join(','))
+    const remarks = name === 'host' ? ["CPU 'host' means 'max' here: the machine that we run on has no say"] : []
+    if (notOffered.length > 0) remarks.push(`not implemented, so the CPU goes without: ${notOffered.join(', ')}`)
+    if (lacking.length > 0) remarks.push(`in silicon, ${name} has more than is implemented; this one goes without: ${lacking.join(' ')}`)
     const cpu: CpuSelection = { model: [name, ...keys].join(','), add: starting('+'), remove: starting('-') }
     if (vendor !== undefined) cpu.vendor = vendor
-    return { cpu, notOffered }
+    return { cpu, remarks }
   } catch (error) {
     throw new InputError((error as Error).message, { cause: error })
   }

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { cpuid, type CpuidState } from './cpuid.ts'
 import { featureName, featureWords } from './features.ts'
+import { modelTable } from './model-table.ts'
 import { createModel, modelNames } from './models.ts'
 
 const state: CpuidState = { apicId: 0, apicEnabled: true, osxsave: false, ospke: false, xcr0: 1n, xss: 0n }
@@ -83,4 +84,46 @@ test('models: features are added and removed, unknown words name the nearest', (
   assert.equal(createModel('max,+svm').vendor, 'AuthenticAMD')
   assert.equal(createModel('max,+vmx').vendor, 'GenuineIntel')
   assert.equal(createModel('qemu64,vendor=GenuineIntel,phys-bits=36').physicalBits, 36)
+})
+
+test('signatures are those of the processors: family, model and stepping as Intel and AMD list them', () => {
+  // EAX of leaf 1, as CPUID databases show it for these chips.
+  const known = {
+    Nehalem: 0x106a3, Westmere: 0x206c1, SandyBridge: 0x206a1, IvyBridge: 0x306a9, Haswell: 0x306c4, Broadwell: 0x306d2,
+    'Skylake-Client': 0x506e3, 'Skylake-Server': 0x50654, 'Cascadelake-Server': 0x50656, 'Icelake-Server': 0x606a6, SapphireRapids: 0x806f8,
+    Opteron_G3: 0x100f23, Opteron_G4: 0x600f12, Opteron_G5: 0x600f20, EPYC: 0x800f12, 'EPYC-Rome': 0x830f10, 'EPYC-Milan': 0xa00f11,
+    'EPYC-Genoa': 0xa10f10,
+  }
+  for (const [name, signature] of Object.entries(known)) assert.equal(cpuid(createModel(name), 1, 0, state)[0], signature, name)
+})
+
+test('a model has what its processor has, as far as it is implemented, and says what not', () => {
+  const ivyBridge = createModel('IvyBridge')
+  for (const feature of ['sse4_2', 'aes', 'xsave', 'rdrand', 'smep', 'x2apic']) assert.ok(ivyBridge.has(feature), feature)
+  for (const feature of ['smap', 'movbe', 'invpcid', 'avx', 'f16c']) assert.ok(!ivyBridge.has(feature), feature)
+  for (const feature of ['avx', 'f16c', 'vmx']) assert.ok(ivyBridge.lacking.includes(feature), feature)
+  assert.ok(!ivyBridge.lacking.includes('avx2'), 'which Ivy Bridge has not in silicon either')
+  const milan = createModel('EPYC-Milan')
+  assert.ok(milan.has('sha_ni') && milan.has('abm') && milan.has('pku') && !milan.has('tsc_adjust') && !milan.has('ss'))
+  assert.ok(!createModel('EPYC').has('pku') && !createModel('Opteron_G2').has('popcnt') && createModel('Opteron_G3').has('popcnt'))
+})
+
+test('no model has a feature that has no name, and each has an even cache', () => {
+  for (const name of modelNames) {
+    const model = createModel(name, { processors: 2 })
+    for (const feature of modelTable[name].features.trim().split(/\s+/)) assert.equal(featureName(feature), feature, name)
+    for (const { bytes, ways } of model.identity.caches) assert.ok(Number.isInteger(bytes / (ways * 64)), name)
+  }
+})
+
+test('keys change the identity; what cannot be had is an error with enforce, and told without', () => {
+  const model = createModel('Haswell,family=6,model=63,stepping=2,level=11,model-id=Test CPU,host-phys-bits=on')
+  assert.deepEqual([model.identity.signature, model.identity.basicLeaves, model.identity.brand], [0x306f2, 11, 'Test CPU'])
+  assert.throws(() => createModel('Haswell,stepping=16'), /stepping=16: expected a number from 0 to 15/)
+  assert.throws(() => createModel('Haswell,phys-bits='), /expected a number from 32 to 52/)
+  assert.throws(() => createModel('Haswell,hv_passthrough'), /cannot read 'hv_passthrough'/)
+  assert.deepEqual(createModel('max,+avx512f').notOffered, ['avx512f'])
+  assert.throws(() => createModel('max,+avx512f,enforce'), /not implemented: avx512f/)
+  assert.deepEqual(createModel('max,-vmx-mbec,+vmx-ept').notOffered, ['vmx-ept'])
+  assert.ok(!createModel('Haswell').has('monitor') && createModel('Haswell,+monitor').has('monitor'))
 })

@@ -161,17 +161,12 @@ const leaves: Readonly<Record<number, Leaf>> = {
   0x80000003: model => brandLeaf(model.identity.brand, 1),
   0x80000004: model => brandLeaf(model.identity.brand, 2),
   0x80000005: model => (isIntel(model) ? nothing : [0xff40ff40, 0xff40ff40, l1(model, 'data'), l1(model, 'instruction')]),
-  0x80000006: model => [
-    0,
-    0,
-    ((model.identity.caches[2].bytes >> 10) << 16) | 0x6000 | lineBytes | (1 << 8),
-    isIntel(model) ? 0 : ((model.identity.caches[3].bytes >> 19) << 18) | 0x9140,
-  ],
+  0x80000006: model => [0, 0, l2(model), isIntel(model) ? 0 : l3(model)],
   0x80000007: model => [0, 0, 0, featureBits(model, 0x80000007, 0, 3)],
   0x80000008: model => {
     const { processors } = model.identity
     const cores = isIntel(model) ? 0 : (processors - 1) | (bitsFor(processors) << 12)
-    return [model.physicalBits | (model.linearBits << 8), isIntel(model) ? 0 : featureBits(model, 0x80000008, 0, 1), cores, 0]
+    return [model.physicalBits | (model.linearBits << 8), featureBits(model, 0x80000008, 0, 1), cores, 0]
   },
   0x8000000a: model => (model.has('svm') ? [1, 16, 0, featureBits(model, 0x8000000a, 0, 3)] : nothing),
   0x8000001d: (model, subleaf) => (model.has('topoext') ? cacheLeaf(model, model.identity.caches[subleaf]) : nothing),
@@ -183,4 +178,22 @@ const leaves: Readonly<Record<number, Leaf>> = {
 function l1(model: CpuModel, type: Cache['type']): number {
   const cache = model.identity.caches.find(each => each.level === 1 && each.type === type)
   return cache ? ((cache.bytes >> 10) << 24) | (cache.ways << 16) | (1 << 8) | lineBytes : 0
+}
+
+/** Associativity as leaf 80000006H encodes it. */
+const associativity: Readonly<Record<number, number>> = { 2: 2, 4: 4, 8: 6, 16: 8, 32: 10, 48: 11, 64: 12, 96: 13, 128: 14 }
+
+function sharedCache(model: CpuModel, level: 2 | 3): Cache | undefined {
+  return model.identity.caches.find(each => each.level === level)
+}
+
+function l2(model: CpuModel): number {
+  const cache = sharedCache(model, 2)
+  return cache ? ((cache.bytes >> 10) << 16) | ((associativity[cache.ways] ?? 6) << 12) | (1 << 8) | lineBytes : 0
+}
+
+/** Its size counts in 512 KiB. */
+function l3(model: CpuModel): number {
+  const cache = sharedCache(model, 3)
+  return cache ? ((cache.bytes >> 19) << 18) | ((associativity[cache.ways] ?? 9) << 12) | (1 << 8) | lineBytes : 0
 }

@@ -40,7 +40,8 @@ export const featureWords: readonly FeatureWord[] = [
     . avx512vbmi umip pku . waitpkg avx512_vbmi2 shstk gfni vaes vpclmulqdq avx512_vnni avx512_bitalg tme avx512_vpopcntdq . la57 @22 rdpid
     . bus_lock_detect cldemote . movdiri movdir64b enqcmd sgx_lc pks`),
   word(7, 0, 3, `
-    @4 fsrm @8 avx512_vp2intersect @10 md_clear @14 serialize @16 tsxldtrk @18 pconfig arch_lbr ibt @26 spec_ctrl intel_stibp flush_l1d
+    @4 fsrm @8 avx512_vp2intersect @10 md_clear @14 serialize @16 tsxldtrk @18 pconfig arch_lbr ibt
+    . amx_bf16 avx512_fp16 amx_tile amx_int8 spec_ctrl intel_stibp flush_l1d
     arch_capabilities core_capabilities spec_ctrl_ssbd`),
   word(7, 1, 0, '@4 avx_vnni avx512_bf16 @10 fzrm fsrs fsrc'),
   word(7, 2, 3, 'psfd ipred_ctrl rrsba_ctrl ddpd_u bhi_ctrl mcdt_no'),
@@ -66,7 +67,8 @@ const aliases: Readonly<Record<string, string>> = {
   cmpxchg8b: 'cx8', ssbd: 'spec_ctrl_ssbd',
   stibp: 'intel_stibp', lzcnt: 'abm', xd: 'nx', i64: 'lm', ffxsr: 'fxsr_opt', pclmuldq: 'pclmulqdq', xsaveerptr: 'xsaveerptr',
   ibpb: 'amd_ibpb', ht: 'ht',
-  nrip_save: 'nrip_save', tsc_ratio: 'tsc_scale', pause_filter: 'pausefilter',
+  cr8legacy: 'cr8_legacy', ibrs: 'amd_ibrs', avx512bitalg: 'avx512_bitalg', avx512vbmi2: 'avx512_vbmi2',
+  avx512vnni: 'avx512_vnni',   nrip_save: 'nrip_save', tsc_ratio: 'tsc_scale', pause_filter: 'pausefilter',
 }
 
 export const featureNames: readonly string[] = featureWords.flatMap(each => Object.keys(each.bits))

@@ -1,97 +1,35 @@
 /**
- * The CPU models that one can ask for, as data, and the parser of `MODEL[,+feature][,-feature][,key=value]`. Features are named as in
- * features.ts.
+ * CPU models as they can be asked for: the parser of `MODEL[,+feature][,-feature][,key=value]`, and what becomes of a model's features.
+ * The models themselves are in model-table.ts, features in features.ts.
  */
 import { featureName, featureNames, nearest } from './features.ts'
 import type { Cache, CpuIdentity, CpuModel } from './model.ts'
+import { amdOnly, amdServer, intelOnly, modelTable, type ModelData } from './model-table.ts'
 
 type Vendor = CpuModel['vendor']
 
-interface ModelData {
-  readonly vendor: Vendor
-  readonly physicalBits: number
-  readonly signature: number
-  readonly brand: string
-  readonly basicLeaves: number
-  readonly extendedLeaves: number
-  readonly features: string
-}
-
 /** EAX of leaf 1. Intel SDM vol. 2, "Version Information Returned by CPUID in EAX". */
-function signature(family: number, model: number, stepping: number): number {
+function encodeSignature([family, model, stepping]: ModelData['signature']): number {
   const base = Math.min(family, 15)
   return ((family - base) << 20) | ((model >> 4) << 16) | (base << 8) | ((model & 15) << 4) | stepping
 }
 
 const words = (list: string): string[] => list.trim().split(/\s+/)
 
-const base64 =
-  'fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr sse sse2 pni cx16 syscall nx lm lahf_lm'
-const modern = `
-  fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr sse sse2 ht pni pclmulqdq ssse3 cx16 pcid
-  sse4_1 sse4_2 x2apic movbe popcnt aes xsave rdrand fsgsbase smep erms invpcid rdseed adx smap clflushopt clwb sha_ni umip pku rdpid fsrm
-  xsaveopt xsavec xgetbv1 xsaves syscall nx pdpe1gb rdtscp lm lahf_lm 3dnowprefetch nonstop_tsc arat`
-const intelOnly = 'ss tsc_deadline_timer tsc_adjust md_clear spec_ctrl intel_stibp flush_l1d arch_capabilities spec_ctrl_ssbd bhi_ctrl'
-const amdOnly = `
-  mmxext fxsr_opt cmp_legacy cr8_legacy misalignsse abm topoext clzero wbnoinvd xsaveerptr amd_ibpb amd_ibrs amd_stibp amd_ssbd
-  amd_ssb_no btc_no amd_ibpb_ret lfence_rdtsc null_sel_clr_base autoibrs srso_no tsa_sq_no tsa_l1_no`
-
-/** Newer than the processor that `intel` is named after. */
-const newer = 'la57 pks'
-
-const intelServer: ModelData = {
-  vendor: 'GenuineIntel', physicalBits: 46, basicLeaves: 0x16, extendedLeaves: 0x80000008,
-  signature: signature(6, 0x6a, 6), brand: 'Vitrine virtual Xeon (Ice Lake) @ 1.00GHz',
-  features: `${modern} ${intelOnly}`,
-}
-const amdServer: ModelData = {
-  vendor: 'AuthenticAMD', physicalBits: 48, basicLeaves: 0x10, extendedLeaves: 0x80000021,
-  signature: signature(0x19, 0x11, 1), brand: 'Vitrine virtual EPYC (Genoa)',
-  features: `${modern} ${amdOnly}`,
-}
-
-/** `max` and `host` are everything that we implement, under Intel's name unless `+svm` says otherwise. */
-const models: Readonly<Record<string, ModelData>> = {
-  intel: intelServer,
-  amd: amdServer,
-  max: { ...intelServer, features: `${intelServer.features} ${newer}` },
-  host: intelServer,
-  qemu64: {
-    vendor: 'AuthenticAMD', physicalBits: 40, basicLeaves: 0xd, extendedLeaves: 0x8000000a,
-    signature: signature(15, 107, 1), brand: 'QEMU Virtual CPU version 2.5+',
-    features: `${base64} svm`,
-  },
-  Opteron_G1: {
-    vendor: 'AuthenticAMD', physicalBits: 40, basicLeaves: 5, extendedLeaves: 0x80000008,
-    signature: signature(15, 6, 1), brand: 'AMD Opteron 240 (Gen 1 Class Opteron)',
-    features: base64.replace(' cx16', '').replace(' lahf_lm', ''),
-  },
-  IvyBridge: {
-    vendor: 'GenuineIntel', physicalBits: 40, basicLeaves: 0xd, extendedLeaves: 0x80000008,
-    signature: signature(6, 58, 9), brand: 'Intel Xeon E3-12xx v2 (Ivy Bridge)',
-    features: `
-      ${base64} pclmulqdq ssse3 sse4_1 sse4_2 x2apic popcnt tsc_deadline_timer aes xsave rdrand fsgsbase smep erms xsaveopt rdtscp`,
-  },
-  'Skylake-Server': {
-    vendor: 'GenuineIntel', physicalBits: 46, basicLeaves: 0xd, extendedLeaves: 0x80000008,
-    signature: signature(6, 85, 4), brand: 'Intel Xeon Processor (Skylake)',
-    features: `
-      ${base64} pclmulqdq ssse3 pcid sse4_1 sse4_2 x2apic movbe popcnt tsc_deadline_timer aes xsave rdrand fsgsbase smep erms invpcid
-      rdseed adx smap clflushopt clwb pku xsaveopt xsavec xgetbv1 rdtscp pdpe1gb 3dnowprefetch arat`,
-  },
-}
-
-export const modelNames: readonly string[] = Object.keys(models)
+export const modelNames: readonly string[] = Object.keys(modelTable)
 
 /** What nothing behind CPUID implements yet; asking for it is answered, not obeyed. */
-const notImplemented: ReadonlySet<string> = new Set(words(`
+export const notImplemented: ReadonlySet<string> = new Set(words(`
   psfd ipred_ctrl rrsba_ctrl ddpd_u mcdt_no amd_psfd vmx svm smx est tm2 dtes64 ds_cpl cid sdbg fma xtpr pdcm dca avx f16c sgx bmi1 bmi2
   hle rtm avx2 cqm mpx rdt_a avx512f avx512dq avx512ifma intel_pt avx512pf avx512er avx512cd avx512bw avx512vl avx512vbmi waitpkg
   avx512_vbmi2 shstk gfni vaes vpclmulqdq avx512_vnni avx512_bitalg tme avx512_vpopcntdq bus_lock_detect cldemote movdiri movdir64b
   enqcmd sgx_lc avx512_vp2intersect serialize tsxldtrk pconfig arch_lbr ibt core_capabilities avx_vnni avx512_bf16 3dnowext 3dnow
   sse4a osvw ibs xop skinit wdt lwp fma4 nodeid_msr tbm perfctr_core perfctr_nb bpext ptsc perfctr_llc mwaitx extapic irperf rdpru
   virt_ssbd npt lbrv svm_lock nrip_save tsc_scale vmcb_clean flushbyasid decodeassists pausefilter pfthreshold avic v_vmsave_vmload vgif
-  svme_addr_chk pn dts acpi tm pbe`))
+  svme_addr_chk pn dts acpi tm pbe tce amx_bf16 avx512_fp16 amx_tile amx_int8`))
+
+/** Implemented, but offered only to who asks by name: MWAIT wakes at once, so an operating system that idles in it never rests. */
+const withheld: ReadonlySet<string> = new Set(['monitor'])
 
 /** A feature goes when what it rests on goes. */
 const needs: readonly (readonly [string, string])[] = [
@@ -102,8 +40,14 @@ const needs: readonly (readonly [string, string])[] = [
   ['tsc_deadline_timer', 'apic'],
 ]
 
-/** Options of QEMU's models that mean nothing here. */
-const ignoredOption = /^(host-phys-bits|migratable|pmu|l3-cache|enforce|check)(=.*)?$/
+/** Keys of QEMU's models that mean nothing here. */
+const ignoredKeys: ReadonlySet<string> = new Set([
+  'host-phys-bits', 'host-phys-bits-limit', 'migratable', 'pmu', 'l3-cache', 'check', 'kvm', 'legacy-cache', 'host-cache-info', 'cpuid-0xb',
+  'min-level', 'min-xlevel', 'full-cpuid-auto-level', 'fill-mtrr-mask', 'x-vendor-cpuid-only',
+])
+
+/** QEMU's names for single capabilities of VMX, which CPUID does not show. */
+const vmxCapability = /^[+-]vmx-[a-z0-9-]+$/
 
 export interface ModelOptions {
   readonly processors?: number
@@ -113,21 +57,19 @@ export interface ModelOptions {
 export interface NamedModel extends CpuModel {
   /** Features that were asked for by name and are not implemented; the face says so. */
   readonly notOffered: readonly string[]
+  /** Features that the processor of this name has in silicon, and this model has not. */
+  readonly lacking: readonly string[]
 }
 
-const caches: Record<Vendor, readonly Cache[]> = {
-  GenuineIntel: [
-    { level: 1, type: 'data', bytes: 48 << 10, ways: 12, sharedBy: 1 },
-    { level: 1, type: 'instruction', bytes: 32 << 10, ways: 8, sharedBy: 1 },
-    { level: 2, type: 'unified', bytes: 1280 << 10, ways: 20, sharedBy: 1 },
-    { level: 3, type: 'unified', bytes: 24 << 20, ways: 12, sharedBy: 'all' },
-  ],
-  AuthenticAMD: [
-    { level: 1, type: 'data', bytes: 32 << 10, ways: 8, sharedBy: 1 },
-    { level: 1, type: 'instruction', bytes: 32 << 10, ways: 8, sharedBy: 1 },
-    { level: 2, type: 'unified', bytes: 1 << 20, ways: 8, sharedBy: 1 },
-    { level: 3, type: 'unified', bytes: 32 << 20, ways: 16, sharedBy: 'all' },
-  ],
+/** What the words after the name change. */
+interface Settings {
+  vendor: Vendor
+  signature: [family: number, model: number, stepping: number]
+  brand: string
+  physicalBits: number
+  basicLeaves: number
+  extendedLeaves: number
+  enforce: boolean
 }
 
 /**
@@ -135,47 +77,89 @@ const caches: Record<Vendor, readonly Cache[]> = {
  * known word for one that is not known.
  */
 export function createModel(specification: string, options: ModelOptions = {}): NamedModel {
-  const [name, ...changes] = specification.split(',').filter(part => part !== '')
-  const data = models[name]
-  if (!data) {
-    const known = modelNames.join(', ')
-    throw new Error(`unknown CPU model '${name}'; did you mean '${nearest(name ?? '', modelNames)}'? Known: ${known}`)
-  }
+  const [name = '', ...changes] = specification.split(',').filter(part => part !== '')
+  const data = modelTable[name]
+  if (!data) throw new Error(`unknown CPU model '${name}'; did you mean '${nearest(name, modelNames)}'? Known: ${modelNames.join(', ')}`)
   const features = new Set(words(data.features))
-  const asked: string[] = []
-  let { vendor, physicalBits, signature: id } = data
-  let { brand } = data
+  const asked = new Set<string>()
+  const vmxAsked: string[] = []
+  const settings: Settings = { ...data, signature: [...data.signature], enforce: false }
   for (const change of changes) {
-    if (change.startsWith('+') || change.startsWith('-')) {
+    const sign = change[0]
+    if (vmxCapability.test(change)) vmxAsked.push(...(sign === '+' ? [change.slice(1)] : []))
+    else if (sign === '-' || sign === '+') {
       const feature = checkedFeature(change.slice(1))
-      if (change[0] === '-') features.delete(feature)
-      else {
-        asked.push(feature)
-        features.add(feature)
-      }
-    } else if (change.startsWith('vendor=')) vendor = checkedVendor(change.slice(7))
-    else if (change.startsWith('phys-bits=')) physicalBits = checkedBits(change.slice(10))
-    else if (!ignoredOption.test(change)) {
-      const expected = 'expected +feature, -feature, vendor=NAME or phys-bits=N'
-      throw new Error(`cannot read '${change}' in CPU model '${specification}': ${expected}`)
-    }
+      if (sign === '+') asked.add(feature)
+      else for (const set of [features, asked]) set.delete(feature)
+    } else applyKey(settings, change, specification)
   }
-  if ((name === 'max' || name === 'host') && asked.includes('svm') && !changes.some(change => change.startsWith('vendor='))) {
-    ;({ vendor, signature: id, brand } = amdServer)
-    for (const feature of words(`${intelOnly} pks`)) features.delete(feature)
-    for (const feature of words(amdOnly)) features.add(feature)
+  if (['max', 'host'].includes(name) && asked.has('svm') && !changes.some(each => each.startsWith('vendor='))) becomeAmd(settings, features)
+  const silicon = [...features]
+  for (const feature of asked) features.add(feature)
+  const notOffered = [...[...asked].filter(feature => notImplemented.has(feature)), ...vmxAsked]
+  if (settings.enforce && notOffered.length > 0) throw new Error(`CPU model '${specification}': not implemented: ${notOffered.join(', ')}`)
+  takeOut(features, asked, options.processors ?? 1)
+  return {
+    name, vendor: settings.vendor, physicalBits: settings.physicalBits, linearBits: features.has('la57') ? 57 : 48,
+    has: feature => features.has(feature),
+    identity: identityOf(settings, data, options),
+    notOffered,
+    lacking: silicon.filter(feature => !features.has(feature) && feature !== 'ht'),
   }
-  const notOffered = asked.filter(feature => notImplemented.has(feature))
+}
+
+/** Leaves of `features` what is implemented and makes sense together. */
+function takeOut(features: Set<string>, asked: ReadonlySet<string>, processors: number): void {
   for (const feature of notImplemented) features.delete(feature)
+  for (const feature of withheld) if (!asked.has(feature)) features.delete(feature)
   for (const [feature, base] of needs) if (!features.has(base)) features.delete(feature)
-  const processors = options.processors ?? 1
   if (processors === 1) features.delete('ht')
-  const identity: CpuIdentity = {
-    signature: id, brand, basicLeaves: data.basicLeaves, extendedLeaves: vendor === data.vendor ? data.extendedLeaves
-      : 0x80000021, processors, seed: options.seed ?? 1n, caches: caches[vendor],
+}
+
+function becomeAmd(settings: Settings, features: Set<string>): void {
+  const { vendor, signature, brand, basicLeaves, extendedLeaves } = amdServer
+  Object.assign(settings, { vendor, signature: [...signature], brand, basicLeaves, extendedLeaves })
+  for (const feature of words(`${intelOnly} pks`)) features.delete(feature)
+  for (const feature of words(amdOnly)) features.add(feature)
+}
+
+function identityOf(settings: Settings, data: ModelData, { processors = 1, seed = 1n }: ModelOptions): CpuIdentity {
+  const { vendor, signature, brand, basicLeaves, extendedLeaves } = settings
+  const caches = vendor === data.vendor ? data.caches : amdServer.caches
+  return {
+    signature: encodeSignature(signature), brand, basicLeaves, processors, seed, caches: cachesOf(caches),
+    // Another vendor's leaves than those that the model was written for.
+    extendedLeaves: vendor === data.vendor ? extendedLeaves : Math.max(extendedLeaves, amdServer.extendedLeaves),
   }
-  return { name, vendor, physicalBits, linearBits: features.has('la57') ? 57 : 48, has: feature => features.has(feature), identity,
-    notOffered }
+}
+
+/** From KiB and ways of L1 data, L1 instruction, L2 and L3. */
+function cachesOf(text: string): Cache[] {
+  const kinds = [[1, 'data'], [1, 'instruction'], [2, 'unified'], [3, 'unified']] as const
+  return words(text).map((size, i) => {
+    const [kilobytes, ways] = size.split('/').map(Number)
+    const [level, type] = kinds[i]
+    return { level, type, bytes: kilobytes << 10, ways, sharedBy: level === 3 ? 'all' : 1 }
+  })
+}
+
+function applyKey(settings: Settings, change: string, specification: string): void {
+  const equals = change.indexOf('=')
+  const [key, value] = equals < 0 ? [change, 'on'] : [change.slice(0, equals), change.slice(equals + 1)]
+  switch (key) {
+    case 'vendor': return void (settings.vendor = checkedVendor(value))
+    case 'phys-bits': return void (settings.physicalBits = checkedNumber(key, value, 32, 52))
+    case 'family': return void (settings.signature[0] = checkedNumber(key, value, 0, 0x10e))
+    case 'model': return void (settings.signature[1] = checkedNumber(key, value, 0, 0xff))
+    case 'stepping': return void (settings.signature[2] = checkedNumber(key, value, 0, 15))
+    case 'level': return void (settings.basicLeaves = checkedNumber(key, value, 1, 0x1f))
+    case 'xlevel': return void (settings.extendedLeaves = checkedNumber(key, value, 0x80000000, 0x80000028))
+    case 'model-id': return void (settings.brand = checkedBrand(value))
+    case 'enforce': return void (settings.enforce = value !== 'off')
+  }
+  if (ignoredKeys.has(key)) return
+  const expected = '+feature, -feature, feature=on|off, vendor=, phys-bits=, family=, model=, stepping=, level=, xlevel= or model-id='
+  throw new Error(`cannot read '${change}' in CPU model '${specification}': expected ${expected}`)
 }
 
 function checkedFeature(spelling: string): string {
@@ -189,8 +173,28 @@ function checkedVendor(text: string): Vendor {
   throw new Error(`unknown CPU vendor '${text}': expected GenuineIntel or AuthenticAMD`)
 }
 
-function checkedBits(text: string): number {
-  const bits = Number(text)
-  if (Number.isInteger(bits) && bits >= 32 && bits <= 52) return bits
-  throw new Error(`phys-bits=${text}: expected a number from 32 to 52`)
+function checkedBrand(text: string): string {
+  if (text.length < 48 && /^[\x20-\x7e]*$/.test(text)) return text
+  throw new Error(`model-id=${text}: expected at most 47 characters of ASCII`)
+}
+
+function checkedNumber(key: string, text: string, least: number, most: number): number {
+  const number = text.trim() === '' ? Number.NaN : Number(text)
+  if (Number.isInteger(number) && number >= least && number <= most) return number
+  const shown = (value: number): string => (value > 0xff ? `0x${value.toString(16)}` : String(value))
+  throw new Error(`${key}=${text}: expected a number from ${shown(least)} to ${shown(most)}`)
+}
+
+/** What a model is, for people. */
+export function describeModel(specification: string): string {
+  const model = createModel(specification)
+  const { signature, brand } = model.identity
+  const lines = [
+    `${model.name}: ${brand}`,
+    `  vendor ${model.vendor}, CPUID 1 EAX ${signature.toString(16).padStart(8, '0')}, ` +
+    `${model.physicalBits} bits of physical and ${model.linearBits} of linear address`,
+    `  has      ${featureNames.filter(feature => model.has(feature)).join(' ')}`,
+  ]
+  if (model.lacking.length > 0) lines.push(`  lacks    ${model.lacking.join(' ')} (in silicon; not implemented here)`)
+  return `${lines.join('\n')}\n`
 }

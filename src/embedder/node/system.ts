@@ -134,14 +134,16 @@ function surroundings(flush: () => Promise<void>, inputOpen: () => boolean): Sur
 }
 
 async function catalogue(): Promise<Catalogue> {
-  const { createModel, modelNames } = await import('../../cpu/models.ts')
+  const { createModel, describeModel, modelNames, notImplemented } = await import('../../cpu/models.ts')
   const { featureNames } = await import('../../cpu/features.ts')
   const { deviceCatalogue } = await import('../../platform/device-catalogue.ts')
   return {
     cpuModels: modelNames.map(name => ({ name, description: createModel(name).identity.brand })),
     cpuFeatures: featureNames,
+    cpuFeaturesNotImplemented: [...notImplemented],
     devices: [...deviceCatalogue],
     checkCpu: createModel,
+    describeCpu: describeModel,
   }
 }
 
