@@ -532,7 +532,7 @@ export class VitrineMachine implements Machine {
     return this.cpu.translation.probe(linear)
   }
 
-  /** Architectural fields of all CPUs, RAM that is not zero, devices and clock. */
+  /** Architectural fields of all CPUs, RAM that is not zero, devices, what is written to disks, and clock. */
   stateHash(): string {
     const hash = sha256.create()
     const text = new TextEncoder()
@@ -547,6 +547,12 @@ export class VitrineMachine implements Machine {
     for (const { address, bytes } of this.core.physical.backedChunks()) {
       hash.update(text.encode(`chunk ${address}\n`))
       hash.update(bytes)
+    }
+    for (const disk of this.pc.disks) {
+      for (const { index, bytes } of disk.changes()) {
+        hash.update(text.encode(`disk ${disk.id} ${index}\n`))
+        hash.update(bytes)
+      }
     }
     hash.update(text.encode(JSON.stringify([this.clock.now(), this.pc.saveState(), this.retired])))
     return bytesToHex(hash.digest())

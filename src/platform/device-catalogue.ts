@@ -4,9 +4,9 @@ import { DebugConsole } from '../devices/debugcon/debugcon.ts'
 import { DebugExit } from '../devices/debug-exit/debug-exit.ts'
 import { PcTestDevice, testDeviceMemorySize } from '../devices/pc-testdev/pc-testdev.ts'
 import type { PciBus } from '../devices/pci/bus.ts'
-import { bdf, type Bdf, type PciFunction, type PciSlot } from '../devices/pci/function.ts'
+import { bdf, type Bdf, bdfText, type PciFunction, type PciSlot } from '../devices/pci/function.ts'
 import { PciTestDevice } from '../devices/pci-testdev/pci-testdev.ts'
-import type { InterruptPin, LogUnhandled, MmioHandler, PortHandler, Stateful } from '../devices/ports.ts'
+import type { Clock, InterruptPin, LogUnhandled, MmioHandler, PortHandler, Stateful } from '../devices/ports.ts'
 import type { BlockStore } from '../devices/storage/block-store.ts'
 import { VirtioBlk } from '../devices/virtio/blk/blk.ts'
 import { VirtioConsole } from '../devices/virtio/console/console.ts'
@@ -23,6 +23,7 @@ export interface DeviceRequest {
 
 /** What a device is plugged into. */
 export interface Board {
+  clock: Clock
   ports: PortBus
   pci: PciBus
   addMmio: (base: number, size: number, name: string, handler: MmioHandler) => void
@@ -85,7 +86,10 @@ const entries: readonly Entry[] = [
       const options = { store: board.takeDrive(property('drive')), serial: property('serial') }
       const queues = number('num-queues', property('num-queues'), 64)
       if (queues === 0) throw new InputError("property 'num-queues': expected 1 to 64, found 0")
-      const make = (slot: PciSlot): PciFunction => new VirtioPci(new VirtioBlk({ ...options, queues }), slot, board.log)
+      const make = (slot: PciSlot): PciFunction => {
+        const alarmName = `virtio-blk ${bdfText(slot.id)}`
+        return new VirtioPci(new VirtioBlk({ ...options, clock: board.clock, alarmName, queues }), slot, board.log)
+      }
       return plugPci(board, property('addr'), 'virtio-blk-pci', make)
     },
   },

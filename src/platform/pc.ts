@@ -12,6 +12,7 @@ import { type A20Gate, ResetControl } from '../devices/reset-control/reset-contr
 import { memoryCmos, Rtc } from '../devices/rtc/rtc.ts'
 import { Uart } from '../devices/serial/uart.ts'
 import type { BlockStore } from '../devices/storage/block-store.ts'
+import type { Disk } from '../devices/storage/disk.ts'
 import { type DriveOptions, openDrive } from '../devices/storage/drive.ts'
 import type { VirtioConsole } from '../devices/virtio/console/console.ts'
 import { InputError } from '../errors.ts'
@@ -111,6 +112,7 @@ export class Pc {
   /** Everything with state, by name; the order is that of reset and restore: devices before the controllers that they drive. */
   readonly #stateful = new Map<string, Stateful>()
   readonly #consoles: VirtioConsole[] = []
+  readonly #disks: Disk[] = []
   #asleep = false
 
   constructor(options: PcOptions, embedding: PcEmbedding) {
@@ -151,6 +153,11 @@ export class Pc {
     this.#firmwareImages = [...acpiImages, ...(this.boot?.bios ? biosWrites(map.e820) : [])]
     this.#startFirmware()
     this.#loadImages()
+  }
+
+  /** The disks that devices show, in the order in which they were plugged in: what is written to them is state besides `saveState`. */
+  get disks(): readonly Disk[] {
+    return this.#disks
   }
 
   /** Bytes typed at the terminal: for the first serial port, or for a virtio console whose driver runs. */
@@ -320,7 +327,8 @@ export class Pc {
   }
 
   #plugDevices(): void {
-    const board = {
+    const board: Board = {
+      clock: this.#embedding.clock,
       ports: this.ports, pci: this.pci, addMmio: this.#embedding.addMmio, line: (gsi: number) => this.#wires.source(line(gsi)),
       debugExit: this.#embedding.debugExit, debugOutput: this.#embedding.debugOutput ?? (() => {}),
       takeDrive: this.#driveShelf(), joinTerminal: (make: Parameters<Board['joinTerminal']>[0]) => this.#joinTerminal(make),
@@ -339,7 +347,9 @@ export class Pc {
       const drive = drives.get(id)
       if (!drive) throw new InputError(`expected the id of a drive that no other device has, found '${id}'`)
       drives.delete(id)
-      return openDrive(drive, this.#embedding.log)
+      const disk = openDrive(drive, this.#embedding.log)
+      this.#disks.push(disk)
+      return disk
     }
   }
 

@@ -40,6 +40,7 @@ const packages: Readonly<Record<string, readonly string[]>> = {
   commander: ['cli'],
   'iced-x86': ['insight'],
   '@noble/hashes': [''],
+  fflate: ['devices'],
 }
 
 const ours = sources.filter(file => file.startsWith('src/') && !isTest(file))

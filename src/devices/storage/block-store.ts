@@ -13,6 +13,10 @@ export interface BlockStore {
   write(offset: number, from: Uint8Array): StoreResult
   /** What has been written is on the medium when this returns. */
   flush(): StoreResult
+  /** Makes a range zeroes without taking room for them. Without it zeroes are written. */
+  zero?(offset: number, length: number): StoreResult
+  /** The contents of a range are no longer needed: afterwards it holds what it held, or zeroes, the same in every run. */
+  discard?(offset: number, length: number): StoreResult
 }
 
 export const sectorSize = 512

@@ -2,6 +2,7 @@
 import { InputError } from '../../errors.ts'
 import type { LogUnhandled } from '../ports.ts'
 import { type BlockStore, sectorSize } from './block-store.ts'
+import { Disk } from './disk.ts'
 import { isQcow2 } from './qcow2-header.ts'
 import { Qcow2Store } from './qcow2.ts'
 import { SnapshotStore } from './snapshot-store.ts'
@@ -22,7 +23,11 @@ export interface DriveOptions {
 }
 
 /** The disk that a device sees. Its length is whole sectors: what a raw image has beyond the last one is not there. */
-export function openDrive({ id, store, format, snapshot, readOnly, openBacking }: DriveOptions, log: LogUnhandled): BlockStore {
+export function openDrive(options: DriveOptions, log: LogUnhandled): Disk {
+  return new Disk(options.id, openStore(options, log))
+}
+
+function openStore({ id, store, format, snapshot, readOnly, openBacking }: DriveOptions, log: LogUnhandled): BlockStore {
   try {
     const disk = openImage(store, format, openBacking, log)
     if (disk.byteLength < sectorSize) throw new InputError(`expected at least one sector, found ${disk.byteLength} bytes`)

@@ -1,6 +1,7 @@
 /** A disk in a qcow2 image, version 2 or 3 (QEMU documentation, "Qcow2 Image File Format"). */
+import { inflateSync } from 'fflate'
 import type { LogUnhandled } from '../ports.ts'
-import { type BlockStore, forEachUnit, type StoreResult } from './block-store.ts'
+import { type BlockStore, forEachUnit, sectorSize, type StoreResult } from './block-store.ts'
 import { autoclearOffset, parseQcow2Header, type Qcow2Header, refuse } from './qcow2-header.ts'
 import { Refcounts } from './qcow2-refcounts.ts'
 
@@ -28,6 +29,8 @@ export class Qcow2Store implements BlockStore {
   readonly #l1: BigUint64Array
   readonly #l2 = new Map<number, BigUint64Array>()
   readonly #log: LogUnhandled
+  /** The compressed cluster that was read last: software reads it in pieces. Compressed bytes are never written over. */
+  #inflated: { offset: number; bytes: Uint8Array } | undefined
 
   constructor(file: BlockStore, { openBacking, log }: Qcow2Options) {
     const header = parseQcow2Header(file)
@@ -57,6 +60,31 @@ export class Qcow2Store implements BlockStore {
       this.#writeCluster(cluster, inCluster, from.subarray(at, at + count)))
   }
 
+  /** Whole clusters only change their entries. A cluster that has a place keeps it: the file does not shrink. */
+  zero(offset: number, length: number): StoreResult {
+    if (this.readOnly || offset + length > this.byteLength || this.#clearUnknown() === 'error') return 'error'
+    return forEachUnit(offset, length, this.#clusterSize, (cluster, inCluster, _at, count) => {
+      const isWhole = count === Math.min(this.#clusterSize, this.byteLength - cluster * this.#clusterSize)
+      return isWhole && this.#header.version === 3 ? this.#zeroCluster(cluster) : this.#writeCluster(cluster, inCluster, new Uint8Array(count))
+    })
+  }
+
+  discard(offset: number, length: number): StoreResult {
+    if (this.#header.version !== 3) return 'ok'
+    const first = Math.ceil(offset / this.#clusterSize) * this.#clusterSize
+    const end = offset + length === this.byteLength ? this.byteLength : offset + length - ((offset + length) % this.#clusterSize)
+    return first < end ? this.zero(first, end - first) : 'ok'
+  }
+
+  #zeroCluster(cluster: number): StoreResult {
+    const entry = this.#entry(cluster)
+    if (entry === undefined) return 'error'
+    if (entry & zeroes && !(entry & compressed)) return 'ok'
+    if (entry === 0n && !this.#backing) return 'ok'
+    const own = entry & copied && !(entry & compressed) ? entry & (copied | offsetMask) : 0n
+    return this.#setEntry(cluster, own | zeroes)
+  }
+
   /** We know none of the autoclear features, so the first write ends them. */
   #clearUnknown(): StoreResult {
     if (this.#header.autoclear === 0n) return 'ok'
@@ -71,7 +99,7 @@ export class Qcow2Store implements BlockStore {
   #readCluster(cluster: number, inCluster: number, into: Uint8Array): StoreResult {
     const entry = this.#entry(cluster)
     if (entry === undefined) return 'error'
-    if (entry & compressed) return this.#compressedCluster(cluster)
+    if (entry & compressed) return this.#readCompressed(cluster, entry, inCluster, into)
     const place = Number(entry & offsetMask)
     if (this.#header.version === 3 && entry & zeroes) into.fill(0)
     else if (place === 0) return this.#readBacking(cluster * this.#clusterSize + inCluster, into)
@@ -97,10 +125,9 @@ export class Qcow2Store implements BlockStore {
     const entry = this.#entry(cluster)
     if (entry === undefined) return 'error'
     const isZero = this.#header.version === 3 && (entry & zeroes) !== 0n
-    const own = entry & copied ? Number(entry & offsetMask) : 0
+    const own = entry & copied && !(entry & compressed) ? Number(entry & offsetMask) : 0
     if (own % this.#clusterSize !== 0) return this.#damaged(`the entry of cluster ${cluster}`)
     if (own !== 0 && !isZero) return this.#file.write(own + inCluster, from)
-    if (entry & compressed) return this.#compressedCluster(cluster)
     const bytes = new Uint8Array(this.#clusterSize)
     const length = Math.min(this.#clusterSize, this.byteLength - cluster * this.#clusterSize)
     if (from.length < length && this.#readCluster(cluster, 0, bytes.subarray(0, length)) === 'error') return 'error'
@@ -110,9 +137,23 @@ export class Qcow2Store implements BlockStore {
     return this.#setEntry(cluster, copied | BigInt(place))
   }
 
-  #compressedCluster(cluster: number): StoreResult {
-    this.#log('qcow2', `cluster ${cluster} is compressed, which is not offered: \`qemu-img convert\` without -c makes an image that works`)
-    return 'error'
+  /**
+   * "Compressed Clusters Descriptor": the byte at which a deflate stream begins, and how many sectors beyond the one it begins in it may
+   * reach into.
+   */
+  #readCompressed(cluster: number, entry: bigint, inCluster: number, into: Uint8Array): StoreResult {
+    const offsetBits = BigInt(62 - (this.#header.clusterBits - 8))
+    const offset = Number(entry & ((1n << offsetBits) - 1n))
+    const sectors = Number((entry & (compressed - 1n)) >> offsetBits) + 1
+    if (this.#inflated?.offset !== offset) {
+      const stream = new Uint8Array(sectors * sectorSize - (offset % sectorSize))
+      if (this.#readFile(offset, stream) === 'error') return 'error'
+      const bytes = inflate(stream, this.#clusterSize)
+      if (!bytes) return this.#damaged(`compressed cluster ${cluster}`)
+      this.#inflated = { offset, bytes }
+    }
+    into.set(this.#inflated.bytes.subarray(inCluster, inCluster + into.length))
+    return 'ok'
   }
 
   #damaged(what: string): StoreResult {
@@ -166,6 +207,16 @@ export class Qcow2Store implements BlockStore {
     if (offset + bytes.length > this.#file.byteLength || this.#file.read(offset, bytes) === 'error') return undefined
     const view = new DataView(bytes.buffer)
     return BigUint64Array.from({ length: entries }, (_, i) => view.getBigUint64(i * 8))
+  }
+}
+
+/** The first cluster of a raw deflate stream; what follows in its last sector belongs to others. */
+function inflate(stream: Uint8Array, clusterSize: number): Uint8Array | undefined {
+  try {
+    const bytes = inflateSync(stream, { out: new Uint8Array(clusterSize) })
+    return bytes.length === clusterSize ? bytes : undefined
+  } catch {
+    return undefined
   }
 }
 

@@ -1,6 +1,7 @@
 /** Tests of stores: snapshots, and qcow2 images built by hand from the description of the format. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { deflateRawSync } from 'node:zlib'
 import { type BlockStore, MemoryStore } from './block-store.ts'
 import { openDrive } from './drive.ts'
 import { SnapshotStore } from './snapshot-store.ts'
@@ -157,4 +158,61 @@ for (const [what, message, change] of refusals) {
 test('the format is never guessed', () => {
   assert.throws(() => openDrive({ id: 'd', store: emptyImage(4096) }, log), /looks like a qcow2 image/)
   assert.throws(() => openDrive({ id: 'd', store: new MemoryStore(new Uint8Array(4096)), format: 'qcow2' }, log), /expected a qcow2 image/)
+})
+
+test('compressed clusters are read at any place in their sectors, and written anew', () => {
+  const file = emptyImage(1 << 20)
+  const [first, second] = [pattern(512, 5).fill(9, 100, 400), pattern(512, 6).fill(3, 0, 300)]
+  const streams = [first, second].map(bytes => deflateRawSync(bytes))
+  const offsets = [4 * 512 + 512, 4 * 512 + 512 + streams[0].length]
+  // Cluster 4 is the L2 table. Clusters of 2^9 bytes: 61 bits of offset, then the number of further sectors.
+  const table = new DataView(new ArrayBuffer(512))
+  streams.forEach((stream, i) => {
+    const further = Math.floor((offsets[i] + stream.length - 1) / 512) - Math.floor(offsets[i] / 512)
+    table.setBigUint64(8 * i, (1n << 62n) | (BigInt(further) << 61n) | BigInt(offsets[i]))
+    file.write(offsets[i], stream)
+  })
+  file.write(4 * 512, new Uint8Array(table.buffer))
+  file.write(3 * 512, Uint8Array.of(0x80, 0, 0, 0, 0, 0, 8, 0))
+  const disk = qcow2(file)
+  const expected = new Uint8Array(1536)
+  expected.set(first)
+  expected.set(second, 512)
+  assert.deepEqual(readAll(disk, 0, 1536), expected)
+  assert.equal(disk.write(500, Uint8Array.of(1, 2, 3)), 'ok')
+  expected.set([1, 2, 3], 500)
+  assert.deepEqual(readAll(qcow2(file), 0, 1536), expected)
+})
+
+test('whole clusters of zeroes are entries only, over a backing file too', () => {
+  const base = new MemoryStore(pattern(1 << 20, 3))
+  const file = emptyImage(1 << 20, header => {
+    header.setBigUint64(8, 200n)
+    header.setUint32(16, 1)
+  })
+  file.write(200, Uint8Array.of(0x62))
+  const disk = qcow2(file, base)
+  assert.ok(disk.zero)
+  assert.equal(disk.zero(100, 512 * 20), 'ok')
+  assert.ok(file.byteLength < 512 * 12)
+  const expected = base.bytes.slice()
+  expected.fill(0, 100, 100 + 512 * 20)
+  assert.deepEqual(readAll(qcow2(file, base), 0, 1 << 20), expected)
+})
+
+test('what a machine wrote to a disk can be put back, on a snapshot at any time, on an image before other writes', () => {
+  const base = new MemoryStore(pattern(300_000, 1))
+  const disk = openDrive({ id: 'd', store: base, snapshot: true }, log)
+  disk.write(1000, pattern(100, 2))
+  const [changes, then] = [[...disk.changes()], readAll(disk, 0, 300_000)]
+  disk.write(1050, pattern(100, 3))
+  disk.write(200_000, pattern(100, 4))
+  disk.restoreChanges(changes)
+  assert.deepEqual(readAll(disk, 0, 300_000), then)
+  assert.deepEqual([...disk.changes()], changes)
+  const direct = openDrive({ id: 'd', store: base }, log)
+  direct.restoreChanges(changes)
+  assert.deepEqual(readAll(direct, 0, 300_000), then)
+  direct.write(200_000, Uint8Array.of(1))
+  assert.throws(() => direct.restoreChanges(changes), /drive 'd': .* expected a drive with snapshot=on/)
 })

@@ -17,6 +17,13 @@ export interface QueueOptions {
 }
 
 const saved = ['size', 'vector', 'enabled', 'descriptors', 'available', 'used'] as const
+interface Descriptor {
+  address: number
+  length: number
+  flags: number
+  next: number
+}
+
 /** A buffer's descriptors give at most so many bytes together ("The Virtqueue Descriptor Table"). */
 const maxChainBytes = 2 ** 32
 
@@ -34,6 +41,11 @@ export class VirtQueue {
   #put = 0
   #decided = 0
   #busy = false
+  /** What is read and written of the rings passes through here: a descriptor, an element of the used ring, an index. */
+  readonly #entry = new Uint8Array(descriptorSize)
+  readonly #element = this.#entry.subarray(0, 8)
+  readonly #wordBytes = this.#entry.subarray(0, 2)
+  readonly #scratch = new DataView(this.#entry.buffer)
 
   constructor(options: QueueOptions) {
     this.#options = options
@@ -64,12 +76,26 @@ export class VirtQueue {
         if (count++ === this.size) return void this.#broken('the ring grows by itself')
         if (handle(chain) === false) break
         this.#taken = (this.#taken + 1) & 0xffff
-        if (!this.#putUsed(chain)) break
+        if (!this.#putUsed(chain.head, chain.written)) break
       }
     } finally {
       this.#busy = false
     }
-    this.#interruptIfWanted()
+    this.interruptIfWanted()
+  }
+
+  /** Takes the next available buffer, for a device that is done with it later: `complete` gives it back, in any order. */
+  take(): Chain | undefined {
+    const chain = this.#next()
+    if (!chain) return undefined
+    if (((this.#taken - this.#put) & 0xffff) >= this.size) return this.#broken('more buffers are available than the ring holds')
+    this.#taken = (this.#taken + 1) & 0xffff
+    return chain
+  }
+
+  /** Puts a buffer that was taken into the used ring; `interruptIfWanted` then tells the driver. */
+  complete(head: number, written: number): void {
+    if (this.enabled) this.#putUsed(head, written)
   }
 
   saveState(): DeviceState {
@@ -100,7 +126,7 @@ export class VirtQueue {
 
   /** With an event index the driver notifies when it passes what the used ring's avail_event says; otherwise always. */
   #askForNotification(): undefined {
-    if (this.#has(feature.eventIndex)) this.#store(this.used + 4 + 8 * this.size, 2, this.#taken)
+    if (this.#has(feature.eventIndex)) this.#storeWord(this.used + 4 + 8 * this.size, this.#taken)
   }
 
   /**
@@ -141,30 +167,29 @@ export class VirtQueue {
     return length === 0 || length % descriptorSize !== 0 ? `an indirect table of ${length} bytes` : undefined
   }
 
-  #descriptor(table: number, index: number, entries: number): { address: number; length: number; flags: number; next: number } | undefined {
+  #descriptor(table: number, index: number, entries: number): Descriptor | undefined {
     if (index >= entries) return this.#broken(`descriptor ${index} of ${entries}`)
-    const view = this.#load(table + index * descriptorSize, descriptorSize)
-    if (!view) return undefined
-    const address = Number(view.getBigUint64(0, true))
-    return { address, length: view.getUint32(8, true), flags: view.getUint16(12, true), next: view.getUint16(14, true) }
+    if (!this.#load(table + index * descriptorSize, this.#entry)) return undefined
+    const view = this.#scratch
+    return {
+      address: view.getUint32(0, true) + view.getUint32(4, true) * 2 ** 32, length: view.getUint32(8, true),
+      flags: view.getUint16(12, true), next: view.getUint16(14, true),
+    }
   }
 
   // ---- the used ring
 
-  #putUsed({ head, written }: Chain): boolean {
-    const element = new DataView(new ArrayBuffer(8))
-    element.setUint32(0, head, true)
-    element.setUint32(4, Math.min(written, 0xffffffff), true)
-    const bytes = new Uint8Array(element.buffer)
-    if (this.#write(this.used + 4 + 8 * (this.#put % this.size), bytes) && this.#store(this.used + 2, 2, (this.#put + 1) & 0xffff)) {
-      this.#put = (this.#put + 1) & 0xffff
-      return true
-    }
-    return false
+  #putUsed(head: number, written: number): boolean {
+    this.#scratch.setUint32(0, head, true)
+    this.#scratch.setUint32(4, Math.min(written, 0xffffffff), true)
+    if (!this.#write(this.used + 4 + 8 * (this.#put % this.size), this.#element)) return false
+    if (!this.#storeWord(this.used + 2, (this.#put + 1) & 0xffff)) return false
+    this.#put = (this.#put + 1) & 0xffff
+    return true
   }
 
   /** "Used Buffer Notification Suppression". */
-  #interruptIfWanted(): void {
+  interruptIfWanted(): void {
     if (!this.enabled || this.#put === this.#decided) return
     const before = this.#decided
     this.#decided = this.#put
@@ -185,17 +210,17 @@ export class VirtQueue {
   }
 
   #word(address: number): number | undefined {
-    return this.#load(address, 2)?.getUint16(0, true)
+    return this.#load(address, this.#wordBytes) ? this.#scratch.getUint16(0, true) : undefined
   }
 
-  #load(address: number, length: number): DataView | undefined {
-    const bytes = new Uint8Array(length)
-    if (address < nowhere && this.#options.dma.read(address, bytes) === 'ok') return new DataView(bytes.buffer)
-    return this.#broken(`the ring cannot be read at 0x${address.toString(16)}`)
+  #storeWord(address: number, value: number): boolean {
+    this.#scratch.setUint16(0, value, true)
+    return this.#write(address, this.#wordBytes)
   }
 
-  #store(address: number, length: 2, value: number): boolean {
-    return this.#write(address, Uint8Array.from({ length }, (_, i) => value >>> (8 * i)))
+  #load(address: number, into: Uint8Array): boolean {
+    if (address < nowhere && this.#options.dma.read(address, into) === 'ok') return true
+    return this.#fail(`the ring cannot be read at 0x${address.toString(16)}`)
   }
 
   #write(address: number, bytes: Uint8Array): boolean {

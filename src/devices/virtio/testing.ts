@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { bdf, type PciSlot } from '../pci/function.ts'
 import type { AccessSize, DmaPort, MmioHandler } from '../ports.ts'
-import { FakeDma, FakeMsi, FakePin } from '../testing/fakes.ts'
+import { FakeClock, FakeDma, FakeMsi, FakePin } from '../testing/fakes.ts'
 import type { VirtioDevice } from './device.ts'
 import { VirtioPci } from './pci.ts'
 
@@ -28,9 +28,12 @@ export class TestDriver {
   readonly logged: string[] = []
   readonly fn: VirtioPci
   readonly memory: DataView
+  readonly #clock: FakeClock | undefined
   #available = 0
 
-  constructor(device: VirtioDevice, dma?: DmaPort) {
+  /** `clock` is the device's, where it has one: it moves on after a notification. */
+  constructor(device: VirtioDevice, dma?: DmaPort, clock?: FakeClock) {
+    this.#clock = clock
     const slot: PciSlot = { id: bdf(0, 3, 0), dma: dma ?? this.dma, msi: this.msi, interrupt: this.pin }
     this.fn = new VirtioPci(device, slot, (_device, what) => this.logged.push(what))
     this.memory = new DataView(this.dma.memory.buffer)
@@ -151,6 +154,7 @@ export class TestDriver {
     this.write('common', 0x16, 2, queue)
     const { at } = this.capability(structure.notify)
     this.write('notify', this.read('common', 0x1e, 2) * this.fn.config.get(at + 16, 4), 2, queue)
+    this.#clock?.advance(1_000_000)
   }
 
   submit(parts: readonly Part[]): void {

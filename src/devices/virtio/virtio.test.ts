@@ -3,6 +3,7 @@ import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import type { DmaPort } from '../ports.ts'
 import { MemoryStore } from '../storage/block-store.ts'
+import { FakeClock } from '../testing/fakes.ts'
 import { VirtioBlk } from './blk/blk.ts'
 import { VirtioConsole } from './console/console.ts'
 import { VirtioRng } from './rng/rng.ts'
@@ -16,7 +17,8 @@ const unset = 0xee
 const diskBytes = (): Uint8Array => Uint8Array.from({ length: 64 * 512 }, (_, i) => (i >> 9) + i)
 
 function disk(store = new MemoryStore(diskBytes()), dma?: DmaPort): { driver: TestDriver; store: MemoryStore } {
-  return { driver: new TestDriver(new VirtioBlk({ store, serial: 'S' }), dma), store }
+  const clock = new FakeClock()
+  return { driver: new TestDriver(new VirtioBlk({ store, clock, alarmName: 'disk', serial: 'S' }), dma, clock), store }
 }
 
 /** Fills in the header of a block request; returns the descriptors of header and status. */
@@ -347,6 +349,58 @@ describe('block device', () => {
     expected.fill(0, 5 * 512, 7 * 512)
     assert.deepEqual(store.bytes, expected)
     assert.equal(transfer(driver, 99, 0, 0, false), 2)
+  })
+
+  test('discard and zeroes take several ranges, and touch nothing when one of them is wrong', () => {
+    const { driver, store } = disk()
+    driver.start(0n)
+    const ranges = (...list: [sector: number, count: number, flags: number][]): number => {
+      list.forEach(([sector, count, flags], i) => {
+        driver.memory.setBigUint64(data + 16 * i, BigInt(sector), true)
+        driver.memory.setUint32(data + 16 * i + 8, count, true)
+        driver.memory.setUint32(data + 16 * i + 12, flags, true)
+      })
+      return list.length * 16
+    }
+    assert.equal(driver.offered() & (3n << 13n), 3n << 13n)
+    assert.equal(transfer(driver, 13, 0, ranges([1, 1, 0], [60, 5, 0]), false), 1)
+    assert.equal(transfer(driver, 13, 0, ranges([1, 1, 2]), false), 2)
+    assert.equal(transfer(driver, 11, 0, ranges([0, 64, 1]), false), 2)
+    assert.equal(transfer(driver, 11, 0, ranges([0, 65, 0]), false), 1)
+    assert.equal(transfer(driver, 11, 0, ranges([0, 64, 0]), false), 0)
+    assert.deepEqual(store.bytes, diskBytes())
+    assert.equal(transfer(driver, 13, 0, ranges([1, 1, 0], [60, 4, 1]), false), 0)
+    const expected = diskBytes()
+    expected.fill(0, 512, 1024)
+    expected.fill(0, 60 * 512)
+    assert.deepEqual(store.bytes, expected)
+  })
+
+  test('a request takes time, more with more bytes; what is on its way is part of the state, and a reset forgets it', () => {
+    const clock = new FakeClock()
+    const make = (): TestDriver => {
+      const device = new VirtioBlk({ store: new MemoryStore(diskBytes()), clock, alarmName: 'disk' })
+      return new TestDriver(device)
+    }
+    const driver = make()
+    driver.start(0n)
+    const until = (done: () => boolean): number => {
+      const start = clock.time
+      while (!done()) clock.advance(100)
+      return clock.time - start
+    }
+    transfer(driver, 0, 0, 512, true)
+    assert.equal(driver.usedIndex, 0)
+    const short = until(() => driver.usedIndex === 1)
+    transfer(driver, 0, 0, 32 * 512, true)
+    assert.ok(until(() => driver.usedIndex === 2) > short)
+    transfer(driver, 0, 0, 512, true)
+    const other = make()
+    other.dma.memory.set(driver.dma.memory)
+    other.fn.restoreState(JSON.parse(JSON.stringify(driver.fn.saveState())))
+    driver.status = 0
+    clock.advance(1_000_000)
+    assert.deepEqual([driver.usedIndex, other.usedIndex], [2, 3])
   })
 
   test('a request without room for a status is used and nothing more', () => {
