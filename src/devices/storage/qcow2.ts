@@ -65,7 +65,8 @@ export class Qcow2Store implements BlockStore {
     if (this.readOnly || offset + length > this.byteLength || this.#clearUnknown() === 'error') return 'error'
     return forEachUnit(offset, length, this.#clusterSize, (cluster, inCluster, _at, count) => {
       const isWhole = count === Math.min(this.#clusterSize, this.byteLength - cluster * this.#clusterSize)
-      return isWhole && this.#header.version === 3 ? this.#zeroCluster(cluster) : this.#writeCluster(cluster, inCluster, new Uint8Array(count))
+      if (isWhole && this.#header.version === 3) return this.#zeroCluster(cluster)
+      return this.#writeCluster(cluster, inCluster, new Uint8Array(count))
     })
   }
 

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { bdf, type PciSlot } from '../pci/function.ts'
 import type { AccessSize, DmaPort, MmioHandler } from '../ports.ts'
-import { FakeClock, FakeDma, FakeMsi, FakePin } from '../testing/fakes.ts'
+import { type FakeClock, FakeDma, FakeMsi, FakePin } from '../testing/fakes.ts'
 import type { VirtioDevice } from './device.ts'
 import { VirtioPci } from './pci.ts'
 
