@@ -66,7 +66,7 @@ export class Disk implements BlockStore {
     this.#changed.clear()
     for (const [index, bytes] of kept) {
       this.#changed.add(index)
-      if (this.#store.write(index * unit, bytes) === 'error') throw new InputError(`drive '${this.id}': expected a disk that can be written`)
+      if (this.#store.write(index * unit, bytes) === 'error') throw new InputError(`drive '${this.id}': expected one that can be written`)
     }
   }
 
