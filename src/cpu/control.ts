@@ -128,7 +128,7 @@ export function writeCr3(cpu: Processor, value: bigint): void {
 
 export function writeCr8(cpu: Processor, value: bigint): void {
   if (value > 15n) throw generalProtection()
-  cpu.apic.setTpr(Number(value))
+  if (!cpu.guest?.writeTpr(Number(value))) cpu.apic.setTpr(Number(value))
 }
 
 /** LMSW sets PE, MP, EM, TS, and cannot clear PE. */

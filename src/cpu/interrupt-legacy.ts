@@ -59,7 +59,8 @@ function readGate(cpu: Processor, event: CpuEvent): Descriptor {
 
 function deliverThroughTask(cpu: Processor, event: CpuEvent, selector: number): void {
   const external = externalBit(event)
-  const wide = switchTask(cpu, selector, 'interrupt', { returnRip: returnRip(cpu, event), external, resume: setsResumeFlag(event) })
+  const options = { returnRip: returnRip(cpu, event), error: event.error, external, resume: setsResumeFlag(event) }
+  const wide = switchTask(cpu, selector, 'interrupt', options)
   if (event.error === undefined) return
   const stack = currentStack(cpu)
   stack.push(wide ? 4 : 2, BigInt(event.error))

@@ -3,8 +3,9 @@
  * n/INTO/INT3/INT1".
  */
 import { isLong, isProtected } from './bits.ts'
-import { combine, type CpuEvent } from './event.ts'
+import { combine, exceptionFrom, type CpuEvent } from './event.ts'
 import { Fault, vector } from './fault.ts'
+import { VmExit } from './virtualization.ts'
 import { deliverProtected, deliverReal } from './interrupt-legacy.ts'
 import { deliverLong } from './interrupt-long.ts'
 import { at } from './layout.ts'
@@ -13,7 +14,7 @@ import { activity } from './reset.ts'
 
 /** What became of an event. `last` is the event that was delivered or failed in the end; its `during` chain leads back to the first. */
 export interface Delivery {
-  readonly outcome: 'delivered' | 'shutdown'
+  readonly outcome: 'delivered' | 'shutdown' | 'exit'
   readonly last: CpuEvent
 }
 
@@ -27,20 +28,44 @@ const debugctlLbr = 1n
 /** Delivers an event and whatever its delivery raises. Used by the run loop for faults, interrupts and traps. */
 export function deliver(cpu: Processor, event: CpuEvent): Delivery {
   cpu.state.words[at.activity >> 2] = activity.running
+  const { guest } = cpu
   for (let current = event; ;) {
     try {
+      if (guest && current.kind === 'exception') guest.exception(current)
+    } catch (exit) {
+      return leaveGuest(cpu, exit, current.during, current)
+    }
+    try {
       deliverOnce(cpu, current)
+      guest?.delivered(current)
       return { outcome: 'delivered', last: current }
     } catch (fault) {
       if (!(fault instanceof Fault)) throw fault
+      if (fault instanceof VmExit) return leaveGuest(cpu, fault, current, current)
+      if (guest) {
+        // the second exception is looked at by itself before it makes a double fault of both
+        try {
+          guest.exception({ ...exceptionFrom(fault), during: current })
+        } catch (exit) {
+          return leaveGuest(cpu, exit, current, current)
+        }
+      }
       const next = combine(current, fault)
       if (!next) {
+        if (guest?.shutdown(current)) return { outcome: 'exit', last: current }
         cpu.state.activity = activity.shutdown
         return { outcome: 'shutdown', last: { ...current, during: current } }
       }
       current = next
     }
   }
+}
+
+/** `during`: what was being delivered when the exit came up. */
+function leaveGuest(cpu: Processor, exit: unknown, during: CpuEvent | undefined, last: CpuEvent): Delivery {
+  if (!(exit instanceof VmExit)) throw exit
+  cpu.guest!.exit(during && !exit.during ? exit.within(during) : exit)
+  return { outcome: 'exit', last }
 }
 
 /**

@@ -89,6 +89,11 @@ export const fields = {
   vector: field('v512', 32, 'architectural', 'XMM, YMM, ZMM registers'),
   msrXss: i64('IA32_XSS'),
   msrDebugctl: i64('IA32_DEBUGCTL'),
+  guestMode: u32('1: a guest runs (SVM guest, VMX non-root operation)'),
+  interceptMask: u32('instructions that a guest does not execute by itself: bits numbered by src/isa/intercepts.ts; 0 in a host', 4),
+  translationSpace: u32('number of the address space that tags translations; 0 in a host (mmu.ts)'),
+  secondStage: u32('1: what the page tables give is translated again (NPT, EPT)'),
+  svm: i64('state of AMD-V: src/virt/svm/state.ts has its names', 192),
   randomState: i64('state of the generator behind RDRAND and RDSEED'),
   msrMisc: i64('other MSRs that are storage only; numbered by the MSR table', 128),
 

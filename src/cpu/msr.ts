@@ -7,7 +7,10 @@ import type { Processor } from './processor.ts'
 const low32 = 0xffff_ffffn
 
 /** TSC ticks are virtual nanoseconds. */
-export const readTsc = (cpu: Processor): bigint => BigInt.asUintN(64, BigInt(cpu.now()) + cpu.state.tscOffset)
+export function readTsc(cpu: Processor): bigint {
+  const time = BigInt.asUintN(64, BigInt(cpu.now()) + cpu.state.tscOffset)
+  return cpu.guest ? cpu.guest.guestTsc(time) : time
+}
 
 /** Moving the TSC moves TSC_ADJUST by as much, and the other way round. */
 function moveTsc(cpu: Processor, by: bigint): void {

@@ -4,6 +4,7 @@
  */
 import type { CpuState } from './state.ts'
 import type { CpuModel } from './model.ts'
+import type { Virtualization } from './virtualization.ts'
 
 /** Memory as the instruction sees it: linear addresses, translated and checked. All methods throw a Fault. Values are unsigned. */
 export interface LinearMemory {
@@ -89,6 +90,10 @@ export interface Processor {
   readonly apic: ApicPort
   readonly ports: PortPort
   readonly operation: CurrentOperation
+  /** VT-x or AMD-V, if the model has it. */
+  readonly virt: Virtualization | undefined
+  /** The same while a guest runs, else undefined. */
+  readonly guest: Virtualization | undefined
   /** Virtual nanoseconds, exact at this instruction. */
   now(): number
   /** Spends virtual time beyond the instruction itself: PAUSE, port I/O, MMIO. */

@@ -15,6 +15,8 @@ export type TaskSource = 'jump' | 'call' | 'interrupt' | 'return'
 export interface TaskSwitchOptions {
   /** EIP that the old task goes on at. */
   readonly returnRip: bigint
+  /** The error code that the event pushes. */
+  readonly error?: number
   /** EXT of error codes. */
   readonly external?: number
   /** The saved EFLAGS has RF. */
@@ -45,6 +47,7 @@ const pendingTaskTrap = 0x8000
 export function switchTask(cpu: Processor, selector: number, source: TaskSource, options: TaskSwitchOptions): boolean {
   const external = options.external ?? 0
   const descriptor = checkTss(cpu, selector, source, external)
+  cpu.guest?.taskSwitch(selector, source, options.error)
   const type = typeOf(descriptor)
   const format = isWide(type) ? format32 : format16
   const base = BigInt(baseOf(descriptor))

@@ -86,6 +86,8 @@ export function createTestProcessor(modelName = 'intel'): TestProcessor {
       read: (port, size) => (calls.push(`in ${port.toString(16)} ${size}`), cpu.portValue),
       write: (port, size, value) => void calls.push(`out ${port.toString(16)} ${size} ${value.toString(16)}`),
     },
+    virt: undefined,
+    guest: undefined,
     operation: { operandSize: 32, addressSize: 32, repeat: 0, segment: 3, nextRip: 0n, immediate: 0n, registers: [0, 0, 0], length: 2 },
     now: () => cpu.time,
     spend: nanoseconds => void (cpu.time += nanoseconds),

@@ -22,6 +22,7 @@ import {
   type TranslationControl,
 } from '../cpu/processor.ts'
 import { activity } from '../cpu/reset.ts'
+import { VmExit, type Taken, type Virtualization } from '../cpu/virtualization.ts'
 import type { Mmu } from '../mmu/mmu.ts'
 import { recordField, recordSize } from '../decode/record.ts'
 import { scratchRecords, tlbEntrySize, tlbFetchEntries } from '../memory/map.ts'
@@ -53,6 +54,7 @@ const word = {
   tlbFetch: at.tlbFetch >> 2,
   pendingDebug: at.pendingDebug >> 2,
   extraTime: at.extraTime >> 2,
+  guestMode: at.guestMode >> 2,
 } as const
 
 const instructionShadow = 3
@@ -105,6 +107,7 @@ export class Cpu implements Processor {
   readonly ports: PortPort
   readonly operation: CurrentOperation
   readonly mmu: Mmu
+  virt: Virtualization | undefined
   /** Instructions retired since power-on. */
   retired = 0
   observer: StepObserver | undefined
@@ -152,6 +155,9 @@ export class Cpu implements Processor {
 
   // ---- what helpers see ----
 
+  get guest(): Virtualization | undefined {
+    return this.words[word.guestMode] === 0 ? undefined : this.virt
+  }
   /** Virtual nanoseconds: exact at the instruction whose helper runs, or at the border where the run loop stands. */
   now(): number {
     const record = this.currentRecord
@@ -254,7 +260,7 @@ export class Cpu implements Processor {
         if (!this.wakes()) return words[word.activity] === activity.shutdown ? 'shutdown' : 'halted'
         words[word.activity] = activity.running
       }
-      const deadline = this.parts.nextDeadline()
+      const deadline = this.virt ? Math.min(this.parts.nextDeadline(), this.virt.nextDeadline()) : this.parts.nextDeadline()
       if (words[word.budget] <= 0 || deadline <= this.reached) {
         // The latch holds one NMI: it must be free when the other CPUs have their turn.
         if (words[word.pendingNmi] && this.takeEvents() === 'shutdown') return 'shutdown'
@@ -281,6 +287,7 @@ export class Cpu implements Processor {
 
   private wakes(): boolean {
     if (this.words[word.activity] !== activity.halt) return false
+    if (this.virt?.ownsEvents) return this.virt.wakes()
     if (this.words[word.pendingNmi] && !(this.words[word.interruptShadow] & nmiBlocked)) return true
     if (this.words[word.pendingDebug]) return true
     return this.words[word.interruptPending] !== 0 && (this.words[word.eflags] & flag.IF) !== 0
@@ -301,9 +308,14 @@ export class Cpu implements Processor {
   }
 
   /** Delivers what is pending before the next instruction, in the order of the SDM's table of priorities. */
-  private takeEvents(): 'delivered' | 'nothing' | 'shutdown' {
-    const words = this.words
+  private takeEvents(): Taken {
     const shadow = this.shadowed()
+    if (this.virt?.ownsEvents) return this.virt.takeEvents(shadow)
+    return this.takeHostEvents(shadow)
+  }
+
+  takeHostEvents(shadow: boolean): Taken {
+    const words = this.words
     if (words[word.pendingDebug] && !(words[word.interruptShadow] & movSsShadow && shadow)) {
       const bits = words[word.pendingDebug]
       words[word.pendingDebug] = 0
@@ -319,12 +331,16 @@ export class Cpu implements Processor {
         words[word.interruptPending] = 0
         return 'nothing'
       }
-      words[word.budget] -= acknowledgeTime
-      const result = this.deliver(externalInterrupt(this.apic.acknowledge()))
-      words[word.interruptPending] = this.apic.hasInterrupt() ? 1 : 0
-      return result
+      return this.takeInterrupt()
     }
     return 'nothing'
+  }
+  /** Acknowledges the interrupt that the controller asks for and delivers it. */
+  takeInterrupt(): Taken {
+    this.words[word.budget] -= acknowledgeTime
+    const result = this.deliver(externalInterrupt(this.apic.acknowledge()))
+    this.words[word.interruptPending] = this.apic.hasInterrupt() ? 1 : 0
+    return result
   }
 
   /** An instruction breakpoint at RIP, not held off by RFLAGS.RF or MOV SS, is a fault of the instruction that has not begun. */
@@ -337,14 +353,14 @@ export class Cpu implements Processor {
     return bits !== 0
   }
 
-  private deliver(event: CpuEvent): 'delivered' | 'shutdown' {
+  deliver(event: CpuEvent): 'delivered' | 'shutdown' {
     if (this.onEvent && !this.onEvent(event)) return 'delivered'
     if (this.recentEvents.length >= 16) this.recentEvents.shift()
     this.recentEvents.push({ rip: this.state.rip, event, retired: this.retired })
     // A handler that faults at once must not keep a quantum from its end.
     this.words[word.budget] -= deliveryTime
     const result: Delivery = deliver(this, event)
-    return result.outcome
+    return result.outcome === 'shutdown' ? 'shutdown' : 'delivered'
   }
 
   private needsSteps(): boolean {
@@ -488,6 +504,10 @@ export class Cpu implements Processor {
     const { state } = this
     const thrown = this.thrown
     this.thrown = undefined
+    if (this.words[word.faultVector] === exception.EXIT) {
+      const exit = thrown instanceof VmExit ? thrown : this.mmu.secondStage!.exit()
+      return this.virt!.exit(exit)
+    }
     if (this.words[word.faultVector] === exception.UD) this.reportUndefined()
     const error = state.faultHasError ? state.faultError : undefined
     this.deliver(

@@ -5,7 +5,8 @@
  */
 import { at, segment } from '../cpu/layout.ts'
 import { accessFlag, Semantics, type RowContext } from '../isa/builder.ts'
-import type { Instruction } from '../isa/define.ts'
+import type { Instruction, InterceptName } from '../isa/define.ts'
+import { interceptNumber } from '../isa/intercepts.ts'
 import type { Operand } from '../isa/operands.ts'
 import type { Label, Node, Variable } from '../wasm/function.ts'
 import type { FunctionImport } from '../wasm/module.ts'
@@ -76,8 +77,20 @@ class RecordSemantics extends Semantics {
         : undefined,
     )
     for (const check of spec.row.checks ?? []) this.emitCheck(check)
+    if (spec.row.intercept) this.emitIntercept(spec.row.intercept, spec.context)
     spec.row.semantics(this, ...spec.context.operands)
     this.commit()
+  }
+
+  /** Whoever runs the guest decides: it exits, or the row goes on. */
+  private emitIntercept(name: InterceptName, context: RowContext): void {
+    const memory = context.operands.find(operand => operand.class === 'memory')
+    this.if(this.intercepted(name), () => {
+      if (memory) this.setState('argument', this.address())
+      this.setState('argument', this.extendU(this.i32(interceptNumber[name])), 1)
+      const status = this.call(importIndex.helper, [this.helperNumber('intercept'), this.get(this.record)], ['i32', 'i32'], 'i32')
+      this.if(status, () => (this.main ? this.exitOrJump(status) : this.return(status)))
+    })
   }
 
   private slotOf(operand: Operand): Node {

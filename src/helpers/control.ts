@@ -69,7 +69,7 @@ function readControlRegister(cpu: Processor, index: number): bigint {
     case 2: return state.cr2
     case 3: return state.cr3
     case 4: return state.cr4
-    default: return BigInt(cpu.apic.getTpr())
+    default: return BigInt(cpu.guest?.readTpr() ?? cpu.apic.getTpr())
   }
 }
 

@@ -1,5 +1,6 @@
 /** CPUID, time stamps, random numbers. Intel SDM vol. 2, the instructions' pages. */
 import { cr4, cr4Low, cr0, cr0Low } from '../cpu/bits.ts'
+import { readTsc } from '../cpu/msr.ts'
 import { cpuid as cpuidLeaf } from '../cpu/cpuid.ts'
 import { generalProtection } from '../cpu/fault.ts'
 import { at } from '../cpu/layout.ts'
@@ -36,6 +37,7 @@ const index = { rax: at.gpr >> 2, rdx: (at.gpr >> 2) + 4, tscOffset: at.tscOffse
 
 /** EDX:EAX, in words: software waits in loops around it. */
 function writeTsc(cpu: Processor): void {
+  if (cpu.guest) return writePair(cpu.state, readTsc(cpu))
   const { words } = cpu.state
   const time = cpu.now()
   const low = (time % 2 ** 32) + words[index.tscOffset]

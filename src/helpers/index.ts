@@ -5,6 +5,7 @@ import * as cipher from './cipher.ts'
 import * as control from './control.ts'
 import * as flags from './flags.ts'
 import * as fpu from './fpu-state.ts'
+import * as guest from './guest.ts'
 import * as identify from './identify.ts'
 import * as integer from './integer.ts'
 import * as ports from './ports.ts'
@@ -27,6 +28,7 @@ export const helpers = {
   ...flags,
   ...fpu,
   ...identify,
+  ...guest,
   ...integer,
   in: ports.in,
   out: ports.out,

@@ -25,6 +25,7 @@ function access(cpu: Processor): { port: number; size: 1 | 2 | 4 } {
 
 function readIn(cpu: Processor): After {
   const { port, size } = access(cpu)
+  cpu.guest?.portAccess({ port, size, write: false })
   writeGpr(cpu.state, 0, size * 8, BigInt(cpu.ports.read(port, size)))
   cpu.spend(portTime)
   return after.leave
@@ -32,6 +33,7 @@ function readIn(cpu: Processor): After {
 
 export function out(cpu: Processor): After {
   const { port, size } = access(cpu)
+  cpu.guest?.portAccess({ port, size, write: true })
   cpu.ports.write(port, size, Number(cpu.state.argument[1] & 0xffffffffn))
   cpu.spend(portTime)
   return after.leave

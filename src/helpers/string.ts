@@ -11,6 +11,7 @@ import { after, type After, type Processor } from '../cpu/processor.ts'
 import { flag } from '../cpu/rflags.ts'
 import { inLimit } from '../cpu/stack.ts'
 import type { CpuState } from '../cpu/state.ts'
+import type { PortAccess } from '../cpu/virtualization.ts'
 import { checkPorts, portTime } from './ports.ts'
 import { writeGpr } from './registers.ts'
 import { moveFast, storeFast, type FastResult } from './string-fast.ts'
@@ -305,11 +306,17 @@ function elementAt(op: StringOperation, place: number): bigint {
 /** Time of a port access inside of a repeated instruction. */
 const repeatedPortTime = 100
 
+function stringAccess(op: StringOperation, port: number, write: boolean, segmentIndex: number, address: bigint): PortAccess {
+  return { port, size: op.size, write,
+    string: { segment: segmentIndex, address, repeats: op.repeats, addressSize: op.cpu.operation.addressSize } }
+}
+
 export function ins(cpu: Processor): After {
   const port = Number(cpu.state.gpr[2] & 0xffffn)
   checkPorts(cpu, port, Number(cpu.state.argument[0]))
   return run(cpu, op => {
     const to = op.linear(rdi, segment.es, true)
+    cpu.guest?.portAccess(stringAccess(op, port, false, segment.es, to))
     cpu.memory.probeWrite(to, op.size)
     op.write(to, BigInt(cpu.ports.read(port, op.size as 1 | 2 | 4)))
     op.advance(rdi, 1)
@@ -322,7 +329,9 @@ export function outs(cpu: Processor): After {
   const port = Number(cpu.state.gpr[2] & 0xffffn)
   checkPorts(cpu, port, Number(cpu.state.argument[0]))
   return run(cpu, op => {
-    const value = op.read(op.linear(rsi, cpu.operation.segment, false))
+    const from = op.linear(rsi, cpu.operation.segment, false)
+    cpu.guest?.portAccess(stringAccess(op, port, true, cpu.operation.segment, from))
+    const value = op.read(from)
     cpu.ports.write(port, op.size as 1 | 2 | 4, Number(value))
     op.advance(rsi, 1)
     cpu.spend(op.repeats ? repeatedPortTime : portTime)

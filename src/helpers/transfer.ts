@@ -12,6 +12,7 @@ import { setParagraph } from '../cpu/segments.ts'
 import { currentStack } from '../cpu/stack.ts'
 import { swapGs, systemCall, systemEnter, systemExit, systemReturn } from '../cpu/syscall.ts'
 import { modeOf, transferred } from '../cpu/transfer.ts'
+import { VmExit } from '../cpu/virtualization.ts'
 import { redirectsInterrupt } from '../cpu/tss.ts'
 import { iopl } from './registers.ts'
 
@@ -63,6 +64,7 @@ function interrupt(cpu: Processor, event: CpuEvent): After {
   try {
     deliverOnce(cpu, event)
   } catch (fault) {
+    if (fault instanceof VmExit) throw fault.within(event)
     throw fault instanceof Fault ? new Fault(fault.vector, fault.error, fault.address, event) : fault
   }
   cpu.singleStep(false)

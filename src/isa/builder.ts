@@ -6,9 +6,12 @@ import { FunctionBuilder, type Node, type Operand as Value } from '../wasm/funct
 import type { ValueType } from '../wasm/encode.ts'
 import type { LoadKind, StoreKind } from '../wasm/opcodes.ts'
 import { at, fields, vectorAddress, type FieldName } from '../cpu/layout.ts'
+import { cr4 } from '../cpu/bits.ts'
 import { vector as exception } from '../cpu/fault.ts'
+import { flag } from '../cpu/rflags.ts'
 import { tlbDataEntries, tlbEntrySize } from '../memory/map.ts'
 import type { Check } from './define.ts'
+import { interceptNumber, type InterceptName } from './intercepts.ts'
 import type { Operand } from './operands.ts'
 
 /**
@@ -378,6 +381,18 @@ export abstract class Semantics extends FunctionBuilder {
     switch (check) {
       case 'cpl0':
         return this.faultIf(this.state('cpl'), exception.GP, 0)
+      case 'cpl0ud':
+        return this.faultIf(this.state('cpl'), exception.UD)
+      case 'tsc':
+        return this.faultIf(this.and(this.userOfProtected(), this.controlBit(cr4.TSD)), exception.GP, 0)
+      case 'pmc':
+        return this.faultIf(this.and(this.userOfProtected(), this.eqz(this.controlBit(cr4.PCE))), exception.GP, 0)
+      case 'umip':
+        return this.faultIf(this.and(this.userOfProtected(), this.controlBit(cr4.UMIP)), exception.GP, 0)
+      case 'notV86':
+        return this.faultIf(this.and(this.state('eflags'), flag.VM), exception.GP, 0)
+      case 'osxsave':
+        return this.faultIf(this.eqz(this.controlBit(cr4.OSXSAVE)), exception.UD)
       case 'protected':
         return this.faultIf(this.and(this.state('mode'), 8), exception.UD)
       case 'fpu':
@@ -392,9 +407,23 @@ export abstract class Semantics extends FunctionBuilder {
       }
     }
   }
+  /** i32, 1 when CPL is not 0: only in protected mode. */
+  private userOfProtected(): Node {
+    return this.gtU(this.state('cpl'), 0)
+  }
+  /** i32, 1 when a bit of CR4 is set. */
+  private controlBit(bit: number): Node {
+    return this.gtU(this.and(this.wrap(this.state('cr4')), bit), 0)
+  }
   private trap(shift: number): void {
     const faultVector = this.and(this.shrU(this.state('fpuTrap'), shift), 0xff)
     this.if(faultVector, () => this.fault(0, undefined, faultVector))
+  }
+
+  /** i32: not 0 when the running guest does not execute the instruction by itself. */
+  protected intercepted(name: InterceptName): Node {
+    const number = interceptNumber[name]
+    return this.and(this.state('interceptMask', number >>> 5), 1 << (number & 31))
   }
 
   // ---- leaving the straight line ----

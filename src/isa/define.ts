@@ -16,6 +16,7 @@
 import type { Node } from '../wasm/function.ts'
 import type { Operand, OperandSpec } from './operands.ts'
 import type { Semantics } from './builder.ts'
+import type { InterceptName } from './intercepts.ts'
 
 export type Body = (b: Semantics, ...operands: Operand[]) => void
 
@@ -39,16 +40,16 @@ export interface Form {
 /** Conditions tested before operands are accessed, in this order; a failing one raises the fault named. */
 export type Check =
   | 'cpl0' // #GP(0) unless CPL = 0
+  | 'tsc' // #GP(0) by CR4.TSD and CPL
+  | 'pmc' // #GP(0) by CR4.PCE and CPL
+  | 'umip' // #GP(0) by CR4.UMIP and CPL
+  | 'cpl0ud' // #UD unless CPL = 0
+  | 'notV86' // #GP(0) in virtual-8086 mode
+  | 'osxsave' // #UD unless CR4.OSXSAVE
   | 'protected' // #UD in real-address and virtual-8086 mode
   | 'fpu' // #NM by CR0.EM, TS; pending x87 exceptions are the row's business
   | 'mmx' // #UD by CR0.EM, #NM by CR0.TS
   | 'sse' // #UD or #NM by CR0.EM, CR4.OSFXSR, CR0.TS
-
-/** Names of intercepts, one per vendor; they take effect where virtualization is on and mean nothing to a row's body. */
-export interface Intercept {
-  vmx?: string
-  svm?: string
-}
 
 export interface Definition {
   forms: Form[]
@@ -56,7 +57,8 @@ export interface Definition {
   /** CPUID feature (Linux's name): #UD when the CPU model does not offer it. */
   feature?: string
   checks?: Check[]
-  intercept?: Intercept
+  /** What a guest's controls may keep it from executing: tested after the checks, before any effect. */
+  intercept?: InterceptName
   /** The body depends on 64-bit mode or on the stack's width (pushes, pops, near branches). */
   modal?: boolean
   /** The body depends on the operand size although no operand shows it (CBW, PUSHF). */
@@ -97,4 +99,4 @@ export const only64: FormOptions = { only: '64' }
 export const default64: FormOptions = { size64: 'default64' }
 export const force64: FormOptions = { size64: 'force64' }
 
-export type { Node, Operand, Semantics }
+export type { InterceptName, Node, Operand, Semantics }

@@ -22,7 +22,8 @@ import {
   type PagingModel,
 } from './paging.ts'
 import { PendingStores } from './pending.ts'
-import { rightsOf } from './rights.ts'
+import { allowedBy } from './rights.ts'
+import type { SecondStage } from './second-stage.ts'
 import { Tlb, type TlbState } from './tlb.ts'
 import { PageWalk } from './walk.ts'
 
@@ -52,8 +53,10 @@ export class Mmu implements PlaceKeeper {
   /** Of the running CPU. */
   tlb: Tlb
   cpu = 0
-  /** Interned address space (VPID or ASID with its second stage) of the running CPU; 0 without virtualization. */
-  readonly space = 0
+  /** Interned address space (VPID or ASID with its second stage) of the running CPU; 0 outside of guests. */
+  space = 0
+  /** What translates again while state.secondStage is set. */
+  secondStage: SecondStage | undefined
 
   private readonly tlbs: Tlb[] = []
   private readonly walker: PageWalk
@@ -108,10 +111,13 @@ export class Mmu implements PlaceKeeper {
     const pcid = controls & control.pcide ? words[word.cr3] & 0xfff : 0
     const pkru = controls & control.pke ? words[word.pkru] : 0
     const pkrs = controls & control.pks ? words[word.pkrs] : 0
-    if (key === this.key && pcid === this.keyPcid && pkru === this.keyPkru && pkrs === this.keyPkrs) {
+    const space = words[word.translationSpace]
+    if (key === this.key && pcid === this.keyPcid && pkru === this.keyPkru && pkrs === this.keyPkrs && space === this.space) {
       this.publish() // the fields may have been overwritten by another CPU's or a snapshot's
       return
     }
+    this.space = space
+    this.walker.second = words[word.secondStage] === 0 ? undefined : this.secondStage
     let set = this.contexts.find(key, pcid, this.space, pkru, pkrs)
     if (set < 0) set = this.createSet(key, pcid, pkru, pkrs)
     if (controls !== this.controls || this.key === -1) this.walker.setControls(controls)
@@ -175,6 +181,7 @@ export class Mmu implements PlaceKeeper {
   restoreState(states: readonly TlbState[]): void {
     if (states.length !== this.tlbs.length) throw new Error(`state of ${states.length} TLBs for ${this.tlbs.length} CPUs`)
     this.forgetContexts()
+    this.secondStage?.flush(undefined)
     this.tlbs.forEach((tlb, cpu) => tlb.restoreState(states[cpu]))
     this.updateContext()
   }
@@ -192,6 +199,22 @@ export class Mmu implements PlaceKeeper {
     this.globalTag = this.tlb.tagOf(contexts.globalTagIndex[this.set])
   }
 
+  /** What is cached for another address space than the current one, with or without global translations. */
+  flushOther(space: number, withGlobal: boolean): void {
+    for (const { index, global } of this.tlb.tagIndexesOf(space)) if (withGlobal || !global) this.flushTag(index)
+  }
+  /** A linear address in all PCIDs of an address space. */
+  flushPageOf(space: number, lo: number, hi: number): void {
+    for (const { index } of this.tlb.tagIndexesOf(space)) {
+      const tag = this.tlb.tagOf(index)
+      this.tlb.dropAddress(lo, hi, tag, tag)
+    }
+  }
+  /** All address spaces that anything may be cached for. */
+  spaces(): Set<number> {
+    return this.tlb.spaces()
+  }
+
   flushPcid(pcid: number): void {
     const index = this.tlb.knownTagIndex(this.space, pcid)
     if (index !== undefined) this.flushTag(index)
@@ -204,6 +227,7 @@ export class Mmu implements PlaceKeeper {
 
   /** Everything that the running CPU has cached. */
   flushAll(): void {
+    this.secondStage?.flush(undefined)
     this.tlb.clear()
     for (let set = 0; set < this.contexts.tagIndex.length; set++) if (this.contexts.belongsTo(set, this.cpu)) this.firstLevel.clearSet(set)
   }
@@ -250,7 +274,7 @@ export class Mmu implements PlaceKeeper {
     const entry = tlb.find(lo, hi, this.tag, this.globalTag)
     if (entry >= 0) {
       const flags = tlb.entries[entry + 3]
-      if (rightsOf(this.rights, rights, flags) & what && (what !== access.write || flags & translationFlag.dirty)) {
+      if (allowedBy(this.rights, rights, flags) & what && (what !== access.write || flags & translationFlag.dirty)) {
         this.entry = entry
         this.physicalLo = tlb.pageLo(entry, lo)
         this.physicalHi = tlb.entries[entry + 5]
@@ -270,7 +294,8 @@ export class Mmu implements PlaceKeeper {
     if (!this.isCanonical(hi, lo)) return this.nonCanonical(sizeAndFlags)
     if (cached) this.flushPage(lo, hi)
     const walker = this.walker
-    if (!walker.walk(lo, hi, what, this.isUser(sizeAndFlags), this.rights, rights)) return this.pageFault(lo, hi)
+    if (!walker.walk(lo, hi, what, this.isUser(sizeAndFlags), this.rights, rights))
+      return walker.secondFailed ? this.secondFault() : this.pageFault(lo, hi)
     const flags = walker.flags
     const tag = flags & translationFlag.global ? this.globalTag : this.tag
     this.entry = this.tlb.insert(lo, hi, tag, flags, walker.lo, walker.hi)
@@ -302,6 +327,13 @@ export class Mmu implements PlaceKeeper {
     this.words[word.faultVector] = sizeAndFlags & accessFlag.stack ? vector.SS : vector.GP
     this.words[word.faultError] = 0
     this.words[word.faultHasError] = 1
+    return false
+  }
+
+  /** The second stage keeps what its exit says. */
+  private secondFault(): false {
+    this.words[word.faultVector] = vector.EXIT
+    this.words[word.faultHasError] = 0
     return false
   }
 

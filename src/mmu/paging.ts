@@ -22,6 +22,10 @@ export const privilege = { user: 0, supervisor: 1, supervisorAc: 2, userAligned:
 export const translationFlag = {
   writable: 1, noExecute: 2, user: 4, keyShift: 3,
   dirty: 0x80, global: 0x100, sizeShift: 9, sizeMask: 0x600, half: 0x800,
+  /** `access` bits that the second stage denies. */
+  deniedShift: 12, deniedMask: 0x7000,
+  /** Size of the first stage's page, when the second stage's is smaller. */
+  firstSizeShift: 15, firstSizeMask: 0x18000,
 } as const
 
 export const pageSizes = { small: 0, medium: 1, huge: 2 } as const
@@ -85,4 +89,5 @@ export const word = {
   stepping: at.stepping >>> 2, leaveStatus: at.leaveStatus >>> 2,
   faultVector: at.faultVector >>> 2, faultError: at.faultError >>> 2, faultHasError: at.faultHasError >>> 2,
   faultAddress: at.faultAddress >>> 2,
+  translationSpace: at.translationSpace >>> 2, secondStage: at.secondStage >>> 2,
 } as const

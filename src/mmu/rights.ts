@@ -1,5 +1,5 @@
 /** Who may do what to a page, as tables indexed by the flags of a translation. Intel SDM vol. 3, "Access Rights" and "Protection Keys". */
-import { access, control, pagingMode, privilege } from './paging.ts'
+import { access, control, pagingMode, privilege, translationFlag } from './paging.ts'
 
 /** Bytes of one table: 8 by U, NX, W and then 32 by protection key and U. A right is granted when both bytes have the `access` bit. */
 export const rightsSize = 40
@@ -20,6 +20,11 @@ export function computeRights(table: Uint8Array, offset: number, controls: numbe
 /** The `access` bits that a translation's flags grant. */
 export function rightsOf(table: Uint8Array, offset: number, flags: number): number {
   return table[offset + (flags & 7)] & table[offset + keyRights + ((flags >> 2) & 31)]
+}
+
+/** The same, less what the second stage denies. */
+export function allowedBy(table: Uint8Array, offset: number, flags: number): number {
+  return rightsOf(table, offset, flags) & ~(flags >> translationFlag.deniedShift)
 }
 
 /** The `access` bits that its protection key alone grants. */

@@ -19,6 +19,7 @@ const allRows = 4232
 const pageMasks: readonly number[] = [~0xfff, ~0x1fffff, ~0x3fffffff]
 
 const tagIndexes = 0x10000
+const partsHashes = 2048
 /** Numbers tags of global translations beside those of the 4096 PCIDs. */
 const globalPcid = 4096
 
@@ -39,6 +40,10 @@ export class Tlb {
   private tagIndexOf = new Map<number, number>()
   /** No large (huge) page was cached since everything was flushed: they need no look. */
   private anyLarge = false
+  /** By a hash of the 2 MiB of linear addresses: a part of a guest's larger page may be cached there, as its second stage has it. */
+  private readonly parts = new Uint8Array(partsHashes)
+  private anyParts = false
+  private anyHugeParts = false
 
   constructor(firstLevel: FirstLevel) {
     this.firstLevel = firstLevel
@@ -75,6 +80,11 @@ export class Tlb {
     return found
   }
 
+  /** All address spaces that have tags. */
+  spaces(): Set<number> {
+    return new Set([...this.tagIndexOf.keys()].map(key => Math.floor(key / 8192)))
+  }
+
   /** The tag that entries of this index must have. */
   tagOf(index: number): number {
     return this.tags[index]
@@ -95,6 +105,9 @@ export class Tlb {
     this.entries.fill(0)
     this.nextWay.fill(0)
     this.anyLarge = false
+    this.parts.fill(0)
+    this.anyParts = false
+    this.anyHugeParts = false
   }
 
   /** Forgets all entries and tags: tag indexes that others keep are no longer valid. */
@@ -126,6 +139,7 @@ export class Tlb {
       const tag = this.tags[this.tagIndex(Math.floor(key / 8192), key % 8192)!]
       this.entries.set([page, pageHi, tag, flags, physicalLo, physicalHi, 0, 0], entry)
       if (flags & translationFlag.sizeMask) this.anyLarge = true
+      if (flags & translationFlag.firstSizeMask) this.notePart(page, flags)
     }
   }
 
@@ -158,6 +172,7 @@ export class Tlb {
   insert(lo: number, hi: number, tag: number, flags: number, physicalLo: number, physicalHi: number): number {
     const size = (flags & translationFlag.sizeMask) >> translationFlag.sizeShift
     if (size !== pageSizes.small) this.anyLarge = true
+    if (flags & translationFlag.firstSizeMask) this.notePart(lo, flags)
     const row = rowOf(lo, hi, size)
     const entry = this.freeEntry(row)
     this.entries[entry] = (lo & pageMasks[size]) | 1
@@ -201,9 +216,40 @@ export class Tlb {
   /** Drops everything that translates an address under either tag: large pages whole, both halves of a page of 4 MiB. */
   dropAddress(lo: number, hi: number, tag: number, globalTag: number): void {
     for (let entry = this.find(lo, hi, tag, globalTag); entry >= 0; entry = this.find(lo, hi, tag, globalTag)) this.remove(entry)
+    if (this.anyParts && this.parts[(lo >>> 21) & (partsHashes - 1)] !== 0) this.dropParts(lo, hi, tag, globalTag)
+    if (this.anyHugeParts) this.dropHugeParts(lo, hi, tag, globalTag)
     if (!this.anyLarge) return
     const other = this.findLarge(lo ^ 0x200000, hi, tag, globalTag)
     if (other >= 0 && this.entries[other + 3] & translationFlag.half) this.remove(other)
+  }
+
+  private notePart(lo: number, flags: number): void {
+    this.anyParts = true
+    this.parts[(lo >>> 21) & (partsHashes - 1)] = 1
+    if ((flags & translationFlag.firstSizeMask) >> translationFlag.firstSizeShift === pageSizes.huge) this.anyHugeParts = true
+  }
+
+  /** The 4 KiB parts of the guest's page of 2 MiB that holds an address, if it is one. */
+  private dropParts(lo: number, hi: number, tag: number, globalTag: number): void {
+    const first = lo & pageMasks[1]
+    let halves = false
+    for (let page = 0; page < 512; page++) {
+      const entry = this.find(first + page * 4096, hi, tag, globalTag)
+      if (entry < 0 || !(this.entries[entry + 3] & translationFlag.firstSizeMask)) continue
+      if (this.entries[entry + 3] & translationFlag.half) halves = true
+      this.remove(entry)
+    }
+    if (halves) this.dropParts(lo ^ 0x200000, hi, tag, globalTag)
+  }
+
+  /** The parts of the guest's page of 1 GiB that holds an address. */
+  private dropHugeParts(lo: number, hi: number, tag: number, globalTag: number): void {
+    const entries = this.entries
+    for (let entry = 0; entry < entries.length; entry += entryWords) {
+      const same = entries[entry] !== 0 && ((entries[entry] ^ lo) & pageMasks[2]) === 0 && entries[entry + 1] === hi
+      if (!same || (entries[entry + 2] !== tag && entries[entry + 2] !== globalTag)) continue
+      if ((entries[entry + 3] & translationFlag.firstSizeMask) >> translationFlag.firstSizeShift === pageSizes.huge) this.remove(entry)
+    }
   }
 
   /** Notes that a first-level set repeats (a part of) an entry. */

@@ -4,8 +4,10 @@
  */
 import { walkScratch } from '../memory/map.ts'
 import type { PhysicalMemory } from '../memory/physical.ts'
-import { access, control, entryBit, errorBit, pageSizes, pagingMode, translationFlag, word, type PagingModel } from './paging.ts'
+import { access, control, entryBit, errorBit, insidePage, pageSizes, pagingMode, translationFlag, word } from './paging.ts'
+import type { PagingModel } from './paging.ts'
 import { rightsByKey, rightsOf } from './rights.ts'
+import type { SecondStage } from './second-stage.ts'
 
 /** Intermediate results stay in fields, because a walk must not allocate. Addresses are lo/hi pairs of int32. */
 export class PageWalk {
@@ -27,15 +29,28 @@ export class PageWalk {
   private readonly usedLo = new Int32Array(5)
   private readonly usedAddressLo = new Int32Array(5)
   private readonly usedAddressHi = new Int32Array(5)
+  /** Its address before the second stage. */
+  private readonly usedGuestLo = new Int32Array(5)
+  private readonly usedGuestHi = new Int32Array(5)
   private hostLo = 0
   private hostHi = 0
+  /** The second stage of the space that is walked; undefined: there is none. */
+  second: SecondStage | undefined
+  /** The last walk failed in the second stage: `error` says nothing. */
+  secondFailed = false
 
   private readonly physical: PhysicalMemory
   private readonly words: Int32Array
   private readonly model: PagingModel
 
-  constructor(physical: PhysicalMemory, model: PagingModel) {
+  private readonly root: number
+  private readonly readsPdptes: boolean
+
+  /** `root`: word index of what is CR3 to this walk. `readsPdptes`: PAE's four entries are read at each walk, not from registers. */
+  constructor(physical: PhysicalMemory, model: PagingModel, root: number = word.cr3, readsPdptes = false) {
     this.physical = physical
+    this.root = root
+    this.readsPdptes = readsPdptes
     this.words = physical.words
     this.model = model
   }
@@ -61,21 +76,45 @@ export class PageWalk {
    */
   walk(lo: number, hi: number, what: number, user: boolean, rights: Uint8Array, offset: number): boolean {
     this.used = 0
+    this.secondFailed = false
     if (!this.walkTables(lo, hi)) {
+      if (this.secondFailed) return this.failedAt(lo, hi)
       this.error |= this.errorOf(what, user)
       return false
     }
-    if (what === 0) return true
+    if (what === 0) return this.second === undefined || this.throughSecond(lo, hi, 0)
     if (!(rightsOf(rights, offset, this.flags) & what)) {
       const byKey = !(rightsByKey(rights, offset, this.flags) & what)
       this.error = errorBit.present | (byKey ? errorBit.key : 0) | this.errorOf(what, user)
       return false
     }
-    this.secondStage(this.lo, this.hi)
-    this.lo = this.hostLo
-    this.hi = this.hostHi
-    this.markUsed(what === access.write)
+    if (this.second !== undefined && !this.throughSecond(lo, hi, what)) return this.failedAt(lo, hi)
+    if (!this.markUsed(what === access.write)) return this.failedAt(lo, hi)
     return true
+  }
+
+  /** Combines the page with what the second stage makes of it: the smaller page, fewer rights. */
+  private throughSecond(lo: number, hi: number, what: number): boolean {
+    const second = this.second!
+    const size = (this.flags & translationFlag.sizeMask) >> translationFlag.sizeShift
+    const user = (this.flags & translationFlag.user) !== 0
+    if (!second.page(this.lo | (lo & insidePage[size]), this.hi, what, user)) return !(this.secondFailed = true)
+    const secondSize = (second.flags & translationFlag.sizeMask) >> translationFlag.sizeShift
+    const common = Math.min(size, secondSize)
+    this.lo = second.lo & ~insidePage[common]
+    this.hi = second.hi
+    let { flags } = this
+    if (common !== size)
+      flags =
+        (flags & ~translationFlag.sizeMask) | (common << translationFlag.sizeShift) | (size << translationFlag.firstSizeShift)
+    if (!(second.flags & translationFlag.dirty)) flags &= ~translationFlag.dirty
+    this.flags = flags | (second.flags & translationFlag.deniedMask)
+    return true
+  }
+  private failedAt(lo: number, hi: number): false {
+    this.second!.linearLo = lo
+    this.second!.linearHi = hi
+    return false
   }
 
   private walkTables(lo: number, hi: number): boolean {
@@ -98,7 +137,7 @@ export class PageWalk {
   }
 
   private walk32(lo: number): boolean {
-    if (!this.readEntry32((this.words[word.cr3] & ~0xfff) | ((lo >>> 20) & 0xffc))) return false
+    if (!this.readEntry32((this.words[this.root] & ~0xfff) | ((lo >>> 20) & 0xffc))) return false
     const directory = this.entryLo
     let rights = directory
     if (directory & entryBit.large && this.controls & control.pse) {
@@ -125,9 +164,15 @@ export class PageWalk {
   }
 
   private walkLevels(lo: number, hi: number, mode: number): boolean {
-    let tableLo = this.words[word.cr3] & ~0xfff
-    let tableHi = this.words[word.cr3 + 1] & 0xfffff
-    if (mode === pagingMode.pae) {
+    let tableLo = this.words[this.root] & ~0xfff
+    let tableHi = this.words[this.root + 1] & 0xfffff
+    if (mode === pagingMode.pae && this.readsPdptes) {
+      if (!this.readEntry((this.words[this.root] & ~0x1f) | (lo >>> 27 & 0x18), 0)) return false
+      // accessed bits are not set in these
+      this.used = 0
+      tableLo = this.entryLo & ~0xfff
+      tableHi = this.entryHi & 0xfffff
+    } else if (mode === pagingMode.pae) {
       const pointer = word.pdpte + (lo >>> 30) * 2
       if (!(this.words[pointer] & entryBit.present)) return this.notPresent()
       tableLo = this.words[pointer] & ~0xfff
@@ -180,13 +225,20 @@ export class PageWalk {
    * without one.
    */
   private secondStage(lo: number, hi: number): boolean {
-    this.hostLo = lo
-    this.hostHi = hi
+    const { second } = this
+    if (second === undefined) {
+      this.hostLo = lo
+      this.hostHi = hi
+      return true
+    }
+    if (!second.table(lo, hi, false)) return !(this.secondFailed = true)
+    this.hostLo = second.lo | (lo & 0xfff)
+    this.hostHi = second.hi
     return true
   }
 
   private readEntry(lo: number, hi: number): boolean {
-    this.locate(lo, hi)
+    if (!this.locate(lo, hi)) return false
     const place = this.usedPlace[this.used]
     if (place !== 0) {
       this.entryLo = this.words[place >>> 2]
@@ -200,7 +252,7 @@ export class PageWalk {
   }
 
   private readEntry32(lo: number): boolean {
-    this.locate(lo, 0)
+    if (!this.locate(lo, 0)) return false
     const place = this.usedPlace[this.used]
     if (place === 0) this.physical.fetch(this.hostLo, this.hostHi, walkScratch, 4)
     this.entryLo = this.words[(place === 0 ? walkScratch : place) >>> 2]
@@ -208,12 +260,15 @@ export class PageWalk {
     return this.entryRead()
   }
 
-  private locate(lo: number, hi: number): void {
-    this.secondStage(lo, hi)
+  private locate(lo: number, hi: number): boolean {
+    if (!this.secondStage(lo, hi)) return false
+    this.usedGuestLo[this.used] = lo
+    this.usedGuestHi[this.used] = hi
     const page = this.physical.pagePlace(this.hostLo, this.hostHi)
     this.usedPlace[this.used] = page === 0 ? 0 : page + (this.hostLo & 0xfff)
     this.usedAddressLo[this.used] = this.hostLo
     this.usedAddressHi[this.used] = this.hostHi
+    return true
   }
 
   private entryRead(): boolean {
@@ -223,13 +278,17 @@ export class PageWalk {
   }
 
   /** Sets the accessed bits of all entries used and the dirty bit of the last, where they are not set. */
-  private markUsed(write: boolean): void {
+  private markUsed(write: boolean): boolean {
     const last = this.used - 1
     for (let index = 0; index <= last; index++) {
       const wanted = index === last && write ? entryBit.accessed | entryBit.dirty : entryBit.accessed
-      if ((this.usedLo[index] & wanted) !== wanted) this.setEntryBits(index, wanted)
+      if ((this.usedLo[index] & wanted) === wanted) continue
+      if (this.second !== undefined && !this.second.table(this.usedGuestLo[index], this.usedGuestHi[index], true))
+        return !(this.secondFailed = true)
+      this.setEntryBits(index, wanted)
     }
     if (write) this.flags |= translationFlag.dirty
+    return true
   }
 
   private setEntryBits(index: number, bits: number): void {

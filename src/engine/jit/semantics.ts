@@ -113,6 +113,7 @@ export class RegionSemantics extends Semantics {
     if (!instruction.flat) return this.bail()
     this.beginRow(instruction.context)
     for (const check of instruction.row.checks ?? []) this.emitCheck(check)
+    if (instruction.row.intercept) this.bailIf(this.intercepted(instruction.row.intercept))
     instruction.row.semantics(this, ...instruction.context.operands)
     if (!this.left && !this.branch) this.commit()
   }

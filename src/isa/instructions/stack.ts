@@ -41,6 +41,7 @@ export const LEAVE = instruction('LEAVE', {
 export const PUSHF = instruction('PUSHF', {
   forms: [form('9C', default64)],
   modal: true,
+  intercept: 'pushf',
   semantics: b => {
     if (!b.wide) return b.helper('pushf')
     const image = b.or(b.or(b.and(b.state('eflags'), ~(flag.VM | flag.RF)), lowFlags(b)), b.shl(b.flagNow('OF'), 11))

@@ -2,7 +2,8 @@
  * System instructions: control registers, descriptor tables, far transfers, interrupts, ports, FPU state. Bodies are helpers, except where
  * a check decides the usual case. Intel SDM vol. 2, instruction reference.
  */
-import { default64, force64, form, instruction, legacyOnly, only64, type Body, type Form, type Intercept } from '../define.ts'
+import { default64, force64, form, instruction, legacyOnly, only64 } from '../define.ts'
+import type { Body, Check, Form, InterceptName } from '../define.ts'
 import { AL, Ap, Cy, Dy, DX, Ew, Gv, Gw, Gy, Ib, Iw, M, Mp, Mw, Mx, rAX, Rd, Rq, Rv, Ry, Sw, type Operand } from '../operands.ts'
 import type { Node } from '../../wasm/function.ts'
 import type { Semantics } from '../builder.ts'
@@ -14,7 +15,7 @@ const named = (name: string): Body => b => b.helper(name)
 /** The helper is given the operand's linear address. */
 const addressed = (name: string): Body => (b, m) => b.helper(name, b.address(m))
 
-interface Extra { feature?: string; intercept?: Intercept; ends?: boolean }
+interface Extra { feature?: string; checks?: Check[]; intercept?: InterceptName; ends?: boolean }
 /** A helper without operands. */
 const plain = (name: string, encoding: string, helper: string, extra: Extra = {}): void => {
   instruction(name, { forms: [form(encoding)], semantics: named(helper), sized: true, ...extra })
@@ -25,33 +26,33 @@ const memoryOnly = (name: string, encoding: string, helper: string, extra: Extra
 
 // ---- identification, time, random numbers ----
 
-plain('CPUID', '0F A2', 'cpuid', { intercept: { vmx: 'CPUID', svm: 'CPUID' } })
-plain('RDTSC', '0F 31', 'rdtsc', { intercept: { vmx: 'rdtscExiting', svm: 'RDTSC' } })
-plain('RDTSCP', '0F 01 F9', 'rdtscp', { feature: 'rdtscp', intercept: { vmx: 'rdtscExiting', svm: 'RDTSCP' } })
-plain('RDPMC', '0F 33', 'rdpmc', { intercept: { vmx: 'rdpmcExiting', svm: 'RDPMC' } })
-instruction('RDRAND', { forms: [form('0F C7 /6', Rv)], feature: 'rdrand', sized: true, intercept: { vmx: 'rdrandExiting' },
+plain('CPUID', '0F A2', 'cpuid', { intercept: 'cpuid' })
+plain('RDTSC', '0F 31', 'rdtsc', { intercept: 'rdtsc', checks: ['tsc'] })
+plain('RDTSCP', '0F 01 F9', 'rdtscp', { feature: 'rdtscp', intercept: 'rdtscp', checks: ['tsc'] })
+plain('RDPMC', '0F 33', 'rdpmc', { intercept: 'rdpmc', checks: ['pmc'] })
+instruction('RDRAND', { forms: [form('0F C7 /6', Rv)], feature: 'rdrand', sized: true, intercept: 'rdrand',
   semantics: named('rdrand') })
-instruction('RDSEED', { forms: [form('0F C7 /7', Rv)], feature: 'rdseed', sized: true, intercept: { vmx: 'rdseedExiting' },
+instruction('RDSEED', { forms: [form('0F C7 /7', Rv)], feature: 'rdseed', sized: true, intercept: 'rdseed',
   semantics: named('rdseed') })
 instruction('RDPID', { forms: [form('F3 0F C7 /7', Rq)], feature: 'rdpid', semantics: named('rdpid') })
 
 // ---- control, debug and model-specific registers ----
 
-plain('RDMSR', '0F 32', 'rdmsr', { intercept: { vmx: 'RDMSR', svm: 'MSR' } })
-plain('WRMSR', '0F 30', 'wrmsr', { intercept: { vmx: 'WRMSR', svm: 'MSR' } })
-instruction('MOV CR/DR', { forms: [form('0F 20 /r', Ry, Cy, force64)], sized: true, intercept: { vmx: 'MOV from CR', svm: 'CR read' },
+plain('RDMSR', '0F 32', 'rdmsr', { intercept: 'rdmsr', checks: ['cpl0'] })
+plain('WRMSR', '0F 30', 'wrmsr', { intercept: 'wrmsr', checks: ['cpl0'] })
+instruction('MOV CR/DR', { forms: [form('0F 20 /r', Ry, Cy, force64)], sized: true, intercept: 'readCr',
   semantics: named('mov_from_cr') })
-instruction('MOV CR/DR', { forms: [form('0F 22 /r', Cy, Ry, force64)], sized: true, intercept: { vmx: 'MOV to CR', svm: 'CR write' },
+instruction('MOV CR/DR', { forms: [form('0F 22 /r', Cy, Ry, force64)], sized: true, intercept: 'writeCr', checks: ['cpl0'],
   semantics: (b, _, source) => b.helper('mov_to_cr', b.read(source)) })
-instruction('MOV CR/DR', { forms: [form('0F 21 /r', Ry, Dy, force64)], sized: true, intercept: { vmx: 'movDrExiting', svm: 'DR read' },
+instruction('MOV CR/DR', { forms: [form('0F 21 /r', Ry, Dy, force64)], sized: true, intercept: 'readDr', checks: ['cpl0'],
   semantics: named('mov_from_dr') })
-instruction('MOV CR/DR', { forms: [form('0F 23 /r', Dy, Ry, force64)], sized: true, intercept: { vmx: 'movDrExiting', svm: 'DR write' },
+instruction('MOV CR/DR', { forms: [form('0F 23 /r', Dy, Ry, force64)], sized: true, intercept: 'writeDr', checks: ['cpl0'],
   semantics: (b, _, source) => b.helper('mov_to_dr', b.read(source)) })
-instruction('LMSW', { forms: [form('0F 01 /6', Ew)], intercept: { vmx: 'LMSW', svm: 'CR write' },
+instruction('LMSW', { forms: [form('0F 01 /6', Ew)], intercept: 'lmsw', checks: ['cpl0'],
   semantics: (b, source) => b.helper('lmsw', b.read(source)) })
-plain('CLTS', '0F 06', 'clts', { intercept: { vmx: 'CLTS', svm: 'CR write' } })
+plain('CLTS', '0F 06', 'clts', { intercept: 'clts', checks: ['cpl0'] })
 plain('XGETBV', 'NP 0F 01 D0', 'xgetbv', { feature: 'xsave' })
-plain('XSETBV', 'NP 0F 01 D1', 'xsetbv', { feature: 'xsave', intercept: { vmx: 'XSETBV', svm: 'XSETBV' } })
+plain('XSETBV', 'NP 0F 01 D1', 'xsetbv', { feature: 'xsave', intercept: 'xsetbv', checks: ['osxsave', 'cpl0'] })
 plain('RDPKRU', 'NP 0F 01 EE', 'rdpkru', { feature: 'pku' })
 plain('WRPKRU', 'NP 0F 01 EF', 'wrpkru', { feature: 'pku' })
 plain('CLAC', 'NP 0F 01 CA', 'clac', { feature: 'smap' })
@@ -59,11 +60,11 @@ plain('STAC', 'NP 0F 01 CB', 'stac', { feature: 'smap' })
 
 // ---- translations and caches ----
 
-instruction('INVLPG', { forms: [form('0F 01 /7', M)], intercept: { vmx: 'invlpgExiting', svm: 'INVLPG' }, semantics: addressed('invlpg') })
+instruction('INVLPG', { forms: [form('0F 01 /7', M)], intercept: 'invlpg', checks: ['cpl0', 'notV86'], semantics: addressed('invlpg') })
 instruction('INVPCID', { forms: [form('66 0F 38 82 /r', Gy, Mx, force64)], feature: 'invpcid',
-  intercept: { vmx: 'INVPCID', svm: 'INVPCID' }, semantics: (b, _, m) => b.helper('invpcid', b.address(m)) })
-plain('INVD', '0F 08', 'invd', { intercept: { vmx: 'INVD', svm: 'INVD' } })
-plain('WBINVD', '0F 09', 'wbinvd', { intercept: { vmx: 'wbinvdExiting', svm: 'WBINVD' } })
+  intercept: 'invpcid', checks: ['notV86', 'cpl0'], semantics: (b, _, m) => b.helper('invpcid', b.address(m)) })
+plain('INVD', '0F 08', 'invd', { intercept: 'invd', checks: ['cpl0'] })
+plain('WBINVD', '0F 09', 'wbinvd', { intercept: 'wbinvd', checks: ['cpl0'] })
 memoryOnly('CLFLUSH', 'NP 0F AE /7', 'clflush', { feature: 'clflush' })
 memoryOnly('CLFLUSHOPT', '66 0F AE /7', 'clflush', { feature: 'clflushopt' })
 memoryOnly('CLWB', '66 0F AE /6', 'clflush', { feature: 'clwb' })
@@ -73,25 +74,26 @@ for (const [name, digit] of [['LFENCE', 5], ['MFENCE', 6], ['SFENCE', 7]] as con
 
 // ---- descriptor tables and segment registers ----
 
-memoryOnly('SGDT', '0F 01 /0', 'sgdt', { intercept: { vmx: 'descriptorTableExiting', svm: 'GDTR read' } })
-memoryOnly('SIDT', '0F 01 /1', 'sidt', { intercept: { vmx: 'descriptorTableExiting', svm: 'IDTR read' } })
-memoryOnly('LGDT', '0F 01 /2', 'lgdt', { intercept: { vmx: 'descriptorTableExiting', svm: 'GDTR write' } })
-memoryOnly('LIDT', '0F 01 /3', 'lidt', { intercept: { vmx: 'descriptorTableExiting', svm: 'IDTR write' } })
+memoryOnly('SGDT', '0F 01 /0', 'sgdt', { intercept: 'sgdt', checks: ['umip'] })
+memoryOnly('SIDT', '0F 01 /1', 'sidt', { intercept: 'sidt', checks: ['umip'] })
+memoryOnly('LGDT', '0F 01 /2', 'lgdt', { intercept: 'lgdt', checks: ['cpl0'] })
+memoryOnly('LIDT', '0F 01 /3', 'lidt', { intercept: 'lidt', checks: ['cpl0'] })
 
-const storesWord = (name: string, encoding: string, helper: string, intercept: Intercept): void => {
-  instruction(name, { forms: [form(encoding, Mw), form(encoding, Rv)], sized: true, intercept,
+const storesWord = (name: string, encoding: string, helper: string, intercept: InterceptName): void => {
+  const checks: Check[] = intercept === 'smsw' ? ['umip'] : ['protected', 'umip']
+  instruction(name, { forms: [form(encoding, Mw), form(encoding, Rv)], sized: true, checks, intercept,
     semantics: (b, to) => (to.class === 'memory' ? b.helper(helper, b.address(to), b.i32(1)) : b.helper(helper, b.i32(0), b.i32(0))) })
 }
-storesWord('SMSW', '0F 01 /4', 'smsw', { svm: 'CR read' })
-storesWord('SLDT', '0F 00 /0', 'sldt', { vmx: 'descriptorTableExiting', svm: 'LDTR read' })
-storesWord('STR', '0F 00 /1', 'str', { vmx: 'descriptorTableExiting', svm: 'TR read' })
+storesWord('SMSW', '0F 01 /4', 'smsw', 'smsw')
+storesWord('SLDT', '0F 00 /0', 'sldt', 'sldt')
+storesWord('STR', '0F 00 /1', 'str', 'str')
 
-const takesSelector = (name: string, encoding: string, helper: string, intercept: Intercept = {}): void => {
-  instruction(name, { forms: [form(encoding, Ew)], checks: ['protected'], intercept,
+const takesSelector = (name: string, encoding: string, helper: string, intercept?: InterceptName): void => {
+  instruction(name, { forms: [form(encoding, Ew)], checks: intercept ? ['protected', 'cpl0'] : ['protected'], intercept,
     semantics: (b, source) => b.helper(helper, b.read(source)) })
 }
-takesSelector('LLDT', '0F 00 /2', 'lldt', { vmx: 'descriptorTableExiting', svm: 'LDTR write' })
-takesSelector('LTR', '0F 00 /3', 'ltr', { vmx: 'descriptorTableExiting', svm: 'TR write' })
+takesSelector('LLDT', '0F 00 /2', 'lldt', 'lldt')
+takesSelector('LTR', '0F 00 /3', 'ltr', 'ltr')
 takesSelector('VERR', '0F 00 /4', 'verr')
 takesSelector('VERW', '0F 00 /5', 'verw')
 instruction('LAR', { forms: [form('0F 02 /r', Gv, Ew)], checks: ['protected'], sized: true,
@@ -170,18 +172,18 @@ instruction('CALL far', { forms: [form('FF /3', Mp)], sized: true, ends: true, s
 instruction('JMP far', { forms: [form('FF /5', Mp)], sized: true, ends: true, semantics: throughMemory('far_jmp') })
 instruction('RETF', { forms: [form('CB')], sized: true, ends: true, semantics: b => b.helper('far_ret', b.i32(0)) })
 instruction('RETF', { forms: [form('CA', Iw)], sized: true, ends: true, semantics: (b, release) => b.helper('far_ret', b.read(release)) })
-plain('IRET', 'CF', 'iret', { ends: true, intercept: { svm: 'IRET' } })
-instruction('INT', { forms: [form('CD ib', Ib)], ends: true, intercept: { svm: 'INTn' },
+plain('IRET', 'CF', 'iret', { ends: true, intercept: 'iret' })
+instruction('INT', { forms: [form('CD ib', Ib)], ends: true, intercept: 'intn',
   semantics: (b, number) => b.helper('int', b.read(number)) })
 plain('INT3', 'CC', 'int3', { ends: true })
-plain('INT1', 'F1', 'int1', { ends: true, intercept: { svm: 'ICEBP' } })
+plain('INT1', 'F1', 'int1', { ends: true, intercept: 'icebp' })
 instruction('INTO', { forms: [form('CE', legacyOnly)], semantics: named('into') })
 instruction('BOUND', { forms: [form('62 /r', Gv, Mp, legacyOnly)], sized: true, semantics: (b, _, m) => b.helper('bound', b.address(m)) })
 plain('SYSCALL', '0F 05', 'syscall', { feature: 'syscall', ends: true })
 plain('SYSRET', '0F 07', 'sysret', { feature: 'syscall', ends: true })
 plain('SYSENTER', '0F 34', 'sysenter', { feature: 'sep', ends: true })
 plain('SYSEXIT', '0F 35', 'sysexit', { feature: 'sep', ends: true })
-plain('RSM', '0F AA', 'rsm', { intercept: { svm: 'RSM' } })
+plain('RSM', '0F AA', 'rsm', { intercept: 'rsm' })
 
 // ---- flags with privilege, waiting ----
 
@@ -190,24 +192,22 @@ const mayChangeInterrupts = (b: Semantics): Node => b.leU(b.state('cpl'), b.and(
 instruction('CLI', { forms: [form('FA')], semantics: b => b.when(mayChangeInterrupts(b),
   () => b.setState('eflags', b.and(b.state('eflags'), ~flag.IF)), () => b.helperInside('cli')) })
 plain('STI', 'FB', 'sti')
-instruction('POPF', { forms: [form('9D', default64)], sized: true, semantics: named('popf'), intercept: { svm: 'POPF' } })
-plain('HLT', 'F4', 'hlt', { intercept: { vmx: 'hltExiting', svm: 'HLT' } })
-plain('PAUSE', 'F3 90', 'pause', { intercept: { vmx: 'pauseExiting', svm: 'PAUSE' } })
-instruction('MONITOR', { forms: [form('NP 0F 01 C8')], feature: 'monitor', intercept: { vmx: 'monitorExiting', svm: 'MONITOR' },
+instruction('POPF', { forms: [form('9D', default64)], sized: true, semantics: named('popf'), intercept: 'popf' })
+plain('HLT', 'F4', 'hlt', { intercept: 'hlt', checks: ['cpl0'] })
+plain('PAUSE', 'F3 90', 'pause', { intercept: 'pause' })
+instruction('MONITOR', { forms: [form('NP 0F 01 C8')], feature: 'monitor', intercept: 'monitor', checks: ['cpl0ud'],
   semantics: b => b.helper('monitor', b.gpr(0)) })
-plain('MWAIT', 'NP 0F 01 C9', 'mwait', { feature: 'monitor', intercept: { vmx: 'mwaitExiting', svm: 'MWAIT' } })
+plain('MWAIT', 'NP 0F 01 C9', 'mwait', { feature: 'monitor', intercept: 'mwait', checks: ['cpl0ud'] })
 
 // ---- ports ----
 
 const portBytes = (accumulator: Operand): number => Math.min(accumulator.bits, 32) / 8
 instruction('IN', {
   forms: [form('E4 ib', AL, Ib), form('E5 ib', rAX, Ib), form('EC', AL, DX), form('ED', rAX, DX)],
-  intercept: { vmx: 'I/O', svm: 'IOIO' },
   semantics: (b, to, port) => b.helper('in', b.read(port), b.i32(0), b.i32(portBytes(to))),
 })
 instruction('OUT', {
   forms: [form('E6 ib', Ib, AL), form('E7 ib', Ib, rAX), form('EE', DX, AL), form('EF', DX, rAX)],
-  intercept: { vmx: 'I/O', svm: 'IOIO' },
   semantics: (b, port, from) => b.helper('out', b.read(port), b.read(from), b.i32(portBytes(from))),
 })
 
@@ -218,9 +218,8 @@ const strings: readonly (readonly [string, number, string])[] = [['MOVS', 0xa4, 
 const hex = (byte: number): string => byte.toString(16).toUpperCase().padStart(2, '0')
 for (const [name, opcode, helper] of strings) {
   const isPort = opcode < 0x80
-  const intercept: Intercept = isPort ? { vmx: 'I/O', svm: 'IOIO' } : {}
-  instruction(`${name}B`, { forms: [form(hex(opcode))], intercept, semantics: b => b.helper(helper, b.i32(1)) })
-  instruction(name, { forms: [form(hex(opcode + 1))], intercept, sized: true,
+  instruction(`${name}B`, { forms: [form(hex(opcode))], semantics: b => b.helper(helper, b.i32(1)) })
+  instruction(name, { forms: [form(hex(opcode + 1))], sized: true,
     semantics: b => b.helper(helper, b.i32(Math.min(b.operandSize, isPort ? 32 : 64) / 8)) })
 }
 
@@ -232,5 +231,5 @@ memoryOnly('XSAVE', 'NP 0F AE /4', 'xsave', { feature: 'xsave' })
 memoryOnly('XRSTOR', 'NP 0F AE /5', 'xrstor', { feature: 'xsave' })
 memoryOnly('XSAVEOPT', 'NP 0F AE /6', 'xsaveopt', { feature: 'xsaveopt' })
 memoryOnly('XSAVEC', 'NP 0F C7 /4', 'xsavec', { feature: 'xsavec' })
-memoryOnly('XSAVES', 'NP 0F C7 /5', 'xsaves', { feature: 'xsaves' })
-memoryOnly('XRSTORS', 'NP 0F C7 /3', 'xrstors', { feature: 'xsaves' })
+memoryOnly('XSAVES', 'NP 0F C7 /5', 'xsaves', { feature: 'xsaves', intercept: 'xsaves' })
+memoryOnly('XRSTORS', 'NP 0F C7 /3', 'xrstors', { feature: 'xsaves', intercept: 'xrstors' })

@@ -1,0 +1,84 @@
+/**
+ * What a world switch is to the rest of the processor: a value for the way out of a guest, and the questions that are asked while one runs.
+ * The vendors' answers are in src/virt. AMD APM vol. 2, "Secure Virtual Machine"; Intel SDM vol. 3, "VMX Non-Root Operation".
+ */
+import type { CpuEvent } from './event.ts'
+import { Fault, vector } from './fault.ts'
+
+/**
+ * The architectural transition to the host, as a value. It goes where faults go: thrown by helpers, reported by the access path, met during
+ * the delivery of an event. The instruction has changed nothing.
+ */
+export class VmExit extends Fault {
+  /** SVM: EXITCODE; VMX: basic exit reason. */
+  readonly reason: number
+  /** SVM: EXITINFO1 and EXITINFO2; VMX: exit qualification and guest-physical address. */
+  readonly info1: bigint
+  readonly info2: bigint
+  /** What else the vendor has to remember. */
+  readonly more: unknown
+  constructor(reason: number, info1 = 0n, info2 = 0n, more?: unknown, during?: CpuEvent) {
+    super(vector.EXIT, undefined, undefined, during)
+    this.reason = reason
+    this.info1 = info1
+    this.info2 = info2
+    this.more = more
+  }
+  /** The same exit, met while `event` was being delivered. */
+  within(event: CpuEvent): VmExit {
+    return new VmExit(this.reason, this.info1, this.info2, this.more, event)
+  }
+}
+
+/** What a port access is, for exits. `string`: INS or OUTS, whose memory operand is at `address`. */
+export interface PortAccess {
+  readonly port: number
+  readonly size: number
+  readonly write: boolean
+  readonly string?: { readonly segment: number; readonly address: bigint; readonly repeats: boolean; readonly addressSize: number }
+}
+
+/** How the run loop took pending events. */
+export type Taken = 'delivered' | 'nothing' | 'shutdown'
+
+/** One object a CPU, if its model has VT-x or AMD-V. Methods that say "may exit" throw a VmExit. */
+export interface Virtualization {
+  // ---- while a guest runs (Processor.guest) ----
+
+  /**
+   * An instruction whose bit of `interceptMask` is set (`number`: interceptNames) is about to take effect: may exit, or returns to let it.
+   * argument[0] is the linear address of its memory operand, if it has one.
+   */
+  intercept(number: number): void
+  /** IN, OUT, INS, OUTS after their permission checks. May exit. */
+  portAccess(access: PortAccess): void
+  /** An exception, or a double fault that follows from two, is about to be delivered: nothing has changed. May exit. */
+  exception(event: CpuEvent): void
+  /** An event was delivered. */
+  delivered(event: CpuEvent): void
+  /** A fault that nothing can handle: true when the guest leaves instead. `during`: what was being delivered. */
+  shutdown(during: CpuEvent): boolean
+  /** A task switch is about to happen. May exit. */
+  taskSwitch(selector: number, source: 'jump' | 'call' | 'interrupt' | 'return', error: number | undefined): void
+  /** CR8 of a guest whose TPR is virtual; undefined: the local APIC's. */
+  readTpr(): number | undefined
+  /** False: the local APIC's. May exit. */
+  writeTpr(value: number): boolean
+  /** The time-stamp counter as the guest sees it. */
+  guestTsc(host: bigint): bigint
+  /** Leaves the guest. */
+  exit(exit: VmExit): void
+
+  // ---- always ----
+
+  /** Pending events are this object's business: a guest runs, or something holds them back. */
+  readonly ownsEvents: boolean
+  /** Delivers what is pending before the next instruction, or exits. `shadow`: STI or MOV SS blocks. */
+  takeEvents(shadow: boolean): Taken
+  /** Something that ends HLT is pending; only asked when it owns events. */
+  wakes(): boolean
+  /** INIT is pending. False: it is held back, or became an exit. Only asked when it owns events. */
+  acceptsInit(): boolean
+  /** Virtual time at which the guest must be looked at; Infinity: never. */
+  nextDeadline(): number
+}

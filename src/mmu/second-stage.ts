@@ -1,0 +1,30 @@
+/**
+ * The second stage of translation: what page tables take for physical is translated again, for every access to a table and for the page
+ * itself. AMD APM vol. 2, "Nested Paging"; Intel SDM vol. 3, "The Extended Page Table Mechanism (EPT)".
+ */
+import type { VmExit } from '../cpu/virtualization.ts'
+
+/** Works on the CPU whose state lies in the state area. Addresses are lo/hi pairs of int32. */
+export interface SecondStage {
+  /** Results: physical address of the 4 KiB page. */
+  lo: number
+  hi: number
+  /**
+   * `translationFlag` bits: `denied` rights, `dirty` when writes need set no bit any more, the page's size, `global` never.
+   */
+  flags: number
+  /** The entry of a paging structure at a guest-physical address is read, and written if `write`. False: a fault is kept for `exit`. */
+  table(lo: number, hi: number, write: boolean): boolean
+  /**
+   * The page that the first stage gave. `what` is an `access` bit, or 0 to look without rights and without setting bits. `user`: the first
+   * stage's page is a user's.
+   */
+  page(lo: number, hi: number, what: number, user: boolean): boolean
+  /** Cached translations of guest-physical addresses of the current space go (all of them: undefined). */
+  flush(space: number | undefined): void
+  /** The fault of the last `table` or `page`. The linear address of the access is given when there is one. */
+  exit(): VmExit
+  /** Told by the walk that the fault was met at this linear address. */
+  linearLo: number
+  linearHi: number
+}
