@@ -3,6 +3,7 @@ import { sha256 } from '@noble/hashes/sha2.js'
 import { bytesToHex } from '@noble/hashes/utils.js'
 import type { CpuRegisters, Machine, MachineOptions, RunLimits, StopReason } from './api.ts'
 import { activity, initState, resetState, startupState } from './cpu/reset.ts'
+import { blockedBySmi, inSmm } from './cpu/smm.ts'
 import { createModel } from './cpu/models.ts'
 import { setFirmwareMtrrs } from './cpu/msr-table.ts'
 import { crystalHertz } from './cpu/cpuid.ts'
@@ -40,6 +41,7 @@ interface CpuSlot {
   cpu: Cpu
   parked: Uint8Array
   nmi: boolean
+  smi: boolean
   init: boolean
   startup: number
 }
@@ -123,6 +125,8 @@ export class VitrineMachine implements Machine {
         wake: registers => {
           this.wakeRegisters = registers
         },
+        smi: () => this.core.running!.smi(),
+        smramChanged: () => this.showSmram(),
         debugExit: status => this.stopWith({ kind: 'debug-exit', status }),
         serialOutput: (port, byte) => {
           if (port === 0) this.serialBytes.push(byte)
@@ -130,9 +134,12 @@ export class VitrineMachine implements Machine {
         log: (device, what) => this.log(device, what),
       },
     )
+    // Firmware made for virtual machines knows AMD's map only, whatever the processor: a machine that starts firmware has it.
+    const saveMap = model.vendor === 'GenuineIntel' && this.pc.boot ? 'intel64' : 'amd64'
     for (let index = 0; index < cpus; index++) {
-      const cpu = this.core.createCpu(index, this.pc.lapics[index], this.portPort(), () => this.clock.nextDeadline() ?? Infinity)
-      this.slots.push({ cpu, parked: new Uint8Array(stateSize), nmi: false, init: false, startup: -1 })
+      const cpu = this.core.createCpu(index, this.pc.lapics[index], this.portPort(), () => this.clock.nextDeadline() ?? Infinity,
+        { saveMap, modeChanged: () => this.showSmram() })
+      this.slots.push({ cpu, parked: new Uint8Array(stateSize), nmi: false, smi: false, init: false, startup: -1 })
     }
     this.core.running = this.slots[0].cpu
     this.clock.source = () => this.core.running!.now()
@@ -179,12 +186,13 @@ export class VitrineMachine implements Machine {
       this.core.mmu.switchCpu(index)
     }
     this.takeSignals(this.slots[index])
+    this.showSmram()
     this.cpu.interruptChanged()
   }
 
   private takeSignals(slot: CpuSlot): void {
     const { state } = this.core
-    if (slot.init) {
+    if (slot.init && !inSmm(state)) {
       slot.init = false
       initState(state, slot.cpu.model, slot.cpu.index === 0)
       this.pc.lapics[slot.cpu.index].initReset()
@@ -202,6 +210,10 @@ export class VitrineMachine implements Machine {
       slot.nmi = false
       slot.cpu.nmi()
     }
+    if (slot.smi) {
+      slot.smi = false
+      slot.cpu.smi()
+    }
   }
 
   /** A field of a CPU, wherever its state lies. */
@@ -218,8 +230,10 @@ export class VitrineMachine implements Machine {
   /** Whether a CPU has anything to do: running, or about to be woken. */
   private isBusy(index: number): boolean {
     const slot = this.slots[index]
-    if (slot.init || slot.nmi) return true
+    const smm = (this.fieldOf(index, 'interruptShadow') & BigInt(blockedBySmi)) !== 0n
+    if ((slot.init && !smm) || slot.nmi || slot.smi) return true
     const state = this.activityOf(index)
+    if (state === activity.halt && !smm && this.fieldOf(index, 'pendingSmi') & 0xffffffffn) return true
     if (state === activity.running) return true
     if (state === activity.waitForSipi) return slot.startup >= 0
     if (state === activity.halt && this.fieldOf(index, 'pendingDebug') & 0xffffffffn) return true
@@ -236,7 +250,11 @@ export class VitrineMachine implements Machine {
         if (index === this.current) slot.cpu.nmi()
         else slot.nmi = true
       },
-      smi: () => this.log(`cpu${index}`, 'an SMI was requested: system management mode is not implemented'),
+      smi: () => {
+        const slot = this.slots[index]
+        if (index === this.current) slot.cpu.smi()
+        else slot.smi = true
+      },
       init: () => {
         const slot = this.slots[index]
         slot.init = true
@@ -275,6 +293,12 @@ export class VitrineMachine implements Machine {
       ),
     )
     this.lapicMoved = false
+  }
+
+  /** SMRAM lies open, or is seen only by the CPU that is in SMM. */
+  private showSmram(): void {
+    const { ranges, open, enabled } = this.pc.smram
+    this.core.physical.setSmram(ranges, open || (enabled && inSmm(this.core.state)))
   }
 
   // ---- reset and stop ----

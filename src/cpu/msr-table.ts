@@ -28,7 +28,8 @@ export interface Msr {
 }
 
 type ScalarField = Extract<FieldName, 'msrStar' | 'msrLstar' | 'msrCstar' | 'msrFmask' | 'msrKernelGsBase' | 'msrSysenterCs'
-  | 'msrSysenterEsp' | 'msrSysenterEip' | 'msrTscAux' | 'msrTscAdjust' | 'msrPat' | 'msrPkrs' | 'msrXss' | 'msrDebugctl' | 'efer'>
+  | 'msrSysenterEsp' | 'msrSysenterEip' | 'msrTscAux' | 'msrTscAdjust' | 'msrPat' | 'msrPkrs' | 'msrXss' | 'msrDebugctl'
+  | 'smbase' | 'efer'>
 
 const all = 0xffff_ffff_ffff_ffffn
 const low32 = 0xffff_ffffn
@@ -145,7 +146,7 @@ const intelOnly: readonly Msr[] = [
   stored(0x1b0, 'IA32_ENERGY_PERF_BIAS', 0xfn, { ...intel, reset: 6n }),
   constant(0xce, 'MSR_PLATFORM_INFO', 0xa00n, intel),
   stored(0x140, 'MISC_FEATURES_ENABLES', 0n, intel),
-  constant(0x34, 'MSR_SMI_COUNT', 0n, intel),
+  { index: 0x34, name: 'MSR_SMI_COUNT', ...intel },
   constant(0x2a, 'MSR_EBL_CR_POWERON', 0n, intel),
   constant(0x198, 'IA32_PERF_STATUS', 0xa00n, intel),
   stored(0x19a, 'IA32_CLOCK_MODULATION', 0x1fn, intel),
@@ -168,7 +169,7 @@ const amdOnly: readonly Msr[] = [
   constant(0xc0010063, 'PSTATE_STATUS', 0n, amd),
   constant(0xc0010064, 'PSTATE_DEF0', 0n, amd),
   constant(0xc0010074, 'CPU_WATCHDOG_TIMER', 0n, { ...amd, writable: all }),
-  stored(0xc0010111, 'SMM_BASE', low32, { ...amd, reset: 0x30000n }),
+  stored(0xc0010111, 'SMM_BASE', low32, { ...amd, field: 'smbase', reset: 0x30000n }),
   stored(0xc0010112, 'SMM_ADDR', all, amd),
   stored(0xc0010113, 'SMM_MASK', all, amd),
   // SVMDIS and LOCK: there is no SVM to enable when the model does not offer it.

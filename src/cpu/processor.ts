@@ -5,6 +5,7 @@
 import type { CpuState } from './state.ts'
 import type { CpuModel } from './model.ts'
 import type { Virtualization } from './virtualization.ts'
+import type { SaveMapName } from './smm-map.ts'
 
 /** Memory as the instruction sees it: linear addresses, translated and checked. All methods throw a Fault. Values are unsigned. */
 export interface LinearMemory {
@@ -58,6 +59,17 @@ export interface ApicPort {
   writeMsr(index: number, value: bigint): boolean
 }
 
+/** What SMM needs of the platform. */
+export interface SystemManagementPort {
+  /** The format of the saved state. */
+  readonly saveMap: SaveMapName
+  /** Physical memory as a processor in SMM sees it. */
+  read(address: number, into: Uint8Array): void
+  write(address: number, from: Uint8Array): void
+  /** SMM was entered or left, as interruptShadow says: SMRAM comes and goes. */
+  modeChanged(): void
+}
+
 export interface PortPort {
   read(port: number, size: 1 | 2 | 4): number
   write(port: number, size: 1 | 2 | 4, value: number): void
@@ -89,6 +101,7 @@ export interface Processor {
   readonly translation: TranslationControl
   readonly apic: ApicPort
   readonly ports: PortPort
+  readonly smm: SystemManagementPort
   readonly operation: CurrentOperation
   /** VT-x or AMD-V, if the model has it. */
   readonly virt: Virtualization | undefined

@@ -40,6 +40,7 @@ function resetCommon(state: CpuState, model: CpuModel): void {
   state.cpl = 0
   state.interruptShadow = 0
   state.pendingNmi = 0
+  state.pendingSmi = 0
   state.pendingDebug = 0
 }
 
@@ -53,6 +54,7 @@ export function resetState(state: CpuState, model: CpuModel, bootstrap: boolean)
   state.xcr0 = 1n
   state.pkru = 0
   state.tscOffset = 0n
+  state.smbase = 0x30000n
   state.randomState = model.identity.seed
   resetMsrs(state, model)
   deriveState(state)

@@ -88,6 +88,12 @@ export function createTestProcessor(modelName = 'intel'): TestProcessor {
     },
     virt: undefined,
     guest: undefined,
+    smm: {
+      saveMap: model.vendor === 'AuthenticAMD' ? 'amd64' : 'intel64',
+      read: (address, into) => into.set(new Uint8Array(memory.buffer, place(BigInt(address), false), into.length)),
+      write: (address, from) => new Uint8Array(memory.buffer).set(from, place(BigInt(address), true)),
+      modeChanged: () => void calls.push('smm'),
+    },
     operation: { operandSize: 32, addressSize: 32, repeat: 0, segment: 3, nextRip: 0n, immediate: 0n, registers: [0, 0, 0], length: 2 },
     now: () => cpu.time,
     spend: nanoseconds => void (cpu.time += nanoseconds),

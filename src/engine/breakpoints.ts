@@ -80,16 +80,24 @@ export class Breakpoints {
       if (this.isEnabled(i) && this.kindOf(i) === kind.port && this.overlaps(i, port, 0, size)) this.hits |= 1 << i
   }
 
+  /** The port access under way, in the form of `smiPort` in layout.ts; 0: none. */
+  portAccess = 0
+
   /** The port bus with I/O breakpoints on it. */
   watchPorts(ports: PortPort): PortPort {
     return {
       read: (port, size) => {
         this.notePort(port, size)
-        return ports.read(port, size)
+        this.portAccess = (port << 16) | (size << 4) | 3
+        const value = ports.read(port, size)
+        this.portAccess = 0
+        return value
       },
       write: (port, size, value) => {
         this.notePort(port, size)
+        this.portAccess = (port << 16) | (size << 4) | 2
         ports.write(port, size, value)
+        this.portAccess = 0
       },
     }
   }

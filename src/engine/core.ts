@@ -3,6 +3,7 @@ import { createCpuState, type CpuState } from '../cpu/state.ts'
 import type { CpuModel } from '../cpu/model.ts'
 import { Fault, vector as exception } from '../cpu/fault.ts'
 import type { Helper, PortPort } from '../cpu/processor.ts'
+import type { SaveMapName } from '../cpu/smm-map.ts'
 import type { LogUnhandled } from '../devices/ports.ts'
 import { buildTables } from '../decode/tables.ts'
 import { helpers } from '../helpers/index.ts'
@@ -36,6 +37,11 @@ export interface CoreOptions {
   readonly jit?: boolean
 }
 
+export interface SmmWiring {
+  readonly saveMap: SaveMapName
+  modeChanged(): void
+}
+
 export interface Core {
   readonly memory: WebAssembly.Memory
   readonly physical: PhysicalMemory
@@ -44,8 +50,8 @@ export interface Core {
   readonly code: CodeCache
   readonly interpreter: Interpreter
   readonly jit: Jit | undefined
-  /** Makes CPU `index`, wired to its interrupt controller and the port bus. */
-  createCpu(index: number, apic: CpuParts['apic'], ports: PortPort, nextDeadline: () => number): Cpu
+  /** Makes CPU `index`, wired to its interrupt controller, the port bus and, if there is any, what hides SMRAM. */
+  createCpu(index: number, apic: CpuParts['apic'], ports: PortPort, nextDeadline: () => number, smm?: SmmWiring): Cpu
   /** The CPU whose state lies in the state area. */
   running: Cpu | undefined
 }
@@ -109,7 +115,7 @@ export function createCore(options: CoreOptions): Core {
   const jit = options.jit ? new Jit(memory, tables, feature => options.model.has(feature), code, interpreter) : undefined
   const linear = new MmuLinearMemory(mmu)
   const translation = new MmuControl(mmu, paging)
-  const createCpu: Core['createCpu'] = (index, apic, ports, nextDeadline) =>
+  const createCpu: Core['createCpu'] = (index, apic, ports, nextDeadline, smm = { saveMap: 'amd64', modeChanged: () => {} }) =>
     new Cpu({
       index,
       memory,
@@ -120,6 +126,11 @@ export function createCore(options: CoreOptions): Core {
       translation,
       apic,
       ports,
+      smm: {
+        ...smm,
+        read: (address, into) => void physical.read(address, into),
+        write: (address, from) => void physical.write(address, from),
+      },
       code,
       interpreter,
       jit,

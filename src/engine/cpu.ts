@@ -19,10 +19,12 @@ import {
   type LinearMemory,
   type PortPort,
   type Processor,
+  type SystemManagementPort,
   type TranslationControl,
 } from '../cpu/processor.ts'
 import { activity } from '../cpu/reset.ts'
 import { VmExit, type Taken, type Virtualization } from '../cpu/virtualization.ts'
+import { enterSmm } from '../cpu/smm.ts'
 import type { Mmu } from '../mmu/mmu.ts'
 import { recordField, recordSize } from '../decode/record.ts'
 import { scratchRecords, tlbEntrySize, tlbFetchEntries } from '../memory/map.ts'
@@ -51,6 +53,7 @@ const word = {
   interruptPending: at.interruptPending >> 2,
   activity: at.activity >> 2,
   pendingNmi: at.pendingNmi >> 2,
+  pendingSmi: at.pendingSmi >> 2,
   tlbFetch: at.tlbFetch >> 2,
   pendingDebug: at.pendingDebug >> 2,
   extraTime: at.extraTime >> 2,
@@ -59,12 +62,15 @@ const word = {
 
 const instructionShadow = 3
 const movSsShadow = 2
+const smiBlocked = 4
 const nmiBlocked = 8
 const singleStep = 0x4000
 /** Virtual nanoseconds of delivering an exception or interrupt, as of INT n. */
 const deliveryTime = 30
 /** The same of fetching the vector of an external interrupt from the local APIC. */
 const acknowledgeTime = 200
+/** The same of an SMI: hundreds of cycles to save the state. */
+const smiTime = 500
 
 /** What the machine gives a CPU. */
 export interface CpuParts {
@@ -77,6 +83,7 @@ export interface CpuParts {
   translation: TranslationControl
   apic: ApicPort & { hasInterrupt(): boolean; acknowledge(): number }
   ports: PortPort
+  smm: SystemManagementPort
   code: CodeCache
   interpreter: Interpreter
   jit: Jit | undefined
@@ -105,6 +112,7 @@ export class Cpu implements Processor {
   readonly translation: TranslationControl
   readonly apic: CpuParts['apic']
   readonly ports: PortPort
+  readonly smm: SystemManagementPort
   readonly operation: CurrentOperation
   readonly mmu: Mmu
   virt: Virtualization | undefined
@@ -148,6 +156,7 @@ export class Cpu implements Processor {
     this.words = new Int32Array(parts.memory.buffer)
     this.breakpoints = new Breakpoints(this.words)
     this.ports = this.breakpoints.watchPorts(parts.ports)
+    this.smm = parts.smm
     this.bytes = new Uint8Array(parts.memory.buffer)
     this.view = new DataView(parts.memory.buffer)
     this.operation = new RecordOperation(this.view, () => this.currentRecord)
@@ -256,6 +265,7 @@ export class Cpu implements Processor {
     const words = this.words
     for (;;) {
       if (this.stopRequested) return 'event'
+      if (words[word.pendingSmi] !== 0) this.takeSmi()
       if (words[word.activity] !== activity.running) {
         if (!this.wakes()) return words[word.activity] === activity.shutdown ? 'shutdown' : 'halted'
         words[word.activity] = activity.running
@@ -341,6 +351,25 @@ export class Cpu implements Processor {
     const result = this.deliver(externalInterrupt(this.apic.acknowledge()))
     this.words[word.interruptPending] = this.apic.hasInterrupt() ? 1 : 0
     return result
+  }
+
+  /**
+   * An SMI comes before everything else that is pending, unless the processor is in SMM. It waits while STI or MOV SS shadows.
+   * Where events belong to `virt`, so does the SMI: it may become an exit there, or end in `enterSmm`.
+   */
+  private takeSmi(): void {
+    const words = this.words
+    const before = words[word.activity]
+    if (this.holdInterrupts || this.virt?.ownsEvents || words[word.interruptShadow] & smiBlocked || this.shadowed()) return
+    if (before === activity.running || before === activity.halt) this.enterSmm()
+  }
+  /** Takes the latched SMI now. */
+  enterSmm(): void {
+    const { smiPort, smiRip, activity: before } = this.state
+    this.words[word.pendingSmi] = 0
+    this.words[word.budget] -= smiTime
+    const cause = { port: smiPort >>> 16, size: (smiPort >> 4) & 7, write: (smiPort & 1) === 0, rip: smiRip }
+    enterSmm(this, before === activity.halt, smiPort === 0 ? undefined : cause)
   }
 
   /** An instruction breakpoint at RIP, not held off by RFLAGS.RF or MOV SS, is a fault of the instruction that has not begun. */
@@ -656,6 +685,13 @@ export class Cpu implements Processor {
   }
   nmi(): void {
     this.words[word.pendingNmi] = 1
+  }
+  /** From the instruction that runs, if a port access is under way, or from outside. */
+  smi(): void {
+    const { state } = this
+    state.pendingSmi = 1
+    state.smiPort = this.breakpoints.portAccess
+    state.smiRip = state.smiPort === 0 ? 0n : state.rip
   }
 
   get isWide(): boolean {

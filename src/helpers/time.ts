@@ -43,4 +43,5 @@ export const helperTime: Readonly<Partial<Record<HelperName, number>>> = {
   far_jmp_immediate: 20,
   far_call_immediate: 30,
   hlt: 20,
+  rsm: 500,
 }

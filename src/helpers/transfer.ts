@@ -2,13 +2,14 @@
 import { cr4, cr4Low, isV86 } from '../cpu/bits.ts'
 import { privilegedSoftwareException, softwareException, softwareInterrupt, type CpuEvent } from '../cpu/event.ts'
 import { farCall, farJump, farReturn } from '../cpu/far.ts'
-import { Fault, generalProtection, vector } from '../cpu/fault.ts'
+import { Fault, generalProtection, invalidOpcode, vector } from '../cpu/fault.ts'
 import { deliverOnce } from '../cpu/interrupt.ts'
 import { interruptReturn } from '../cpu/iret.ts'
 import { segment } from '../cpu/layout.ts'
 import { after, type After, type Processor } from '../cpu/processor.ts'
 import { flag, readRflags } from '../cpu/rflags.ts'
 import { setParagraph } from '../cpu/segments.ts'
+import { inSmm, leaveSmm } from '../cpu/smm.ts'
 import { currentStack } from '../cpu/stack.ts'
 import { swapGs, systemCall, systemEnter, systemExit, systemReturn } from '../cpu/syscall.ts'
 import { modeOf, transferred } from '../cpu/transfer.ts'
@@ -139,6 +140,14 @@ export function sysret(cpu: Processor): After {
 
 export const sysenter = (cpu: Processor): After => transfer(cpu, () => systemEnter(cpu))
 export const sysexit = (cpu: Processor): After => transfer(cpu, () => systemExit(cpu))
+
+/** Outside of SMM there is no such instruction. */
+export function rsm(cpu: Processor): After {
+  if (!inSmm(cpu.state)) throw invalidOpcode()
+  leaveSmm(cpu)
+  cpu.singleStep(false)
+  return after.jumpAndLeave
+}
 
 export function swapgs(cpu: Processor): After {
   swapGs(cpu)

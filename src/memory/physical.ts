@@ -83,6 +83,8 @@ export class PhysicalMemory {
   private readonly bus: MmioBus
   private deviceTime = 0
   private readonly rom: RamRange[] = []
+  private smram: readonly RamRange[] = []
+  private smramShown = false
   private readonly chunks: Int32Array
   private readonly mixedChunks = new Map<number, MixedChunk>()
   /** Number of the chunk that is backed by the n-th chunk of the backing area. */
@@ -130,6 +132,18 @@ export class PhysicalMemory {
     this.load(base, contents)
   }
 
+  /**
+   * RAM of these ranges lies in front of all else while it is shown; hidden, it is not there. The chipset decides, by the CPU that has its
+   * turn. Cheap when nothing changes.
+   */
+  setSmram(ranges: readonly RamRange[], shown: boolean): void {
+    if (ranges === this.smram && shown === this.smramShown) return
+    const touched = [...this.smram, ...ranges]
+    this.smram = ranges
+    this.smramShown = shown
+    for (const { base, size } of touched) this.remap(base, base + size)
+  }
+
   private remap(base: number, end: number): void {
     if (this.classify(base, end)) this.keeper?.dropAllPlaces()
   }
@@ -152,6 +166,7 @@ export class PhysicalMemory {
 
   private kindOf(address: number): number {
     const inside = (range: RamRange): boolean => address >= range.base && address < range.base + range.size
+    if (this.smram.some(inside)) return this.smramShown ? kind.ram : kind.none
     if (this.bus.covers(address, address + pageSize)) return kind.none
     if (this.rom.some(inside)) return kind.rom
     return this.ram.some(inside) ? kind.ram : kind.none

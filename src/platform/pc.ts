@@ -6,6 +6,7 @@ import { Hpet, hpetBase, hpetSize } from '../devices/hpet/hpet.ts'
 import { I8042 } from '../devices/i8042/i8042.ts'
 import { PciBus, wireOf } from '../devices/pci/bus.ts'
 import { pcFunctions, q35Functions } from '../devices/pci/chipset.ts'
+import { noSmram, type Smram, type SmramControl } from '../devices/pci/smram.ts'
 import { Pit, pitPorts } from '../devices/pit/pit.ts'
 import type { Clock, DeviceState, DmaPort, InterruptPin, LogUnhandled, MmioHandler, Stateful } from '../devices/ports.ts'
 import { type A20Gate, ResetControl } from '../devices/reset-control/reset-control.ts'
@@ -67,6 +68,10 @@ export interface PcEmbedding {
   powerOff: () => void
   reset: () => void
   debugExit: (status: number) => void
+  /** SMI# of the CPU whose access the chipset sees: as on QEMU, no other one gets it. */
+  smi?: () => void
+  /** `smram` has changed. */
+  smramChanged?: () => void
   /**
    * S3: all CPUs stop until `wake`, which starts the first one at FACS' waking vector; RAM is kept. Without it the machine does not offer
    * S3.
@@ -111,6 +116,8 @@ export class Pc {
   readonly #firmwareImages: readonly MemoryWrite[]
   /** Everything with state, by name; the order is that of reset and restore: devices before the controllers that they drive. */
   readonly #stateful = new Map<string, Stateful>()
+  #commandSmi: (smiControl: number) => boolean = () => false
+  #smram: SmramControl | undefined
   readonly #consoles: VirtioConsole[] = []
   readonly #disks: Disk[] = []
   #asleep = false
@@ -158,6 +165,11 @@ export class Pc {
   /** The disks that devices show, in the order in which they were plugged in: what is written to them is state besides `saveState`. */
   get disks(): readonly Disk[] {
     return this.#disks
+  }
+
+  /** What of SMRAM there is, and who sees it. */
+  get smram(): Smram {
+    return this.#smram?.view ?? noSmram
   }
 
   /** Bytes typed at the terminal: for the first serial port, or for a virtio console whose driver runs. */
@@ -232,6 +244,7 @@ export class Pc {
     const { clock, powerOff, sleep, log } = this.#embedding
     const device = new AcpiPm({
       clock, sci: this.#wires.source(line(9)), powerOff, log,
+      smi: { request: () => this.#embedding.smi?.(), commandEnabled: smiControl => this.#commandSmi(smiControl) },
       sleep: sleep && (() => {
         this.#asleep = true
         sleep()
@@ -300,7 +313,10 @@ export class Pc {
   #makePci(resetControl: ResetControl): PciBus {
     const { map } = this
     const { addMmio, dma, log } = this.#embedding
-    const chipset = map.ecam ? q35Functions(pmBase, map.ecam.base) : pcFunctions(pmBase)
+    const chipset = map.ecam ? q35Functions(pmBase, map.ecam.base, map.lowTop) : pcFunctions(pmBase)
+    this.#commandSmi = chipset.commandSmi
+    this.#smram = chipset.smram
+    this.#smram.onChange = () => this.#embedding.smramChanged?.()
     const wires = Array.from({ length: 8 }, (_, wire) => this.#pciWire(wire, chipset.irqOfWire))
     const bus = new PciBus({ ports: this.ports, dmaFor: () => dma, msiFor: () => this.apicBus.msi, wires, log })
     for (const { id, fn } of chipset.functions) bus.plug(id, () => fn)

@@ -8,6 +8,8 @@ export interface AcpiPmOptions {
   powerOff: () => void
   /** SLP_TYP said S3. `wake` ends it. Undefined: this machine does not sleep, and says so in the log. */
   sleep?: () => void
+  /** The chipset's SMI#, and whether a write to the SMI command port asserts it (APMC_EN). */
+  smi?: { request: () => void; commandEnabled: (smiControl: number) => boolean }
   log: LogUnhandled
   /** Width of the PM timer: FADT flag TMR_VAL_EXT says 32. */
   timerBits?: 24 | 32
@@ -66,7 +68,7 @@ export class AcpiPm implements Stateful {
     }
   }
 
-  /** Ports B2h and B3h. There is no SMM firmware: what its handler would do happens at once. */
+  /** Ports B2h and B3h. What a handler would do for ACPI happens at once: there need be no firmware. */
   readonly smiPorts: PortHandler = {
     readPort: (port, size) => (size === 1 ? this.#state.apm[port & 1] : this.#state.apm[0] | (this.#state.apm[1] << 8)),
     writePort: (port, size, value) => {
@@ -167,8 +169,13 @@ export class AcpiPm implements Stateful {
   #smi(command: number): void {
     if (command === smiCommand.acpiEnable) this.#state.control |= control.sciEnable
     else if (command === smiCommand.acpiDisable) this.#state.control &= ~control.sciEnable
-    else this.#options.log('acpi-pm', `SMI command ${command} has no handler`)
+    else if (!this.#commandSmi()) this.#options.log('acpi-pm', `SMI command ${command} has no handler: SMIs by software are not enabled`)
     this.#update()
+    if (this.#commandSmi()) this.#options.smi?.request()
+  }
+
+  #commandSmi(): boolean {
+    return this.#options.smi?.commandEnabled(this.#state.smiControl) ?? false
   }
 
   #raise(bit: number): void {

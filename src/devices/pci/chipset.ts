@@ -4,6 +4,7 @@
  */
 import { ConfigSpace, type Identity, register, status } from './config-space.ts'
 import { bdf, type Bdf, type PciFunction } from './function.ts'
+import { SmramControl } from './smram.ts'
 
 /** A function that is registers only. */
 class PlainFunction implements PciFunction {
@@ -30,16 +31,24 @@ export interface ChipsetFunctions {
   functions: { id: Bdf; fn: PciFunction }[]
   /** The ISA IRQ that a PIRQ wire (0 to 7) is routed to, or undefined. */
   irqOfWire: (wire: number) => number | undefined
+  smram: SmramControl
+  /** A write to the SMI command port asserts SMI#. `smiControl`: SMI_EN of the power-management block. */
+  commandSmi: (smiControl: number) => boolean
 }
 
 const bridgeClass = { host: 0x060000, isa: 0x060100, other: 0x068000 } as const
 const qemuSubsystem = { subsystemVendor: 0x1af4, subsystem: 0x1100 }
 /** PIRQ[n] Routing Control: bit 7 set leaves the wire unrouted; otherwise bits 3-0 are the IRQ. */
 const unrouted = 0x80
+/** SMI_EN: GBL_SMI_EN and APMC_EN. The PIIX4 has the latter in its Device Activity B register. */
+const globalSmiEnable = 1
+const apmcEnable = 0x20
+const devactb = 0x58
+const devactbApmcEnable = 1 << 25
 /** What firmware chooses, as QEMU's does. */
 const firmwareRoute = [10, 10, 11, 11]
 
-export function q35Functions(pmBase: number, ecamBase: number): ChipsetFunctions {
+export function q35Functions(pmBase: number, ecamBase: number, lowTop: number): ChipsetFunctions {
   const mch = new PlainFunction('q35-mch', { vendor: 0x8086, device: 0x29c0, classCode: bridgeClass.host, ...qemuSubsystem })
   const pciexbar = 0x60
   mch.config.set(pciexbar, 4, (ecamBase | 1) >>> 0) // 256 buses, enabled; fixed: software that moves it finds the old value
@@ -49,7 +58,11 @@ export function q35Functions(pmBase: number, ecamBase: number): ChipsetFunctions
   lpc.config.set(0x40, 4, pmBase | 1)
   lpc.config.set(0x44, 1, 0x80) // ACPI_CNTL: enabled, SCI on IRQ 9
   const routes = [0x60, 0x61, 0x62, 0x63, 0x68, 0x69, 0x6a, 0x6b]
-  return { functions: [{ id: bdf(0, 0, 0), fn: mch }, { id: bdf(0, 31, 0), fn: lpc }], irqOfWire: routing(lpc.config, routes) }
+  return {
+    functions: [{ id: bdf(0, 0, 0), fn: mch }, { id: bdf(0, 31, 0), fn: lpc }], irqOfWire: routing(lpc.config, routes),
+    smram: new SmramControl(mch.config, 0x9d, lowTop),
+    commandSmi: smiControl => (smiControl & globalSmiEnable) !== 0 && (smiControl & apmcEnable) !== 0,
+  }
 }
 
 export function pcFunctions(pmBase: number): ChipsetFunctions {
@@ -60,10 +73,13 @@ export function pcFunctions(pmBase: number): ChipsetFunctions {
   const pm = new PlainFunction('piix4-pm', { vendor: 0x8086, device: 0x7113, classCode: bridgeClass.other, revision: 3, ...qemuSubsystem })
   pm.config.set(0x40, 4, pmBase | 1)
   pm.config.set(0x80, 1, 1) // PMREGMISC: I/O space enabled
+  pm.config.allow(devactb, 4, devactbApmcEnable)
   const routes = [0x60, 0x61, 0x62, 0x63, 0x60, 0x61, 0x62, 0x63]
   return {
     functions: [{ id: bdf(0, 0, 0), fn: host }, { id: bdf(0, 1, 0), fn: isa }, { id: bdf(0, 1, 3), fn: pm }],
     irqOfWire: routing(isa.config, routes),
+    smram: new SmramControl(host.config, 0x72),
+    commandSmi: () => (pm.config.get(devactb, 4) & devactbApmcEnable) !== 0,
   }
 }
 

@@ -217,7 +217,7 @@ test('pci-testdev as QEMU 7.2 answers: header of each test, counting, and no tes
 test('chipset functions carry the identities that QEMU 7.2 shows, and route PIRQs', () => {
   const idsOf = (functions: { id: Bdf; fn: PciFunction }[]): string[] =>
     functions.map(({ id, fn }) => `${id.toString(16)} ${fn.config.get(2, 2).toString(16)} ${(fn.config.get(8, 4) >>> 8).toString(16)}`)
-  assert.deepEqual(idsOf(q35Functions(0x600, 0xb0000000).functions), ['0 29c0 60000', 'f8 2918 60100'])
+  assert.deepEqual(idsOf(q35Functions(0x600, 0xb0000000, 0x80000000).functions), ['0 29c0 60000', 'f8 2918 60100'])
   const pc = pcFunctions(0x600)
   assert.deepEqual(idsOf(pc.functions), ['0 1237 60000', '8 7000 60100', 'b 7113 68000'])
   assert.deepEqual([0, 1, 2, 3, 4].map(pc.irqOfWire), [10, 10, 11, 11, 10])
