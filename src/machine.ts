@@ -6,7 +6,7 @@ import { activity, initState, resetState, startupState } from './cpu/reset.ts'
 import { blockedBySmi, inSmm } from './cpu/smm.ts'
 import { createModel } from './cpu/models.ts'
 import { setFirmwareMtrrs } from './cpu/msr-table.ts'
-import { crystalHertz } from './cpu/cpuid.ts'
+import { crystalHertz, featureBits } from './cpu/cpuid.ts'
 import { at, fieldBytes, fields, stateBase, stateSize, type FieldName } from './cpu/layout.ts'
 import { readRflags, writeRflags } from './cpu/rflags.ts'
 import { createCore, type Core } from './engine/core.ts'
@@ -102,6 +102,10 @@ export class VitrineMachine implements Machine {
         cpus,
         rtcEpoch: options.rtcEpoch ?? defaultEpoch,
         devices: options.devices ?? [], drives: options.drives ?? [], seed: options.seed ?? 0,
+        processor: {
+          vendor: model.vendor, brand: model.identity.brand, signature: model.identity.signature, megahertz: 1000,
+          features: featureBits(model, 1, 0, 3),
+        },
         lapic: {
           timerFrequency: crystalHertz,
           x2apic: model.has('x2apic'),

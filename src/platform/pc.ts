@@ -28,6 +28,7 @@ import { type Board, type DeviceRequest, plugDevice } from './device-catalogue.t
 import { type MemoryMap } from './memory-map.ts'
 import { biosWrites, startBios } from './legacy-bios.ts'
 import { PortBus } from './port-bus.ts'
+import { type ProcessorDescription, smbios, type Smbios } from './smbios.ts'
 import { Wires } from './wires.ts'
 
 export interface PcOptions extends BootRequest {
@@ -41,6 +42,8 @@ export interface PcOptions extends BootRequest {
   drives?: readonly DriveOptions[]
   /** Seed of what is random in devices. */
   seed?: number
+  /** What SMBIOS says of the processor. Default: nothing is said. */
+  processor?: ProcessorDescription
   /** A second serial port, COM2, whose output goes to `serialOutput` with port 1. */
   secondSerialPort?: boolean
   lapic: {
@@ -118,6 +121,7 @@ export class Pc {
   readonly #stateful = new Map<string, Stateful>()
   #commandSmi: (smiControl: number) => boolean = () => false
   #smram: SmramControl | undefined
+  readonly #smbios: Smbios | undefined
   readonly #consoles: VirtioConsole[] = []
   readonly #disks: Disk[] = []
   #asleep = false
@@ -147,6 +151,8 @@ export class Pc {
     this.serial = serialPorts.slice(0, options.secondSerialPort ? 2 : 1).map((_, index) => this.#makeSerial(index))
     const resetControl = this.#makeResets()
     this.pci = this.#makePci(resetControl)
+    const { processor, cpus, seed = 0 } = options
+    this.#smbios = processor && smbios({ map, cpus, processor, seed })
     this.#makeFwCfg()
     this.#plugDevices()
 
@@ -157,7 +163,7 @@ export class Pc {
     this.#stateful.set('apic-bus', this.apicBus)
     this.lapics.forEach((lapic, cpu) => this.#stateful.set(`lapic.${cpu}`, lapic))
     const acpiImages = this.#acpi.map(({ signature, address, bytes }) => ({ address, bytes, what: `ACPI table ${signature}` }))
-    this.#firmwareImages = [...acpiImages, ...(this.boot?.bios ? biosWrites(map.e820) : [])]
+    this.#firmwareImages = [...acpiImages, ...(this.#smbios?.writes ?? []), ...(this.boot?.bios ? biosWrites(map.e820) : [])]
     this.#startFirmware()
     this.#loadImages()
   }
@@ -396,7 +402,8 @@ export class Pc {
       items.set(fwCfgKey.initrdSize, fwCfgNumber(initrd?.length ?? 0, 4))
       if (initrd) items.set(fwCfgKey.initrdData, initrd)
     }
-    const device = new FwCfg({ items, files: new Map([['etc/e820', e820File(this.map)]]) }, this.#embedding.dma)
+    const files = new Map([['etc/e820', e820File(this.map)], ...(this.#smbios?.files ?? [])])
+    const device = new FwCfg({ items, files }, this.#embedding.dma)
     this.ports.claim(0x510, 2, 'fw_cfg', device)
     this.ports.claim(0x514, 8, 'fw_cfg', device)
     this.#stateful.set('fw_cfg', device)
