@@ -31,6 +31,10 @@ export interface BootOptions {
   /** Instead of `initrd`: several files, each with what the kernel is told about it. */
   modules?: readonly { bytes: Uint8Array; name: string; arguments: string }[]
   commandLine?: string
+  /** Firmware such as SeaBIOS, mapped below 4 GiB and started at the reset vector instead of a kernel; it boots from the drives. */
+  bios?: Uint8Array
+  /** What firmware is told: see the boot options of the command line. */
+  bootSettings?: { order?: string; menu?: boolean; serialConsole?: boolean }
   /** A raw image executed from physical address `at`, in real mode: for tests. */
   raw?: { image: Uint8Array; at: number; mode: 'real16' | 'protected32' | 'long64' }
 }
@@ -117,6 +121,8 @@ export interface Machine {
   serialInput(bytes: Uint8Array): void
   /** Called with the bytes that the first serial port sends, in order, in batches. */
   onSerialOutput: (bytes: Uint8Array) => void
+  /** Called with each byte that software writes to a debug console (isa-debugcon). */
+  onDebugOutput: (byte: number) => void
   /** Messages of the machine itself: what software touched that is not there or not implemented. */
   onLog: (message: string) => void
   registers(cpu?: number): CpuRegisters

@@ -56,6 +56,7 @@ export class VitrineMachine implements Machine {
   readonly clock = new VirtualClock()
   onSerialOutput: (bytes: Uint8Array) => void = () => {}
   onLog: (message: string) => void = () => {}
+  onDebugOutput: (byte: number) => void = () => {}
 
   private readonly options: MachineOptions
   private readonly slots: CpuSlot[] = []
@@ -96,6 +97,8 @@ export class VitrineMachine implements Machine {
         initrdName: options.initrdName,
         modules: options.modules,
         protocol: options.protocol,
+        bios: options.bios,
+        bootSettings: options.bootSettings,
         commandLine: options.commandLine,
         raw: options.raw,
         map,
@@ -118,6 +121,8 @@ export class VitrineMachine implements Machine {
         addMmio: (base, length, name, handler) => void physical.addMmio(base, length, name, handler),
         dma: { read: (address, into) => physical.read(address, into), write: (address, from) => physical.write(address, from) },
         load: (address, bytes) => physical.load(address, bytes),
+        addRom: (address, bytes) => physical.addRom(address, bytes),
+        setReadOnly: (address, length, readOnly) => physical.setReadOnlyRange(address, length, readOnly),
         cpuSignals: index => this.signals(index),
         tsc: index => BigInt(this.clock.now()) + this.fieldOf(index, 'tscOffset'),
         powerOff: () => this.stopWith({ kind: 'power-off' }),
@@ -135,6 +140,7 @@ export class VitrineMachine implements Machine {
         serialOutput: (port, byte) => {
           if (port === 0) this.serialBytes.push(byte)
         },
+        debugOutput: byte => this.onDebugOutput(byte),
         log: (device, what) => this.log(device, what),
       },
     )

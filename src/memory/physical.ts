@@ -144,6 +144,15 @@ export class PhysicalMemory {
     for (const { base, size } of touched) this.remap(base, base + size)
   }
 
+  /** Makes RAM read-only as ROM is, or writable again; whole pages. */
+  setReadOnlyRange(base: number, size: number, readOnly: boolean): void {
+    const index = this.rom.findIndex(range => range.base === base && range.size === size)
+    if (index >= 0 === readOnly) return
+    if (readOnly) this.rom.push({ base, size })
+    else this.rom.splice(index, 1)
+    this.remap(base, base + size)
+  }
+
   private remap(base: number, end: number): void {
     if (this.classify(base, end)) this.keeper?.dropAllPlaces()
   }

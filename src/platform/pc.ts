@@ -5,7 +5,8 @@ import { FwCfg, fwCfgKey, fwCfgNumber } from '../devices/fw-cfg/fw-cfg.ts'
 import { Hpet, hpetBase, hpetSize } from '../devices/hpet/hpet.ts'
 import { I8042 } from '../devices/i8042/i8042.ts'
 import { PciBus, wireOf } from '../devices/pci/bus.ts'
-import { pcFunctions, q35Functions } from '../devices/pci/chipset.ts'
+import { type ChipsetFunctions, pcFunctions, q35Functions } from '../devices/pci/chipset.ts'
+import { Shadow } from '../devices/pci/shadow.ts'
 import { noSmram, type Smram, type SmramControl } from '../devices/pci/smram.ts'
 import { Pit, pitPorts } from '../devices/pit/pit.ts'
 import type { Clock, DeviceState, DmaPort, InterruptPin, LogUnhandled, MmioHandler, Stateful } from '../devices/ports.ts'
@@ -25,7 +26,8 @@ import { type AcpiOptions, type AcpiTable, acpiTables, facsWakingVector } from '
 import { type BootRequest, loadBootImage } from './boot/boot.ts'
 import { type BootImage, type BootRegisters, makeRegisters, type MemoryWrite, viewOf } from './boot/image.ts'
 import { type Board, type DeviceRequest, plugDevice } from './device-catalogue.ts'
-import { type MemoryMap } from './memory-map.ts'
+import { type BootSettings, bootOrderCmos, checkFirmware, firmwareFiles, ramEntries, romBase, romBehindShadow } from './firmware.ts'
+import { type E820Entry, type MemoryMap } from './memory-map.ts'
 import { biosWrites, startBios } from './legacy-bios.ts'
 import { PortBus } from './port-bus.ts'
 import { type ProcessorDescription, smbios, type Smbios } from './smbios.ts'
@@ -37,6 +39,9 @@ export interface PcOptions extends BootRequest {
   cpus: number
   /** What the RTC shows at virtual time 0: seconds since 1970 UTC. */
   rtcEpoch: number
+  /** Firmware that starts at the reset vector, instead of a kernel. */
+  bios?: Uint8Array
+  bootSettings?: BootSettings
   devices?: readonly DeviceRequest[]
   /** What disks are made of: a device takes one by its ID. */
   drives?: readonly DriveOptions[]
@@ -63,6 +68,9 @@ export interface PcEmbedding {
   dma: DmaPort
   /** Puts bytes into RAM: an image of the boot loader or of firmware. */
   load: (address: number, bytes: Uint8Array) => void
+  /** ROM, of whole pages. */
+  addRom: (address: number, bytes: Uint8Array) => void
+  setReadOnly: (address: number, length: number, readOnly: boolean) => void
   /** How a local APIC reaches its CPU. */
   cpuSignals: (cpu: number) => LapicSignals
   /** The time-stamp counter of a CPU, for TSC-deadline timers. Default: virtual nanoseconds. */
@@ -129,6 +137,9 @@ export class Pc {
   constructor(options: PcOptions, embedding: PcEmbedding) {
     const { map } = options
     const { log } = embedding
+    const { bios } = options
+    if (bios && (options.kernel || options.raw)) throw new InputError('expected a kernel or firmware to start with, found both')
+    if (bios) checkFirmware(bios)
     this.#options = options
     this.#embedding = embedding
     this.map = map
@@ -156,14 +167,17 @@ export class Pc {
     this.#makeFwCfg()
     this.#plugDevices()
 
-    this.pci.assignResources({ io: map.pciIo, memory32: map.pciMemory32, memory64: map.pciMemory64 }, wire => firstPciGsi + wire)
+    if (bios) this.pci.leaveResources()
+    else this.pci.assignResources({ io: map.pciIo, memory32: map.pciMemory32, memory64: map.pciMemory64 }, wire => firstPciGsi + wire)
     this.#stateful.set('pci', this.pci)
     this.#stateful.set('pic', this.pic)
     this.#stateful.set('ioapic', this.ioapic)
     this.#stateful.set('apic-bus', this.apicBus)
     this.lapics.forEach((lapic, cpu) => this.#stateful.set(`lapic.${cpu}`, lapic))
     const acpiImages = this.#acpi.map(({ signature, address, bytes }) => ({ address, bytes, what: `ACPI table ${signature}` }))
-    this.#firmwareImages = [...acpiImages, ...(this.#smbios?.writes ?? []), ...(this.boot?.bios ? biosWrites(map.e820) : [])]
+    const legacy = this.boot?.bios ? biosWrites(map.e820) : []
+    this.#firmwareImages = bios ? [] : [...acpiImages, ...(this.#smbios?.writes ?? []), ...legacy]
+    if (bios) embedding.addRom(romBase(bios), bios)
     this.#startFirmware()
     this.#loadImages()
   }
@@ -277,7 +291,10 @@ export class Pc {
     for (const [base, count] of pitPorts) this.ports.claim(base, count, 'pit', pit)
     const rtc = new Rtc({
       clock, interrupt: hpet.legacyInputs[1], epoch: this.#options.rtcEpoch,
-      cmos: memoryCmos(this.map.lowTop, Math.max(0, this.map.highTop - 2 ** 32), this.#options.cpus),
+      cmos: [
+        ...memoryCmos(this.map.lowTop, Math.max(0, this.map.highTop - 2 ** 32), this.#options.cpus),
+        ...bootOrderCmos(this.#options.bootSettings ?? {}),
+      ],
       onAlarm: () => {
         this.#acpiPm.rtcAlarm()
         this.#wakeIfRequested()
@@ -326,10 +343,19 @@ export class Pc {
     const wires = Array.from({ length: 8 }, (_, wire) => this.#pciWire(wire, chipset.irqOfWire))
     const bus = new PciBus({ ports: this.ports, dmaFor: () => dma, msiFor: () => this.apicBus.msi, wires, log })
     for (const { id, fn } of chipset.functions) bus.plug(id, () => fn)
+    this.#stateful.set('shadow', this.#makeShadow(chipset.pam))
     this.ports.claim(0xcf8, 8, 'pci', bus.mechanism1(resetControl.portCf9))
     for (const window of [map.pciMemory32, map.pciMemory64]) addMmio(window.base, window.size, 'pci', bus.memoryWindow(window.base))
     if (map.ecam) addMmio(map.ecam.base, map.ecam.size, 'pci-ecam', bus.ecam)
     return bus
+  }
+
+  #makeShadow(pam: ChipsetFunctions['pam']): Shadow {
+    const { load, setReadOnly, dma, log } = this.#embedding
+    return new Shadow({
+      ...pam, rom: romBehindShadow(this.#options.bios), allRam: this.#options.bios === undefined,
+      memory: { read: (address, into) => void dma.read(address, into), load, setReadOnly }, log: what => log('pam', what),
+    })
   }
 
   /**
@@ -402,11 +428,18 @@ export class Pc {
       items.set(fwCfgKey.initrdSize, fwCfgNumber(initrd?.length ?? 0, 4))
       if (initrd) items.set(fwCfgKey.initrdData, initrd)
     }
-    const files = new Map([['etc/e820', e820File(this.map)], ...(this.#smbios?.files ?? [])])
-    const device = new FwCfg({ items, files }, this.#embedding.dma)
+    const device = new FwCfg({ items, files: this.#fwCfgFiles() }, this.#embedding.dma)
     this.ports.claim(0x510, 2, 'fw_cfg', device)
     this.ports.claim(0x514, 8, 'fw_cfg', device)
     this.#stateful.set('fw_cfg', device)
+  }
+
+  #fwCfgFiles(): Map<string, Uint8Array> {
+    const { bios, bootSettings = {} } = this.#options
+    const identity = this.#smbios?.files ?? []
+    if (!bios) return new Map([['etc/e820', e820File(this.map.e820)], ...identity])
+    const files = firmwareFiles({ boot: bootSettings, acpi: this.#acpiOptions(), bootPaths: [], optionRoms: new Map() })
+    return new Map([['etc/e820', e820File(ramEntries(this.map))], ...identity, ...files])
   }
 
   // ---- firmware's part
@@ -416,7 +449,7 @@ export class Pc {
     const legacyIrq = [10, 10, 11, 11]
     return {
       map: this.map, cpus, apicIds: Array.from({ length: cpus }, (_, cpu) => cpu), hpetBase, pmBase,
-      canSleep: this.#embedding.sleep !== undefined,
+      canSleep: this.#embedding.sleep !== undefined && this.#options.bios === undefined,
       serialPorts: serialPorts.slice(0, this.#options.secondSerialPort ? 2 : 1),
       gsiOf: (device, pin) => firstPciGsi + wireOf(device, pin),
       irqOf: (device, pin) => legacyIrq[wireOf(device, pin) & 3],
@@ -425,6 +458,7 @@ export class Pc {
 
   /** What firmware has set up before it starts a kernel: trigger modes, virtual wire mode on the first CPU. */
   #startFirmware(): void {
+    if (this.#options.bios) return
     elcrPorts.forEach((port, index) => this.ports.write(port, 1, firmwareElcr[index]))
     this.lapics[0].configureVirtualWire()
     if (this.boot?.bios) startBios(this.ports)
@@ -455,10 +489,10 @@ export function createPc(options: PcOptions, embedding: PcEmbedding): Pc {
 }
 
 /** QEMU's file of the memory map: 20 bytes an entry. */
-function e820File(map: MemoryMap): Uint8Array {
-  const bytes = new Uint8Array(map.e820.length * 20)
+function e820File(e820: readonly E820Entry[]): Uint8Array {
+  const bytes = new Uint8Array(e820.length * 20)
   const view = viewOf(bytes)
-  map.e820.forEach(({ base, size, type }, index) => {
+  e820.forEach(({ base, size, type }, index) => {
     view.setBigUint64(index * 20, BigInt(base), true)
     view.setBigUint64(index * 20 + 8, BigInt(size), true)
     view.setUint32(index * 20 + 16, type, true)

@@ -98,6 +98,11 @@ export class PciBus implements Stateful {
     }
   }
 
+  /** Firmware in the machine will place BARs: nothing is decoded before it does. */
+  leaveResources(): void {
+    for (const { fn } of this.functions) fn.config.sealInitialState()
+  }
+
   /**
    * Ports CF8h-CFFh. The byte at CF9h is not PCI's: it goes to `resetControl`. The two low bits of the address, reserved by the
    * specification, count as QEMU counts them: kvm-unit-tests reads registers at odd words through port CFCh.

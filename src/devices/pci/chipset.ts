@@ -34,6 +34,8 @@ export interface ChipsetFunctions {
   smram: SmramControl
   /** A write to the SMI command port asserts SMI#. `smiControl`: SMI_EN of the power-management block. */
   commandSmi: (smiControl: number) => boolean
+  /** The host bridge's PAM registers. */
+  pam: { config: ConfigSpace; register: number }
 }
 
 const bridgeClass = { host: 0x060000, isa: 0x060100, other: 0x068000 } as const
@@ -62,6 +64,7 @@ export function q35Functions(pmBase: number, ecamBase: number, lowTop: number): 
     functions: [{ id: bdf(0, 0, 0), fn: mch }, { id: bdf(0, 31, 0), fn: lpc }], irqOfWire: routing(lpc.config, routes),
     smram: new SmramControl(mch.config, 0x9d, lowTop),
     commandSmi: smiControl => (smiControl & globalSmiEnable) !== 0 && (smiControl & apmcEnable) !== 0,
+    pam: { config: mch.config, register: 0x90 },
   }
 }
 
@@ -80,6 +83,7 @@ export function pcFunctions(pmBase: number): ChipsetFunctions {
     irqOfWire: routing(isa.config, routes),
     smram: new SmramControl(host.config, 0x72),
     commandSmi: () => (pm.config.get(devactb, 4) & devactbApmcEnable) !== 0,
+    pam: { config: host.config, register: 0x59 },
   }
 }
 

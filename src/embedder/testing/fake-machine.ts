@@ -16,6 +16,7 @@ export class FakeMachine implements Machine {
   slices = 0
   onSerialOutput: (bytes: Uint8Array) => void = () => {}
   onLog: (message: string) => void = () => {}
+  onDebugOutput: (byte: number) => void = () => {}
   readonly #guest: string
   readonly #argument: number
   #input: number[] = []
