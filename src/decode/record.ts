@@ -27,6 +27,9 @@ export const recordField = {
   scale: 18,
   /** u8: bits 0-1 operand size (0 = 16, 1 = 32, 2 = 64), bits 2-3 address size (same), bits 4-5 repeat prefix, bit 6 LOCK. */
   prefixes: 19,
+  /** u32: how often a conditional relative branch went on, and how often it was taken; they have neither operands nor an address. */
+  notTaken: 6,
+  taken: 14,
   /** i32: displacement; in a relative branch within its page: address of the target's record, 0 until it is known. */
   displacement: 20,
   /** i64: immediate, sign-extended; in a relative branch: target relative to the start of the page. */

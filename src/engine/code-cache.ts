@@ -62,11 +62,17 @@ export class CodeCache {
       table = this.allocate(tableBytes)
       this.bytes.fill(0, table, table + tableBytes)
       this.tables.set(key, table)
+      this.placeOf.set(table, (place & ~4095) >>> 0)
     }
     return table
   }
+  private readonly placeOf = new Map<number, number>()
+  /** Place of the page that a code table is of; 0 when there is no such table. */
+  placeOfTable(table: number): number {
+    return this.placeOf.get(table) ?? 0
+  }
 
-  private allocate(size: number): number {
+  allocate(size: number): number {
     const address = this.next
     if (address + size > codeBase + codeSize) throw new Error('the code area is full: flush() before decoding')
     this.next = address + size
@@ -75,8 +81,10 @@ export class CodeCache {
 
   // ---- compiled regions ----
 
-  /** Record of a region's entry → the handler that it had. */
-  private readonly regions = new Map<number, { handler: number; page: number }>()
+  /** Record of a region's entry → the handler that it had, and the numbers of the pages that its code lies in. */
+  private readonly regions = new Map<number, { handler: number; pages: readonly number[] }>()
+  /** Number of a page → entries of regions with code in it. */
+  private readonly regionsOf = new Map<number, Set<number>>()
   /** Is told of handlers that nothing refers to any more. */
   releaseHandler: (handler: number) => void = () => {}
 
@@ -88,10 +96,16 @@ export class CodeCache {
     return this.regions.get(record)?.handler ?? this.view.getUint16(record, true)
   }
 
-  /** From now on whoever arrives at the record runs the region. */
-  installRegion(record: number, page: number, handler: number): void {
-    this.regions.set(record, { handler: this.view.getUint16(record, true), page: page >>> 12 })
+  /** From now on whoever arrives at the record runs the region, until code in one of the pages at these places changes. */
+  installRegion(record: number, places: readonly number[], handler: number): void {
+    const pages = places.map(place => place >>> 12)
+    this.regions.set(record, { handler: this.view.getUint16(record, true), pages })
     this.view.setUint16(record, handler, true)
+    for (const page of pages) {
+      const entries = this.regionsOf.get(page)
+      if (entries) entries.add(record)
+      else this.regionsOf.set(page, new Set([record]))
+    }
   }
 
   /**
@@ -111,11 +125,14 @@ export class CodeCache {
   }
 
   private dropRegions(page: number): void {
-    for (const [record, region] of this.regions)
-      if (region.page === page) {
-        this.releaseHandler(this.view.getUint16(record, true))
-        this.regions.delete(record)
-      }
+    for (const record of this.regionsOf.get(page) ?? []) {
+      const region = this.regions.get(record)!
+      this.releaseHandler(this.view.getUint16(record, true))
+      this.view.setUint16(record, region.handler, true)
+      this.regions.delete(record)
+      for (const other of region.pages) if (other !== page) this.regionsOf.get(other)?.delete(record)
+    }
+    this.regionsOf.delete(page)
   }
 
   /** True when flush() is due before more code is decoded. */
@@ -127,6 +144,8 @@ export class CodeCache {
   flush(): void {
     for (const record of this.regions.keys()) this.releaseHandler(this.view.getUint16(record, true))
     this.regions.clear()
+    this.regionsOf.clear()
+    this.placeOf.clear()
     this.crossings.clear()
     this.counts.clear()
     this.tables.clear()
@@ -303,6 +322,8 @@ export class CodeCache {
     let immediate = decoded.immediate
     if (decoded.candidate!.form.operands.some(o => o.letter === 'J')) {
       immediate += BigInt(offset + decoded.length)
+      view.setUint32(record + recordField.taken, 0, true)
+      view.setUint32(record + recordField.notTaken, 0, true)
       const near = Number(immediate)
       if (table !== 0 && near >= 0 && near < 4096) view.setInt32(record + recordField.displacement, this.words[(table >> 2) + near], true)
     }

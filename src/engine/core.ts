@@ -24,7 +24,7 @@ import { SegmentAddressing } from './segment-address.ts'
 import { hotSpecs } from './hot-specs.ts'
 
 /** Arrivals at a record after which its region is compiled: measured, see ARCHITECTURE.md. */
-const hotThreshold = 1000
+const hotThreshold = 4000
 
 export interface CoreOptions {
   readonly ram: readonly RamRange[]
@@ -83,6 +83,7 @@ export function createCore(options: CoreOptions): Core {
     }
     return number
   }
+  const helperPort = { call: (number: number, record: number) => core.running!.callHelper(number, record), number: helperNumber }
   const core = { memory, state, physical, mmu, running: undefined as Cpu | undefined }
   const tables = buildTables(registry)
   const interpreter = new Interpreter(
@@ -90,7 +91,7 @@ export function createCore(options: CoreOptions): Core {
       memory,
       slowRead: mmu.slowRead,
       slowWrite: mmu.slowWrite,
-      helper: (number, record) => core.running!.callHelper(number, record),
+      helper: helperPort.call,
       stackAddress: segments.forStack,
       segmentAddress: segments.forRecord,
     },
@@ -112,7 +113,7 @@ export function createCore(options: CoreOptions): Core {
     },
   }
   code.releaseHandler = number => interpreter.release(number)
-  const jit = options.jit ? new Jit(memory, tables, feature => options.model.has(feature), code, interpreter) : undefined
+  const jit = options.jit ? new Jit(memory, tables, feature => options.model.has(feature), code, interpreter, helperPort, hotThreshold) : undefined
   const linear = new MmuLinearMemory(mmu)
   const translation = new MmuControl(mmu, paging)
   const createCpu: Core['createCpu'] = (index, apic, ports, nextDeadline, smm = { saveMap: 'amd64', modeChanged: () => {} }) =>

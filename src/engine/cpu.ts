@@ -402,6 +402,7 @@ export class Cpu implements Processor {
     const words = this.words
     const record = this.findRecord()
     if (record === 0) return // a fault was delivered, or the instruction was stepped
+    if (this.parts.jit?.arrived(record)) this.compileHere()
     const left = this.bytes[record + recordField.left]
     const before = words[word.budget]
     this.spent = 0
@@ -526,7 +527,16 @@ export class Cpu implements Processor {
   private compileHere(): void {
     const linear = (this.state.rip + this.state.codeBase) & this.state.addressMask
     const place = this.mmu.fetchPlace(Number(linear & 0xffffffffn) | 0, Number(linear >> 32n) | 0)
-    if (place !== 0) this.parts.jit?.request((place & ~4095) >>> 0, place & 4095, this.words[word.mode], this.state.rip)
+    const pageAt = (delta: number): number => this.codePlace(linear + BigInt(delta * 4096))
+    if (place !== 0) this.parts.jit?.request((place & ~4095) >>> 0, place & 4095, this.words[word.mode], this.state.rip, pageAt)
+  }
+  /** Place of the page of code at a linear address, if its fetch translation is at hand; else 0. */
+  private codePlace(linear: bigint): number {
+    const words = this.words
+    const low = Number(linear & 0xffffffffn) | 0
+    const entry = (words[word.tlbFetch] >>> 2) + ((low >>> 12) & (tlbFetchEntries - 1)) * (tlbEntrySize / 4)
+    if (words[entry] !== (low & ~4095) || words[entry + 1] !== Number(BigInt.asIntN(32, linear >> 32n))) return 0
+    return this.code.placeOfTable(words[entry + 2])
   }
 
   private deliverStoredFault(): void {

@@ -200,9 +200,19 @@ class RecordSemantics extends Semantics {
       const target = this.relativeTarget()
       this.emitJump(this.wide ? target : this.and(target, this.operandSize === 16 ? 0xffffn : 0xffffffffn))
     }
-    if (condition) this.if(condition, go)
-    else go()
+    if (!condition) return go()
+    this.if(condition, () => {
+      this.countInRecord(recordField.taken)
+      go()
+    })
+    this.countInRecord(recordField.notTaken)
   }
+  /** What compiled regions are chosen by. */
+  private countInRecord(field: number): void {
+    if (this.hotThreshold > 0) this.store('i32', this.get(this.record), this.add(this.field('i32', field), 1), field)
+  }
+  /** Arrivals that make a record hot; 0: nothing is compiled, and nothing counted. */
+  hotThreshold = 0
   protected callHelper(name: string): void {
     const status = this.call(importIndex.helper, [this.helperNumber(name), this.get(this.record)], ['i32', 'i32'], 'i32')
     if (this.main) this.if(status, () => this.exitOrJump(status))
@@ -218,6 +228,14 @@ class RecordSemantics extends Semantics {
     this.if(this.eq(status, leave.near), () => {
       this.set(main.target, this.state('resumeRecord'))
       this.br(main.near)
+    })
+    this.if(this.geS(status, leave.byHelper), () => {
+      this.set(this.record, this.state('resumeRecord'))
+      this.if(this.eq(status, leave.byHelper | 2), () => {
+        this.set(main.rip, this.state('rip'))
+        this.br(main.arrive)
+      })
+      this.exitWith(this.sub(status, leave.byHelper))
     })
     this.exitWith(status)
   }
@@ -340,14 +358,11 @@ class MainFunction extends RecordSemantics {
   /** Counts arrivals at a record; when there were just enough of them, leaves to have it compiled. */
   private countArrival(record: Node, hot: () => void): void {
     if (this.hotThreshold === 0) return
-    const counter = this.and(this.shrU(record, 3), (hotCounterCount - 1) * 4)
+    const counter = this.and(this.shrU(record, 3), (hotCounterCount - 1) * 4) // record / recordSize words
     const count = this.add(this.load('i32', counter, hotCounters), 1)
     this.store('i32', counter, count, hotCounters)
     this.if(this.eq(count, this.hotThreshold), hot)
   }
-  /** 0: nothing is compiled. */
-  hotThreshold = 0
-
   /** The first-level fetch entry of a linear address: its page's code table is good when `offset` (i64) is below 4096. */
   private fetchEntry(linear: Node): { offset: Node; table: Node } {
     const index = this.and(this.wrap(this.shrU(linear, 12 - 4)), (tlbFetchEntries - 1) * tlbEntrySize)
@@ -421,6 +436,7 @@ export class Interpreter {
   private readonly hotCount: number
   private readonly pages: number
   private readonly profile: boolean
+  private readonly hotThreshold: number
   private nextCold = 0
   /** Runs from a record (an address in linear memory) until something leaves; returns a value of `leave`. */
   readonly run: (record: number) => number
@@ -434,6 +450,7 @@ export class Interpreter {
   ) {
     const { profile = false, hotThreshold = 0 } = options
     this.profile = profile
+    this.hotThreshold = hotThreshold
     if (profile) hot = []
     this.environment = environment
     this.helperNumber = helperNumber
@@ -498,6 +515,7 @@ export class Interpreter {
 
   private compile(spec: HandlerSpec): number {
     const f = new HandlerFunction(spec.key, this.helperNumber, 'record')
+    f.hotThreshold = this.hotThreshold
     f.build(spec, this.profile ? profileCounters + this.nextCold * 8 : undefined)
     if (f.writes) this.writers.add(spec.key)
     const instance = this.instantiate(

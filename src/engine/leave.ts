@@ -18,6 +18,8 @@ export const leave = {
   hot: 10,
   /** The instruction of leaveRecord goes on in another page than when it was decoded. It has not happened. */
   crossing: 11,
+  /** Inside generated code only, added to a value: a helper that a region called returned it, for the record state.resumeRecord. */
+  byHelper: 0x100,
   /** A run of copied records has ended: RIP is that of leaveRecord. */
   stop: 8,
 } as const

@@ -449,6 +449,10 @@ export abstract class Semantics extends FunctionBuilder {
     rip.uses--
     this.emitJump(this.wide ? rip : this.and(rip, this.operandSize === 16 ? 0xffffn : 0xffffffffn))
   }
+  /** Returns to `target`, as wide as the operand size. `check` refuses what is no address: an engine may know better where it goes. */
+  returnTo(target: Node, check: (target: Node) => Node): void {
+    this.jump(check(target))
+  }
   /** Continues at a relative target, if the condition (i32) holds. */
   jumpRelative(target: Operand, condition?: Node): void {
     if (condition) condition.uses++

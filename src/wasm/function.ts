@@ -23,6 +23,10 @@ export interface Node {
   local: number
   /** Emitted anew at each use instead of being kept in a local. */
   inline?: boolean
+  /** Reads of variables: where in the order of emission it is created and last used, and in which loop it is created. */
+  created?: number
+  lastUse?: number
+  inLoop?: number
 }
 
 /** A mutable local of the function. */
@@ -451,6 +455,7 @@ export class FunctionBuilder {
   /** The encoded body: local declarations and code. The builder is used up. */
   finish(): Uint8Array {
     this.dropUnused(this.root)
+    this.findReads()
     this.emitList(this.root)
     if (this.result) this.out.byte(0x00) // unreachable: every path has returned
     this.out.byte(0x0b)
@@ -482,6 +487,83 @@ export class FunctionBuilder {
     }
   }
 
+  // ---- reads of variables need no copy when the variable stays as it is until their last use ----
+
+  private position = 0
+  private loopNumber = 0
+  private readonly reads: Node[] = []
+  private readonly assignments = new Map<number, number[]>()
+
+  private findReads(): void {
+    this.orderList(this.root, 0)
+    for (const read of this.reads) {
+      if (read.inLoop! < 0) continue
+      const created = read.created!
+      const written = this.assignments.get(read.imm as number)?.some(position => position > created && position < read.lastUse!)
+      if (!written) read.local = read.imm as number
+    }
+  }
+  private orderList(list: Statement[], loop: number): void {
+    for (const statement of list) {
+      this.position++
+      switch (statement.kind) {
+        case 'define': {
+          const node = statement.node
+          if (node.uses === 0) break
+          if (node.op === LOCAL) {
+            node.created = this.position
+            node.lastUse = this.position
+            node.inLoop = loop
+            this.reads.push(node)
+          } else if (!node.inline && (node.fixed || node.uses > 1)) this.orderArguments(node, loop)
+          break
+        }
+        case 'effect':
+          for (const arg of statement.args) this.orderValue(arg, loop)
+          break
+        case 'set': {
+          this.orderValue(statement.value, loop)
+          const positions = this.assignments.get(statement.variable.index)
+          if (positions) positions.push(this.position)
+          else this.assignments.set(statement.variable.index, [this.position])
+          break
+        }
+        case 'if':
+          this.orderValue(statement.condition, loop)
+          this.orderList(statement.then, loop)
+          if (statement.otherwise) this.orderList(statement.otherwise, loop)
+          break
+        case 'block':
+          this.orderList(statement.body, statement.loop ? ++this.loopNumber : loop)
+          break
+        case 'list':
+          this.orderList(statement.body, loop)
+          break
+        case 'branch':
+          if (statement.condition) this.orderValue(statement.condition, loop)
+          break
+        case 'table':
+          this.orderValue(statement.index, loop)
+          break
+        case 'return':
+          if (statement.value) this.orderValue(statement.value, loop)
+          break
+      }
+    }
+  }
+  private orderArguments(node: Node, loop: number): void {
+    for (const arg of node.args) this.orderValue(arg, loop)
+  }
+  /** A value is emitted here, with all that is emitted where it is used. */
+  private orderValue(node: Node, loop: number): void {
+    if (node.op === LOCAL) {
+      if (node.created === undefined) return
+      node.lastUse = this.position
+      // a later turn of a loop would read what the turn before has written
+      if (node.inLoop !== loop) node.inLoop = -1
+    } else if (node.inline || (!node.fixed && node.uses <= 1)) this.orderArguments(node, loop)
+  }
+
   private takeLocal(type: ValueType): number {
     const free = this.freeLocals[type].pop()
     if (free !== undefined) return free
@@ -498,7 +580,7 @@ export class FunctionBuilder {
           if (node.uses === 0) break
           const isCall = node.op === CALL || node.op === CALL_INDIRECT
           if (node.inline || (!node.fixed && node.uses === 1)) break
-          if (node.op === LOCAL && node.uses === 0) break
+          if (node.op === LOCAL && node.local >= 0) break
           this.emitOperation(node)
           if (isCall && node.uses === 1) this.out.byte(0x1a)
           else {

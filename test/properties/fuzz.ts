@@ -52,7 +52,7 @@ export class Fuzzer {
     this.core = createCore({ ram: [{ base: 0, size: ramBytes }], model: createModel(options.model), cpus: 1, jit: true, log: () => {} })
     this.cpu = this.core.createCpu(0, noPin, { read: () => 0xff, write: () => {} }, () => this.deadline)
     this.core.running = this.cpu
-    this.core.jit!.longBlock = 0
+    this.core.jit!.compileEverything()
     this.cpu.onEvent = () => {
       if (++this.events > options.nanoseconds) throw new Error('events are delivered for ever and cost no time')
       return true

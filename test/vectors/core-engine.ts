@@ -66,7 +66,7 @@ export class CoreVectorEngine implements VectorEngine {
     }
     const cpu = core.createCpu(0, apic, { read: () => 0, write: () => {} }, () => Infinity)
     core.running = cpu
-    if (core.jit) core.jit.longBlock = 0
+    if (core.jit) core.jit.compileEverything()
     this.core = core
     this.cpu = cpu
     cpu.onEvent = event => {

@@ -1,4 +1,10 @@
-/** Finds the blocks of a region: straight-line code of one page, joined by relative branches, from one entry. */
+/**
+ * Finds the blocks of a region: the code that can be reached from one entry by relative branches, into calls whose target is known and back
+ * through their returns, over as many pages as it takes. Code that has hardly run is left out.
+ *
+ * Positions are offsets from the start of the entry's page in linear addresses; a called function has blocks of its own for each call that
+ * leads to it, so that its return knows where it goes.
+ */
 import { mode as codeMode } from '../../cpu/mode.ts'
 import type { Decoder } from '../../decode/decoder.ts'
 import type { RowContext } from '../../isa/builder.ts'
@@ -17,7 +23,7 @@ export interface BoundInstruction {
   readonly index: number
   readonly scale: number
   readonly displacement: bigint
-  /** Relative branches: the target's offset from the start of the page. */
+  /** Relative branches: the target's offset from the start of the entry's page. */
   readonly immediate: bigint
   readonly segment: number
   readonly prefixes: number
@@ -30,97 +36,198 @@ export interface Block {
   readonly instructions: BoundInstruction[]
   /** Index of the block that follows when the last instruction does not branch; -1: it leaves the region. */
   next: number
-  /** Index of the block that the last instruction's relative branch goes to; -1: outside. Only with `branches`. */
+  /** Index of the block that the last instruction branches, calls or returns to; -1: outside. Only with `branches`. */
   taken: number
   branches: boolean
+  /** The last instruction is a call that goes on inside the region. */
+  calls: boolean
+  /** The last instruction is a return that is expected to go to this offset. */
+  returnsTo: number | undefined
   /** Offset after the last instruction. */
   end: number
   /** The last instruction never goes on to `next`. */
   stops: boolean
 }
 
-const most = { instructions: 300, blocks: 64 } as const
+/** What discovery asks about the code's surroundings. */
+export interface CodeView {
+  /** Place in linear memory of the page that lies `delta` pages after the entry's now; 0 when its translation is not at hand. */
+  pageAt(delta: number): number
+  /** How often the interpreter saw the conditional branch at `offset` of the page at this place go either way. */
+  branchCounts(place: number, offset: number): { taken: number; notTaken: number }
+}
+
+/** The function that a block belongs to, and where it returns to. */
+interface Frame {
+  readonly caller: Frame | undefined
+  readonly returns: number
+  readonly callee: number
+  readonly depth: number
+  readonly leaders: Map<number, number>
+  readonly frames: Map<number, Frame>
+}
+
+export interface Limits {
+  instructions: number
+  blocks: number
+  /** Of calls. */
+  depth: number
+  blockLength: number
+  /** A way that was gone less often is left out, */
+  warm: number
+  /** and so is one that was gone so many times less often than the other. */
+  rare: number
+}
+
+const longestInstruction = 15
 
 const isRelative = (instruction: BoundInstruction): boolean => instruction.context.operands.some(o => o.class === 'relative')
 const isCall = (instruction: BoundInstruction): boolean => instruction.row.name === 'CALL'
+const isReturn = (instruction: BoundInstruction): boolean => instruction.row.name === 'RET'
 
 export class Discovery {
+  /** Distances of the pages that the region's code lies in, the entry's own (0) included. */
+  readonly pages = new Set<number>([0])
   private readonly decoder: Decoder
   private readonly bytes: Uint8Array
-  private readonly page: number
   private readonly mode: number
+  private readonly view: CodeView
+  private readonly limits: Limits
   private readonly found = new Map<number, BoundInstruction | undefined>()
 
-  constructor(decoder: Decoder, bytes: Uint8Array, page: number, mode: number) {
+  constructor(decoder: Decoder, bytes: Uint8Array, mode: number, view: CodeView, limits: Limits) {
+    this.limits = limits
     this.decoder = decoder
     this.bytes = bytes
-    this.page = page
     this.mode = mode
+    this.view = view
   }
 
   /** Blocks in the order in which they were found; the first is the entry. Empty when nothing can be decoded there. */
   blocks(entry: number): Block[] {
-    const leaders = this.leaders(entry)
+    const root: Frame = { caller: undefined, returns: 0, callee: entry, depth: 0, leaders: new Map(), frames: new Map() }
+    const starts = this.leaders(root, entry)
     const blocks: Block[] = []
-    const indexOf = new Map<number, number>()
-    for (const start of leaders) {
-      const block = this.block(start, leaders)
-      if (block.instructions.length === 0) continue
-      indexOf.set(start, blocks.length)
+    for (const [frame, start] of starts) {
+      const block = this.block(start, frame)
+      if (block.instructions.length === 0) {
+        frame.leaders.set(start, -1)
+        continue
+      }
+      frame.leaders.set(start, blocks.length)
       blocks.push(block)
+      this.owners.push(frame)
     }
-    for (const block of blocks) {
-      const last = block.instructions[block.instructions.length - 1]
-      block.next = block.stops ? -1 : (indexOf.get(block.end) ?? -1)
-      if (block.branches) block.taken = indexOf.get(Number(last.immediate)) ?? -1
+    blocks.forEach((block, i) => this.connect(block, this.owners[i]))
+    return root.leaders.get(entry) === 0 ? blocks : []
+  }
+  private readonly owners: Frame[] = []
+
+  private connect(block: Block, frame: Frame): void {
+    const last = block.instructions[block.instructions.length - 1]
+    block.next = block.stops ? -1 : (frame.leaders.get(block.end) ?? -1)
+    if (block.calls) block.taken = frame.frames.get(block.end)?.leaders.get(Number(last.immediate)) ?? -1
+    else if (block.returnsTo !== undefined) block.taken = frame.caller?.leaders.get(block.returnsTo) ?? -1
+    else if (block.branches) block.taken = frame.leaders.get(Number(last.immediate)) ?? -1
+    // a call or return without its other end is an ordinary way out
+    if (block.taken < 0 && (block.calls || block.returnsTo !== undefined)) {
+      block.branches = block.calls = false
+      block.returnsTo = undefined
     }
-    return indexOf.get(entry) === 0 ? blocks : []
   }
 
-  private leaders(entry: number): Set<number> {
-    const leaders = new Set([entry])
-    const open = [entry]
+  /** Starts of blocks, the likeliest first. */
+  private leaders(root: Frame, entry: number): [Frame, number][] {
+    const starts: [Frame, number][] = []
+    const open: { frame: Frame; start: number; heat: number }[] = []
+    const add = (frame: Frame, offset: number, heat: number): void => {
+      if (starts.length + open.length >= this.limits.blocks || frame.leaders.has(offset)) return
+      frame.leaders.set(offset, -1)
+      open.push({ frame, start: offset, heat })
+    }
+    add(root, entry, 1)
     let count = 0
-    while (open.length > 0) {
-      let offset = open.shift()!
+    while (open.length > 0 && count < this.limits.instructions) {
+      const hottest = open.reduce((best, next, i) => (next.heat > open[best].heat ? i : best), 0)
+      const [{ frame, start, heat }] = open.splice(hottest, 1)
+      starts.push([frame, start])
+      let offset = start
       for (;;) {
         const instruction = this.at(offset)
-        if (!instruction || ++count > most.instructions) break
+        if (!instruction) break
+        count++
         const end = offset + instruction.length
-        if (isRelative(instruction) && !isCall(instruction)) {
+        if (isRelative(instruction)) {
           const target = Number(instruction.immediate)
-          for (const next of instruction.row.ends ? [target] : [target, end])
-            if (next >= 0 && next < 4096 && !leaders.has(next) && leaders.size < most.blocks) {
-              leaders.add(next)
-              open.push(next)
-            }
+          if (isCall(instruction)) {
+            const called = this.call(frame, target, end)
+            if (called) add(called, target, heat)
+          } else if (instruction.row.ends) add(frame, target, heat)
+          else
+            for (const way of this.ways(instruction, target, end)) add(frame, way.to, heat * way.share)
           break
         }
+        if (isReturn(instruction) && frame.caller) add(frame.caller, frame.returns, heat)
         if (instruction.row.ends) break
         offset = end
-        if (leaders.has(offset)) break
+        if (frame.leaders.has(offset)) break
       }
     }
-    return leaders
+    return starts
+  }
+  /** Where a conditional branch is worth following. */
+  private ways(branch: BoundInstruction, target: number, next: number): { to: number; share: number }[] {
+    const { warm, rare } = this.limits
+    const { taken, notTaken } = this.view.branchCounts(this.view.pageAt(Math.floor(branch.offset / 4096)), branch.offset & 4095)
+    const followed = (count: number, other: number): boolean => count >= warm && count * rare >= other
+    const share = (count: number): number => (taken + notTaken === 0 ? 0.5 : count / (taken + notTaken))
+    return [
+      { to: next, share: share(notTaken), follow: followed(notTaken, taken) },
+      { to: target, share: share(taken), follow: followed(taken, notTaken) },
+    ].filter(way => way.follow)
+  }
+  private call(frame: Frame, callee: number, returns: number): Frame | undefined {
+    if (frame.depth >= this.limits.depth || callee === returns) return undefined
+    for (let outer: Frame | undefined = frame; outer; outer = outer.caller) if (outer.callee === callee) return undefined
+    const called: Frame = { caller: frame, returns, callee, depth: frame.depth + 1, leaders: new Map(), frames: new Map() }
+    frame.frames.set(returns, called)
+    return called
   }
 
-  private block(start: number, leaders: ReadonlySet<number>): Block {
-    const block: Block = { start, instructions: [], next: -1, taken: -1, branches: false, end: start, stops: false }
+  private block(start: number, frame: Frame): Block {
+    const block: Block = {
+      start,
+      instructions: [],
+      next: -1,
+      taken: -1,
+      branches: false,
+      calls: false,
+      returnsTo: undefined,
+      end: start,
+      stops: false,
+    }
     for (;;) {
       const instruction = this.at(block.end)
-      if (!instruction || block.instructions.length >= 100) break
+      if (!instruction || block.instructions.length >= this.limits.blockLength) break
       block.instructions.push(instruction)
+      this.pages.add(Math.floor(block.end / 4096))
       block.end += instruction.length
-      if (isRelative(instruction) && !isCall(instruction)) {
+      this.pages.add(Math.floor((block.end - 1) / 4096))
+      if (isRelative(instruction)) {
+        block.calls = isCall(instruction)
         block.branches = true
         block.stops = instruction.row.ends ?? false
         break
       }
       if (instruction.row.ends) {
         block.stops = true
+        if (isReturn(instruction) && frame.caller) {
+          block.branches = true
+          block.returnsTo = frame.returns
+        }
         break
       }
-      if (leaders.has(block.end)) break
+      if (frame.leaders.has(block.end)) break
     }
     return block
   }
@@ -131,8 +238,19 @@ export class Discovery {
   }
 
   private decode(offset: number): BoundInstruction | undefined {
-    if (offset < 0 || offset >= 4096) return undefined
-    const d = this.decoder.decode(this.bytes, this.page + offset, 4096 - offset, this.mode)
+    const delta = Math.floor(offset / 4096)
+    const page = this.view.pageAt(delta)
+    if (page === 0) return undefined
+    const inPage = offset & 4095
+    let d = this.decoder.decode(this.bytes, page + inPage, 4096 - inPage, this.mode)
+    if (d.result === 'more') {
+      const second = this.view.pageAt(delta + 1)
+      if (second === 0) return undefined
+      const code = new Uint8Array(longestInstruction)
+      code.set(this.bytes.subarray(page + inPage, page + 4096))
+      code.set(this.bytes.subarray(second, second + longestInstruction - (4096 - inPage)), 4096 - inPage)
+      d = this.decoder.decode(code, 0, longestInstruction, this.mode)
+    }
     if (d.result !== 'ok') return undefined
     const candidate = d.candidate!
     const wide = (this.mode & codeMode.codeMask) === codeMode.code64

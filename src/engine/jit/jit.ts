@@ -6,13 +6,14 @@
 import { mode as codeMode } from '../../cpu/mode.ts'
 import { Decoder } from '../../decode/decoder.ts'
 import type { OpcodeTables } from '../../decode/tables.ts'
-import { recordField } from '../../decode/record.ts'
+import { recordField, recordSize } from '../../decode/record.ts'
 import { encodeModule } from '../../wasm/module.ts'
+import { hotCounterCount, hotCounters } from '../../memory/map.ts'
 import type { CodeCache } from '../code-cache.ts'
-import type { Interpreter } from '../interpreter.ts'
-import { Discovery } from './discover.ts'
-import { RegionFunction } from './region.ts'
-import { structureOf } from './structure.ts'
+import { pseudo, type Interpreter } from '../interpreter.ts'
+import { Discovery, type Block, type CodeView, type Limits } from './discover.ts'
+import { regionCounter, RegionFunction } from './region.ts'
+import { isWorthIt } from './structure.ts'
 
 /** Regions a module: a module costs about 45 KB and 0.2 ms whatever it holds. */
 const batch = 6
@@ -20,11 +21,19 @@ const batch = 6
 const mostModules = 2500
 
 interface Request {
-  page: number
-  offset: number
-  mode: number
-  name: string
+  readonly page: number
+  readonly offset: number
+  readonly mode: number
+  readonly name: string
+  readonly blocks: readonly Block[]
+  /** Pages of its code: distance from the entry's page, and place. */
+  readonly pages: ReadonlyMap<number, number>
+  /** Of the code cache when the code was looked at. */
+  readonly drops: number
 }
+
+/** Number of the counter of arrivals at a record; the interpreter counts in the same (MainFunction.countArrival). */
+const hotCounterOf = (record: number): number => (record >>> 5) & (hotCounterCount - 1)
 
 export interface JitStatistics {
   regions: number
@@ -36,15 +45,22 @@ export interface JitStatistics {
 
 export class Jit {
   /**
-   * Entering and leaving a region costs as much as interpreting about this many instructions: without a loop it has to be longer. Tests
-   * compile everything.
+   * Entering and leaving a region costs as much as interpreting about this many instructions: what is expected to run in it has to be
+   * longer.
    */
-  longBlock = 30
+  private longPath = 20
+  /** What becomes part of a region. */
+  private readonly limits: Limits = { instructions: 400, blocks: 100, depth: 10, blockLength: 100, warm: 24, rare: 200 }
+  private readonly threshold: number
   readonly statistics: JitStatistics = { regions: 0, modules: 0, instructions: 0, bytes: 0, milliseconds: 0 }
   /** Set by an embedder that wants compile times: milliseconds from anywhere. They never influence the run. */
   stopwatch: () => number = () => 0
   private readonly memory: WebAssembly.Memory
   private readonly bytes: Uint8Array
+  private readonly words: Int32Array
+  private readonly view: DataView
+  private readonly helper: (number: number, record: number) => number
+  private readonly helperNumber: (name: string) => number
   private readonly code: CodeCache
   private readonly interpreter: Interpreter
   private readonly decoder: Decoder
@@ -57,7 +73,14 @@ export class Jit {
     offers: (feature: string) => boolean,
     code: CodeCache,
     interpreter: Interpreter,
+    helpers: { call(number: number, record: number): number; number(name: string): number },
+    threshold: number,
   ) {
+    this.words = new Int32Array(memory.buffer)
+    this.view = new DataView(memory.buffer)
+    this.helper = helpers.call
+    this.helperNumber = helpers.number
+    this.threshold = threshold
     this.memory = memory
     this.bytes = new Uint8Array(memory.buffer)
     this.code = code
@@ -65,11 +88,52 @@ export class Jit {
     this.decoder = new Decoder(tables, offers)
   }
 
-  /** The instruction at `offset` of the page at `page` was reached often. `rip` names the function. */
-  request(page: number, offset: number, mode: number, rip: bigint): void {
+  /**
+   * The instruction at `offset` of the page at `page` was reached often. `rip` names the function; `pageAt` finds the pages around it as
+   * they are mapped now.
+   */
+  request(page: number, offset: number, mode: number, rip: bigint, pageAt: CodeView['pageAt'] = () => 0): void {
     if ((mode & codeMode.codeMask) !== codeMode.code64) return
-    this.pending.push({ page, offset, mode, name: rip.toString(16) })
+    const places = new Map([[0, page]])
+    const view: CodeView = {
+      pageAt: delta => {
+        let place = places.get(delta)
+        if (place === undefined) places.set(delta, (place = pageAt(delta)))
+        return place
+      },
+      branchCounts: (place, at) => this.branchCounts(this.code.tableFor(place, mode), at),
+    }
+    const discovery = new Discovery(this.decoder, this.bytes, mode, view, this.limits)
+    const blocks = discovery.blocks(offset)
+    if (blocks.length === 0 || !blocks[0].instructions[0].flat) return
+    if (!isWorthIt(blocks, this.longPath)) return
+    const pages = new Map([...discovery.pages].map(delta => [delta, places.get(delta)!]))
+    this.pending.push({ page, offset, mode, name: rip.toString(16), blocks, pages, drops: this.code.drops })
     if (this.pending.length >= batch) this.compile()
+  }
+
+  private branchCounts(table: number, offset: number): { taken: number; notTaken: number } {
+    let record = this.words[(table >> 2) + offset]
+    if (record === 0) return { taken: 0, notTaken: 0 }
+    if (this.view.getUint16(record, true) === pseudo.crossing) record += recordSize
+    const count = (field: number): number => this.view.getUint32(record + field, true)
+    return { taken: count(recordField.taken), notTaken: count(recordField.notTaken) }
+  }
+
+  /** Counts an arrival that no generated code has counted; true when the record has just become hot. */
+  arrived(record: number): boolean {
+    return ++this.words[(hotCounters >> 2) + hotCounterOf(record)] === this.threshold
+  }
+
+  /** Regions made from now on count their visits. */
+  profile = false
+  readonly profiled: { name: string; instructions: number; counters: number; blocks: readonly Block[] }[] = []
+
+  /** For tests: whatever is requested becomes a region, with all that can be reached. */
+  compileEverything(): void {
+    this.longPath = 0
+    this.limits.warm = 0
+    this.limits.rare = Infinity
   }
 
   /** So many modules live that code should be flushed. */
@@ -95,39 +159,52 @@ export class Jit {
   }
 
   private build(request: Request): { request: Request; record: number; body: RegionFunction } | undefined {
-    const { page, offset, mode } = request
+    const { page, offset, mode, blocks, pages } = request
     const record = this.code.recordAt(page, offset, mode)
     if (record === 0 || this.code.isRegion(record)) return undefined
-    const blocks = new Discovery(this.decoder, this.bytes, page, mode).blocks(offset)
-    if (blocks.length === 0 || !blocks[0].instructions[0].flat) return undefined
-    if (!structureOf(blocks).hasLoops && blocks[0].instructions.length < this.longBlock) return undefined
+    if (request.drops !== this.code.drops) {
+      this.words[(hotCounters >> 2) + hotCounterOf(record)] = 0
+      return undefined
+    }
     const entryCopy = this.code.copyForInterpreter(record)
     const body = new RegionFunction({
       name: `region ${request.name}`,
       blocks,
-      recordAt: at => (at === offset ? entryCopy : this.code.recordAt(page, at, mode)),
+      recordAt: at => (at === offset ? entryCopy : this.recordOf(request, at)),
+      leftOf: of => this.bytes[of + recordField.left],
       entryLeft: this.bytes[record + recordField.left],
+      pages: [...pages].filter(([delta]) => delta !== 0).map(([delta, place]) => ({ delta, table: this.code.tableFor(place, mode) })),
+      helperNumber: this.helperNumber,
+      counters: this.profile ? this.code.allocate(regionCounter.size) : 0,
     })
+    if (this.profile) this.profiled.push({ name: request.name, instructions: blocks.reduce((n, b) => n + b.instructions.length, 0), counters: body.input.counters, blocks })
     body.build()
     if (body.useless) return undefined
     this.statistics.instructions += blocks.reduce((sum, block) => sum + block.instructions.length, 0)
     return { request, record, body }
   }
 
+  private recordOf({ pages, mode }: Request, at: number): number {
+    const delta = Math.floor(at / 4096)
+    const page = pages.get(delta)!
+    const record = this.code.recordAt(page, at & 4095, mode)
+    return record !== 0 ? record : this.code.crossingAt(page, at & 4095, mode, pages.get(delta + 1)!)
+  }
+
   private install(built: { request: Request; record: number; body: RegionFunction }[]): void {
     const pages = this.memory.buffer.byteLength / 65536
     const bytes = encodeModule({
-      imports: [],
+      imports: [{ module: 'env', name: 'helper', parameters: ['i32', 'i32'], result: 'i32' }],
       memory: { minimum: pages, maximum: pages },
       functions: built.map(region => region.body),
-      exports: built.map((_, i) => ({ name: `r${i}`, functionIndex: i })),
+      exports: built.map((_, i) => ({ name: `r${i}`, functionIndex: i + 1 })),
     })
-    const instance = new WebAssembly.Instance(new WebAssembly.Module(bytes), { env: { memory: this.memory } })
+    const instance = new WebAssembly.Instance(new WebAssembly.Module(bytes), { env: { memory: this.memory, helper: this.helper } })
     built.forEach(({ request, record }, i) => {
       if (this.code.isRegion(record)) return
       const number = this.interpreter.install(instance.exports[`r${i}`])
       if (number === undefined) return
-      this.code.installRegion(record, request.page, number)
+      this.code.installRegion(record, [...request.pages.values()], number)
     })
     this.modules++
     this.statistics.modules++

@@ -1,6 +1,7 @@
 /** Emits a region as one WebAssembly function: (record) → status, called like a handler of the interpreter. */
 import { leave } from '../leave.ts'
-import type { Label } from '../../wasm/function.ts'
+import { tlbEntrySize, tlbFetchEntries } from '../../memory/map.ts'
+import type { Label, Node } from '../../wasm/function.ts'
 import type { Block } from './discover.ts'
 import { RegionSemantics } from './semantics.ts'
 import { structureOf, type Structure } from './structure.ts'
@@ -8,22 +9,33 @@ import { structureOf, type Structure } from './structure.ts'
 export interface RegionInput {
   readonly name: string
   readonly blocks: readonly Block[]
-  /** The record that interprets the instruction at an offset of the page; for the entry, a copy that does not lead back to the region. */
+  /** The record that interprets the instruction at an offset; for the entry, a copy that does not lead back to the region. */
   recordAt(offset: number): number
+  /** A record's field `left`. */
+  leftOf(record: number): number
   /** What entering the region has taken from the budget. */
   readonly entryLeft: number
+  /** The other pages in which the region's code lies: distance from the entry's page, and the code table that it must have. */
+  readonly pages: readonly { delta: number; table: number }[]
+  helperNumber(name: string): number
+  /** Linear address of the region's counters (`regionCounter`) when it is profiled; else 0. */
+  readonly counters: number
 }
 
+/** Offsets of a profiled region's counters, u64 each: visits, instructions, and how visits ended. */
+export const regionCounter = { visits: 0, instructions: 8, near: 16, jumped: 24, budget: 32, helper: 40, size: 48 } as const
+
 export class RegionFunction extends RegionSemantics {
-  private readonly input: RegionInput
+  readonly input: RegionInput
   private readonly structure: Structure
   /** The entry's first instruction is left to the interpreter at once: not worth a region. */
   useless = false
   private readonly labels = new Map<number, Label>()
 
   constructor(input: RegionInput) {
-    super(input.name)
+    super(input.name, name => input.helperNumber(name))
     this.input = input
+    this.severalPages = input.pages.length > 0
     this.structure = structureOf(input.blocks)
   }
 
@@ -31,6 +43,7 @@ export class RegionFunction extends RegionSemantics {
     const prologue = this.placeholder()
     this.block(exit => {
       this.exit = exit
+      this.guardPages()
       this.tree(0)
     })
     prologue(() => {
@@ -38,11 +51,45 @@ export class RegionFunction extends RegionSemantics {
       this.set(this.budget, this.add(this.get(this.budget), this.input.entryLeft))
     })
     this.emitEpilogue()
+    if (this.input.counters) this.countVisit()
     // jumps and returns to a record give back `left - 1` of the entry's record: it is taken here
     const credited = this.sub(this.get(this.budget), this.input.entryLeft - 1)
-    this.setState('budget', this.select(this.eq(this.get(this.status), leave.budget), this.get(this.budget), credited))
+    const settled = this.or(this.eq(this.get(this.status), leave.budget), this.geU(this.get(this.status), leave.byHelper))
+    this.setState('budget', this.select(settled, this.get(this.budget), credited))
     this.setState('resumeRecord', this.get(this.resume))
     this.return(this.get(this.status))
+  }
+
+  /** The budget that entering took has been given back, so what is missing was executed. */
+  private countVisit(): void {
+    const count = (name: keyof typeof regionCounter, by: Node): void => {
+      const at = this.input.counters + regionCounter[name]
+      this.store('i64', 0, this.add(this.load('i64', 0, at), by), at)
+    }
+    const is = (status: number): Node => this.extendU(this.eq(this.get(this.status), status))
+    count('visits', this.i64(1))
+    const helped = this.geU(this.get(this.status), leave.byHelper)
+    const before = this.add(this.state('budget'), this.input.entryLeft)
+    this.if(this.eqz(helped), () => count('instructions', this.extendS(this.sub(before, this.get(this.budget)))))
+    count('near', is(leave.near))
+    count('jumped', is(2))
+    count('budget', is(leave.budget))
+    count('helper', this.extendU(helped))
+  }
+
+  /** The other pages must still follow the entry's page as they did when the region was made: else the entry is interpreted. */
+  private guardPages(): void {
+    for (const { delta, table } of this.input.pages) {
+      const linear = this.add(this.get(this.page), this.i64(delta * 4096))
+      const index = this.and(this.wrap(this.shrU(linear, 12 - 4)), (tlbFetchEntries - 1) * tlbEntrySize)
+      const entry = this.add(this.state('tlbFetch'), index)
+      const other = this.or(this.ne(this.load('i64', entry), linear), this.ne(this.load('i32', entry, 8), table))
+      this.plainIf(other, () => {
+        this.set(this.resume, this.input.recordAt(this.input.blocks[0].start))
+        this.set(this.status, leave.near)
+        this.br(this.exit)
+      })
+    }
   }
 
   private tree(block: number): void {
@@ -76,6 +123,9 @@ export class RegionFunction extends RegionSemantics {
       const instruction = block.instructions[i]
       this.remaining = count - i
       this.record = this.input.recordAt(instruction.offset)
+      this.recordLeft = this.input.leftOf(this.record)
+      this.calls = block.calls && this.remaining === 1
+      this.returnsTo = this.remaining === 1 ? block.returnsTo : undefined
       this.emitInstruction(instruction)
       if (this.left) {
         if (index === 0 && i === 0) this.useless = true
@@ -85,7 +135,7 @@ export class RegionFunction extends RegionSemantics {
     const branch = this.branch
     this.flushFlags()
     if (!block.branches) return this.goTo(index, block.next, block.end)
-    const target = Number(block.instructions[count - 1].immediate)
+    const target = block.returnsTo ?? Number(block.instructions[count - 1].immediate)
     if (!branch) throw new Error(`${this.name}: a block that branches has no branch`)
     if (branch.condition) {
       const condition = branch.condition

@@ -43,6 +43,13 @@ const storeLanes: Partial<Record<StoreKind, { readonly bytes: number; readonly o
   i32_8: { bytes: 1, opcode: simd.replaceI8 },
 }
 
+/** Index of the only import of a region's module. */
+export const helperImport = 0
+/** Helpers that regions call; for others they leave. */
+const calledInside: ReadonlySet<string> = new Set([
+  'sti', 'popf', 'swapgs', 'rdtsc', 'rdtscp', 'rdpkru', 'stac', 'clac', 'rdsegbase', 'movs', 'stos', 'lods', 'scas', 'cmps',
+])
+
 export class RegionSemantics extends Semantics {
   protected readonly budget: Variable
   protected readonly page: Variable
@@ -57,6 +64,13 @@ export class RegionSemantics extends Semantics {
   protected remaining = 0
   /** Record at which the interpreter goes on when the current instruction is left to it. */
   protected record = 0
+  /** What that record has in its field `left`. */
+  protected recordLeft = 0
+  /** The current instruction is a call into the region, or a return that is expected to go to this offset of it. */
+  protected calls = false
+  protected returnsTo: number | undefined
+  /** The region's code lies in several pages: leaving says in which. */
+  protected severalPages = false
   protected readonly usedRegisters = new Set<number>()
   protected readonly writtenRegisters = new Set<number>()
   protected usesFlags = false
@@ -71,8 +85,14 @@ export class RegionSemantics extends Semantics {
   private origin: FlagOrigin | undefined
   private branchDepth = 0
 
-  constructor(name: string) {
+  private readonly helperNumber: (name: string) => number
+  /** Where locals are stored and loaded around calls of helpers: known when everything is emitted. */
+  private readonly savings: ((fill: () => void) => void)[] = []
+  private readonly reloads: ((fill: () => void) => void)[] = []
+
+  constructor(name: string, helperNumber: (name: string) => number) {
     super(name, ['i32'], 'i32')
+    this.helperNumber = helperNumber
     this.budget = this.variable('i32')
     this.page = this.variable('i64')
     this.status = this.variable('i32')
@@ -93,12 +113,20 @@ export class RegionSemantics extends Semantics {
     this.set(this.page, super.state('codePage'))
     this.set(this.tables.read, super.state('tlbRead'))
     this.set(this.tables.write, super.state('tlbWrite'))
-    for (const register of this.usedRegisters) this.set(this.registers[register], this.load('i64', 0, at.gpr + 8 * register))
-    if (this.usesFlags) for (const name of flagNames) this.set(this.flagVariables[name], super.state(name))
+    this.loadScalars()
     for (const [index, variable] of this.vectors) this.set(variable, super.load('v128', 0, vectorAddress(index)))
+    for (const save of this.savings) save(() => this.storeScalars())
+    for (const reload of this.reloads) reload(() => this.loadScalars())
   }
   protected emitEpilogue(): void {
     for (const index of this.writtenVectors) super.store('v128', 0, this.get(this.vectors.get(index)!), vectorAddress(index))
+    this.storeScalars()
+  }
+  private loadScalars(): void {
+    for (const register of this.usedRegisters) this.set(this.registers[register], this.load('i64', 0, at.gpr + 8 * register))
+    if (this.usesFlags) for (const name of flagNames) this.set(this.flagVariables[name], super.state(name))
+  }
+  private storeScalars(): void {
     for (const register of this.writtenRegisters) this.store('i64', 0, this.get(this.registers[register]), at.gpr + 8 * register)
     if (this.usesFlags) for (const name of flagNames) super.setState(name, this.get(this.flagVariables[name]))
   }
@@ -124,8 +152,14 @@ export class RegionSemantics extends Semantics {
     this.set(this.budget, this.add(this.get(this.budget), this.remaining))
     this.set(this.resume, this.record)
     this.set(this.status, leave.near)
+    this.saveCodePage()
     this.br(this.exit)
     if (this.branchDepth === 0) this.left = true
+  }
+  /** The interpreter counts RIP from the page of its record. */
+  private saveCodePage(): void {
+    if (!this.severalPages) return
+    super.setState('codePage', this.add(this.get(this.page), this.i64(Math.floor(this.instruction.offset / 4096) * 4096)))
   }
   /** A bail on a condition. */
   private bailIf(condition: Node): void {
@@ -379,8 +413,26 @@ export class RegionSemantics extends Semantics {
   protected leaveWithFault(): void {
     this.bail()
   }
-  protected callHelper(_name: string): void {
-    this.bail()
+  /** Calls a helper that neither branches nor changes translations, with the CPU's state as the interpreter would leave it to it. */
+  protected callHelper(name: string): void {
+    this.flushFlags()
+    this.usesFlags = true
+    const reserved = this.remaining - this.recordLeft
+    this.savings.push(this.placeholder())
+    super.setState('budget', this.add(this.get(this.budget), reserved))
+    this.saveCodePage()
+    const status = this.call(helperImport, [this.i32(this.helperNumber(name)), this.i32(this.record)], ['i32', 'i32'], 'i32')
+    this.set(this.status, status)
+    this.reloads.push(this.placeholder())
+    this.set(this.tables.read, super.state('tlbRead'))
+    this.set(this.tables.write, super.state('tlbWrite'))
+    this.plainIf(this.get(this.status), () => {
+      this.set(this.status, this.or(this.get(this.status), leave.byHelper))
+      this.set(this.resume, this.record)
+      this.set(this.budget, super.state('budget'))
+      this.br(this.exit)
+    })
+    this.set(this.budget, this.sub(super.state('budget'), reserved))
   }
   protected emitJump(rip: Node): void {
     this.flushFlags()
@@ -394,12 +446,19 @@ export class RegionSemantics extends Semantics {
     this.br(this.exit)
   }
   protected emitRelativeJump(operand: Operand, condition: Node | undefined): void {
-    if (this.instruction.row.name === 'CALL') return this.emitJump(this.relativeTarget(operand))
+    if (this.instruction.row.name === 'CALL' && !this.calls) return this.emitJump(this.relativeTarget(operand))
     if (condition) condition.uses++
     this.branch = { condition }
   }
-  override helper(_name: string, ..._args: Node[]): void {
-    this.bail()
+  override returnTo(target: Node, check: (target: Node) => Node): void {
+    if (this.returnsTo === undefined || this.operandSize !== 64) return super.returnTo(target, check)
+    this.bailIf(this.ne(target, this.add(this.get(this.page), this.i64(this.returnsTo))))
+    this.commit()
+    this.branch = { condition: undefined }
+  }
+  override helper(name: string, ...args: Node[]): void {
+    if (!calledInside.has(name) || this.branchDepth > 0) return this.bail()
+    super.helper(name, ...args)
   }
   override fault(_vector: number, _error?: Value, _computed?: Node): void {
     this.bail()

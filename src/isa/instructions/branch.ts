@@ -62,13 +62,13 @@ export const RET = instruction('RET', {
   forms: [form('C3', force64)],
   modal: true,
   ends: true,
-  semantics: b => b.jump(wideRip(b, b.pop(b.operandSize))),
+  semantics: b => b.returnTo(b.pop(b.operandSize), target => wideRip(b, target)),
 })
 export const RET_I = instruction('RET', {
   forms: [form('C2 i16', Iw, force64)],
   modal: true,
   ends: true,
-  semantics: (b, release) => b.jump(wideRip(b, b.pop(b.operandSize, b.extendU(b.read(release))))),
+  semantics: (b, release) => b.returnTo(b.pop(b.operandSize, b.extendU(b.read(release))), target => wideRip(b, target)),
 })
 
 /** RCX, ECX or CX by address size: its value after adding `delta`, written back when delta is not 0. */
