@@ -23,7 +23,7 @@ export interface Node {
   local: number
   /** Emitted anew at each use instead of being kept in a local. */
   inline?: boolean
-  /** Reads of variables: where in the order of emission it is created and last used, and in which loop it is created. */
+  /** Where in the order of emission it is created and last used, and in which loop it is created; -1: it is used in another. */
   created?: number
   lastUse?: number
   inLoop?: number
@@ -40,7 +40,7 @@ export interface Label {
   readonly depthAtOpen: number
 }
 
-type Statement =
+type Statement = { position?: number } & (
   | { kind: 'define'; node: Node }
   | { kind: 'effect'; op: number; args: Node[]; imm?: Uint8Array; memory?: number }
   | { kind: 'set'; variable: Variable; value: Node }
@@ -50,6 +50,7 @@ type Statement =
   | { kind: 'table'; index: Node; labels: Label[]; fallback: Label }
   | { kind: 'return'; value: Node | undefined }
   | { kind: 'list'; body: Statement[] }
+)
 
 const CONSTANT = -1
 const LOCAL = -2
@@ -455,7 +456,7 @@ export class FunctionBuilder {
   /** The encoded body: local declarations and code. The builder is used up. */
   finish(): Uint8Array {
     this.dropUnused(this.root)
-    this.findReads()
+    this.findLifetimes()
     this.emitList(this.root)
     if (this.result) this.out.byte(0x00) // unreachable: every path has returned
     this.out.byte(0x0b)
@@ -487,14 +488,14 @@ export class FunctionBuilder {
     }
   }
 
-  // ---- reads of variables need no copy when the variable stays as it is until their last use ----
+  // ---- how long values live; reads of variables need no copy when the variable stays as it is until their last use ----
 
   private position = 0
   private loopNumber = 0
   private readonly reads: Node[] = []
   private readonly assignments = new Map<number, number[]>()
 
-  private findReads(): void {
+  private findLifetimes(): void {
     this.orderList(this.root, 0)
     for (const read of this.reads) {
       if (read.inLoop! < 0) continue
@@ -505,17 +506,17 @@ export class FunctionBuilder {
   }
   private orderList(list: Statement[], loop: number): void {
     for (const statement of list) {
-      this.position++
+      statement.position = ++this.position
       switch (statement.kind) {
         case 'define': {
           const node = statement.node
           if (node.uses === 0) break
-          if (node.op === LOCAL) {
-            node.created = this.position
-            node.lastUse = this.position
-            node.inLoop = loop
-            this.reads.push(node)
-          } else if (!node.inline && (node.fixed || node.uses > 1)) this.orderArguments(node, loop)
+          if (node.op !== LOCAL && (node.inline || (!node.fixed && node.uses <= 1))) break
+          if (node.op === LOCAL) this.reads.push(node)
+          else this.orderArguments(node, loop)
+          node.created = this.position
+          node.lastUse = this.position
+          node.inLoop = loop
           break
         }
         case 'effect':
@@ -556,12 +557,10 @@ export class FunctionBuilder {
   }
   /** A value is emitted here, with all that is emitted where it is used. */
   private orderValue(node: Node, loop: number): void {
-    if (node.op === LOCAL) {
-      if (node.created === undefined) return
-      node.lastUse = this.position
-      // a later turn of a loop would read what the turn before has written
-      if (node.inLoop !== loop) node.inLoop = -1
-    } else if (node.inline || (!node.fixed && node.uses <= 1)) this.orderArguments(node, loop)
+    if (node.created === undefined) return this.orderArguments(node, loop)
+    node.lastUse = this.position
+    // a later turn of the loop uses it again
+    if (node.inLoop !== loop) node.inLoop = -1
   }
 
   private takeLocal(type: ValueType): number {
@@ -571,9 +570,29 @@ export class FunctionBuilder {
     return this.parameters.length + this.locals.length - 1
   }
 
+  /** Locals of values by the position of their last use. */
+  private readonly expiring = new Map<number, { type: ValueType; index: number }[]>()
+  private released = 0
+  private releaseBefore(position: number): void {
+    for (; this.released < position; this.released++) {
+      const locals = this.expiring.get(this.released)
+      if (!locals) continue
+      for (const local of locals) this.freeLocals[local.type].push(local.index)
+      this.expiring.delete(this.released)
+    }
+  }
+  private keep(node: Node): void {
+    node.local = this.takeLocal(node.type)
+    if (node.inLoop! < 0) return
+    const local = { type: node.type, index: node.local }
+    const others = this.expiring.get(node.lastUse!)
+    if (others) others.push(local)
+    else this.expiring.set(node.lastUse!, [local])
+  }
+
   private emitList(list: Statement[]): void {
-    const taken: { type: ValueType; index: number }[] = []
     for (const statement of list) {
+      this.releaseBefore(statement.position!)
       switch (statement.kind) {
         case 'define': {
           const node = statement.node
@@ -584,8 +603,7 @@ export class FunctionBuilder {
           this.emitOperation(node)
           if (isCall && node.uses === 1) this.out.byte(0x1a)
           else {
-            node.local = this.takeLocal(node.type)
-            taken.push({ type: node.type, index: node.local })
+            this.keep(node)
             this.out.byte(0x21)
             this.out.unsigned(node.local)
           }
@@ -645,7 +663,6 @@ export class FunctionBuilder {
           break
       }
     }
-    for (const local of taken) this.freeLocals[local.type].push(local.index)
   }
 
   private distance(label: Label): number {
