@@ -11,6 +11,7 @@ import { encodeModule } from '../../wasm/module.ts'
 import { hotCounterCount, hotCounters } from '../../memory/map.ts'
 import type { CodeCache } from '../code-cache.ts'
 import { pseudo, type Interpreter } from '../interpreter.ts'
+import { exitEntrySize } from './semantics.ts'
 import { Discovery, type Block, type CodeView, type Limits } from './discover.ts'
 import { regionCounter, RegionFunction } from './region.ts'
 import { isWorthIt } from './structure.ts'
@@ -166,6 +167,7 @@ export class Jit {
       this.words[(hotCounters >> 2) + hotCounterOf(record)] = 0
       return undefined
     }
+    const instructions = blocks.reduce((sum, block) => sum + block.instructions.length, 0)
     const entryCopy = this.code.copyForInterpreter(record)
     const body = new RegionFunction({
       name: `region ${request.name}`,
@@ -175,12 +177,14 @@ export class Jit {
       entryLeft: this.bytes[record + recordField.left],
       pages: [...pages].filter(([delta]) => delta !== 0).map(([delta, place]) => ({ delta, table: this.code.tableFor(place, mode) })),
       helperNumber: this.helperNumber,
+      exitTable: this.code.allocate(instructions * exitEntrySize),
       counters: this.profile ? this.code.allocate(regionCounter.size) : 0,
     })
-    if (this.profile) this.profiled.push({ name: request.name, instructions: blocks.reduce((n, b) => n + b.instructions.length, 0), counters: body.input.counters, blocks })
+    if (this.profile) this.profiled.push({ name: request.name, instructions, counters: body.input.counters, blocks })
     body.build()
     if (body.useless) return undefined
-    this.statistics.instructions += blocks.reduce((sum, block) => sum + block.instructions.length, 0)
+    body.writeExits(this.view)
+    this.statistics.instructions += instructions
     return { request, record, body }
   }
 

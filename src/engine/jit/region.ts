@@ -2,8 +2,8 @@
 import { leave } from '../leave.ts'
 import { tlbEntrySize, tlbFetchEntries } from '../../memory/map.ts'
 import type { Label, Node } from '../../wasm/function.ts'
-import type { Block } from './discover.ts'
-import { RegionSemantics } from './semantics.ts'
+import type { Block, BoundInstruction } from './discover.ts'
+import { exitEntrySize, RegionSemantics } from './semantics.ts'
 import { structureOf, type Structure } from './structure.ts'
 
 export interface RegionInput {
@@ -18,6 +18,8 @@ export interface RegionInput {
   /** The other pages in which the region's code lies: distance from the entry's page, and the code table that it must have. */
   readonly pages: readonly { delta: number; table: number }[]
   helperNumber(name: string): number
+  /** Linear address of room for its exit table: `exitEntrySize` for each instruction of each block. */
+  readonly exitTable: number
   /** Linear address of the region's counters (`regionCounter`) when it is profiled; else 0. */
   readonly counters: number
 }
@@ -35,6 +37,7 @@ export class RegionFunction extends RegionSemantics {
   constructor(input: RegionInput) {
     super(input.name, name => input.helperNumber(name))
     this.input = input
+    this.exitTable = input.exitTable
     this.severalPages = input.pages.length > 0
     this.structure = structureOf(input.blocks)
   }
@@ -43,8 +46,16 @@ export class RegionFunction extends RegionSemantics {
     const prologue = this.placeholder()
     this.block(exit => {
       this.exit = exit
-      this.guardPages()
-      this.tree(0)
+      this.block(budget => {
+        this.budgetLabel = budget
+        this.block(near => {
+          this.nearLabel = near
+          this.guardPages()
+          this.tree(0)
+        })
+        this.leaveNear()
+      })
+      this.leaveForBudget()
     })
     prologue(() => {
       this.emitPrologue()
@@ -59,6 +70,28 @@ export class RegionFunction extends RegionSemantics {
     this.setState('resumeRecord', this.get(this.resume))
     this.return(this.get(this.status))
   }
+
+  // ---- ways out that are shared: `resume` is the address of an entry of the exit table ----
+
+  private exitField(field: number): Node {
+    return this.load('i32', this.get(this.resume), field)
+  }
+  private leaveNear(): void {
+    this.set(this.budget, this.add(this.get(this.budget), this.exitField(4)))
+    if (this.severalPages) {
+      const page = this.and(this.exitField(8), -4096)
+      this.setState('codePage', this.add(this.get(this.page), this.extendS(page)))
+    }
+    this.set(this.resume, this.exitField(0))
+    this.set(this.status, leave.near)
+    this.br(this.exit)
+  }
+  private leaveForBudget(): void {
+    this.set(this.budget, this.add(this.get(this.budget), this.exitField(4)))
+    this.setState('rip', this.add(this.get(this.page), this.extendS(this.exitField(8))))
+    this.set(this.status, leave.budget)
+  }
+  private budgetLabel!: Label
 
   /** The budget that entering took has been given back, so what is missing was executed. */
   private countVisit(): void {
@@ -92,6 +125,16 @@ export class RegionFunction extends RegionSemantics {
     }
   }
 
+  /** Writes the exit table: when the function is built. */
+  writeExits(view: DataView): void {
+    this.exits.forEach(({ record, remaining, offset }, i) => {
+      const entry = this.exitTable + i * exitEntrySize
+      view.setUint32(entry, record, true)
+      view.setInt32(entry + 4, remaining, true)
+      view.setInt32(entry + 8, offset, true)
+    })
+  }
+
   private tree(block: number): void {
     if (!this.structure.isLoopHeader(block)) return this.within(block, this.merges(block))
     this.plainLoop(label => {
@@ -118,20 +161,15 @@ export class RegionFunction extends RegionSemantics {
     const block = this.input.blocks[index]
     const count = block.instructions.length
     this.forgetFlags()
-    this.takeBudget(block.start, count)
-    for (let i = 0; i < count; i++) {
-      const instruction = block.instructions[i]
-      this.remaining = count - i
-      this.record = this.input.recordAt(instruction.offset)
-      this.recordLeft = this.input.leftOf(this.record)
-      this.calls = block.calls && this.remaining === 1
-      this.returnsTo = this.remaining === 1 ? block.returnsTo : undefined
-      this.emitInstruction(instruction)
-      if (this.left) {
-        if (index === 0 && i === 0) this.useless = true
-        return
-      }
-    }
+    this.left = false
+    for (let i = 0; i < count && !this.left;)
+      this.segment(() => {
+        const version = this.flagVersion
+        do this.emitAt(index, i++)
+        while (i < count && !this.left && version === this.flagVersion)
+        return !this.left
+      })
+    if (this.left) return
     const branch = this.branch
     this.flushFlags()
     if (!block.branches) return this.goTo(index, block.next, block.end)
@@ -145,14 +183,25 @@ export class RegionFunction extends RegionSemantics {
     } else this.goTo(index, block.taken, target)
   }
 
-  private takeBudget(start: number, count: number): void {
-    const rest = this.sub(this.get(this.budget), count)
-    this.plainIf(this.ltS(rest, 0), () => {
-      this.setState('rip', this.add(this.get(this.page), this.i64(start)))
-      this.set(this.status, leave.budget)
-      this.br(this.exit)
-    })
-    this.set(this.budget, rest)
+  private emitAt(index: number, i: number): void {
+    const block = this.input.blocks[index]
+    const instruction = block.instructions[i]
+    this.remaining = block.instructions.length - i
+    this.record = this.input.recordAt(instruction.offset)
+    this.recordLeft = this.input.leftOf(this.record)
+    this.calls = block.calls && this.remaining === 1
+    this.returnsTo = this.remaining === 1 ? block.returnsTo : undefined
+    if (i === 0) this.takeBudget(instruction)
+    this.emitInstruction(instruction)
+    if (this.left && index === 0 && i === 0) this.useless = true
+  }
+
+  /** Takes the whole block from the budget, or leaves at its start. */
+  private takeBudget(first: BoundInstruction): void {
+    this.instruction = first
+    this.set(this.resume, this.exitEntry())
+    this.set(this.budget, this.sub(this.get(this.budget), this.remaining))
+    this.brIf(this.budgetLabel, this.ltS(this.get(this.budget), 0))
   }
 
   /** Continues at a block, or outside of the region at an offset from the start of the page. */

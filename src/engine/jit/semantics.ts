@@ -43,6 +43,8 @@ const storeLanes: Partial<Record<StoreKind, { readonly bytes: number; readonly o
   i32_8: { bytes: 1, opcode: simd.replaceI8 },
 }
 
+/** How a region is left before an instruction: u32 record, i32 instructions of its block not executed, i32 its offset. */
+export const exitEntrySize = 12
 /** Index of the only import of a region's module. */
 export const helperImport = 0
 /** Helpers that regions call; for others they leave. */
@@ -79,7 +81,7 @@ export class RegionSemantics extends Semantics {
   private readonly vectors = new Map<number, Variable>()
   private readonly writtenVectors = new Set<number>()
   private readonly tables: { read: Variable; write: Variable }
-  private instruction!: BoundInstruction
+  protected instruction!: BoundInstruction
   /** Flags of the block so far that are not yet in their locals: they are computed only where somebody looks. */
   private lazyFlags: Partial<Record<FlagName, Node>> = {}
   private origin: FlagOrigin | undefined
@@ -148,16 +150,47 @@ export class RegionSemantics extends Semantics {
 
   /** Leaves the region before the current instruction: the interpreter executes it. */
   protected bail(): void {
-    this.writeLazyFlags()
-    this.set(this.budget, this.add(this.get(this.budget), this.remaining))
-    this.set(this.resume, this.record)
-    this.set(this.status, leave.near)
-    this.saveCodePage()
-    this.br(this.exit)
+    this.set(this.resume, this.exitEntry())
+    this.br(this.bailLabel)
     if (this.branchDepth === 0) this.left = true
   }
+  /** Address of the words that say how the region is left before the current instruction. */
+  protected exitEntry(): number {
+    const { offset } = this.instruction
+    const last = this.exits[this.exits.length - 1]
+    if (last?.offset !== offset || last.remaining !== this.remaining || last.record !== this.record)
+      this.exits.push({ record: this.record, remaining: this.remaining, offset })
+    return this.exitTable + (this.exits.length - 1) * exitEntrySize
+  }
+  protected readonly exits: { record: number; remaining: number; offset: number }[] = []
+  /** Where `exits` will lie in linear memory. */
+  protected exitTable = 0
+  protected bailLabel!: Label
+  protected nearLabel!: Label
+  /** Changes when flags become pending or are put into their locals. */
+  protected flagVersion = 0
+  /**
+   * Emits instructions, while flags stay as they are, so that all ways out among them share the code that computes what is pending. `emit`
+   * says whether paths go on after it.
+   */
+  protected segment(emit: () => boolean): void {
+    const flags = { ...this.lazyFlags }
+    if (Object.keys(flags).length === 0) {
+      this.bailLabel = this.nearLabel
+      emit()
+      return
+    }
+    super.block(after => {
+      super.block(label => {
+        this.bailLabel = label
+        if (emit()) this.br(after)
+      })
+      for (const name of flagNames) if (flags[name]) this.set(this.variableOf(name), flags[name])
+      this.br(this.nearLabel)
+    })
+  }
   /** The interpreter counts RIP from the page of its record. */
-  private saveCodePage(): void {
+  protected saveCodePage(): void {
     if (!this.severalPages) return
     super.setState('codePage', this.add(this.get(this.page), this.i64(Math.floor(this.instruction.offset / 4096) * 4096)))
   }
@@ -213,6 +246,7 @@ export class RegionSemantics extends Semantics {
     this.rematerialize(value)
     value.uses++
     this.lazyFlags[name] = value
+    this.flagVersion++
   }
   override setFlags(pieces: FlagPieces): void {
     super.setFlags(pieces)
@@ -231,12 +265,12 @@ export class RegionSemantics extends Semantics {
   /** Puts the flags into their locals: at the ends of blocks, and where paths part. */
   protected flushFlags(): void {
     this.writeLazyFlags()
-    this.lazyFlags = {}
-    this.origin = undefined
+    this.forgetFlags()
   }
   protected forgetFlags(): void {
     this.lazyFlags = {}
     this.origin = undefined
+    this.flagVersion++
   }
   override state(name: FieldName, index = 0): Node {
     return isFlag(name) ? this.readFlagPiece(name) : super.state(name, index)
