@@ -113,7 +113,8 @@ export function createCore(options: CoreOptions): Core {
     },
   }
   code.releaseHandler = number => interpreter.release(number)
-  const jit = options.jit ? new Jit(memory, tables, feature => options.model.has(feature), code, interpreter, helperPort, hotThreshold) : undefined
+  const offers = (feature: string): boolean => options.model.has(feature)
+  const jit = options.jit ? new Jit(memory, tables, offers, code, interpreter, helperPort, hotThreshold) : undefined
   const linear = new MmuLinearMemory(mmu)
   const translation = new MmuControl(mmu, paging)
   const createCpu: Core['createCpu'] = (index, apic, ports, nextDeadline, smm = { saveMap: 'amd64', modeChanged: () => {} }) =>
