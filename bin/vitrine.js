@@ -6,6 +6,8 @@ import * as nodeModule from 'node:module'
 import { fileURLToPath } from 'node:url'
 
 const root = new URL('..', import.meta.url)
+// In the package that users install there is no source, and any Node from 20 on will do.
+const installed = !existsSync(new URL('src', root))
 const windows = process.platform === 'win32'
 const pinned = fileURLToPath(new URL(windows ? 'node_modules/.bin/node.cmd' : 'node_modules/.bin/node', root))
 
@@ -15,11 +17,14 @@ function pinnedMajor() {
 }
 
 const major = Number.parseInt(process.versions.node, 10)
-if (major >= pinnedMajor()) {
+if (installed ? major >= 20 : major >= pinnedMajor()) {
   // Keeps types stripped and code compiled between runs, in the temporary folder: a third of the time to the first instruction.
   nodeModule.enableCompileCache?.()
-  const { main } = await import('../src/embedder/node/main.ts')
+  const { main } = await import(installed ? '../dist/embedder/node/main.js' : '../src/embedder/node/main.ts')
   await main(process.argv.slice(2))
+} else if (installed) {
+  process.stderr.write(`vitrine: needs Node 20 or newer, and was started by ${process.versions.node}\n`)
+  process.exitCode = 2
 } else if (existsSync(pinned)) {
   await runOn(pinned)
 } else {

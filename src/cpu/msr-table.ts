@@ -125,7 +125,8 @@ const system: readonly Msr[] = [
   stored(0x1d9, 'IA32_DEBUGCTL', 0xffc3n, { field: 'msrDebugctl' }),
   stored(0xda0, 'IA32_XSS', 0n, { feature: 'xsaves', field: 'msrXss' }),
   { index: 0x6e1, name: 'IA32_PKRS', feature: 'pks', field: 'msrPkrs', write: writePkrs },
-  stored(0x8b, 'IA32_BIOS_SIGN_ID', all, { reset: model => (model.vendor === 'GenuineIntel' ? 0xd0003f5_00000000n : 0x0a101148n) }),
+  // Software writes 0, executes CPUID and reads the revision: ours is always there.
+  ignored(0x8b, 'IA32_BIOS_SIGN_ID', all, { reset: model => (model.vendor === 'GenuineIntel' ? 0xd0003f5_00000000n : 0x0a101148n) }),
   ignored(0x79, 'IA32_BIOS_UPDT_TRIG', all, intel),
   // Speculation controls: nothing speculates, so they are storage and commands do nothing.
   stored(0x48, 'IA32_SPEC_CTRL', 0x407n, { feature: 'spec_ctrl', accepts: (value, cpu) => !(value & bhiDisS)

@@ -2,9 +2,9 @@
  * Disassembly, and the few facts about an instruction that the tools ask for, by the iced-x86 package.
  * It tells nothing to the engines: they decode by their own tables, so that this stays an independent opinion.
  */
-import { Decoder, Formatter, FormatterSyntax, InstructionInfoFactory, MemorySizeExt } from 'iced-x86'
-import { Mnemonic, OpAccess, Register, RflagsBits } from 'iced-x86'
-import type { Instruction } from 'iced-x86'
+import { Decoder, Formatter, FormatterSyntax, InstructionInfoFactory, MemorySizeExt } from '#iced-x86'
+import { Mnemonic, OpAccess, Register, RflagsBits } from '#iced-x86'
+import type { Instruction } from '#iced-x86'
 
 /** The default operand size of the code segment: 16, 32 or (CS.L = 1) 64. */
 export type CodeSize = 16 | 32 | 64
@@ -93,6 +93,7 @@ function memoryOperands(instruction: Instruction): MemoryOperand[] {
 
 /** Decodes the first instruction of `bytes`, which lies at offset `ip` in its code segment. Give up to 15 bytes. */
 export function decodeInstruction(bytes: Uint8Array, size: CodeSize, ip: bigint): DecodedInstruction {
+  if ((Decoder as unknown) === undefined) return undecoded(bytes)
   const decoder = new Decoder(size, bytes, 0)
   decoder.ip = ip
   const instruction = decoder.decode()
@@ -108,6 +109,12 @@ export function decodeInstruction(bytes: Uint8Array, size: CodeSize, ip: bigint)
   instruction.free()
   decoder.free()
   return decoded
+}
+
+/** Where there is no disassembler (browsers). */
+function undecoded(bytes: Uint8Array): DecodedInstruction {
+  const text = '(no disassembler here)'
+  return { text, mnemonic: 'invalid', length: bytes.length, repeats: false, undefinedFlags: 0n, memory: [] }
 }
 
 export interface Line {

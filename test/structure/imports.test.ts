@@ -31,14 +31,14 @@ const mayImport: Readonly<Record<string, readonly string[]>> = {
   cli: ['embedder', 'cpu', 'platform', 'insight', 'vmm', 'guests'],
   web: ['embedder', 'platform', 'insight', 'vmm', 'guests'],
   // Files of src itself: machine.ts puts the parts together.
-  '': ['engine', 'cpu', 'memory', 'mmu', 'interrupts', 'platform', 'insight', 'virt', 'vmm', 'devices'],
+  '': ['machine', 'guests', 'engine', 'cpu', 'memory', 'mmu', 'interrupts', 'platform', 'insight', 'virt', 'vmm', 'devices'],
 }
 
 const vocabulary = ['src/api.ts', 'src/errors.ts', 'src/devices/ports.ts', 'src/devices/ticks.ts']
 /** Packages by the folder that may use them. */
 const packages: Readonly<Record<string, readonly string[]>> = {
   commander: ['cli'],
-  'iced-x86': ['insight'],
+  '#iced-x86': ['insight'],
   '@noble/hashes': [''],
   fflate: ['devices'],
 }
