@@ -587,6 +587,10 @@ export class Cpu implements Processor {
 
   /** Runs the first `count` instructions of a run, from copies that are followed by a stop. */
   private runCopies(record: number, count: number): void {
+    this.runScratch(this.copyRecords(record, count))
+  }
+  /** Puts copies of records at `scratchRecords`, and a stop after them; answers how many instructions they are. */
+  private copyRecords(record: number, count: number): number {
     let to = scratchRecords
     let from = record
     let instructions = 0
@@ -606,7 +610,7 @@ export class Cpu implements Processor {
       to += recordSize
       from += recordSize
     }
-    this.runScratch(instructions)
+    return instructions
   }
 
   /** Runs the records at `scratchRecords`, `count` instructions at the most, as if no more budget were left. */
@@ -666,6 +670,11 @@ export class Cpu implements Processor {
     const high = Number(linear >> 32n) | 0
     const offset = low & 4095
     const available = 4096 - offset
+    const cached = this.cachedRecord(low, high)
+    if (cached !== 0 && this.view.getUint16(cached, true) !== pseudo.crossing) {
+      this.copyRecords(cached, 1)
+      return true
+    }
     this.setCodePage(offset)
     const buffer = scratchRecords - 64
     if (!this.mmu.readCode(low, high, buffer, Math.min(15, available))) {

@@ -5,6 +5,7 @@ import {
   CR0, CR4, D, EFER, firstLevelHit, G, map, MiB, NX, outcome, P, PS, read64, root, setControl, setCpl, setPaging, startTables,
   testMachine, U, W, write64, type TestMachine,
 } from './test-machine.ts'
+import { Tlb } from './tlb.ts'
 
 function level4(extra: Parameters<typeof setPaging>[2] = {}, options: Parameters<typeof testMachine>[0] = {}): TestMachine {
   const machine = testMachine(options)
@@ -330,4 +331,13 @@ test('a saved TLB is as stale as it was', () => {
   assert.deepEqual(load(), old)
   machine.control.cr3Written(false)
   assert.deepEqual(load(), ['#PF 0', 0x5000, '#PF 0'])
+})
+
+test('a range of 128 MiB in pages of 4 KiB stays whole', () => {
+  const machine = level4()
+  const tlb = new Tlb(machine.mmu.firstLevel)
+  const tag = tlb.tagOf(tlb.tagIndex(0, 0)!)
+  const pages = 32768
+  for (let index = 0; index < pages; index++) tlb.insert(index << 12, 0, tag, 0, index << 12, 0)
+  for (let index = 0; index < pages; index++) assert.notEqual(tlb.find(index << 12, 0, tag, tag), -1)
 })

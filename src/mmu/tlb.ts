@@ -12,9 +12,10 @@ export const entryWord = { page: 0, pageHi: 1, tag: 2, flags: 3, physicalLo: 4, 
 const ways = 8
 const rowWords = ways * entryWords
 /** Rows of the three arrays: 4 KiB, 2 MiB and 1 GiB pages. 32,768, 1,024 and 64 entries. */
-const rowCounts: readonly number[] = [4096, 128, 8]
-const rowStarts: readonly number[] = [0, 4096, 4224]
-const allRows = 4232
+const smallRows = 4096
+const rowCounts: readonly number[] = [smallRows, 128, 8]
+const rowStarts: readonly number[] = [0, smallRows, smallRows + 128]
+const allRows = smallRows + 136
 /** Linear address bits that a page of each size keeps in its tag. */
 const pageMasks: readonly number[] = [~0xfff, ~0x1fffff, ~0x3fffffff]
 
@@ -264,7 +265,7 @@ export class Tlb {
 }
 
 function smallRow(lo: number, hi: number): number {
-  return ((lo >>> 12) ^ (lo >>> 22) ^ hi) & 1023
+  return ((lo >>> 12) ^ (lo >>> 24) ^ hi) & (smallRows - 1)
 }
 
 function rowOf(lo: number, hi: number, size: number): number {
