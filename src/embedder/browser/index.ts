@@ -8,6 +8,7 @@ export type { RunSummary, WorkerMachineOptions } from './messages.ts'
 export interface WorkerLike {
   postMessage(message: ToWorker): void
   onmessage: ((event: { data: FromWorker }) => void) | null
+  onerror: ((event: { message: string }) => void) | null
 }
 
 /**
@@ -24,6 +25,7 @@ export class WorkerMachine {
   constructor(worker: WorkerLike, machine: WorkerMachineOptions, session: SessionOptions = {}) {
     this.#worker = worker
     this.ended = new Promise((resolve, reject) => {
+      worker.onerror = ({ message }) => reject(new Error(`the worker cannot run: ${message || 'its script does not load'}`))
       worker.onmessage = ({ data }) => {
         if (data.kind === 'output') this.onSerialOutput(data.bytes)
         else if (data.kind === 'log') this.onLog(data.message)

@@ -9,7 +9,7 @@ import { serveMachine, type WorkerScope } from './worker.ts'
 /** Messages arrive later, and as copies. */
 function worker(createMachine: Parameters<typeof serveMachine>[1]): WorkerLike {
   const scope: WorkerScope = { onmessage: null, postMessage: message => deliver(page, message) }
-  const page: WorkerLike = { onmessage: null, postMessage: message => deliver(scope, message) }
+  const page: WorkerLike = { onmessage: null, onerror: null, postMessage: message => deliver(scope, message) }
   serveMachine(scope, createMachine)
   return page
 }
