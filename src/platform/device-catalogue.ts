@@ -3,6 +3,7 @@ import { nearest } from '../cpu/features.ts'
 import { DebugConsole } from '../devices/debugcon/debugcon.ts'
 import { DebugExit } from '../devices/debug-exit/debug-exit.ts'
 import { PcTestDevice, testDeviceMemorySize } from '../devices/pc-testdev/pc-testdev.ts'
+import { bridgeKinds, PciBridge, type BridgeKind } from '../devices/pci/bridge.ts'
 import type { PciBus } from '../devices/pci/bus.ts'
 import { bdf, type Bdf, bdfText, type PciFunction, type PciSlot } from '../devices/pci/function.ts'
 import { PciTestDevice } from '../devices/pci-testdev/pci-testdev.ts'
@@ -26,6 +27,10 @@ export interface Board {
   clock: Clock
   ports: PortBus
   pci: PciBus
+  /** Those that were plugged in so far, by their `id`: a device names one as its `bus`. */
+  bridges: Map<string, PciBridge>
+  /** Whether bus 0 is a PCI Express root complex. */
+  express: boolean
   addMmio: (base: number, size: number, name: string, handler: MmioHandler) => void
   /** A new source of the interrupt line with this GSI, 0 to 23. */
   line: (gsi: number) => InterruptPin
@@ -46,7 +51,14 @@ interface Entry {
   /** Names and defaults. */
   properties: Record<string, string>
   /** Returns the parts that hold state; PCI functions are kept by the bus. */
-  plug: (board: Board, property: (name: string) => string) => Stateful[]
+  plug: (board: Placed, property: (name: string) => string) => Stateful[]
+}
+
+/** The board, and where on it the user wants the device. */
+interface Placed extends Board {
+  id: string
+  /** undefined: bus 0. */
+  bridge: PciBridge | undefined
 }
 
 const entries: readonly Entry[] = [
@@ -78,6 +90,20 @@ const entries: readonly Entry[] = [
   {
     name: 'pci-testdev', description: 'kvm-unit-tests: registers that count accesses, in memory and I/O BARs', bus: 'PCI', properties: {},
     plug: (board, property) => plugPci(board, property('addr'), 'pci-testdev', () => new PciTestDevice()),
+  },
+  {
+    name: 'pcie-root-port', description: 'a PCI Express root port: other devices go behind it by bus=ID', bus: 'PCI',
+    properties: { chassis: '0', slot: '0', port: '0' },
+    plug: (board, property) => {
+      if (!board.express) throw new InputError("device 'pcie-root-port': expected the chipset q35, found pc, which has no PCI Express")
+      if (board.bridge) throw new InputError("device 'pcie-root-port': expected bus=pcie.0, for root ports are part of the root complex")
+      return plugBridge(board, property('addr'), bridgeKinds.rootPort, number('slot', property('slot'), 0x1fff))
+    },
+  },
+  {
+    name: 'pci-bridge', description: 'a bridge to a conventional PCI bus: other devices go behind it by bus=ID', bus: 'PCI',
+    properties: { chassis_nr: '0' },
+    plug: (board, property) => plugBridge(board, property('addr'), bridgeKinds.conventional, 0),
   },
   {
     name: 'virtio-blk-pci', description: 'a disk: the drive with that id', bus: 'PCI',
@@ -123,7 +149,22 @@ export function plugDevice(board: Board, { name, properties }: DeviceRequest): S
       throw new InputError(`device '${name}' has no property '${property}'; the nearest is '${nearest(property, known)}'`)
     }
   }
-  return entry.plug(board, property => properties[property] ?? entry.properties[property] ?? '')
+  const { id = '', bus = '' } = properties
+  const bridge = rootBuses.includes(bus) ? undefined : board.bridges.get(bus)
+  if (!bridge && !rootBuses.includes(bus)) {
+    const names = ['pci.0', 'pcie.0', ...board.bridges.keys()]
+    throw new InputError(`device '${name}': there is no bus '${bus}' (yet); the nearest is '${nearest(bus, names)}'`)
+  }
+  return entry.plug({ ...board, id, bridge }, property => properties[property] ?? entry.properties[property] ?? '')
+}
+
+const rootBuses = ['', 'pci.0', 'pcie.0']
+
+function plugBridge(board: Placed, addr: string, kind: BridgeKind, slotNumber: number): Stateful[] {
+  let made: PciBridge | undefined
+  const parts = plugPci(board, addr, kind.name, slot => (made = new PciBridge(kind, slot, slotNumber)))
+  if (board.id !== '') board.bridges.set(board.id, made!)
+  return parts
 }
 
 /** A place that the user chose may be taken: that is his to mend. */
@@ -136,26 +177,33 @@ function claimFree(board: Board, base: number, size: number, name: string, handl
   board.ports.claim(base, size, name, handler)
 }
 
-/** `addr` is `device` or `device.function`, in hexadecimal; without it the first free device number from 2 on is taken. */
-function plugPci(board: Board, addr: string, name: string, make: (slot: PciSlot) => PciFunction): Stateful[] {
-  const taken = new Set<number>(board.pci.functions.map(({ id }) => id))
-  if (addr === '') {
-    for (let device = 2; device < 31; device++) {
-      const id = bdf(0, device, 0)
-      if (taken.has(id)) continue
-      board.pci.plug(id, make)
-      return []
-    }
-    throw new InputError(`device '${name}': no PCI device number is free`)
-  }
-  const [, device, fn = '0'] = /^(?:0x)?([0-9a-f]{1,2})(?:\.([0-7]))?$/i.exec(addr) ?? []
-  const id: Bdf | undefined = device === undefined ? undefined : bdf(0, parseInt(device, 16), Number(fn))
-  if (id === undefined || parseInt(device, 16) > 31) {
+/**
+ * `addr` is `device` or `device.function`, in hexadecimal; without it the first free device number is taken: from 2 on, from 1 behind a
+ * bridge, 0 behind a root port.
+ */
+function plugPci(board: Placed, addr: string, name: string, make: (slot: PciSlot) => PciFunction): Stateful[] {
+  const { bridge } = board
+  const taken = board.pci.takenPlaces(bridge)
+  const [first, last] = bridge ? (bridge.express ? [0, 0] : [1, 31]) : [2, 30]
+  const place = addr === '' ? freeDevice(taken, first, last) : placeFrom(addr)
+  if (place === undefined) {
+    if (addr === '') throw new InputError(`device '${name}': no PCI device number is free`)
     throw new InputError(`device '${name}': expected addr=DEVICE[.FUNCTION] up to 1f.7, found '${addr}'`)
   }
-  if (taken.has(id)) throw new InputError(`device '${name}': expected a free PCI address, found another function at ${addr}`)
-  board.pci.plug(id, make)
+  if (bridge?.express && place >> 3 !== 0) throw new InputError(`device '${name}': expected addr=0 behind a root port, found '${addr}'`)
+  if (taken.has(place)) throw new InputError(`device '${name}': expected a free PCI address, found another function at ${addr}`)
+  board.pci.plug(place as Bdf, make, bridge)
   return []
+}
+
+function freeDevice(taken: ReadonlySet<number>, first: number, last: number): number | undefined {
+  for (let device = first; device <= last; device++) if (!taken.has(device << 3)) return device << 3
+  return undefined
+}
+
+function placeFrom(addr: string): number | undefined {
+  const [, device, fn = '0'] = /^(?:0x)?([0-9a-f]{1,2})(?:\.([0-7]))?$/i.exec(addr) ?? []
+  return device === undefined || parseInt(device, 16) > 31 ? undefined : bdf(0, parseInt(device, 16), Number(fn))
 }
 
 function number(property: string, text: string, max: number): number {

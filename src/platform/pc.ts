@@ -4,6 +4,7 @@ import { PostCode } from '../devices/debugcon/debugcon.ts'
 import { FwCfg, fwCfgKey, fwCfgNumber } from '../devices/fw-cfg/fw-cfg.ts'
 import { Hpet, hpetBase, hpetSize } from '../devices/hpet/hpet.ts'
 import { I8042 } from '../devices/i8042/i8042.ts'
+import type { PciBridge } from '../devices/pci/bridge.ts'
 import { PciBus, wireOf } from '../devices/pci/bus.ts'
 import { type ChipsetFunctions, pcFunctions, q35Functions } from '../devices/pci/chipset.ts'
 import { Shadow } from '../devices/pci/shadow.ts'
@@ -377,7 +378,8 @@ export class Pc {
   #plugDevices(): void {
     const board: Board = {
       clock: this.#embedding.clock,
-      ports: this.ports, pci: this.pci, addMmio: this.#embedding.addMmio, line: (gsi: number) => this.#wires.source(line(gsi)),
+      ports: this.ports, pci: this.pci, bridges: new Map<string, PciBridge>(), express: this.map.ecam !== undefined,
+      addMmio: this.#embedding.addMmio, line: (gsi: number) => this.#wires.source(line(gsi)),
       debugExit: this.#embedding.debugExit, debugOutput: this.#embedding.debugOutput ?? (() => {}),
       takeDrive: this.#driveShelf(), joinTerminal: (make: Parameters<Board['joinTerminal']>[0]) => this.#joinTerminal(make),
       seed: this.#options.seed ?? 0, log: this.#embedding.log,

@@ -1,10 +1,12 @@
 /**
- * PCI bus 0: configuration mechanism #1, the enhanced configuration window, decoding of BARs, and INTx wires
+ * PCI: bus 0 and those behind bridges, configuration mechanism #1, the enhanced configuration window, decoding of BARs, and INTx wires
  * (PCI Local Bus Specification 3.0; PCI Express Base Specification, "Enhanced Configuration Access Mechanism").
  */
 import type { AccessSize, DeviceState, DmaPort, InterruptPin, LogUnhandled, MmioHandler, MsiPort, PortHandler, Stateful } from '../ports.ts'
 import { command, register, status } from './config-space.ts'
-import { type Bar, type Bdf, bdfText, deviceOf, type PciFunction, type PciSlot } from './function.ts'
+import { addExpressCapability, bridgeRegisters, expressType, PciBridge } from './bridge.ts'
+import { bdf, type Bar, type Bdf, bdfText, deviceOf, type PciFunction, type PciSlot } from './function.ts'
+import { type BusTree, numberBuses, placeResources, type Windows } from './resources.ts'
 
 /** I/O port space, for I/O BARs. */
 export interface PortSpace {
@@ -14,19 +16,15 @@ export interface PortSpace {
 
 export interface PciBusOptions {
   ports: PortSpace
-  /** Bus mastering, by requester. */
-  dmaFor: (id: Bdf) => DmaPort
-  msiFor: (id: Bdf) => MsiPort
+  /** Bus mastering, by requester: its ID is what it is at the moment of the request, for software numbers the buses behind bridges. */
+  dmaFor: (requester: () => Bdf) => DmaPort
+  msiFor: (requester: () => Bdf) => MsiPort
   /** The eight interrupt wires PIRQA to PIRQH. */
   wires: readonly InterruptPin[]
   log: LogUnhandled
 }
 
-export interface ResourceWindows {
-  io: { base: number; size: number }
-  memory32: { base: number; size: number }
-  memory64: { base: number; size: number }
-}
+export type ResourceWindows = Windows
 
 interface Mapping {
   base: number
@@ -34,8 +32,18 @@ interface Mapping {
   handler: MmioHandler
 }
 
+/** A bus: 0, or that behind a bridge. */
+interface BusNode {
+  readonly bridge: Attached | undefined
+  /** By device << 3 | function. */
+  readonly functions: Map<number, Attached>
+}
+
 interface Attached {
-  id: Bdf
+  readonly bus: BusNode
+  readonly place: number
+  /** The bus behind it, if it is a bridge. */
+  readonly behind: BusNode | undefined
   fn: PciFunction
   /** What the function drives on its INTx pin, and what reaches the wire through Command.InterruptDisable. */
   asserted: boolean
@@ -51,7 +59,11 @@ export const wireOf = (device: number, pin: number): number => (device + pin - 1
 
 export class PciBus implements Stateful {
   readonly #options: PciBusOptions
-  readonly #functions = new Map<number, Attached>()
+  readonly #root: BusNode = { bridge: undefined, functions: new Map() }
+  /** In the order in which they were plugged in: bridges before what lies behind them. */
+  readonly #functions: Attached[] = []
+  /** Buses get numbers as their bridges are plugged in, until firmware numbers them in their order. */
+  #lastBus = 0
   readonly #asserting: number[]
   #memory: Mapping[] = []
   #address = 0
@@ -61,46 +73,63 @@ export class PciBus implements Stateful {
     this.#asserting = options.wires.map(() => 0)
   }
 
-  /** Makes a function with the ports of its place, and plugs it in. */
-  plug<T extends PciFunction>(id: Bdf, make: (slot: PciSlot) => T): T {
-    if (this.#functions.has(id)) throw new Error(`two PCI functions at ${bdfText(id)}`)
-    const fn = make(this.#slot(id))
-    const attached: Attached = { id, fn, asserted: false, driving: false, ioClaims: new Map() }
-    this.#functions.set(id, attached)
+  /**
+   * Makes a function with the ports of its place, and plugs it in: on bus 0, or behind a bridge, where the bus number of `id` does not
+   * count.
+   */
+  plug<T extends PciFunction>(id: Bdf, make: (slot: PciSlot) => T, bridge?: PciBridge): T {
+    const bus = bridge ? this.#attachedOf(bridge).behind! : this.#root
+    const place = id & 0xff
+    if (bus.functions.has(place)) throw new Error(`two PCI functions at ${bdfText(id)}`)
+    const made: { attached?: Attached } = {}
+    const fn = make(this.#slot(() => made.attached, () => bdf(numberOf(bus), deviceOf(id), id & 7)))
+    const attached: Attached = { bus, place, behind: undefined, fn, asserted: false, driving: false, ioClaims: new Map() }
+    if (fn instanceof PciBridge) {
+      Object.assign(attached, { behind: { bridge: attached, functions: new Map() } satisfies BusNode })
+      this.#lastBus++
+      fn.setBuses(numberOf(bus), this.#lastBus, this.#lastBus)
+    } else if (bridge?.express) addExpressCapability(fn.config, { type: expressType.endpoint })
+    made.attached = attached
+    bus.functions.set(place, attached)
+    this.#functions.push(attached)
     for (const bar of fn.bars) declareBar(fn, bar)
     fn.config.onWrite((offset, size) => this.#configWritten(attached, offset, size))
     return fn
   }
 
   get functions(): { id: Bdf; fn: PciFunction }[] {
-    return [...this.#functions.values()].sort((a, b) => a.id - b.id)
+    return this.#functions.map(attached => ({ id: idOf(attached), fn: attached.fn })).sort((a, b) => a.id - b.id)
+  }
+  /** Places taken on bus 0 or behind a bridge: device << 3 | function. */
+  takenPlaces(bridge?: PciBridge): ReadonlySet<number> {
+    return new Set((bridge ? this.#attachedOf(bridge).behind! : this.#root).functions.keys())
   }
 
-  /** What firmware does before it starts software: places BARs, enables decoding, and notes each pin's interrupt in the line register. */
+  /**
+   * What firmware does before it starts software: numbers buses, places BARs, enables decoding, and notes each pin's interrupt in the line
+   * register.
+   */
   assignResources(windows: ResourceWindows, interruptOfWire: (wire: number) => number): void {
-    const next = { io: windows.io.base, memory32: windows.memory32.base, memory64: windows.memory64.base }
-    const wanted = this.functions.flatMap(({ fn }) => fn.bars.map(bar => ({ fn, bar })))
-    for (const { fn, bar } of wanted.sort((a, b) => b.bar.size - a.bar.size)) {
-      const base = Math.ceil(next[bar.kind] / bar.size) * bar.size
-      const window = windows[bar.kind]
-      if (base + bar.size > window.base + window.size) {
-        throw new Error(`no room for BAR ${bar.index} of ${fn.name} (${bar.size} bytes of ${bar.kind})`)
-      }
-      next[bar.kind] = base + bar.size
-      writeBar(fn, bar, base)
-    }
-    for (const { id, fn } of this.functions) {
+    const tree = treeOf(this.#root)
+    numberBuses(tree)
+    placeResources(tree, windows, writeBar)
+    for (const attached of this.#functions) {
+      const { fn } = attached
       const pin = fn.config.get(register.interruptPin, 1)
-      if (pin > 0) fn.config.set(register.interruptLine, 1, interruptOfWire(wireOf(deviceOf(id), pin)))
+      if (pin > 0) fn.config.set(register.interruptLine, 1, interruptOfWire(wireFor(attached, pin)))
       const decode = fn.bars.reduce((bits, bar) => bits | (bar.kind === 'io' ? command.io : command.memory), 0)
-      fn.config.write(register.command, 2, decode | command.serr)
+      const forwards = fn instanceof PciBridge ? command.io | command.memory | command.busMaster : 0
+      fn.config.write(register.command, 2, decode | forwards | command.serr)
       fn.config.sealInitialState()
     }
   }
 
-  /** Firmware in the machine will place BARs: nothing is decoded before it does. */
+  /** Firmware in the machine will number buses and place BARs: nothing is decoded before it does. */
   leaveResources(): void {
-    for (const { fn } of this.functions) fn.config.sealInitialState()
+    for (const { fn } of this.#functions) {
+      if (fn instanceof PciBridge) fn.setBuses(0, 0, 0)
+      fn.config.sealInitialState()
+    }
   }
 
   /**
@@ -130,12 +159,12 @@ export class PciBus implements Stateful {
 
   /** All ones where no function is: that is how software looks for them. */
   configRead(id: Bdf, offset: number, size: AccessSize): number {
-    const attached = this.#functions.get(id)
+    const attached = this.#find(id)
     return attached ? attached.fn.config.get(offset, size) : allOnes[size]
   }
 
   configWrite(id: Bdf, offset: number, size: AccessSize, value: number): void {
-    this.#functions.get(id)?.fn.config.write(offset, size, value)
+    this.#find(id)?.fn.config.write(offset, size, value)
   }
 
   /** A window of physical memory in which memory BARs are decoded. */
@@ -157,52 +186,77 @@ export class PciBus implements Stateful {
 
   reset(): void {
     this.#address = 0
-    for (const { fn } of this.functions) {
+    for (const { fn } of this.#functions) {
       fn.config.reset()
       fn.reset()
     }
   }
 
   saveState(): DeviceState {
-    const functions = [...this.#functions.values()].map(({ id, fn, asserted }) => {
-      return { id, asserted, config: [...fn.config.bytes], device: fn.saveState() }
+    const functions = this.#functions.map(({ fn, asserted }) => {
+      return { name: fn.name, asserted, config: [...fn.config.bytes], device: fn.saveState() }
     })
     return { address: this.#address, functions }
   }
 
   restoreState(state: DeviceState): void {
-    const saved = state as { address: number; functions: { id: number; asserted: boolean; config: number[]; device: DeviceState }[] }
+    const saved = state as { address: number; functions: { name: string; asserted: boolean; config: number[]; device: DeviceState }[] }
     this.#address = saved.address
-    for (const { id, asserted, config, device } of saved.functions) {
-      const attached = this.#functions.get(id)
-      if (!attached) throw new Error(`the saved state has a PCI function at ${bdfText(id as Bdf)} that this machine lacks`)
+    saved.functions.forEach(({ name, asserted, config, device }, index) => {
+      const attached = this.#functions[index]
+      if (attached?.fn.name !== name) {
+        throw new Error(`the saved state has '${name}' as PCI function ${index}; this machine has '${attached?.fn.name ?? 'none'}'`)
+      }
       attached.asserted = asserted
       attached.fn.config.restore(config)
       attached.fn.restoreState(device)
-    }
+    })
   }
 
-  #slot(id: Bdf): PciSlot {
-    const dma = this.#options.dmaFor(id)
-    const msi = this.#options.msiFor(id)
-    const master = (): boolean => (this.configRead(id, register.command, 2) & command.busMaster) !== 0
+  #slot(attached: () => Attached | undefined, requester: () => Bdf): PciSlot {
+    const dma = this.#options.dmaFor(requester)
+    const msi = this.#options.msiFor(requester)
+    const master = (): boolean => {
+      for (let each = attached(); each; each = each.bus.bridge)
+        if (!(each.fn.config.get(register.command, 2) & command.busMaster)) return false
+      return attached() !== undefined
+    }
     return {
-      id,
+      get id() {
+        return requester()
+      },
       dma: {
         read: (address, into) => (master() ? dma.read(address, into) : 'blocked'),
         write: (address, from) => (master() ? dma.write(address, from) : 'blocked'),
       },
       msi: { signal: (address, data) => { if (master()) msi.signal(address, data) } },
-      interrupt: { set: asserted => this.#setInterrupt(id, asserted) },
+      interrupt: { set: asserted => this.#setInterrupt(attached(), asserted) },
     }
+  }
+
+  /** Configuration requests go down through the bridges whose buses they name. */
+  #find(id: Bdf): Attached | undefined {
+    const number = id >> 8
+    let node = this.#root
+    while (numberOf(node) !== number) {
+      const bridge = [...node.functions.values()].find(
+        ({ fn }) => fn instanceof PciBridge && fn.secondary !== 0 && fn.secondary <= number && number <= fn.subordinate)
+      if (!bridge?.behind) return undefined
+      node = bridge.behind
+    }
+    return node.functions.get(id & 0xff)
+  }
+  #attachedOf(fn: PciFunction): Attached {
+    const attached = this.#functions.find(each => each.fn === fn)
+    if (!attached) throw new Error(`${fn.name} is not plugged in`)
+    return attached
   }
 
   #selected<T>(access: (id: Bdf) => T, absent: T): T {
     return this.#address & configEnable ? access(((this.#address >>> 8) & 0xffff) as Bdf) : absent
   }
 
-  #setInterrupt(id: number, asserted: boolean): void {
-    const attached = this.#functions.get(id)
+  #setInterrupt(attached: Attached | undefined, asserted: boolean): void {
     if (!attached) return // still being made
     attached.asserted = asserted
     this.#driveInterrupt(attached)
@@ -216,7 +270,7 @@ export class PciBus implements Stateful {
     const pin = config.get(register.interruptPin, 1)
     if (driving === attached.driving || pin === 0) return
     attached.driving = driving
-    const wire = wireOf(deviceOf(attached.id), pin)
+    const wire = wireFor(attached, pin)
     this.#asserting[wire] += driving ? 1 : -1
     this.#options.wires[wire].set(this.#asserting[wire] > 0)
   }
@@ -225,6 +279,22 @@ export class PciBus implements Stateful {
     const touches = (first: number, last: number): boolean => offset <= last && offset + size > first
     if (touches(register.command, register.command + 3)) this.#driveInterrupt(attached)
     if (touches(register.command, register.command + 1) || touches(register.bar0, register.bar0 + 23)) this.#decode(attached)
+    const forwards = touches(register.command, register.command + 1) || touches(bridgeRegisters.first, bridgeRegisters.last)
+    if (attached.behind && forwards) this.#decodeBehind(attached.behind)
+  }
+
+  #decodeBehind(bus: BusNode): void {
+    for (const attached of bus.functions.values()) {
+      this.#decode(attached)
+      if (attached.behind) this.#decodeBehind(attached.behind)
+    }
+  }
+
+  /** Whether all bridges above pass accesses to a range on. */
+  #reaches(attached: Attached, space: 'io' | 'memory', base: number, size: number): boolean {
+    for (let { bridge } = attached.bus; bridge; bridge = bridge.bus.bridge)
+      if (!(bridge.fn as PciBridge).passes(space, base, base + size)) return false
+    return true
   }
 
   /** Brings the decoders of a function in line with its BARs and Command register. */
@@ -235,8 +305,9 @@ export class PciBus implements Stateful {
     this.#memory = this.#memory.filter(mapping => !own.has(mapping.handler))
     for (const bar of fn.bars) {
       const base = barBase(fn, bar)
-      if (bar.kind === 'io') this.#decodeIo(attached, bar, enabled & command.io ? base : undefined)
-      else if (enabled & command.memory && base > 0) this.#memory.push({ base, end: base + bar.size, handler: bar.handler })
+      const reached = this.#reaches(attached, bar.kind === 'io' ? 'io' : 'memory', base, bar.size)
+      if (bar.kind === 'io') this.#decodeIo(attached, bar, enabled & command.io && reached ? base : undefined)
+      else if (enabled & command.memory && base > 0 && reached) this.#memory.push({ base, end: base + bar.size, handler: bar.handler })
     }
   }
 
@@ -261,6 +332,24 @@ export class PciBus implements Stateful {
   #mappingAt(address: number, size: number): Mapping | undefined {
     return this.#memory.find(mapping => address >= mapping.base && address + size <= mapping.end)
   }
+}
+
+const numberOf = (bus: BusNode): number => (bus.bridge ? (bus.bridge.fn as PciBridge).secondary : 0)
+const idOf = ({ bus, place }: Attached): Bdf => bdf(numberOf(bus), place >> 3, place & 7)
+
+/** Each bridge turns the pins of the devices behind it round by their device numbers; the last one's device number chooses the wire. */
+function wireFor(attached: Attached, pin: number): number {
+  let device = attached.place >> 3
+  for (let { bridge } = attached.bus; bridge; bridge = bridge.bus.bridge) {
+    pin = ((pin - 1 + device) & 3) + 1
+    device = bridge.place >> 3
+  }
+  return wireOf(device, pin)
+}
+
+function treeOf(bus: BusNode): BusTree {
+  const inOrder = [...bus.functions.values()].sort((a, b) => a.place - b.place)
+  return { functions: inOrder.map(({ fn, behind }) => ({ fn, behind: behind && treeOf(behind) })) }
 }
 
 const barOffset = (bar: Bar): number => register.bar0 + 4 * bar.index
