@@ -18,7 +18,7 @@ export interface FastResult {
   readonly finished: boolean
 }
 
-const nothing: FastResult = { bytes: 0, finished: false }
+export const nothing: FastResult = { bytes: 0, finished: false }
 /** Below this many bytes a loop over words beats a call of copyWithin or fill. */
 const shortBytes = 64
 
@@ -73,8 +73,9 @@ export function moveFast(cpu: Processor, limit: number): FastResult {
   return { bytes: done, finished: done > 0 }
 }
 
-function copy(state: CpuState, from: number, to: number, length: number, bytes: Uint8Array): void {
-  if (length <= shortBytes && ((from | to | length) & 3) === 0) {
+export function copy(state: CpuState, from: number, to: number, length: number, bytes: Uint8Array): void {
+  if (length < 4) for (let i = 0; i < length; i++) bytes[to + i] = bytes[from + i]
+  else if (length <= shortBytes && ((from | to | length) & 3) === 0) {
     const { words } = state
     for (let i = from >>> 2, o = to >>> 2, end = (from + length) >>> 2; i < end; i++, o++) words[o] = words[i]
   } else bytes.copyWithin(to, from, from + length)
@@ -103,7 +104,7 @@ export function storeFast(cpu: Processor, limit: number): FastResult {
 }
 
 /** False when the pattern needs the general way. */
-function fill(state: CpuState, to: number, length: number, size: number): boolean {
+export function fill(state: CpuState, to: number, length: number, size: number): boolean {
   const { words, bytes } = state
   const low = words[index.rax]
   if (size === 1) {

@@ -44,7 +44,9 @@ for (const slow of [false, true])
   for (const [name, from, to, size, count, backward] of [
     ['across pages', 0x10f01n, 0x20ffdn, 8, 700, false], ['overlapping forward repeats a pattern', 0x10ff0n, 0x10ff3n, 1, 100,
       false], ['overlapping, destination below', 0x11010n, 0x11000n, 4, 50, false],
-    ['backward', 0x11800n, 0x11804n, 2, 300, true], ['elements across pages', 0x10ffen, 0x20fffn, 4, 3, false],
+    ['backward', 0x11800n, 0x11804n, 2, 300, true], ['backward across pages', 0x12803n, 0x21ff9n, 4, 900, true],
+    ['backward, destination below, repeats a pattern', 0x12003n, 0x12000n, 1, 100, true],
+    ['backward, elements across pages', 0x11ffen, 0x21fffn, 4, 600, true], ['elements across pages', 0x10ffen, 0x20fffn, 4, 3, false],
   ] as const)
     test(`REP MOVS ${name}${slow ? ', single accesses' : ''}`, () => {
       const setup: Setup = { size, count, rsi: from, rdi: to, backward, repeat: 1 }
@@ -145,3 +147,34 @@ test('protected mode: limits and null segments are #GP(0)', () => {
   cpu.state.segAttributes[0] = 1 << 16
   assert.deepEqual(faultOf(() => stos(cpu)), { vector: vector.GP, error: 0 })
 })
+
+for (const [name, addressSize, count, upper] of [['32-bit', 32, 0x1200, 0n], ['16-bit', 16, 0x1200, 0xabcd_0000n]] as const)
+  test(`${name} addresses: segment bases, repeated and single elements, and the rest at the limit`, () => {
+    const make = (more: Partial<Setup>): TestProcessor => {
+      const cpu = prepare({ size: 2, rsi: 0x10n, rdi: 0x21n, rax: 0x4142n, repeat: 1, count, ...more })
+      enterProtected(cpu)
+      cpu.operation.addressSize = addressSize
+      cpu.state.segBase[3] = 0x10801n
+      cpu.state.segBase[0] = 0x20000n
+      cpu.operation.segment = 3
+      for (const register of [1, 6, 7]) cpu.state.gpr[register] |= upper
+      return cpu
+    }
+    for (const instruction of [movs, stos]) {
+      const cpu = make({})
+      const expected = make({})
+      expected.slow = true
+      for (const each of [cpu, expected]) toTheEnd(instruction, each)
+      assert.deepEqual(bytes(cpu, 0x20000n, 0x3000), bytes(expected, 0x20000n, 0x3000))
+      assert.deepEqual([1, 6, 7].map(register => cpu.state.gpr[register]), [1, 6, 7].map(register => expected.state.gpr[register]))
+      assert.equal(cpu.state.gpr[7], upper | BigInt(0x21 + 2 * count))
+    }
+    const once = make({ repeat: 0 })
+    movs(once)
+    assert.deepEqual([once.state.gpr[1], once.state.gpr[6], once.state.gpr[7]], [upper | BigInt(count), upper | 0x12n, upper | 0x23n])
+    assert.deepEqual(bytes(once, 0x20021n, 2), bytes(once, 0x10811n, 2))
+    const short = make({})
+    short.state.segLimit[0] = 0x1000
+    assert.deepEqual(faultOf(() => toTheEnd(movs, short)), { vector: vector.GP, error: 0 })
+    assert.equal(short.state.gpr[7], upper | 0x1001n, 'behind the last element that fits')
+  })

@@ -15,6 +15,7 @@ import type { PortAccess } from '../cpu/virtualization.ts'
 import { checkPorts, portTime } from './ports.ts'
 import { writeGpr } from './registers.ts'
 import { moveFast, storeFast, type FastResult } from './string-fast.ts'
+import { moveLegacy, storeLegacy } from './string-legacy.ts'
 
 const rax = 0
 const rcx = 1
@@ -48,6 +49,11 @@ class StringOperation {
     this.addressBits = cpu.operation.addressSize
     this.addressMask = this.addressBits === 64 ? 0xffff_ffff_ffff_ffffn : this.addressBits === 32 ? 0xffff_ffffn : 0xffffn
     this.flat = is64(cpu.state)
+  }
+
+  /** From one element's address to the next one's. */
+  get step(): number {
+    return this.backward ? -this.size : this.size
   }
 
   /** Elements still to do, at most 2^53. */
@@ -86,9 +92,9 @@ class StringOperation {
     return (this.state.mode & 8) !== 0
   }
 
-  /** Elements from `address` to the end of its page, and to where the offset wraps or the limit may end. 0: go one at a time. */
+  /** Elements from `address` on to where its page ends, the offset wraps or the limit may end. 0: go one at a time. */
   inPage(address: bigint, register: number, segmentIndex: number): number {
-    if (this.backward) return 0
+    if (this.backward) return this.inPageBelow(address, register, segmentIndex)
     const elements = Math.floor((4096 - Number(address & 0xfffn)) / this.size)
     if (this.flat && this.addressBits === 64) return elements
     const last = Number(this.state.gpr[register] & this.addressMask) + elements * this.size - 1
@@ -96,6 +102,21 @@ class StringOperation {
     if (!this.flat && !inLimit(this.state.segLimit[segmentIndex], this.state.segAttributes[segmentIndex],
       Number(this.state.gpr[register] & this.addressMask), elements * this.size)) return 0
     return elements
+  }
+
+  private inPageBelow(address: bigint, register: number, segmentIndex: number): number {
+    const end = Number(address & 0xfffn) + this.size
+    const offset = this.state.gpr[register] & this.addressMask
+    if (end > 4096) return 0
+    const elements = Math.min(Math.floor(end / this.size), Number(offset / BigInt(this.size)) + 1)
+    if (this.flat && this.addressBits === 64) return elements
+    const lowest = Number(offset) - (elements - 1) * this.size
+    return inLimit(this.state.segLimit[segmentIndex], this.state.segAttributes[segmentIndex], lowest, elements * this.size) ? elements : 0
+  }
+
+  /** The lowest address of so many elements, the first of which is at `address`. */
+  lowest(address: bigint, elements: number): bigint {
+    return this.backward ? address - BigInt((elements - 1) * this.size) : address
   }
 
   /** Single stepping and breakpoints want one element a time. */
@@ -167,8 +188,8 @@ function spendFor(cpu: Processor, bytes: number, singles: number): void {
   if (time > 0) cpu.spend(time)
 }
 
-export const movs = (cpu: Processor): After => runFast(cpu, moveFast, moveStep)
-export const stos = (cpu: Processor): After => runFast(cpu, storeFast, storeStep)
+export const movs = (cpu: Processor): After => runFast(cpu, is64(cpu.state) ? moveFast : moveLegacy, moveStep)
+export const stos = (cpu: Processor): After => runFast(cpu, is64(cpu.state) ? storeFast : storeLegacy, storeStep)
 export const lods = (cpu: Processor): After => run(cpu, loadStep)
 export const cmps = (cpu: Processor): After => run(cpu, compareStep)
 export const scas = (cpu: Processor): After => run(cpu, scanStep)
@@ -180,13 +201,15 @@ const moveStep: Step = (op, most) => {
   const to = op.linear(rdi, segment.es, true)
   let elements = most === 1 ? 0 : Math.min(most, op.inPage(from, rsi, sourceSegment), op.inPage(to, rdi, segment.es))
   if (elements > 1) {
-    // The source faults first.
-    const source = cpu.memory.placeForRead(from)
-    const destination = source ? cpu.memory.placeForWrite(to) : 0
-    const ahead = destination - source
-    // A destination inside of the source repeats a pattern: copy only what does not overlap.
+    // The source faults first. The places are those of the first elements.
+    const first = cpu.memory.placeForRead(from)
+    const firstTo = first ? cpu.memory.placeForWrite(to) : 0
+    const ahead = op.backward ? first - firstTo : firstTo - first
+    // A destination on the way of the source repeats a pattern: copy only what does not overlap.
     if (ahead > 0 && ahead < elements * op.size) elements = Math.floor(ahead / op.size)
-    if (source && destination && elements > 0) {
+    if (first && firstTo && elements > 0) {
+      const down = op.backward ? (elements - 1) * op.size : 0
+      const [source, destination] = [first - down, firstTo - down]
       op.state.bytes.copyWithin(destination, source, source + elements * op.size)
       op.advance(rsi, elements)
       op.advance(rdi, elements)
@@ -202,7 +225,7 @@ const moveStep: Step = (op, most) => {
 const storeStep: Step = (op, most) => {
   const to = op.linear(rdi, segment.es, true)
   const elements = most === 1 ? 0 : Math.min(most, op.inPage(to, rdi, segment.es))
-  const place = elements > 1 ? op.cpu.memory.placeForWrite(to) : 0
+  const place = elements > 1 ? op.cpu.memory.placeForWrite(op.lowest(to, elements)) : 0
   if (place) {
     fill(op, place, elements)
     op.advance(rdi, elements)
@@ -258,7 +281,7 @@ const compareStep: Step = (op, most) => {
   const elements = most === 1 ? 0 : Math.min(most, op.inPage(from, rsi, sourceSegment), op.inPage(to, rdi, segment.es))
   const first = elements > 1 ? cpu.memory.placeForRead(from) : 0
   const second = first ? cpu.memory.placeForRead(to) : 0
-  if (second) return compareMany(op, elements, i => elementAt(op, first + i * op.size), i => elementAt(op, second + i * op.size),
+  if (second) return compareMany(op, elements, i => elementAt(op, first + i * op.step), i => elementAt(op, second + i * op.step),
     [rsi, rdi])
   const left = op.read(from)
   const equal = setCompare(op, left, op.read(to))
@@ -272,7 +295,7 @@ const scanStep: Step = (op, most) => {
   const elements = most === 1 ? 0 : Math.min(most, op.inPage(to, rdi, segment.es))
   const place = elements > 1 ? op.cpu.memory.placeForRead(to) : 0
   const value = BigInt.asUintN(op.size * 8, op.state.gpr[rax])
-  if (place) return compareMany(op, elements, () => value, i => elementAt(op, place + i * op.size), [rdi])
+  if (place) return compareMany(op, elements, () => value, i => elementAt(op, place + i * op.step), [rdi])
   const equal = setCompare(op, value, op.read(to))
   op.advance(rdi, 1)
   return { ...single, finished: stops(op, equal) }
