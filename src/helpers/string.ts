@@ -114,11 +114,6 @@ class StringOperation {
     return inLimit(this.state.segLimit[segmentIndex], this.state.segAttributes[segmentIndex], lowest, elements * this.size) ? elements : 0
   }
 
-  /** The lowest address of so many elements, the first of which is at `address`. */
-  lowest(address: bigint, elements: number): bigint {
-    return this.backward ? address - BigInt((elements - 1) * this.size) : address
-  }
-
   /** Single stepping and breakpoints want one element a time. */
   get elementWise(): boolean {
     return (this.state.eflags & flag.TF) !== 0 || (this.state.dr[7] & anyBreakpoint) !== 0n
@@ -225,9 +220,10 @@ const moveStep: Step = (op, most) => {
 const storeStep: Step = (op, most) => {
   const to = op.linear(rdi, segment.es, true)
   const elements = most === 1 ? 0 : Math.min(most, op.inPage(to, rdi, segment.es))
-  const place = elements > 1 ? op.cpu.memory.placeForWrite(op.lowest(to, elements)) : 0
+  // The first element faults, also where lower ones are filled with it.
+  const place = elements > 1 ? op.cpu.memory.placeForWrite(to) : 0
   if (place) {
-    fill(op, place, elements)
+    fill(op, op.backward ? place - (elements - 1) * op.size : place, elements)
     op.advance(rdi, elements)
     return { elements, bulk: true }
   }
