@@ -117,6 +117,8 @@ export interface Machine {
   readonly retired: number
   /** The virtual clock. */
   readonly now: Nanoseconds
+  /** Bytes of RAM and ROM that have been touched, in whole chunks: what the embedder's memory holds of the machine's. */
+  readonly touchedMemory: number
   /** Bytes typed into the first serial port. */
   serialInput(bytes: Uint8Array): void
   /** Called with the bytes that the first serial port sends, in order, in batches. */

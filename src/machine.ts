@@ -462,6 +462,12 @@ export class VitrineMachine implements Machine {
     return this.clock.now()
   }
 
+  get touchedMemory(): number {
+    let sum = 0
+    for (const { bytes } of this.core.physical.backedChunks()) sum += bytes.length
+    return sum
+  }
+
   serialInput(bytes: Uint8Array): void {
     this.pc.serialInput(bytes)
   }

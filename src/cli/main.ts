@@ -1,6 +1,7 @@
 /** The command line: finds the command, and turns what goes wrong into one line and a status. */
 import { Command, CommanderError } from 'commander'
 import { isInputError } from '../errors.ts'
+import { benchCommand } from './bench.ts'
 import { demoCommand } from './demo.ts'
 import { qemu } from './qemu.ts'
 import { runCommand } from './run.ts'
@@ -32,6 +33,7 @@ async function ours(args: string[], system: System): Promise<number> {
   const commands = [
     runCommand(system, result => { status = result }),
     demoCommand(system, result => { status = result }),
+    benchCommand(system),
     new Command('qemu').description("the same machine behind QEMU's command line: `vitrine qemu --help`"),
   ]
   for (const command of commands) program.addCommand(command)

@@ -132,7 +132,8 @@ function jsonOf(result: RunResult): Record<string, unknown> {
   const { kind, ...rest } = result.ending
   return {
     ending: kind, ...rest, exitStatus: statusOf(result), instructions: result.instructions, virtualNanoseconds: result.virtualNanoseconds,
-    wallSeconds: Number(result.wallSeconds.toFixed(3)), panic: result.panic, picture: result.picture, console: result.console,
+    wallSeconds: Number(result.wallSeconds.toFixed(3)), resources: result.resources,
+    panic: result.panic, picture: result.picture, console: result.console,
   }
 }
 

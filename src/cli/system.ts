@@ -35,6 +35,8 @@ export interface RunResult {
   instructions: number
   virtualNanoseconds: number
   wallSeconds: number
+  /** What the run cost, in bytes and seconds: the machine's own memory, all memory of the process at the end, processor time. */
+  resources: { touchedMemory: number; residentMemory: number; cpuSeconds: number }
   /** The console's output when it was collected. */
   console: string
   /** The last kernel panic that the console showed and that was not followed by an orderly restart. */
@@ -66,6 +68,21 @@ export interface Catalogue {
   describeCpu(specification: string): string
 }
 
+/** What `vitrine bench` is asked for; lists are in commas. */
+export interface BenchRequest {
+  files?: string
+  only?: string
+  peers?: string
+  rounds?: number
+  timeoutSeconds: number
+  cpu: 'intel' | 'amd'
+  quick: boolean
+  checks: boolean
+  report: boolean
+  json?: string
+  svg?: string
+}
+
 export interface System {
   /** The whole of a file. Throws an InputError that says why not. */
   readFile(path: string): Uint8Array
@@ -81,5 +98,7 @@ export interface System {
   printError(text: string): void
   catalogue(): Promise<Catalogue>
   run(request: RunRequest): Promise<RunResult>
+  /** Measures us beside others, and prints what came of it. */
+  bench(request: BenchRequest): Promise<void>
   readonly version: string
 }

@@ -2,7 +2,7 @@
 import { createModel, describeModel, modelNames } from '../cpu/models.ts'
 import { InputError } from '../errors.ts'
 import { commandLine } from './main.ts'
-import type { Catalogue, RunRequest, RunResult, System } from './system.ts'
+import type { BenchRequest, Catalogue, RunRequest, RunResult, System } from './system.ts'
 
 export const catalogue: Catalogue = {
   cpuModels: modelNames.map(name => ({ name, description: `model ${name}` })),
@@ -18,7 +18,8 @@ export const catalogue: Catalogue = {
 }
 
 export const ended = (ending: RunResult['ending'], more: Partial<RunResult> = {}): RunResult => ({
-  ending, instructions: 1000, virtualNanoseconds: 2000, wallSeconds: 0.5, console: '', panic: undefined, picture: undefined, ...more,
+  ending, instructions: 1000, virtualNanoseconds: 2000, wallSeconds: 0.5,
+  resources: { touchedMemory: 1, residentMemory: 2, cpuSeconds: 3 }, console: '', panic: undefined, picture: undefined, ...more,
 })
 
 export interface Outcome {
@@ -26,6 +27,7 @@ export interface Outcome {
   output: string
   errors: string
   request: RunRequest | undefined
+  bench?: BenchRequest
   /** Files written, by path. */
   written: Record<string, string>
 }
@@ -50,6 +52,7 @@ export async function command(args: string[], result: RunResult | Error = ended(
     now: () => 1_800_000_000,
     processId: 4242,
     pathBeside: (_path, name) => name,
+    async bench(request) { outcome.bench = request },
     async run(request) {
       outcome.request = request
       if (result instanceof Error) throw result

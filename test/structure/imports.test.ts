@@ -27,8 +27,9 @@ const mayImport: Readonly<Record<string, readonly string[]>> = {
   vmm: [],
   insight: ['cpu', 'virt', 'memory', 'mmu'],
   guests: [],
-  embedder: ['cli', 'cpu', 'platform', 'machine', 'insight', 'vmm'],
-  cli: ['embedder', 'cpu', 'platform', 'insight', 'vmm', 'guests'],
+  bench: ['cpu'],
+  embedder: ['bench', 'cli', 'cpu', 'platform', 'machine', 'insight', 'vmm'],
+  cli: ['bench', 'embedder', 'cpu', 'platform', 'insight', 'vmm', 'guests'],
   web: ['embedder', 'platform', 'insight', 'vmm', 'guests'],
   // Files of src itself: machine.ts puts the parts together.
   '': ['machine', 'guests', 'engine', 'cpu', 'memory', 'mmu', 'interrupts', 'platform', 'insight', 'virt', 'vmm', 'devices'],

@@ -99,6 +99,11 @@ async function run(createMachine: MachineFactory, starterGone: () => boolean, re
       instructions: machine.retired,
       virtualNanoseconds: machine.now,
       wallSeconds: (performance.now() - started) / 1000,
+      resources: {
+        touchedMemory: machine.touchedMemory,
+        residentMemory: process.memoryUsage.rss(),
+        cpuSeconds: (process.cpuUsage().user + process.cpuUsage().system) / 1e6,
+      },
       console: Buffer.concat(collected).toString(),
       panic: panics.panic,
       picture: [statuses.halted.status, statuses.panic.status].some(each => each === status) ? machine.describe(0) : undefined,
@@ -160,6 +165,10 @@ export function nodeSystem(createMachine: MachineFactory): System {
     print: text => { process.stdout.write(text) },
     printError,
     catalogue,
+    async bench(request) {
+      const { bench } = await import('./bench/bench.ts')
+      await bench(request)
+    },
     run: request => run(createMachine, starterGone, request),
     version: (JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')) as { version: string }).version,
   }

@@ -12,6 +12,7 @@ const tickInstructions = 2_000
 export class FakeMachine implements Machine {
   retired = 0
   now = 0
+  readonly touchedMemory = 0
   /** Calls of run(). */
   slices = 0
   onSerialOutput: (bytes: Uint8Array) => void = () => {}

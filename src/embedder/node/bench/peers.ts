@@ -23,14 +23,17 @@ export interface Peer {
   command(work: Work): [string, ...string[]]
 }
 
-const root = fileURLToPath(new URL('../../', import.meta.url))
+const root = fileURLToPath(new URL('../../../../', import.meta.url))
+
+/** Ourselves, on the Node that runs us. */
+export const vitrineCommand: [string, string] = [process.execPath, join(root, 'bin/vitrine.js')]
 
 const vitrine = (name: string, engine: 'jit' | 'interpreter'): Peer => ({
   name,
   patience: engine === 'jit' ? 1 : 4,
   missing: () => undefined,
   command: ({ kernel, initrd, append, megabytes, vendor }) => [
-    join(root, 'bin/vitrine.js'), 'run', '--quiet', '--cpu', vendor, '--engine', engine, '--memory', `${megabytes}M`,
+    ...vitrineCommand, 'run', '--quiet', '--cpu', vendor, '--engine', engine, '--memory', `${megabytes}M`,
     '--kernel', kernel, '--initrd', initrd, '--append', append,
   ],
 })

@@ -1,0 +1,53 @@
+/** What is measured: each workload is a word that the guest's /init understands, and the phases that it prints. A new one is a row here. */
+import { nearest } from '../cpu/features.ts'
+import { InputError } from '../errors.ts'
+
+export interface Workload {
+  /** Its name after `--only`. */
+  name: string
+  what: string
+  /** The word after `run=` on the kernel's command line; none for what every boot measures. */
+  word?: string
+  /** Phases, if they are not called as it is. */
+  phases?: string[]
+  /** Part of a run that names none. */
+  usual: boolean
+  /** Part of `--quick`. */
+  quick?: boolean
+}
+
+export const workloads: readonly Workload[] = [
+  { name: 'boot', what: "from the start of the process to Linux's first program", usual: true, quick: true },
+  { name: 'sort', what: 'sorting integers', word: 'sort', usual: true },
+  { name: 'sha256', what: 'hashing', word: 'sha256', usual: true },
+  { name: 'coremix', what: 'lists, integer matrices, a CRC state machine', word: 'coremix', usual: true },
+  { name: 'chase', what: 'pointer chasing', word: 'chase', usual: true, quick: true },
+  { name: 'memcpy', what: 'copying memory', word: 'memcpy', usual: true },
+  { name: 'nbody', what: 'double-precision floating point', word: 'nbody', usual: true, quick: true },
+  { name: 'getppid', what: 'system calls', word: 'getppid', usual: true, quick: true },
+  { name: 'pgfault', what: 'page faults', word: 'pgfault', usual: true },
+  { name: 'forkexec', what: 'processes', word: 'forkexec', usual: true, quick: true },
+  { name: 'pingpong', what: 'two processes and a pipe', word: 'pingpong', usual: true },
+  { name: 'sh', what: "the shell's loop, and gzip", word: 'sh', phases: ['shloop', 'gzip'], usual: true },
+  { name: 'kvm', what: 'a guest under KVM: exits, compute, memory', word: 'kvm', usual: false,
+    phases: ['warm', 'kvm_exits', 'kvm_compute', 'kvm_mem_first', 'kvm_mem'] },
+]
+
+/** The workloads of a list in commas, or the usual ones. */
+export function chooseWorkloads(list: string | undefined, quick: boolean): Workload[] {
+  if (list === undefined) return workloads.filter(each => (quick ? each.quick : each.usual))
+  return list.split(',').map(name => {
+    const found = workloads.find(each => each.name === name)
+    if (found) return found
+    const names = workloads.map(each => each.name)
+    throw new InputError(`--only '${name}': there is no such workload; the nearest is '${nearest(name, names)}' (of ${names.join(', ')})`)
+  })
+}
+
+/** What the guest is told, and which phases of its answer count. */
+export function orderOf(chosen: readonly Workload[]): { words: string; phases: ReadonlySet<string> } {
+  return {
+    words: chosen.flatMap(({ word }) => word ?? []).join(','),
+    phases: new Set(chosen.flatMap(({ name, phases }) => phases ?? [name])),
+  }
+}

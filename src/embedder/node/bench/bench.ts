@@ -1,0 +1,96 @@
+/** Runs `vitrine bench`: boots the same files on each emulator in turn, and writes what came of it. */
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { cpus, tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { plot } from '../../../bench/plot.ts'
+import { generatedPart, replaceGenerated } from '../../../bench/report.ts'
+import { alignedTable, disagreements, type Runs, summarize, table } from '../../../bench/results.ts'
+import { chooseWorkloads, orderOf } from '../../../bench/workloads.ts'
+import type { BenchRequest } from '../../../cli/system.ts'
+import { InputError } from '../../../errors.ts'
+import { runChecks } from './checks.ts'
+import { measure } from './measure.ts'
+import { type Peer, peers, type Work } from './peers.ts'
+
+const usualRounds = 3
+const progress = (text: string): void => { if (process.stderr.isTTY) process.stderr.write(`bench: ${text}\n`) }
+
+export async function bench(request: BenchRequest): Promise<void> {
+  const chosen = choosePeers(request)
+  const { words, phases } = orderOf(chooseWorkloads(request.only, request.quick))
+  const rounds = request.rounds ?? (request.quick ? 1 : usualRounds)
+  const scratch = mkdtempSync(join(tmpdir(), 'vitrine-bench-'))
+  try {
+    const files = await filesFor(request, scratch)
+    const append = `console=ttyS0 quiet panic=-1 nokaslr mitigations=off run=${words}`
+    const work: Work = { ...files, append, megabytes: 1024, vendor: request.cpu, scratch }
+    const runs = await allRuns(chosen, work, rounds, request.timeoutSeconds, phases)
+    const summary = summarize(runs)
+    process.stdout.write(`${alignedTable(table(summary))}\n`)
+    const checks = request.checks ? await runChecks(work, progress) : []
+    if (checks.length > 0) process.stdout.write(`\n${checks.join('\n')}\n`)
+    const circumstances = { day: new Date().toISOString().slice(0, 10), machine: thisMachine(), rounds, append, checks }
+    const data = `${JSON.stringify({ ...circumstances, runs: asData(runs) }, undefined, 2)}\n`
+    if (request.json !== undefined) writeFileSync(request.json, data)
+    if (request.svg !== undefined) writeFileSync(request.svg, plot(summary, `${circumstances.machine}; medians of ${rounds}`))
+    const wrong = disagreements(runs)
+    if (wrong.length > 0) throw new InputError(`check values differ: ${wrong.join('; ')}`)
+    if (request.report) {
+      const document = existsSync('BENCHMARKS.md') ? readFileSync('BENCHMARKS.md', 'utf8') : '# Benchmarks\n'
+      writeFileSync('BENCHMARKS.md', replaceGenerated(document, generatedPart(summary, circumstances)))
+      writeFileSync('BENCHMARKS.json', data)
+    }
+  } finally {
+    rmSync(scratch, { recursive: true, force: true })
+  }
+}
+
+async function allRuns(chosen: readonly Peer[], work: Work, rounds: number, seconds: number, phases: ReadonlySet<string>): Promise<Runs> {
+  const runs: Runs = new Map(chosen.map(({ name }) => [name, []]))
+  for (let round = 1; round <= rounds; round++) {
+    for (const peer of chosen) {
+      progress(`round ${round} of ${rounds}: ${peer.name}`)
+      const all = await measure(peer, work, seconds * (peer.patience ?? 1))
+      runs.get(peer.name)!.push(new Map([...all].filter(([phase]) => phases.has(phase))))
+    }
+  }
+  return runs
+}
+
+interface Files {
+  kernel: string
+  initrd: string
+}
+
+/** A checkout has the tools that build them; the installed package has not. */
+async function filesFor({ files }: BenchRequest, scratch: string): Promise<Files> {
+  const folder = files ?? process.env['BENCH']
+  if (folder !== undefined) {
+    const found = { kernel: join(folder, 'vmlinuz'), initrd: join(folder, 'initramfs.cpio') }
+    for (const file of Object.values(found)) if (!existsSync(file)) throw new InputError(`--files: expected ${file}, found nothing there`)
+    return found
+  }
+  const tools = new URL('../../../../tools/debian.ts', import.meta.url)
+  if (!existsSync(tools)) throw new InputError('expected --files FOLDER with vmlinuz and initramfs.cpio (a checkout builds them itself)')
+  const { benchFiles } = await import(tools.href) as { benchFiles: (folder: string) => Files }
+  return benchFiles(scratch)
+}
+
+function thisMachine(): string {
+  return `${cpus().length} CPUs (${cpus()[0]?.model.trim() ?? 'unknown'}), Node ${process.versions.node}`
+}
+
+function asData(runs: Runs): unknown {
+  return Object.fromEntries([...runs].map(([peer, all]) => [peer, all.map(run => Object.fromEntries(run))]))
+}
+
+function choosePeers({ peers: list, quick }: BenchRequest): Peer[] {
+  if (list === undefined) return peers.filter(peer => peer.missing() === undefined && !(quick && peer.name === 'bochs'))
+  return list.split(',').map(name => {
+    const peer = peers.find(each => each.name === name)
+    if (!peer) throw new InputError(`--peers '${name}': expected of ${peers.map(each => each.name).join(', ')}`)
+    const missing = peer.missing()
+    if (missing !== undefined) throw new InputError(`--peers ${name}: ${missing} is not installed`)
+    return peer
+  })
+}
