@@ -202,7 +202,9 @@ export class VitrineMachine implements Machine {
 
   private takeSignals(slot: CpuSlot): void {
     const { state } = this.core
-    if (slot.init && !inSmm(state)) {
+    const init = slot.init && !inSmm(state) ? (slot.cpu.virt?.takesInit() ?? 'accepted') : 'held'
+    if (init === 'exit') slot.init = false
+    if (init === 'accepted') {
       slot.init = false
       initState(state, slot.cpu.model, slot.cpu.index === 0)
       this.pc.lapics[slot.cpu.index].initReset()
@@ -211,8 +213,11 @@ export class VitrineMachine implements Machine {
     }
     if (slot.startup >= 0) {
       if (state.activity === activity.waitForSipi) {
-        startupState(state, slot.startup)
-        slot.cpu.stateChanged()
+        if (slot.cpu.guest) slot.cpu.guest.startup?.(slot.startup)
+        else {
+          startupState(state, slot.startup)
+          slot.cpu.stateChanged()
+        }
       }
       slot.startup = -1
     }
@@ -241,13 +246,33 @@ export class VitrineMachine implements Machine {
   private isBusy(index: number): boolean {
     const slot = this.slots[index]
     const smm = (this.fieldOf(index, 'interruptShadow') & BigInt(blockedBySmi)) !== 0n
-    if ((slot.init && !smm) || slot.nmi || slot.smi) return true
+    const guest = (this.fieldOf(index, 'guestMode') & 1n) !== 0n
+    const holdsInit = smm || (!guest && (this.fieldOf(index, 'vmxFlags') & 1n) !== 0n)
     const state = this.activityOf(index)
+    if ((slot.init && !holdsInit) || slot.nmi || slot.smi) return true
+    if (guest && state !== activity.running && state !== activity.waitForSipi) return this.guestWakes(index)
     if (state === activity.halt && !smm && this.fieldOf(index, 'pendingSmi') & 0xffffffffn) return true
     if (state === activity.running) return true
     if (state === activity.waitForSipi) return slot.startup >= 0
     if (state === activity.halt && this.fieldOf(index, 'pendingDebug') & 0xffffffffn) return true
     return state === activity.halt && this.pc.lapics[index].hasInterrupt() && (this.fieldOf(index, 'eflags') & 0x200n) !== 0n
+  }
+
+  /** Only the guest's controls tell what wakes it. */
+  private guestWakes(index: number): boolean {
+    this.switchTo(index)
+    const virt = this.slots[index].cpu.virt!
+    return virt.wakes() || virt.nextDeadline() <= this.clock.now()
+  }
+  /** When a halted guest is to be looked at, whatever devices do. */
+  private guestDeadline(): number {
+    let first = Infinity
+    this.slots.forEach((slot, index) => {
+      if (!slot.cpu.virt || !(this.fieldOf(index, 'guestMode') & 1n)) return
+      this.switchTo(index)
+      first = Math.min(first, slot.cpu.virt.nextDeadline())
+    })
+    return first
   }
 
   private signals(index: number): ConstructorParameters<typeof Lapic>[0]['signals'] {
@@ -376,9 +401,9 @@ export class VitrineMachine implements Machine {
       if (now >= until) return { kind: 'time' }
       const index = this.asleep ? -1 : this.nextBusy()
       if (index < 0) {
-        const next = this.clock.nextDeadline()
-        if (next === undefined && until === Infinity) return { kind: 'idle' }
-        this.advance(Math.min(next ?? Infinity, until))
+        const next = Math.min(this.clock.nextDeadline() ?? Infinity, this.guestDeadline())
+        if (next === Infinity && until === Infinity) return { kind: 'idle' }
+        this.advance(Math.min(next, until))
         continue
       }
       const stopped = this.turn(index, Math.min(until - now, lastRetired - this.retired))

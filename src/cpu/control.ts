@@ -43,6 +43,7 @@ export function writeCr0(cpu: Processor, value: bigint): void {
   const bits = Number(value)
   if (bits & cr0.PG && !(bits & cr0.PE)) throw generalProtection()
   if (bits & cr0.NW && !(bits & cr0.CD)) throw generalProtection()
+  if (~bits & state.fixedCr0) throw generalProtection()
   const old = state.cr0
   const next = (value & cr0Defined) | big(cr0.ET)
   let nextEfer = state.efer
@@ -99,6 +100,7 @@ export function writeCr4(cpu: Processor, value: bigint): void {
   const { state } = cpu
   const old = state.cr4
   if (value & ~cr4Writable(cpu.model)) throw generalProtection()
+  if (~Number(value & 0xffffffffn) & state.fixedCr4) throw generalProtection()
   const changed = old ^ value
   if (state.efer & LMA && (!(value & big(cr4.PAE)) || changed & big(cr4.LA57))) throw generalProtection()
   if (changed & value & big(cr4.PCIDE) && (!(state.efer & LMA) || state.cr3 & 0xfffn)) throw generalProtection()
@@ -134,7 +136,8 @@ export function writeCr8(cpu: Processor, value: bigint): void {
 /** LMSW sets PE, MP, EM, TS, and cannot clear PE. */
 export function loadMachineStatusWord(cpu: Processor, value: number): void {
   const kept = cpu.state.cr0 & ~0xen
-  writeCr0(cpu, kept | BigInt(value & 0xf))
+  const next = kept | BigInt(value & 0xf)
+  writeCr0(cpu, cpu.guest?.writeControl?.(0, next) ?? next)
 }
 
 export function writeXcr(cpu: Processor, index: number, value: bigint): void {

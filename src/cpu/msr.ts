@@ -76,9 +76,13 @@ const isApic = (index: number): boolean => index === 0x1b || index === 0x6e0 || 
 
 /** The value, or undefined for #GP. */
 export function readMsr(cpu: Processor, index: number): bigint | undefined {
+  const virtual = cpu.guest?.readMsr?.(index)
+  if (virtual !== undefined) return virtual
   if (isApic(index)) return cpu.apic.readMsr(index)
   const row = find(cpu.model, index)
   if (!row) {
+    const capability = cpu.virt?.capability?.(index)
+    if (capability !== undefined) return capability
     cpu.log(`RDMSR ${index.toString(16)}: not there, #GP`)
     return undefined
   }
@@ -90,6 +94,8 @@ export function readMsr(cpu: Processor, index: number): bigint | undefined {
 
 /** False for #GP. */
 export function writeMsr(cpu: Processor, index: number, value: bigint): boolean {
+  const virtual = cpu.guest?.writeMsr?.(index, value) ?? (cpu.guest?.writeMsr ? undefined : false)
+  if (virtual !== false) return virtual === true
   if (isApic(index)) return cpu.apic.writeMsr(index, value)
   const row = find(cpu.model, index)
   if (!row) {

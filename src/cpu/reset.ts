@@ -41,6 +41,16 @@ function resetCommon(state: CpuState, model: CpuModel): void {
   state.interruptShadow = 0
   state.pendingNmi = 0
   state.pendingSmi = 0
+  state.guestMode = 0
+  state.interceptMask.fill(0)
+  state.translationSpace = 0
+  state.secondStage = 0
+  state.vmxFlags = 0
+  state.fixedCr0 = 0
+  state.fixedCr4 = 0
+  state.vmcsPointer = 0xffff_ffff_ffff_ffffn
+  state.vmxTrap = 0n
+  state.vmxDeadline = 0xffff_ffff_ffff_ffffn
   state.pendingDebug = 0
 }
 

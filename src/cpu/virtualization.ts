@@ -66,10 +66,25 @@ export interface Virtualization {
   writeTpr(value: number): boolean
   /** The time-stamp counter as the guest sees it. */
   guestTsc(host: bigint): bigint
+  /** A control register as the guest reads it, and the value that its write leaves in the register. */
+  readControl?(index: number, value: bigint): bigint
+  writeControl?(index: number, value: bigint): bigint
+  /** RDMSR; undefined: the MSR itself. */
+  readMsr?(index: number): bigint | undefined
+  /** WRMSR. True: done; undefined: #GP; false: the MSR itself. */
+  writeMsr?(index: number, value: bigint): boolean | undefined
+  /** Something other than the local APIC waits for RFLAGS.IF: an interrupt window, a virtual interrupt. */
+  readonly wantsInterrupts?: boolean
+  /** Every instruction is to be stepped; told after one has retired. */
+  readonly needsSteps?: boolean
+  stepped?(): void
   /** Leaves the guest. */
   exit(exit: VmExit): void
 
   // ---- always ----
+
+  /** A read-only MSR that says what is implemented. */
+  capability?(index: number): bigint | undefined
 
   /** Pending events are this object's business: a guest runs, or something holds them back. */
   readonly ownsEvents: boolean
@@ -77,8 +92,12 @@ export interface Virtualization {
   takeEvents(shadow: boolean): Taken
   /** Something that ends HLT is pending; only asked when it owns events. */
   wakes(): boolean
-  /** INIT is pending. False: it is held back, or became an exit. Only asked when it owns events. */
-  acceptsInit(): boolean
+  /** It wakes from this inactive state, which an exit that follows has to save. */
+  woke?(activity: number): void
+  /** INIT came: the processor takes it, it stays pending, or it became an exit. */
+  takesInit(): 'accepted' | 'held' | 'exit'
+  /** A start-up message came for a processor that waits for one in a guest. */
+  startup?(vector: number): void
   /** Virtual time at which the guest must be looked at; Infinity: never. */
   nextDeadline(): number
 }

@@ -20,6 +20,8 @@ import { Cpu, type CpuParts } from './cpu.ts'
 import { hotKeys } from './hot.ts'
 import { Jit } from './jit/jit.ts'
 import { Interpreter } from './interpreter.ts'
+import { createVirtualization } from '../virt/create.ts'
+import { vmxHelpers, vmxTimes } from '../virt/vmx/instructions.ts'
 import { SegmentAddressing } from './segment-address.ts'
 import { hotSpecs } from './hot-specs.ts'
 
@@ -64,6 +66,9 @@ function missingHelper(name: string): Helper {
   }
 }
 
+const allHelpers: Readonly<Record<string, Helper | undefined>> = { ...helpers, ...vmxHelpers }
+const allTimes: Readonly<Record<string, number | undefined>> = { ...helperTime, ...vmxTimes }
+
 export function createCore(options: CoreOptions): Core {
   const paging = pagingModelOf(options.model)
   const memory = createLinearMemory()
@@ -77,8 +82,8 @@ export function createCore(options: CoreOptions): Core {
   const helperNumber = (name: string): number => {
     let number = helperNumbers.get(name)
     if (number === undefined) {
-      number = helperList.push((helpers as Record<string, Helper | undefined>)[name] ?? missingHelper(name)) - 1
-      helperTimes.push((helperTime as Record<string, number | undefined>)[name] ?? 0)
+      number = helperList.push(allHelpers[name] ?? missingHelper(name)) - 1
+      helperTimes.push(allTimes[name] ?? 0)
       helperNumbers.set(name, number)
     }
     return number
@@ -117,8 +122,9 @@ export function createCore(options: CoreOptions): Core {
   const jit = options.jit ? new Jit(memory, tables, offers, code, interpreter, helperPort, hotThreshold) : undefined
   const linear = new MmuLinearMemory(mmu)
   const translation = new MmuControl(mmu, paging)
-  const createCpu: Core['createCpu'] = (index, apic, ports, nextDeadline, smm = { saveMap: 'amd64', modeChanged: () => {} }) =>
-    new Cpu({
+  const virtualization = createVirtualization(options.model, mmu, () => core.running!)
+  const createCpu: Core['createCpu'] = (index, apic, ports, nextDeadline, smm = { saveMap: 'amd64', modeChanged: () => {} }) => {
+    const cpu = new Cpu({
       index,
       memory,
       state,
@@ -141,5 +147,8 @@ export function createCore(options: CoreOptions): Core {
       nextDeadline,
       log: message => options.log(`cpu${index}`, message),
     })
+    cpu.virt = virtualization(cpu)
+    return cpu
+  }
   return Object.assign(core, { interpreter, code, jit, createCpu })
 }

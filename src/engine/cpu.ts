@@ -81,7 +81,7 @@ export interface CpuParts {
   mmu: Mmu
   linear: LinearMemory
   translation: TranslationControl
-  apic: ApicPort & { hasInterrupt(): boolean; acknowledge(): number }
+  apic: ApicPort & { hasInterrupt(): boolean; acknowledge(): number; readonly pendingVector?: number; endOfInterrupt?(): void }
   ports: PortPort
   smm: SystemManagementPort
   code: CodeCache
@@ -267,27 +267,40 @@ export class Cpu implements Processor {
       if (this.stopRequested) return 'event'
       if (words[word.pendingSmi] !== 0) this.takeSmi()
       if (words[word.activity] !== activity.running) {
-        if (!this.wakes()) return words[word.activity] === activity.shutdown ? 'shutdown' : 'halted'
+        if (!this.wakes()) return this.isShutDown() ? 'shutdown' : 'halted'
+        this.guest?.woke?.(words[word.activity])
         words[word.activity] = activity.running
       }
-      const deadline = this.virt ? Math.min(this.parts.nextDeadline(), this.virt.nextDeadline()) : this.parts.nextDeadline()
+      const deadline = this.parts.nextDeadline()
       if (words[word.budget] <= 0 || deadline <= this.reached) {
         // The latch holds one NMI: it must be free when the other CPUs have their turn.
         if (words[word.pendingNmi] && this.takeEvents() === 'shutdown') return 'shutdown'
         return 'time'
       }
       if (deadline < this.quantumEnd) this.shorten(deadline)
-      if (this.takeEvents() === 'shutdown') return 'shutdown'
+      if (this.virt) this.shortenForGuest(this.virt.nextDeadline())
+      const taken = this.takeEvents()
+      if (taken === 'shutdown') return 'shutdown'
+      // between an event and the handler's first instruction a guest may have to be left
+      if (taken === 'delivered' && words[word.guestMode] !== 0) continue
       if (words[word.activity] !== activity.running || words[word.budget] <= 0) continue
       if (this.breakpoints.any && this.breaksHere()) continue
       if (this.observer?.before(this)) return 'event'
       words[word.eflags] &= ~flag.RF
       if (this.observer || this.needsSteps()) this.stepOne()
       else this.runFrom()
-      if (words[word.activity] === activity.shutdown) return 'shutdown'
+      if (this.isShutDown()) return 'shutdown'
     }
   }
 
+  /** A guest in the shutdown state can still be left. */
+  private isShutDown(): boolean {
+    return this.words[word.activity] === activity.shutdown && this.words[word.guestMode] === 0
+  }
+  /** A deadline of the guest that has come is an event, not the end of a quantum. */
+  private shortenForGuest(deadline: number): void {
+    if (deadline < this.quantumEnd && deadline > this.reached) this.shorten(deadline)
+  }
   private shorten(deadline: number): void {
     const less = this.quantumEnd - deadline
     this.quantumEnd = deadline
@@ -296,8 +309,8 @@ export class Cpu implements Processor {
   }
 
   private wakes(): boolean {
-    if (this.words[word.activity] !== activity.halt) return false
     if (this.virt?.ownsEvents) return this.virt.wakes()
+    if (this.words[word.activity] !== activity.halt) return false
     if (this.words[word.pendingNmi] && !(this.words[word.interruptShadow] & nmiBlocked)) return true
     if (this.words[word.pendingDebug]) return true
     return this.words[word.interruptPending] !== 0 && (this.words[word.eflags] & flag.IF) !== 0
@@ -311,6 +324,17 @@ export class Cpu implements Processor {
     if (this.retired === this.shadowAt) return true
     this.endShadow()
     return false
+  }
+  /** Bits of `interruptShadow` with what STI and MOV SS block now, also inside a helper. */
+  get blocking(): number {
+    const shadow = this.words[word.interruptShadow]
+    if (!(shadow & instructionShadow) || this.shadowAt < 0) return shadow
+    const record = this.currentRecord
+    const retired = record ? this.retiredMark - this.words[word.budget] - this.bytes[record + recordField.left] - this.spent : this.retired
+    return retired === this.shadowAt ? shadow : shadow & ~instructionShadow
+  }
+  shadowCast(): void {
+    this.shadowAt = -1
   }
   private endShadow(): void {
     this.words[word.interruptShadow] &= ~instructionShadow
@@ -394,7 +418,8 @@ export class Cpu implements Processor {
 
   private needsSteps(): boolean {
     const words = this.words
-    return (words[word.eflags] & flag.TF) !== 0 || (words[word.interruptShadow] & instructionShadow) !== 0 || this.breakpoints.any
+    const byFlags = (words[word.eflags] & flag.TF) !== 0 || (words[word.interruptShadow] & instructionShadow) !== 0
+    return byFlags || this.breakpoints.any || this.guest?.needsSteps === true
   }
 
   /** Runs generated code from RIP until it leaves, and handles why. */
@@ -638,6 +663,7 @@ export class Cpu implements Processor {
     const words = this.words
     const trapFlag = words[word.eflags] & flag.TF
     const shadow = this.shadowed()
+    const { guest } = this
     if (!this.copyOne()) return
     const { breakpoints } = this
     const watches = breakpoints.watchesData
@@ -650,6 +676,7 @@ export class Cpu implements Processor {
     words[word.stepping] = 0
     if (watches) this.mmu.observe(undefined)
     if (this.retired === retired) return
+    guest?.stepped?.()
     if (shadow && this.retired !== this.shadowAt) this.endShadow()
     words[word.pendingDebug] |= breakpoints.hits
     // MOV SS drops the single-step trap after itself, and only puts off those of breakpoints.
@@ -700,7 +727,7 @@ export class Cpu implements Processor {
 
   /** The interrupt controller's request may have changed. */
   interruptChanged(): void {
-    this.words[word.interruptPending] = this.apic.hasInterrupt() ? 1 : 0
+    this.words[word.interruptPending] = this.apic.hasInterrupt() || this.guest?.wantsInterrupts ? 1 : 0
   }
   nmi(): void {
     this.words[word.pendingNmi] = 1

@@ -38,7 +38,8 @@ const cr4Time = 300
 /** argument[0]: the value; registers[0]: the number of the control register. */
 export function mov_to_cr(cpu: Processor): After {
   requireCpl0(cpu)
-  const value = cpu.state.argument[0]
+  const asked = cpu.state.argument[0]
+  const value = cpu.guest?.writeControl?.(cpu.operation.registers[0], asked) ?? asked
   switch (cpu.operation.registers[0]) {
     case 0: writeCr0(cpu, value); break
     case 2: cpu.state.cr2 = value; break
@@ -56,7 +57,8 @@ export function mov_from_cr(cpu: Processor): After {
   const [destination, source] = operation.registers
   if (!isControlRegister(source)) throw invalidOpcode()
   requireCpl0(cpu)
-  writeGpr(state, destination, is64(state) ? 64 : 32, readControlRegister(cpu, source))
+  const value = readControlRegister(cpu, source)
+  writeGpr(state, destination, is64(state) ? 64 : 32, cpu.guest?.readControl?.(source, value) ?? value)
   return after.next
 }
 
@@ -97,12 +99,13 @@ export function lmsw(cpu: Processor): After {
 export function smsw(cpu: Processor): After {
   const { state } = cpu
   requireSystemInformation(cpu)
-  return storeWord(cpu, state.cr0)
+  return storeWord(cpu, cpu.guest?.readControl?.(0, state.cr0) ?? state.cr0)
 }
 
 export function clts(cpu: Processor): After {
   requireCpl0(cpu)
-  cpu.state.cr0 &= ~BigInt(cr0.TS)
+  const next = cpu.state.cr0 & ~BigInt(cr0.TS)
+  cpu.state.cr0 = cpu.guest?.writeControl?.(0, next) ?? next
   cpu.stateChanged()
   return after.next
 }

@@ -62,6 +62,8 @@ export function iret(cpu: Processor): After {
 /** A fault of the delivery belongs to the instruction and says which event it happened in. */
 function interrupt(cpu: Processor, event: CpuEvent): After {
   const before = modeOf(cpu)
+  // INT n is no exception
+  if (event.kind !== 'softwareInterrupt') cpu.guest?.exception(event)
   try {
     deliverOnce(cpu, event)
   } catch (fault) {

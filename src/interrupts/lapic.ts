@@ -130,6 +130,11 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
     return this.#svr & 0xff
   }
 
+  /** As a write to the EOI register. */
+  endOfInterrupt(): void {
+    this.#endOfInterrupt()
+  }
+
   /** CR8: bits 7:4 of the TPR. Works with the APIC disabled, too. */
   getTpr(): number {
     return this.#priority.tpr >>> 4

@@ -12,5 +12,6 @@ import './instructions/sse-move.ts'
 import './instructions/sse-integer.ts'
 import './instructions/sse-float.ts'
 import './instructions/x87.ts'
+import './instructions/vmx.ts'
 
 export { registry } from './define.ts'

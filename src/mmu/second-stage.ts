@@ -22,6 +22,8 @@ export interface SecondStage {
   page(lo: number, hi: number, what: number, user: boolean): boolean
   /** Cached translations of guest-physical addresses of the current space go (all of them: undefined). */
   flush(space: number | undefined): void
+  /** Set before `page`: the first stage's `translationFlag` bits of it. */
+  guestFlags: number
   /** The fault of the last `table` or `page`. The linear address of the access is given when there is one. */
   exit(): VmExit
   /** Told by the walk that the fault was met at this linear address. */

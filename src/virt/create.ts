@@ -1,0 +1,13 @@
+/** VT-x or AMD-V for the CPUs of a machine, by what their model has. */
+import type { CpuModel } from '../cpu/model.ts'
+import type { Virtualization } from '../cpu/virtualization.ts'
+import type { Mmu } from '../mmu/mmu.ts'
+import { TranslationsOfMachine } from './vmx/translations.ts'
+import { VmxUnit, type VmxCpu } from './vmx/unit.ts'
+
+/** `running`: the CPU whose state lies in the state area. */
+export function createVirtualization(model: CpuModel, mmu: Mmu, running: () => VmxCpu): (cpu: VmxCpu) => Virtualization | undefined {
+  if (!model.has('vmx')) return () => undefined
+  const shared = new TranslationsOfMachine(mmu, () => running().virt as VmxUnit)
+  return cpu => new VmxUnit(cpu, mmu.physical, shared)
+}

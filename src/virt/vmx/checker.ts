@@ -1,0 +1,62 @@
+/** Runs the rules of VM entry: all of them for explanations, and at an entry only those whose fields were written since the last one. */
+import { controlRules } from './control-rules.ts'
+import type { EntryView } from './entry-view.ts'
+import { primaryBit } from './controls.ts'
+import { at, fields } from './fields.ts'
+import { guestRules } from './guest-rules.ts'
+import { hostRules } from './host-rules.ts'
+import type { BrokenRule, Rule } from './rule.ts'
+import type { Vmcs } from './vmcs.ts'
+
+export const ruleGroups = { controls: controlRules, host: hostRules, guest: guestRules } as const
+export type RuleGroup = keyof typeof ruleGroups
+
+const fails = (rule: Rule, view: EntryView): boolean => (rule.when === undefined || rule.when(view)) && !rule.holds(view)
+
+const controlWords = [at.pinControls, at.primaryControls, at.secondaryControls, at.exitControls, at.entryControls] as const
+/** Hypervisors toggle these at every other entry, and no rule on state looks at them. */
+const windows = primaryBit.interruptWindowExiting | primaryBit.nmiWindowExiting | primaryBit.monitorTrapFlag
+
+/** What the control words were when everything was checked last, by VMCS. */
+const lastControls = new WeakMap<Vmcs, Int32Array>()
+
+/** Whether rules must be run whatever fields they name. */
+function mustRunAll(vmcs: Vmcs, hostIsLong: boolean): boolean {
+  if (vmcs.allChanged) return true
+  const last = lastControls.get(vmcs)
+  if (!last || last[controlWords.length] !== (hostIsLong ? 1 : 0)) return true
+  return controlWords.some((word, i) => ((last[i] ^ vmcs.get32(word)) & (i === 1 ? ~windows : -1)) !== 0)
+}
+
+/** All checks passed. */
+export function settle(view: EntryView): void {
+  const { vmcs } = view
+  let last = lastControls.get(vmcs)
+  if (!last) lastControls.set(vmcs, (last = new Int32Array(controlWords.length + 1)))
+  for (let i = 0; i < controlWords.length; i++) last[i] = vmcs.get32(controlWords[i])
+  last[controlWords.length] = view.hostIsLong ? 1 : 0
+  vmcs.settled()
+}
+
+const alwaysChecked = Object.fromEntries(
+  Object.entries(ruleGroups).map(([name, rules]) => [name, rules.filter(rule => rule.always)]),
+) as unknown as Record<RuleGroup, readonly Rule[]>
+
+/** The first broken rule of a group, as the processor finds it. */
+export function firstBroken(view: EntryView, group: RuleGroup): Rule | undefined {
+  const { vmcs } = view
+  const all = mustRunAll(vmcs, view.hostIsLong)
+  if (!all && !vmcs.anyChanged) return alwaysChecked[group].find(rule => fails(rule, view))
+  return ruleGroups[group].find(rule => (all || rule.always || rule.fields.some(name => vmcs.hasChanged(fields[name])))
+    && fails(rule, view))
+}
+
+/** Every broken rule of a group, for people. */
+export function explain(view: EntryView, group: RuleGroup): BrokenRule[] {
+  const { vmcs } = view
+  return ruleGroups[group].filter(rule => fails(rule, view)).map(rule => ({
+    rule,
+    values: rule.fields.map(name => ({ name, value: vmcs.get(name), writer: vmcs.writerOf(fields[name]) })),
+    wants: rule.wants?.(view),
+  }))
+}

@@ -1,0 +1,130 @@
+/**
+ * Address spaces of guests: VPID and EPT paging structures as tags of translations, and what INVVPID, INVEPT and world switches drop.
+ * Intel SDM vol. 3, "Caching Translation Information" in the chapter on VMX support for address translation.
+ */
+import type { VmExit } from '../../cpu/virtualization.ts'
+import type { Mmu } from '../../mmu/mmu.ts'
+import { secondaryBit } from './controls.ts'
+import { Ept } from './ept.ts'
+import { at as field } from './fields.ts'
+import type { ExitDetails } from './guest-flags.ts'
+import type { VmxUnit } from './unit.ts'
+import { vector } from '../../cpu/fault.ts'
+
+/** EPTP[51:12], as a number of pages; -1: no EPT. */
+interface Space {
+  readonly vpid: number
+  readonly root: number
+}
+
+/** What all CPUs of a machine share: numbers of address spaces. The EPT walker works for the CPU that runs. */
+export class TranslationsOfMachine {
+  readonly mmu: Mmu
+  readonly ept: Ept
+  /** By number; 0 is the host's. */
+  private readonly spaces: Space[] = [{ vpid: 0, root: -1 }]
+  private readonly numbers = new Map<number, number>()
+
+  constructor(mmu: Mmu, running: () => VmxUnit) {
+    this.mmu = mmu
+    this.ept = new Ept(mmu.physical, running)
+    mmu.secondStage = this.ept
+  }
+
+  number(vpid: number, root: number): number {
+    const key = (root + 1) * 0x10000 + vpid
+    let number = this.numbers.get(key)
+    if (number === undefined) {
+      number = this.spaces.push({ vpid, root }) - 1
+      this.numbers.set(key, number)
+    }
+    return number
+  }
+  *matching(wanted: (space: Space) => boolean): Generator<number> {
+    for (const number of this.mmu.spaces()) {
+      const space = this.spaces[number]
+      if (space && wanted(space)) yield number
+    }
+  }
+}
+
+const pageNumber = (eptp: bigint): number => Number((eptp >> 12n) & 0xffffffffffn)
+
+export class Translations {
+  private readonly unit: VmxUnit
+  private readonly shared: TranslationsOfMachine
+  /** EPTP[51:12] of the guest that runs. */
+  root = -1
+  private vpid = 0
+
+  constructor(unit: VmxUnit, shared: TranslationsOfMachine) {
+    this.unit = unit
+    this.shared = shared
+  }
+
+  /** The guest's translations from now on. With VPID off those of VPID 0 go first. */
+  enter(): void {
+    const { unit } = this
+    const { state } = unit
+    const vmcs = unit.current
+    const ept = unit.isOn('secondary', secondaryBit.ept)
+    this.vpid = unit.isOn('secondary', secondaryBit.vpid) ? vmcs.get32(field.vpid) : 0
+    const eptp = ept ? vmcs.get('eptp') : 0n
+    this.root = ept ? pageNumber(eptp) : -1
+    if (ept) this.shared.ept.use(eptp)
+    state.eptPointer = eptp
+    if (this.vpid === 0) this.dropVpid(0, true)
+    state.secondStage = ept ? 1 : 0
+    state.translationSpace = this.shared.number(this.vpid, this.root)
+  }
+  /** The host's. */
+  leave(): void {
+    const { state } = this.unit
+    if (this.vpid === 0) this.dropVpid(0, true)
+    state.secondStage = 0
+    state.translationSpace = 0
+  }
+
+  private dropVpid(vpid: number, withGlobal: boolean): void {
+    for (const space of this.shared.matching(each => each.vpid === vpid)) this.shared.mmu.flushOther(space, withGlobal)
+  }
+
+  /** Guest-physical and combined translations of one root, for every VPID; of all of them without. */
+  invept(eptp: bigint | undefined): void {
+    const root = eptp === undefined ? undefined : pageNumber(eptp)
+    for (const space of this.shared.matching(each => each.root >= 0 && (root === undefined || each.root === root)))
+      this.shared.mmu.flushOther(space, true)
+    this.shared.ept.invalidate(root)
+  }
+
+  /** Linear and combined translations. Types: 0 an address, 1 a VPID, 2 all VPIDs but 0, 3 a VPID but its global translations. */
+  invvpid(type: number, vpid: number, address: bigint): void {
+    const lo = Number(address & 0xffffffffn) | 0
+    const hi = Number((address >> 32n) & 0xffffffffn) | 0
+    for (const space of this.shared.matching(each => (type === 2 ? each.vpid !== 0 : each.vpid === vpid))) {
+      if (type === 0) this.shared.mmu.flushPageOf(space, lo, hi)
+      else this.shared.mmu.flushOther(space, type !== 3)
+    }
+  }
+
+  /**
+   * An EPT violation that is to be a virtualization exception: written to the information area, and delivered. False: the exit is taken.
+   * Intel SDM vol. 3, "Virtualization Exceptions".
+   */
+  convert(exit: VmExit): boolean {
+    const { unit } = this
+    const details = exit.more as ExitDetails
+    if (!unit.isOn('secondary', secondaryBit.eptViolationVe) || exit.during || !(unit.state.cr0 & 1n)) return false
+    const area = unit.current.get('virtualizationExceptionAddress')
+    if (unit.readPhysical32(area + 4n) !== 0) return false
+    unit.writePhysical32(area, exit.reason)
+    unit.writePhysical32(area + 4n, -1)
+    unit.writePhysical64(area + 8n, exit.info1)
+    unit.writePhysical64(area + 16n, details.linear ?? 0n)
+    unit.writePhysical64(area + 24n, exit.info2)
+    unit.writePhysical64(area + 32n, unit.current.get('eptpIndex') & 0xffffn)
+    unit.cpu.deliver({ kind: 'exception', vector: vector.VE, error: undefined, address: undefined, nextRip: 0n, during: undefined })
+    return true
+  }
+}
+

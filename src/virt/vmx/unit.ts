@@ -1,0 +1,340 @@
+/**
+ * VT-x of one CPU: which VMCS is current, whether a guest runs and by which controls, and the answers to what the processor asks while it
+ * does. Intel SDM vol. 3, "Virtual-Machine Control Structures", "VMX Non-Root Operation".
+ */
+import { cr4Writable } from '../../cpu/control.ts'
+import { eferLow, efer } from '../../cpu/bits.ts'
+import type { CpuEvent } from '../../cpu/event.ts'
+import { at as state } from '../../cpu/layout.ts'
+import type { CpuModel } from '../../cpu/model.ts'
+import { after, type After, type ApicPort, type Processor } from '../../cpu/processor.ts'
+import { arithmeticFlags, flag, readRflags, writeRflags } from '../../cpu/rflags.ts'
+import type { CpuState } from '../../cpu/state.ts'
+import { VmExit, type PortAccess, type Taken, type Virtualization } from '../../cpu/virtualization.ts'
+import type { PhysicalMemory } from '../../memory/physical.ts'
+import type { Mmu } from '../../mmu/mmu.ts'
+import { explain } from './checker.ts'
+import { maskedControlRead, maskedControlWrite, interceptsPort, interceptInstruction, interceptTaskSwitch } from './intercepts.ts'
+import { allowed1, capabilityMsrs, groups, primaryBit, secondaryBit, type GroupName } from './controls.ts'
+import { inactiveShift, vmxFlag, type ExitDetails } from './guest-flags.ts'
+import { interceptException, noteDelivered, takeGuestEvents, tripleFault, wakesGuest } from './events.ts'
+import { EntryView } from './entry-view.ts'
+import { leaveGuest } from './exit.ts'
+import { reason } from './exit-reasons.ts'
+import { at as field } from './fields.ts'
+import type { BrokenRule } from './rule.ts'
+import { nextDeadline } from './timer.ts'
+import { Translations, type TranslationsOfMachine } from './translations.ts'
+import { VirtualApic } from './virtual-apic.ts'
+import { Vmcs } from './vmcs.ts'
+
+const noVmcs = 0xffff_ffff_ffff_ffffn
+const waitForSipi = 3
+
+/** What the unit needs of the CPU besides what helpers see. */
+export interface VmxCpu extends Processor {
+  readonly apic: ApicPort & { hasInterrupt(): boolean; acknowledge(): number; readonly pendingVector?: number; endOfInterrupt?(): void }
+  readonly mmu: Mmu
+  deliver(event: CpuEvent): 'delivered' | 'shutdown'
+  takeInterrupt(): Taken
+  codeBytes(length: number): Uint8Array
+  /** The state's shadow of STI or MOV SS was set from outside: it covers the next instruction. */
+  shadowCast(): void
+  /** What waits for RFLAGS.IF may have changed. */
+  interruptChanged(): void
+  /** What STI, MOV SS and NMI block now. */
+  readonly blocking: number
+}
+
+/** Is told of world switches; never changes a run. */
+export interface VmxObserver {
+  entered?(unit: VmxUnit): void
+  left?(unit: VmxUnit, reason: number, qualification: bigint): void
+  /** A VM entry failed: error 7 or 8, or exit reason 33 or 34. */
+  failed?(unit: VmxUnit, what: 'controls' | 'host' | 'guest' | 'msr', broken: readonly BrokenRule[]): void
+}
+
+export class VmxUnit implements Virtualization {
+  readonly cpu: VmxCpu
+  readonly state: CpuState
+  readonly model: CpuModel
+  readonly physical: PhysicalMemory
+  readonly view: EntryView
+  readonly translations: Translations
+  readonly apic: VirtualApic
+  readonly ripWord = state.rip >> 2
+  observer: VmxObserver | undefined
+  /** The event that a VM entry injects, while it does. */
+  injecting: CpuEvent | undefined
+
+  /** The controls of the guest that runs. */
+  pin = 0
+  primary = 0
+  secondary = 0
+  exitControls = 0
+  entryControls = 0
+  exceptionBitmap = 0
+  private readonly capabilities: ReadonlyMap<number, bigint>
+  private known = new Map<number, Vmcs>()
+  private currentKnown: Vmcs | undefined
+
+  constructor(cpu: VmxCpu, physical: PhysicalMemory, shared: TranslationsOfMachine) {
+    this.cpu = cpu
+    this.state = cpu.state
+    this.model = cpu.model
+    this.physical = physical
+    this.view = new EntryView(cpu.model, cr4Writable(cpu.model), address => this.readPhysical32(address))
+    this.translations = new Translations(this, shared)
+    this.apic = new VirtualApic(this)
+    this.capabilities = capabilityMsrs(cpu.model, cr4Writable(cpu.model))
+  }
+
+  // ---- operation ----
+
+  get inOperation(): boolean {
+    return (this.state.vmxFlags & vmxFlag.operation) !== 0
+  }
+  get inGuest(): boolean {
+    return this.state.guestMode !== 0
+  }
+  setOperation(on: boolean): void {
+    const { state: cpuState } = this
+    cpuState.vmxFlags = on ? vmxFlag.operation : 0
+    cpuState.fixedCr0 = on ? 0x80000021 : 0
+    cpuState.fixedCr4 = on ? 0x2000 : 0
+  }
+  offers(group: GroupName, bit: number): boolean {
+    return (allowed1(this.model, groups[group]) & bit) !== 0
+  }
+
+  // ---- VMCSs ----
+
+  setCurrent(pointer: bigint): void {
+    this.state.vmcsPointer = pointer
+    this.currentKnown = undefined
+  }
+  /** VMCLEAR: what is cached goes, the launch state is clear. */
+  clear(pointer: bigint): void {
+    const vmcs = this.vmcsAt(pointer)
+    this.known.delete(Number(pointer))
+    if (vmcs) {
+      vmcs.launched = false
+      vmcs.touched()
+    }
+    if (this.state.vmcsPointer === pointer) this.setCurrent(noVmcs)
+  }
+  forgetAll(): void {
+    this.known.clear()
+    this.currentKnown = undefined
+  }
+  private vmcsAt(pointer: bigint): Vmcs | undefined {
+    const address = Number(pointer)
+    let vmcs = this.known.get(address)
+    if (vmcs) return vmcs
+    const place = this.physical.pagePlace(Number(pointer & 0xffffffffn) | 0, Number(pointer >> 32n) | 0)
+    if (place === 0) return undefined
+    vmcs = new Vmcs(this.physical, address, place >>> 2)
+    this.known.set(address, vmcs)
+    return vmcs
+  }
+  currentOrNone(): Vmcs | undefined {
+    const pointer = this.state.vmcsPointer
+    if (pointer === noVmcs) return undefined
+    if (this.currentKnown && this.currentKnown.address === Number(pointer)) return this.currentKnown
+    this.currentKnown = this.vmcsAt(pointer)
+    return this.currentKnown
+  }
+  get current(): Vmcs {
+    const vmcs = this.currentOrNone()
+    if (!vmcs) throw new Error('a guest runs without a current VMCS')
+    return vmcs
+  }
+  /** The shadow VMCS of the guest that runs. */
+  shadow(): Vmcs | undefined {
+    const pointer = this.current.get('vmcsLinkPointer')
+    return pointer === noVmcs ? undefined : this.vmcsAt(pointer)
+  }
+
+  /** Takes the controls of the current VMCS: at VM entry, and after a snapshot was restored. */
+  loadControls(): void {
+    const vmcs = this.current
+    this.pin = vmcs.get32(field.pinControls)
+    this.primary = vmcs.get32(field.primaryControls)
+    this.secondary = this.primary & primaryBit.secondaryControls ? vmcs.get32(field.secondaryControls) : 0
+    this.exitControls = vmcs.get32(field.exitControls)
+    this.entryControls = vmcs.get32(field.entryControls)
+    this.exceptionBitmap = vmcs.get32(field.exceptionBitmap)
+  }
+  /** Memory and state were replaced. */
+  restored(): void {
+    this.forgetAll()
+    if (!this.inGuest) return
+    this.loadControls()
+    this.translations.enter()
+  }
+
+  // ---- results of VMX instructions ----
+
+  succeed(): After {
+    this.setFlags(0)
+    return after.next
+  }
+  failInvalid(): After {
+    this.setFlags(flag.CF)
+    return after.next
+  }
+  /** VMfailValid, or VMfailInvalid when there is no current VMCS to hold the error's number. */
+  fail(error: number): After {
+    const vmcs = this.currentOrNone()
+    if (!vmcs) return this.failInvalid()
+    this.setFlags(flag.ZF)
+    vmcs.set64(field.instructionError, BigInt(error))
+    vmcs.touched()
+    return after.next
+  }
+  private setFlags(flags: number): void {
+    writeRflags(this.state, (readRflags(this.state) & ~arithmeticFlags) | flags)
+  }
+
+  // ---- memory ----
+
+  private readonly buffer = new Uint8Array(8)
+  private readonly bufferView = new DataView(this.buffer.buffer)
+  /** The dword at a physical address; all ones where nothing is. Signed. */
+  readPhysical32(address: bigint): number {
+    const lo = Number(address & 0xffffffffn) | 0
+    const place = this.physical.pagePlace(lo, Number(address >> 32n) | 0)
+    if (place !== 0) return this.physical.words[(place + (lo & 0xffc)) >>> 2]
+    this.physical.read(Number(address), this.buffer.subarray(0, 4))
+    return this.bufferView.getInt32(0, true)
+  }
+  readPhysical64(address: bigint): bigint {
+    return BigInt(this.readPhysical32(address) >>> 0) | (BigInt(this.readPhysical32(address + 4n) >>> 0) << 32n)
+  }
+  writePhysical64(address: bigint, value: bigint): void {
+    this.bufferView.setBigUint64(0, value, true)
+    this.physical.write(Number(address), this.buffer)
+  }
+  writePhysical32(address: bigint, value: number): void {
+    this.bufferView.setInt32(0, value, true)
+    this.physical.write(Number(address), this.buffer.subarray(0, 4))
+  }
+  /** Bit `number` of a bitmap at a physical address. */
+  testBit(bitmap: bigint, number: number): boolean {
+    return ((this.readPhysical32(bitmap + BigInt((number >>> 5) * 4)) >>> (number & 31)) & 1) !== 0
+  }
+  codeBytes(): Uint8Array {
+    return this.cpu.codeBytes(15)
+  }
+
+  // ---- the guest ----
+
+  isOn(word: 'pin' | 'primary' | 'secondary', bit: number): boolean {
+    return (this[word] & bit) !== 0
+  }
+  /** An exit that the instruction which runs causes. */
+  instructionExit(basic: number, qualification = 0n, details: ExitDetails = {}): VmExit {
+    return new VmExit(basic, qualification, 0n, { length: this.cpu.operation.length, ...details })
+  }
+  get guestIsLong(): boolean {
+    return (eferLow(this.state) & efer.LMA) !== 0
+  }
+  eptpChanged(): void {
+    this.translations.enter()
+  }
+  /** Every rule of VM entry that the current VMCS breaks. */
+  explain(): Record<'controls' | 'host' | 'guest', BrokenRule[]> {
+    this.view.look(this.current, (eferLow(this.state) & efer.LMA) !== 0)
+    return { controls: explain(this.view, 'controls'), host: explain(this.view, 'host'), guest: explain(this.view, 'guest') }
+  }
+
+  // ---- what the processor asks ----
+
+  intercept(number: number): void {
+    interceptInstruction(this, number)
+  }
+  portAccess(access: PortAccess): void {
+    interceptsPort(this, access)
+  }
+  exception(event: CpuEvent): void {
+    interceptException(this, event)
+  }
+  delivered(event: CpuEvent): void {
+    noteDelivered(this, event)
+  }
+  shutdown(during: CpuEvent): boolean {
+    return tripleFault(this, during)
+  }
+  taskSwitch(selector: number, source: 'jump' | 'call' | 'interrupt' | 'return', error: number | undefined): void {
+    interceptTaskSwitch(this, selector, source, error)
+  }
+  readTpr(): number | undefined {
+    return this.isOn('primary', primaryBit.tprShadow) ? this.apic.tpr >> 4 : undefined
+  }
+  writeTpr(value: number): boolean {
+    if (!this.isOn('primary', primaryBit.tprShadow)) return false
+    this.apic.writeTpr(value << 4)
+    return true
+  }
+  guestTsc(host: bigint): bigint {
+    if (!this.isOn('primary', primaryBit.tscOffsetting)) return host
+    const vmcs = this.current
+    const scaled = this.isOn('secondary', secondaryBit.tscScaling) ? (host * vmcs.get('tscMultiplier')) >> 48n : host
+    return BigInt.asUintN(64, scaled + vmcs.get('tscOffset'))
+  }
+  exit(exit: VmExit): void {
+    leaveGuest(this, exit)
+  }
+  readControl(index: number, value: bigint): bigint {
+    return maskedControlRead(this, index, value)
+  }
+  writeControl(index: number, value: bigint): bigint {
+    return maskedControlWrite(this, index, value)
+  }
+  readMsr(index: number): bigint | undefined {
+    return this.apic.readMsr(index)
+  }
+  writeMsr(index: number, value: bigint): boolean | undefined {
+    return this.apic.writeMsr(index, value)
+  }
+  /** An instruction of the guest has retired by itself. */
+  stepped(): void {
+    if (this.isOn('primary', primaryBit.monitorTrapFlag)) this.state.vmxFlags |= vmxFlag.trapPending
+  }
+  get wantsInterrupts(): boolean {
+    return this.isOn('primary', primaryBit.interruptWindowExiting) || this.apic.hasVirtualInterrupt()
+  }
+  get needsSteps(): boolean {
+    return this.isOn('primary', primaryBit.monitorTrapFlag)
+  }
+
+  capability(index: number): bigint | undefined {
+    return this.capabilities.get(index)
+  }
+  get ownsEvents(): boolean {
+    return this.inGuest
+  }
+  takeEvents(shadow: boolean): Taken {
+    return takeGuestEvents(this, shadow)
+  }
+  wakes(): boolean {
+    return wakesGuest(this)
+  }
+  woke(activity: number): void {
+    this.state.vmxFlags |= activity << inactiveShift
+  }
+  /** In root operation INIT is blocked; in a guest that does not wait for SIPI it is an exit. */
+  takesInit(): 'accepted' | 'held' | 'exit' {
+    if (!this.inOperation) return 'accepted'
+    if (!this.inGuest || this.state.activity === waitForSipi) return 'held'
+    this.exit(new VmExit(reason.init))
+    return 'exit'
+  }
+  startup(vector: number): void {
+    this.exit(new VmExit(reason.sipi, BigInt(vector)))
+  }
+  nextDeadline(): number {
+    return nextDeadline(this)
+  }
+}
+
