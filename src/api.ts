@@ -134,6 +134,8 @@ export interface Machine {
   writePhysical(address: number, bytes: Uint8Array): void
   /** Translates as the CPU would now, without faults or side effects; undefined when not mapped. */
   translate(linear: bigint, cpu?: number): number | undefined
+  /** Counts for people who look at speed, by name; they say nothing about the machine's state and may change between versions. */
+  statistics(): Record<string, number>
   /** SHA-256 (hexadecimal) over all architectural state: equal hashes mean equal machines. */
   stateHash(): string
   /** A human's picture of a CPU now: registers, disassembly around RIP where it can be read, last branches. */

@@ -597,6 +597,14 @@ export class VitrineMachine implements Machine {
     return this.cpu.translation.probe(linear)
   }
 
+  statistics(): Record<string, number> {
+    const { regions, modules, instructions, bytes } = this.core.jit?.statistics ?? { regions: 0, modules: 0, instructions: 0, bytes: 0 }
+    return {
+      instructions: this.retired, 'regions compiled': regions, 'instructions in them': instructions, 'modules': modules,
+      'bytes of generated code': bytes,
+    }
+  }
+
   /** Architectural fields of all CPUs, RAM that is not zero, devices, what is written to disks, and clock. */
   stateHash(): string {
     const hash = sha256.create()

@@ -44,6 +44,15 @@ describe('options', () => {
     assert.equal((await command([...run, '--cpu', 'intel'])).errors, '')
   })
 
+  test('--profile samples, with names from where it is told', async () => {
+    const table = ended({ kind: 'power-off' }, { profile: 'Where the time went' })
+    const { request, errors } = await command([...run, '--quiet', '--profile'], table)
+    assert.deepEqual([request!.profile, errors], [{ symbols: undefined }, 'Where the time went'])
+    assert.deepEqual((await command(['run', '--profile=out', '--kernel', 'kernel'])).request!.profile, { file: 'out', symbols: undefined })
+    assert.match((await command([...run, '--profile', '--symbols', 'initrd'])).errors, /symbols 'initrd': expected lines of address/)
+    assert.match((await command([...run, '--symbols', 'initrd'])).errors, /expected --profile too/)
+  })
+
   test('--rtc takes a date, or today', async () => {
     const epoch = async (date: string): Promise<unknown> => (await command([...run, '--rtc', date])).request?.machine.rtcEpoch
     assert.deepEqual([await epoch('2026-01-31'), await epoch('@5'), await epoch('now')], [Date.UTC(2026, 0, 31) / 1000, 5, 1_800_000_000])

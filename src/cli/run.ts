@@ -1,7 +1,8 @@
 /** `vitrine run`: boots something and tells by its exit status how that went. */
 import { Command, Option } from 'commander'
 import type { MachineOptions } from '../api.ts'
-import { InputError } from '../errors.ts'
+import { InputError, isInputError } from '../errors.ts'
+import { readSymbols, type Symbols } from '../insight/symbols.ts'
 import { bootProtocols } from '../platform/boot/boot.ts'
 import { driveHelp, parseDrives } from './drives.ts'
 import { parseModules } from './modules.ts'
@@ -26,6 +27,8 @@ interface RunFlags {
   maxInstructions?: string
   timeout?: string
   json: boolean
+  profile?: string | true
+  symbols?: string
   realTime: boolean
   reboot: boolean
   seed: string
@@ -54,6 +57,8 @@ export function runCommand(system: System, done: (status: number) => void): Comm
     .option('--rtc <date>', 'what the clock shows at the start: 2026-01-31T12:00:00 (UTC) or now (default: a fixed date)')
     .option('--no-reboot', 'end the run when software resets the machine')
     .option('--seed <n>', 'seed of all that is random in the machine', '0')
+    .option('--profile [file]', 'say at the end where the time went; FILE gets samples for Speedscope or Chrome (.cpuprofile)')
+    .option('--symbols <file>', "names for --profile: System.map, /proc/kallsyms, or an ELF file (default: the kernel's, if it is one)")
     .option('--json', 'print one JSON document at the end, with the console in it', false)
     .option('--quiet', 'print nothing but the console', false)
     .addHelpText('after', `\nExit status:\n${statusTable}\n`)
@@ -83,10 +88,32 @@ async function run(flags: RunFlags, system: System): Promise<number> {
     system.print(driveHelp)
     return 0
   }
-  const result = await system.run(requestOf(flags, system, catalogue))
+  const profile = profileOf(flags, system)
+  const result = await system.run({ ...requestOf(flags, system, catalogue), ...(profile === undefined ? {} : { profile }) })
   if (flags.json) system.print(`${JSON.stringify(jsonOf(result), undefined, 2)}\n`)
   else if (!flags.quiet) report(result, system)
+  if (result.profile !== undefined) system.printError(result.profile)
   return statusOf(result)
+}
+
+function profileOf({ profile, symbols, kernel }: RunFlags, system: System): RunRequest['profile'] {
+  if (profile === undefined) {
+    if (symbols !== undefined) throw new InputError('--symbols names the addresses of a profile: expected --profile too')
+    return undefined
+  }
+  const file = typeof profile === 'string' ? { file: profile } : {}
+  if (symbols !== undefined) return { ...file, symbols: readSymbols(system.readFile(symbols), symbols) }
+  return { ...file, symbols: kernel === undefined ? undefined : ownSymbols(system.readFile(kernel), kernel) }
+}
+
+/** A kernel that is an ELF file may have symbols, and need not. */
+function ownSymbols(bytes: Uint8Array, file: string): Symbols | undefined {
+  try {
+    return readSymbols(bytes, file)
+  } catch (error) {
+    if (isInputError(error)) return undefined
+    throw error
+  }
 }
 
 function requestOf(flags: RunFlags, system: System, catalogue: Catalogue): RunRequest {

@@ -1,6 +1,7 @@
 /** What the command line needs of the place where it runs. The embedder provides it; tests provide a fake. */
 import type { BlockStore, MachineOptions } from '../api.ts'
 import type { Ending, SessionOptions } from '../embedder/session.ts'
+import type { Symbols } from '../insight/symbols.ts'
 
 /** A Unix-domain socket, or a TCP port. */
 export type SocketAddress = { path: string } | { host: string; port: number }
@@ -28,6 +29,8 @@ export interface RunRequest {
   machine: MachineOptions
   console: ConsoleOptions
   session: SessionOptions
+  /** Sample where the time goes; with a file, write the samples there. */
+  profile?: { file?: string; symbols: Symbols | undefined }
 }
 
 export interface RunResult {
@@ -43,6 +46,8 @@ export interface RunResult {
   panic: string | undefined
   /** The machine's picture of CPU 0, when it ended without a report. */
   picture: string | undefined
+  /** The table of the profile that was asked for. */
+  profile?: string
 }
 
 /** A name that one can choose, as a list shows it. */

@@ -5,6 +5,7 @@ import type { Catalogue, RunRequest, RunResult, System } from '../../cli/system.
 import { statuses, statusOf } from '../../cli/status.ts'
 import { InputError } from '../../errors.ts'
 import { type Command, escapeHelp } from '../escape.ts'
+import { type CpuProfile, namedProfile, profileTable, summarizeProfile } from '../../insight/profile.ts'
 import { PanicWatch } from '../panic.ts'
 import { Session, type Surroundings } from '../session.ts'
 import { openStore, pathBeside } from './file-store.ts'
@@ -90,9 +91,11 @@ async function run(createMachine: MachineFactory, starterGone: () => boolean, re
   if (terminal && !request.console.quiet && request.console.escape) {
     printError('vitrine: keys go to the guest; Ctrl-A X leaves, Ctrl-A H helps\n')
   }
+  const stopProfiler = request.profile === undefined ? undefined : await (await import('./profiler.ts')).startProfiler()
   try {
     await Promise.race([port?.ready, ended])
     const ending = await session.run()
+    const samples = await stopProfiler?.()
     const status = statusOf({ ending, panic: panics.panic })
     return {
       ending,
@@ -106,6 +109,7 @@ async function run(createMachine: MachineFactory, starterGone: () => boolean, re
       },
       console: Buffer.concat(collected).toString(),
       panic: panics.panic,
+      ...(samples === undefined ? {} : { profile: tellProfile(samples, machine, request.profile!) }),
       picture: [statuses.halted.status, statuses.panic.status].some(each => each === status) ? machine.describe(0) : undefined,
     }
   } finally {
@@ -117,6 +121,13 @@ async function run(createMachine: MachineFactory, starterGone: () => boolean, re
     port?.close()
     if (terminal) process.stdout.write((output.escapes ? '\x1b[0m\x1b[?25h' : '') + (output.atLineStart ? '' : '\n'))
   }
+}
+
+/** The table, with exact counts below it; the samples go to the file. */
+function tellProfile(samples: CpuProfile, machine: Machine, { file, symbols }: NonNullable<RunRequest['profile']>): string {
+  if (file !== undefined) writeFile(file, JSON.stringify(namedProfile(samples, symbols)))
+  const counts = Object.entries(machine.statistics()).map(([name, count]) => `${count} ${name}`)
+  return `${profileTable(summarizeProfile(samples, symbols))}Counted: ${counts.join(', ')}.\n`
 }
 
 function surroundings(flush: () => Promise<void>, inputOpen: () => boolean): Surroundings {

@@ -89,6 +89,10 @@ export class FakeMachine implements Machine {
     this.#input.push(...bytes)
   }
 
+  statistics(): Record<string, number> {
+    return { instructions: this.retired }
+  }
+
   describe(): string {
     return 'rip 0x1234'
   }

@@ -79,7 +79,8 @@ async function idleShare({ kernel, initrd, append }: Work): Promise<number> {
       let console = ''
       child.stdout.setEncoding('utf8').on('data', (part: string) => {
         console += part
-        if (/[#$] $/.test(console)) resolve()
+        // Busybox's shell asks the terminal where its cursor is.
+        if (/[#$] (.\[6n)?$/.test(console)) resolve()
       })
       child.once('close', () => reject(new Error(`the guest ended before its prompt:\n${console.slice(-500)}`)))
     })
