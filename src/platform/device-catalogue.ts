@@ -1,11 +1,15 @@
 /** The devices that a user may add by name, as after `--device`: their properties, and how each is put into the machine. */
 import { nearest } from '../cpu/features.ts'
+import { type Ahci, ahciPorts } from '../devices/ahci/ahci.ts'
+import { AtapiCdrom } from '../devices/ahci/cdrom.ts'
+import type { AtaDevice } from '../devices/ahci/device.ts'
+import { AtaDisk } from '../devices/ahci/disk.ts'
 import { DebugConsole } from '../devices/debugcon/debugcon.ts'
 import { DebugExit } from '../devices/debug-exit/debug-exit.ts'
 import { PcTestDevice, testDeviceMemorySize } from '../devices/pc-testdev/pc-testdev.ts'
 import { bridgeKinds, PciBridge, type BridgeKind } from '../devices/pci/bridge.ts'
 import type { PciBus } from '../devices/pci/bus.ts'
-import { bdf, type Bdf, bdfText, type PciFunction, type PciSlot } from '../devices/pci/function.ts'
+import { bdf, type Bdf, bdfText, deviceOf, functionOf, type PciFunction, type PciSlot } from '../devices/pci/function.ts'
 import { PciTestDevice } from '../devices/pci-testdev/pci-testdev.ts'
 import type { Clock, InterruptPin, LogUnhandled, MmioHandler, PortHandler, Stateful } from '../devices/ports.ts'
 import type { BlockStore } from '../devices/storage/block-store.ts'
@@ -38,6 +42,10 @@ export interface Board {
   debugOutput: (byte: number) => void
   /** Takes a drive for one device, by its ID. */
   takeDrive: (id: string) => BlockStore
+  /** The SATA controller, and its name in firmware's boot order. */
+  sata: () => { controller: Ahci; path: string }
+  /** Asks firmware to boot from a device, the lowest index first. `path`: Open Firmware's name of it. */
+  bootDevice: (index: number, path: string) => void
   /** Joins a console to the terminal. */
   joinTerminal: (makeConsole: (output: (bytes: Uint8Array) => void) => VirtioConsole) => VirtioConsole
   seed: number
@@ -107,17 +115,27 @@ const entries: readonly Entry[] = [
   },
   {
     name: 'virtio-blk-pci', description: 'a disk: the drive with that id', bus: 'PCI',
-    properties: { drive: '', serial: '', 'num-queues': '1' },
+    properties: { drive: '', serial: '', 'num-queues': '1', bootindex: '' },
     plug: (board, property) => {
       const options = { store: board.takeDrive(property('drive')), serial: property('serial') }
       const queues = number('num-queues', property('num-queues'), 64)
       if (queues === 0) throw new InputError("property 'num-queues': expected 1 to 64, found 0")
       const make = (slot: PciSlot): PciFunction => {
+        if (property('bootindex') !== '') board.bootDevice(bootIndex(property), virtioPath(slot.id))
         const alarmName = `virtio-blk ${bdfText(slot.id)}`
         return new VirtioPci(new VirtioBlk({ ...options, clock: board.clock, alarmName, queues }), slot, board.log)
       }
       return plugPci(board, property('addr'), 'virtio-blk-pci', make)
     },
+  },
+  {
+    name: 'ide-hd', description: 'a SATA disk: the drive with that id', bus: 'PCI', properties: { drive: '', serial: '', bootindex: '' },
+    plug: (board, property) => plugSata(board, property, 'ide-hd', (store, serial) => new AtaDisk(store, serial)),
+  },
+  {
+    name: 'ide-cd', description: 'a SATA CD-ROM drive with a disc: the drive with that id', bus: 'PCI',
+    properties: { drive: '', serial: '', bootindex: '' },
+    plug: (board, property) => plugSata(board, property, 'ide-cd', (store, serial) => new AtapiCdrom(store, serial)),
   },
   {
     name: 'virtio-rng-pci', description: "random numbers, from the machine's seed", bus: 'PCI', properties: {},
@@ -204,6 +222,25 @@ function freeDevice(taken: ReadonlySet<number>, first: number, last: number): nu
 function placeFrom(addr: string): number | undefined {
   const [, device, fn = '0'] = /^(?:0x)?([0-9a-f]{1,2})(?:\.([0-7]))?$/i.exec(addr) ?? []
   return device === undefined || parseInt(device, 16) > 31 ? undefined : bdf(0, parseInt(device, 16), Number(fn))
+}
+
+/** Disks and CD-ROM drives go to the next port of the one controller. */
+function plugSata(
+  board: Board, property: (name: string) => string, name: string, make: (store: BlockStore, serial: string) => AtaDevice,
+): Stateful[] {
+  const { controller, path } = board.sata()
+  if (controller.freePort === undefined) throw new InputError(`device '${name}': expected at most ${ahciPorts} SATA devices, found more`)
+  const serial = property('serial') || `VT${String(controller.freePort).padStart(5, '0')}`
+  const port = controller.attach(make(board.takeDrive(property('drive')), serial))
+  if (property('bootindex') !== '') board.bootDevice(bootIndex(property), `${path}/drive@${port}/disk@0`)
+  return []
+}
+
+const bootIndex = (property: (name: string) => string): number => number('bootindex', property('bootindex'), 0x7fffffff)
+
+function virtioPath(id: Bdf): string {
+  const fn = functionOf(id)
+  return `/pci@i0cf8/scsi@${deviceOf(id).toString(16)}${fn === 0 ? '' : `,${fn}`}/disk@0,0`
 }
 
 function number(property: string, text: string, max: number): number {

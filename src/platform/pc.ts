@@ -1,4 +1,5 @@
 /** The wiring of a PC: which devices there are, at which addresses, on which interrupt lines. Nothing else knows all of them. */
+import { Ahci } from '../devices/ahci/ahci.ts'
 import { AcpiPm, smiCommand } from '../devices/acpi-pm/acpi-pm.ts'
 import { PostCode } from '../devices/debugcon/debugcon.ts'
 import { FwCfg, fwCfgKey, fwCfgNumber } from '../devices/fw-cfg/fw-cfg.ts'
@@ -6,6 +7,7 @@ import { Hpet, hpetBase, hpetSize } from '../devices/hpet/hpet.ts'
 import { I8042 } from '../devices/i8042/i8042.ts'
 import type { PciBridge } from '../devices/pci/bridge.ts'
 import { PciBus, wireOf } from '../devices/pci/bus.ts'
+import { bdf } from '../devices/pci/function.ts'
 import { type ChipsetFunctions, pcFunctions, q35Functions } from '../devices/pci/chipset.ts'
 import { Shadow } from '../devices/pci/shadow.ts'
 import { noSmram, type Smram, type SmramControl } from '../devices/pci/smram.ts'
@@ -126,6 +128,8 @@ export class Pc {
   readonly #acpiPm: AcpiPm
   readonly #acpi: readonly AcpiTable[]
   readonly #firmwareImages: readonly MemoryWrite[]
+  readonly #bootDevices: { index: number; path: string }[] = []
+  #ahci: Ahci | undefined
   /** Everything with state, by name; the order is that of reset and restore: devices before the controllers that they drive. */
   readonly #stateful = new Map<string, Stateful>()
   #commandSmi: (smiControl: number) => boolean = () => false
@@ -165,8 +169,9 @@ export class Pc {
     this.pci = this.#makePci(resetControl)
     const { processor, cpus, seed = 0 } = options
     this.#smbios = processor && smbios({ map, cpus, processor, seed })
-    this.#makeFwCfg()
+    const fwCfg = this.#makeFwCfg()
     this.#plugDevices()
+    fwCfg.setFiles(this.#fwCfgFiles())
 
     if (bios) this.pci.leaveResources()
     else this.pci.assignResources({ io: map.pciIo, memory32: map.pciMemory32, memory64: map.pciMemory64 }, wire => firstPciGsi + wire)
@@ -381,7 +386,9 @@ export class Pc {
       ports: this.ports, pci: this.pci, bridges: new Map<string, PciBridge>(), express: this.map.ecam !== undefined,
       addMmio: this.#embedding.addMmio, line: (gsi: number) => this.#wires.source(line(gsi)),
       debugExit: this.#embedding.debugExit, debugOutput: this.#embedding.debugOutput ?? (() => {}),
-      takeDrive: this.#driveShelf(), joinTerminal: (make: Parameters<Board['joinTerminal']>[0]) => this.#joinTerminal(make),
+      takeDrive: this.#driveShelf(), sata: () => this.#sata(),
+      bootDevice: (index: number, path: string) => void this.#bootDevices.push({ index, path }),
+      joinTerminal: (make: Parameters<Board['joinTerminal']>[0]) => this.#joinTerminal(make),
       seed: this.#options.seed ?? 0, log: this.#embedding.log,
     }
     this.#options.devices?.forEach((device, index) => {
@@ -409,7 +416,7 @@ export class Pc {
     return console
   }
 
-  #makeFwCfg(): void {
+  #makeFwCfg(): FwCfg {
     const { kernel, initrd, commandLine = '', cpus } = this.#options
     const text = new TextEncoder().encode(`${commandLine}\0`)
     const items = new Map<number, Uint8Array>([
@@ -430,17 +437,29 @@ export class Pc {
       items.set(fwCfgKey.initrdSize, fwCfgNumber(initrd?.length ?? 0, 4))
       if (initrd) items.set(fwCfgKey.initrdData, initrd)
     }
-    const device = new FwCfg({ items, files: this.#fwCfgFiles() }, this.#embedding.dma)
+    const device = new FwCfg({ items, files: new Map() }, this.#embedding.dma)
     this.ports.claim(0x510, 2, 'fw_cfg', device)
     this.ports.claim(0x514, 8, 'fw_cfg', device)
     this.#stateful.set('fw_cfg', device)
+    return device
+  }
+
+  #bootPaths(): string[] {
+    return this.#bootDevices.sort((a, b) => a.index - b.index).map(({ path }) => path)
+  }
+
+  /** The SATA controller, where the chipset has it; made when a device needs it. */
+  #sata(): { controller: Ahci; path: string } {
+    const [device, fn] = this.map.chipset === 'q35' ? [0x1f, 2] : [0x1e, 0]
+    this.#ahci ??= this.pci.plug(bdf(0, device, fn), slot => new Ahci(slot))
+    return { controller: this.#ahci, path: `/pci@i0cf8/pci8086,2922@${device.toString(16)}${fn === 0 ? '' : `,${fn}`}` }
   }
 
   #fwCfgFiles(): Map<string, Uint8Array> {
     const { bios, bootSettings = {} } = this.#options
     const identity = this.#smbios?.files ?? []
     if (!bios) return new Map([['etc/e820', e820File(this.map.e820)], ...identity])
-    const files = firmwareFiles({ boot: bootSettings, acpi: this.#acpiOptions(), bootPaths: [], optionRoms: new Map() })
+    const files = firmwareFiles({ boot: bootSettings, acpi: this.#acpiOptions(), bootPaths: this.#bootPaths(), optionRoms: new Map() })
     return new Map([['etc/e820', e820File(ramEntries(this.map))], ...identity, ...files])
   }
 

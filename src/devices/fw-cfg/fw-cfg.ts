@@ -47,9 +47,14 @@ export class FwCfg implements PortHandler, Stateful {
     this.#items = new Map(contents.items)
     this.#items.set(fwCfgKey.signature, new TextEncoder().encode('QEMU'))
     this.#items.set(fwCfgKey.id, fwCfgNumber(interfaceVersion, 4))
-    const names = [...contents.files.keys()].sort()
-    names.forEach((name, at) => this.#items.set(fwCfgKey.firstFile + at, contents.files.get(name)!))
-    this.#items.set(fwCfgKey.fileDirectory, fileDirectory(names, contents.files))
+    this.setFiles(contents.files)
+  }
+
+  /** Instead of the files that there were: before software looks. */
+  setFiles(files: Map<string, Uint8Array>): void {
+    const names = [...files.keys()].sort()
+    names.forEach((name, at) => this.#items.set(fwCfgKey.firstFile + at, files.get(name)!))
+    this.#items.set(fwCfgKey.fileDirectory, fileDirectory(names, files))
   }
 
   readPort(port: number, size: AccessSize): number {
