@@ -3,12 +3,12 @@ import { sha256 } from '@noble/hashes/sha2.js'
 import { bytesToHex } from '@noble/hashes/utils.js'
 import type { CpuRegisters, Machine, MachineOptions, RunLimits, StopReason } from './api.ts'
 import { activity, initState, resetState, startupState } from './cpu/reset.ts'
-import { blockedBySmi, inSmm } from './cpu/smm.ts'
+import { blockedByNmi, blockedBySmi, inSmm } from './cpu/smm.ts'
 import { createModel } from './cpu/models.ts'
 import { setFirmwareMtrrs } from './cpu/msr-table.ts'
 import { crystalHertz, featureBits } from './cpu/cpuid.ts'
 import { at, fieldBytes, fields, stateBase, stateSize, type FieldName } from './cpu/layout.ts'
-import { readRflags, writeRflags } from './cpu/rflags.ts'
+import { flag, readRflags, writeRflags } from './cpu/rflags.ts'
 import { createCore, type Core } from './engine/core.ts'
 import type { Cpu } from './engine/cpu.ts'
 import { InputError } from './errors.ts'
@@ -40,6 +40,8 @@ const defaultEpoch = 1_767_225_600 // 2026-01-01 00:00 UTC
 interface CpuSlot {
   cpu: Cpu
   parked: Uint8Array
+  /** The same memory. */
+  parkedWords: Uint32Array
   nmi: boolean
   smi: boolean
   init: boolean
@@ -149,7 +151,8 @@ export class VitrineMachine implements Machine {
     for (let index = 0; index < cpus; index++) {
       const cpu = this.core.createCpu(index, this.pc.lapics[index], this.portPort(), () => this.clock.nextDeadline() ?? Infinity,
         { saveMap, modeChanged: () => this.showSmram() })
-      this.slots.push({ cpu, parked: new Uint8Array(stateSize), nmi: false, smi: false, init: false, startup: -1 })
+      const parkedWords = new Uint32Array(stateSize / 4)
+      this.slots.push({ cpu, parked: new Uint8Array(parkedWords.buffer), parkedWords, nmi: false, smi: false, init: false, startup: -1 })
     }
     this.core.running = this.slots[0].cpu
     this.clock.source = () => this.core.running!.now()
@@ -238,24 +241,32 @@ export class VitrineMachine implements Machine {
     const { parked } = this.slots[index]
     return new DataView(parked.buffer).getBigUint64(at[name] - stateBase, true)
   }
+  /** The same of a field of 32 bits, or the low half of a wider one. */
+  private wordOf(index: number, name: FieldName): number {
+    if (index === this.current) return this.core.state.words[at[name] >> 2]
+    return this.slots[index].parkedWords[(at[name] - stateBase) >> 2]
+  }
   private activityOf(index: number): number {
-    return Number(this.fieldOf(index, 'activity') & 0xffffffffn)
+    return this.wordOf(index, 'activity')
   }
 
   /** Whether a CPU has anything to do: running, or about to be woken. */
   private isBusy(index: number): boolean {
     const slot = this.slots[index]
-    const smm = (this.fieldOf(index, 'interruptShadow') & BigInt(blockedBySmi)) !== 0n
-    const guest = (this.fieldOf(index, 'guestMode') & 1n) !== 0n
-    const holdsInit = smm || (!guest && (this.fieldOf(index, 'vmxFlags') & 1n) !== 0n)
     const state = this.activityOf(index)
-    if ((slot.init && !holdsInit) || slot.nmi || slot.smi) return true
-    if (guest && state !== activity.running && state !== activity.waitForSipi) return this.guestWakes(index)
-    if (state === activity.halt && !smm && this.fieldOf(index, 'pendingSmi') & 0xffffffffn) return true
-    if (state === activity.running) return true
+    if (state === activity.running || slot.nmi || slot.smi) return true
+    const blocked = this.wordOf(index, 'interruptShadow')
+    const smm = (blocked & blockedBySmi) !== 0
+    const guest = (this.wordOf(index, 'guestMode') & 1) !== 0
+    const holdsInit = smm || (!guest && (this.wordOf(index, 'vmxFlags') & 1) !== 0)
+    if (slot.init && !holdsInit) return true
+    if (guest && state !== activity.waitForSipi) return this.guestWakes(index)
     if (state === activity.waitForSipi) return slot.startup >= 0
-    if (state === activity.halt && this.fieldOf(index, 'pendingDebug') & 0xffffffffn) return true
-    return state === activity.halt && this.pc.lapics[index].hasInterrupt() && (this.fieldOf(index, 'eflags') & 0x200n) !== 0n
+    if (state !== activity.halt) return false
+    if (this.wordOf(index, 'pendingSmi') !== 0 && !smm) return true
+    if (this.wordOf(index, 'pendingDebug') !== 0) return true
+    if (this.wordOf(index, 'pendingNmi') !== 0 && !(blocked & blockedByNmi)) return true
+    return this.pc.lapics[index].hasInterrupt() && (this.wordOf(index, 'eflags') & flag.IF) !== 0
   }
 
   /** Only the guest's controls tell what wakes it. */

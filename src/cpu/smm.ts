@@ -15,7 +15,7 @@ import type { CpuState } from './state.ts'
 
 /** Bits of `interruptShadow`. */
 export const blockedBySmi = 4
-const blockedByNmi = 8
+export const blockedByNmi = 8
 
 /** MSR_SMI_COUNT of Intel's processors. */
 const smiCount = 0x34

@@ -24,6 +24,9 @@ export interface HandlerSource {
   writesMemory(spec: HandlerSpec): boolean
 }
 
+/** Writes to the data of a page of code before its code is dropped for the first time. */
+const firstWriteLimit = 32
+
 export class CodeCache {
   private readonly bytes: Uint8Array
   private readonly words: Int32Array
@@ -148,6 +151,7 @@ export class CodeCache {
     this.placeOf.clear()
     this.crossings.clear()
     this.counts.clear()
+    this.dataWrites.clear()
     this.tables.clear()
     this.next = codeBase
     this.drops++
@@ -156,6 +160,32 @@ export class CodeCache {
   /** Bytes [place, place + length) change: drops decoded code that they may be part of. True when the page holds none any more. */
   written(place: number, length: number): boolean {
     const page = place >>> 12
+    const drops = this.drops
+    const clean = this.dropWritten(page, place, length)
+    return clean || (drops === this.drops && this.givesUp(page))
+  }
+
+  /** Writes beside the code of a page since it was last dropped for them, and how many drop it the next time. */
+  private readonly dataWrites = new Map<number, { count: number; limit: number }>()
+
+  /**
+   * Each write to a page that holds code is slow. Where they go on without ever hitting the code (data beside code that ran once), the page
+   * forgets its code: if that runs again it is decoded again, and the next time more writes are put up with.
+   */
+  private givesUp(page: number): boolean {
+    let writes = this.dataWrites.get(page)
+    if (!writes) this.dataWrites.set(page, (writes = { count: 0, limit: firstWriteLimit }))
+    if (++writes.count < writes.limit) return false
+    writes.count = 0
+    writes.limit *= 2
+    for (let mode = 0; mode < modeCount; mode++) {
+      const table = this.tables.get(page * modeCount + mode)
+      if (table !== undefined) this.dropTable(table, page)
+    }
+    return this.dropCrossings(page, true)
+  }
+
+  private dropWritten(page: number, place: number, length: number): boolean {
     const first = Math.max(0, (place & 4095) - longestInstruction + 1)
     const last = Math.min(4096, (place & 4095) + length)
     let clean = true

@@ -41,7 +41,8 @@ export function enter(cpu: Processor): After {
   const level = Number((operation.immediate >> 16n) & 31n)
   const stack = currentStack(cpu)
   stack.push(bytes, readGpr(state, rbp, operation.operandSize))
-  const frame = stack.pointer
+  // all of ESP, also where only SP moves: that is what is pushed and loaded with an operand size of 32 bits
+  const frame = stack.merged(state.gpr[rsp])
   if (level > 0) {
     const outer = currentStack(cpu)
     outer.pointer = readGpr(state, rbp, stackBits(cpu))
