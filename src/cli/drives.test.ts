@@ -22,7 +22,46 @@ test("QEMU's spelling", async () => {
   const { machine } = (await command(['qemu', '-kernel', 'kernel', '-nographic', '-drive', 'file=disk,if=virtio,format=qcow2'])).request!
   assert.deepEqual(machine.devices, [{ name: 'virtio-blk-pci', properties: { drive: 'drive0' } }])
   assert.equal(machine.drives![0].format, 'qcow2')
-  assert.match((await command(['qemu', '-drive', 'file=disk'])).errors, /-drive file=disk: if=ide is not emulated/)
+})
+
+test('disks by their names, as QEMU has them, and discs', async () => {
+  const { machine } = (await command([
+    'qemu', '-hda', 'disk,,1', '-drive', 'file=disk2,bootindex=1', '-cdrom', 'disk.iso', 'disk4', '-boot', 'order=dc,menu=on', '-nographic',
+  ])).request!
+  assert.deepEqual(machine.devices!.map(({ name }) => name), ['ide-hd', 'ide-hd', 'ide-cd', 'ide-hd'])
+  assert.deepEqual(machine.devices![1].properties, { drive: 'drive1', bootindex: '1' })
+  assert.deepEqual(machine.drives!.map(({ readOnly }) => readOnly), [false, false, true, false])
+  assert.deepEqual(machine.bootSettings, { serialConsole: true, menu: true, order: 'dc' })
+  assert.equal(new TextDecoder().decode(machine.bios), '/usr/share/qemu/bios-256k.bin')
+  assert.equal(machine.kernel, undefined)
+})
+
+test('firmware starts when there is no kernel', async () => {
+  const { machine } = (await command(['run', '--cdrom', 'disk.iso', '--drive', 'disk,if=ide', '--boot', 'd'])).request!
+  assert.deepEqual(machine.devices!.map(({ name }) => name), ['ide-hd', 'ide-cd'])
+  assert.deepEqual(machine.bootSettings, { serialConsole: true, menu: false, order: 'd' })
+  assert.equal((await command(['run', '--bios', 'kernel'])).request!.machine.bios!.length, 6)
+  for (const [args, message] of [
+    [[], /nothing to boot: expected --kernel FILE, or a disk by --drive or --cdrom/],
+    [['--bios', 'nowhere'], /expected firmware 'nowhere', found none in .*seabios/],
+    [['--cdrom', 'disk', '--boot', 'xc'], /boot order 'xc': expected up to three letters/],
+    [['--kernel', 'kernel', '--bios', 'kernel'], /--bios: expected no --kernel beside it/],
+    [['--kernel', 'kernel', '--boot', 'd'], /--boot: expected no --kernel beside it/],
+  ] as const) {
+    const { status, errors } = await command(['run', ...args])
+    assert.equal(status, 2)
+    assert.match(errors, message)
+  }
+})
+
+test('one RAM disk, or modules with arguments', async () => {
+  const modules = async (text: string): Promise<unknown> => {
+    const { machine } = (await command(['run', '--kernel', 'kernel', '--initrd', text])).request!
+    return machine.modules?.map(({ name, arguments: line, bytes }) => [name, line, bytes.length]) ?? machine.initrdName
+  }
+  assert.equal(await modules('initrd'), 'initrd')
+  assert.deepEqual(await modules('kernel console=hvc0 a=1,,2,initrd'), [['kernel', 'console=hvc0 a=1,2', 6], ['initrd', '', 6]])
+  assert.match((await command(['run', '--kernel', 'kernel', '--initrd', 'initrd,nowhere x'])).errors, /'nowhere': no such file/)
 })
 
 describe('refused, saying what was expected', () => {
@@ -31,7 +70,8 @@ describe('refused, saying what was expected', () => {
     ['disk,fromat=raw', /no key 'fromat'; the nearest is 'format'/],
     ['disk,format=vmdk', /format: expected raw or qcow2, found 'vmdk'/],
     ['disk,snapshot=maybe', /snapshot: expected on or off/],
-    ['disk,if=ide', /if: expected virtio or none/],
+    ['disk,if=scsi', /if: expected virtio or ide or none, found 'scsi'/],
+    ['disk,media=cdrom,if=virtio', /media=cdrom: expected if=ide/],
     ['if=none', /expected a file/],
   ]
   for (const [text, message] of cases) {

@@ -6,18 +6,22 @@ import type { System } from './system.ts'
 import { parseDevice, type DeviceSelection } from './values.ts'
 
 /** `cache` and `aio` are about how QEMU uses its files: accepted, and without effect. */
-const known = ['file', 'if', 'id', 'format', 'snapshot', 'readonly', 'read-only', 'serial', 'cache', 'aio']
+const known = [
+  'file', 'if', 'media', 'id', 'bootindex', 'format', 'snapshot', 'readonly', 'read-only', 'serial', 'cache', 'aio', 'index', 'bus', 'unit',
+]
 
 export const driveHelp = `\
 FILE[,key=value...], or file=FILE among the keys:
   file=FILE            the image
-  if=virtio|none       virtio makes it a disk; none leaves it to a --device that names its id
+  if=virtio|ide|none   a virtio disk, a SATA one, or left to a --device that names its id
+  media=disk|cdrom     cdrom: a disc in a SATA drive, never written
+  bootindex=N          firmware tries the lowest one first
   id=NAME              its name (default: drive0, drive1, ...)
   format=raw|qcow2     what the file is (default: qcow2 by that file name, else raw)
   snapshot=on|off      keep what is written in memory, and drop it at the end
   readonly=on|off      refuse writes
   serial=TEXT          the disk's serial number
-  cache, aio           accepted, without effect
+  cache, aio, index, bus, unit    accepted, without effect
 `
 
 export interface Drives {
@@ -25,8 +29,14 @@ export interface Drives {
   devices: DeviceSelection[]
 }
 
-/** Each is `FILE[,key=value...]`, or `file=FILE` among the keys. Without `if=none` it becomes a virtio disk. */
-export function parseDrives(texts: readonly string[], system: System): Drives {
+/** `--cdrom FILE` as a drive; a comma in the name is doubled. */
+export const cdromDrive = (file: string): string => `file=${file.replaceAll(',', ',,')},media=cdrom`
+
+/**
+ * Each is `FILE[,key=value...]`, or `file=FILE` among the keys. Without `if=none` it becomes a disk or a CD-ROM drive, on virtio unless
+ * `usual` says otherwise.
+ */
+export function parseDrives(texts: readonly string[], system: System, usual: 'virtio' | 'ide' = 'virtio'): Drives {
   const drives: DriveOptions[] = []
   const devices: DeviceSelection[] = []
   for (const [index, text] of texts.entries()) {
@@ -35,7 +45,11 @@ export function parseDrives(texts: readonly string[], system: System): Drives {
     drives.push(drive)
     const properties: Record<string, string> = { drive: drive.id }
     if (keys.serial !== undefined) properties.serial = keys.serial
-    if (choice(keys, 'if', ['virtio', 'none']) !== 'none') devices.push({ name: 'virtio-blk-pci', properties })
+    if (keys.bootindex !== undefined) properties.bootindex = keys.bootindex
+    const isDisc = choice(keys, 'media', ['disk', 'cdrom']) === 'cdrom'
+    const bus = choice(keys, 'if', ['virtio', 'ide', 'none']) ?? (isDisc ? 'ide' : usual)
+    if (bus === 'virtio' && isDisc) throw new InputError(`drive '${keys.file}': media=cdrom: expected if=ide, found if=virtio`)
+    if (bus !== 'none') devices.push({ name: bus === 'virtio' ? 'virtio-blk-pci' : isDisc ? 'ide-cd' : 'ide-hd', properties })
   }
   return { drives, devices }
 }
@@ -52,7 +66,7 @@ function keysOf(text: string): Record<string, string> {
 
 function driveOf(keys: Record<string, string>, defaultId: string, system: System): DriveOptions {
   const snapshot = isOn(keys, 'snapshot')
-  const readOnly = isOn(keys, 'readonly') || isOn(keys, 'read-only')
+  const readOnly = isOn(keys, 'readonly') || isOn(keys, 'read-only') || keys.media === 'cdrom'
   const format = choice(keys, 'format', ['raw', 'qcow2']) ?? (/\.qcow2$/i.test(keys.file) ? 'qcow2' : undefined)
   return {
     id: keys.id ?? defaultId, snapshot, readOnly,

@@ -2,6 +2,7 @@
 import type { BootOptions } from '../api.ts'
 import { isInputError } from '../errors.ts'
 import type { System } from './system.ts'
+import { splitList } from './values.ts'
 
 /** A file of just this name goes before the meaning of commas and spaces. Doubled commas are part of a name or argument. */
 export function parseModules(text: string | undefined, system: System): Pick<BootOptions, 'initrd' | 'initrdName' | 'modules'> {
@@ -12,7 +13,7 @@ export function parseModules(text: string | undefined, system: System): Pick<Boo
   } catch (error) {
     if (!isInputError(error)) throw error
   }
-  const parts = text.split(/(?<!,),(?!,)/).map(part => part.replaceAll(',,', ',').trim())
+  const parts = splitList(text).map(part => part.trim())
   return {
     modules: parts.map(part => {
       const [name] = part.split(' ', 1)

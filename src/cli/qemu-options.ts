@@ -28,6 +28,9 @@ export interface QemuSettings {
   display?: string
   devices: DeviceSelection[]
   drives: string[]
+  bios?: string
+  bootOrder?: string
+  bootMenu: boolean
   snapshot: boolean
   noReboot: boolean
   seed: number
@@ -41,7 +44,7 @@ export interface QemuSettings {
 export function defaultSettings(): QemuSettings {
   return {
     machine: 'pc', cpu: 'max', cpus: 1, memory: 128 << 20, append: '', serials: [], chardevs: new Map(), noGraphic: false, devices: [],
-    drives: [], snapshot: false, noReboot: false, seed: 0, log: false, warnings: [],
+    drives: [], bootMenu: false, snapshot: false, noReboot: false, seed: 0, log: false, warnings: [],
   }
 }
 
@@ -103,14 +106,16 @@ export const qemuOptions: readonly QemuOption[] = [
   { names: ['kernel'], argument: 'bzImage', help: 'Linux bzImage, multiboot kernel or PVH ELF', apply: (s, text) => { s.kernel = text } },
   { names: ['initrd'], argument: 'file', help: 'initial RAM disk, or "file args,file args"', apply: (s, text) => { s.initrd = text } },
   { names: ['append'], argument: 'cmdline', help: "the kernel's command line", apply: (s, text) => { s.append = text } },
-  accepted(['boot'], 'accepted: only -kernel boots', 'order'),
+  { names: ['bios'], argument: 'file', help: 'firmware without a -kernel (default: SeaBIOS)', apply: (s, text) => { s.bios = text } },
+  { names: ['boot'], argument: '[order=]drives[,menu=on]', help: 'what firmware tries: c disk, d CD-ROM', apply: value.boot },
 
   { names: ['device'], argument: 'driver[,prop=value]', help: "add device; '-device help' for list", apply: value.device },
-  { names: ['drive'], argument: 'file=file,if=virtio[,...]', help: 'add a drive: if=virtio or none', apply: value.drive },
+  { names: ['drive'], argument: 'file=file[,if=type][,...]', help: 'add a drive: if=ide (default), virtio or none', apply: value.drive },
   { names: ['snapshot'], help: 'write to temporary memory instead of disk images', apply: s => { s.snapshot = true } },
-  refused(['hda', 'hdb', 'hdc', 'hdd'], 'IDE disks are not emulated; expected -drive file=FILE,if=virtio', 'file'),
-  refused(['cdrom', 'fda', 'fdb', 'pflash', 'mtdblock', 'sd'], 'expected -drive file=FILE,if=virtio', 'file'),
-  refused(['bios', 'fw_cfg'], 'firmware is not loaded; expected -kernel', 'file'),
+  { names: ['hda', 'hdb', 'hdc', 'hdd'], argument: 'file', help: 'a disk image, as a SATA disk', apply: value.hardDisk },
+  { names: ['cdrom'], argument: 'file', help: 'a disc image, in a SATA drive', apply: value.cdrom },
+  refused(['fda', 'fdb', 'pflash', 'mtdblock', 'sd'], 'expected -drive file=FILE', 'file'),
+  refused(['fw_cfg'], 'firmware gets only what the machine tells it', 'file'),
   accepted(['L'], "accepted: QEMU's files are not needed", 'path'),
 
   { names: ['serial'], argument: 'dev', help: value.serialHelp, apply: value.addSerial },
@@ -166,7 +171,8 @@ export function parseQemu(args: readonly string[]): QemuSettings {
   for (let i = 0; i < args.length; i++) {
     const word = args[i]
     if (!word.startsWith('-') || word === '-') {
-      throw new InputError(`${word}: a disk image alone is an IDE disk, which is not emulated; expected -drive file=${word},if=virtio`)
+      value.hardDisk(settings, word)
+      continue
     }
     const name = word.replace(/^--?/, '')
     const option = qemuOptions.find(each => each.names.includes(name))

@@ -1,6 +1,7 @@
 /** The values of QEMU's options, taken apart (QEMU documentation, "Invocation"). Each function sets what its option means, or throws. */
 import { nearest } from '../cpu/features.ts'
 import { InputError } from '../errors.ts'
+import { cdromDrive } from './drives.ts'
 import type { QemuSettings } from './qemu-options.ts'
 import type { SerialTarget } from './system.ts'
 import { parseDate, parseDevice, parseMemory } from './values.ts'
@@ -91,11 +92,26 @@ export function device(settings: QemuSettings, text: string): void {
   else settings.devices.push(selection)
 }
 
-/** Without `if` it would be an IDE disk. */
 export function drive(settings: QemuSettings, text: string): void {
   if (isHelp(text)) return void (settings.help = 'drives')
-  if (!/(^|,)if=/.test(text)) throw new InputError('if=ide is not emulated, expected if=virtio or if=none')
   settings.drives.push(text)
+}
+
+export function hardDisk(settings: QemuSettings, file: string): void {
+  settings.drives.push(`file=${file.replaceAll(',', ',,')}`)
+}
+
+export function cdrom(settings: QemuSettings, file: string): void {
+  settings.drives.push(cdromDrive(file))
+}
+
+/** `order` and `once` are letters; alone they need no key. */
+export function boot(settings: QemuSettings, text: string): void {
+  for (const [key, value] of keysOf(text, 'order')) {
+    if (key === 'order' || key === 'once') settings.bootOrder = value
+    else if (key === 'menu') settings.bootMenu = value === 'on'
+    else if (!['strict', 'splash', 'splash-time', 'reboot-timeout'].includes(key)) throw new InputError(`Invalid parameter '${key}'`)
+  }
 }
 
 export function vga(settings: QemuSettings, text: string): void {

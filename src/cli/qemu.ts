@@ -1,6 +1,8 @@
 /** `vitrine qemu`: the machine behind QEMU's command line, for scripts that call qemu-system-x86_64. */
+import type { BootOptions } from '../api.ts'
 import { InputError, isInputError } from '../errors.ts'
 import { parseDrives } from './drives.ts'
+import { firmwareOptions } from './firmware.ts'
 import { qemuHelp } from './qemu-help.ts'
 import { parseModules } from './modules.ts'
 import { parseQemu, type QemuSettings } from './qemu-options.ts'
@@ -36,12 +38,15 @@ export async function qemu(args: readonly string[], system: System): Promise<num
 }
 
 function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue): RunRequest {
-  if (settings.kernel === undefined) throw new InputError('no bootable device: expected -kernel')
+  if (settings.kernel === undefined && settings.bios === undefined && settings.drives.length === 0) {
+    throw new InputError('no bootable device: expected -kernel, -hda, -cdrom or -drive')
+  }
+  if (settings.kernel !== undefined && settings.bios !== undefined) warn(system, 'warning: -bios has no effect: -kernel starts by itself')
   const { cpu, remarks } = parseCpu(settings.cpu, catalogue)
   for (const remark of remarks) warn(system, `warning: ${remark}`)
   for (const warning of settings.warnings) warn(system, warning)
   for (const device of settings.devices) checkName(device, catalogue)
-  const { drives, devices } = parseDrives(settings.drives.map(text => (settings.snapshot ? `${text},snapshot=on` : text)), system)
+  const { drives, devices } = parseDrives(settings.drives.map(text => (settings.snapshot ? `${text},snapshot=on` : text)), system, 'ide')
   const console = consoleOf(settings)
   if (console.serial === 'none' && settings.serials.length === 0 && settings.display !== 'none') {
     warn(system, 'warning: no display is emulated; -nographic or -serial stdio shows the serial port')
@@ -57,14 +62,19 @@ function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue)
       seed: settings.seed,
       ...(settings.rtc === undefined ? {} : { rtcEpoch: settings.rtc === 'now' ? system.now() : settings.rtc }),
       noReboot: settings.noReboot, engine: 'jit',
-      kernel: readKernel(settings.kernel, system),
-      kernelName: settings.kernel,
+      ...startOf(settings, system),
       ...parseModules(settings.initrd, system),
       commandLine: settings.append,
     },
     console,
     session: {},
   }
+}
+
+function startOf(settings: QemuSettings, system: System): BootOptions {
+  const { kernel, bios, bootOrder, bootMenu } = settings
+  if (kernel !== undefined) return { kernel: readKernel(kernel, system), kernelName: kernel }
+  return firmwareOptions({ bios, order: bootOrder, menu: bootMenu }, system)
 }
 
 /** Test runners tell by these words that nothing but the kernel's file was wrong. */

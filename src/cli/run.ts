@@ -1,10 +1,11 @@
 /** `vitrine run`: boots something and tells by its exit status how that went. */
 import { Command, Option } from 'commander'
-import type { MachineOptions } from '../api.ts'
+import type { BootOptions, MachineOptions } from '../api.ts'
 import { InputError, isInputError } from '../errors.ts'
 import { readSymbols, type Symbols } from '../insight/symbols.ts'
 import { bootProtocols } from '../platform/boot/boot.ts'
-import { driveHelp, parseDrives } from './drives.ts'
+import { cdromDrive, driveHelp, parseDrives } from './drives.ts'
+import { firmwareOptions } from './firmware.ts'
 import { parseModules } from './modules.ts'
 import { sayEnding, statusOf, statusTable } from './status.ts'
 import type { Catalogue, RunRequest, RunResult, System } from './system.ts'
@@ -20,6 +21,9 @@ interface RunFlags {
   kernel?: string
   initrd?: string
   append?: string
+  bios?: string
+  boot?: string
+  cdrom?: string
   protocol?: NonNullable<MachineOptions['protocol']>
   device: string[]
   drive: string[]
@@ -43,6 +47,9 @@ export function runCommand(system: System, done: (status: number) => void): Comm
     .option('--kernel <file>', 'Linux bzImage, multiboot 1 or 2 kernel, or PVH ELF')
     .option('--initrd <file>', 'initial RAM disk; or modules: "FILE arguments,FILE arguments"')
     .option('--append <text>', "the kernel's command line")
+    .option('--cdrom <file>', 'a disc image in a SATA drive')
+    .option('--bios <file>', 'firmware that starts instead of a kernel (default: SeaBIOS when there is no --kernel)')
+    .option('--boot <order>', 'letters of what firmware tries: c disk, d CD-ROM', undefined)
     .addOption(new Option('--protocol <name>', 'how to boot a kernel that knows several ways').choices([...bootProtocols]))
     .option('--cpu <model>', 'MODEL[,+feature][,-feature][,key=value]; `help` lists them, `MODEL,help` describes one', 'intel')
     .option('--smp <n>', 'number of CPUs', '1')
@@ -117,10 +124,12 @@ function ownSymbols(bytes: Uint8Array, file: string): Symbols | undefined {
 }
 
 function requestOf(flags: RunFlags, system: System, catalogue: Catalogue): RunRequest {
-  if (flags.kernel === undefined) throw new InputError('nothing to boot: expected --kernel FILE')
+  if (flags.kernel === undefined && flags.bios === undefined && flags.drive.length === 0 && flags.cdrom === undefined) {
+    throw new InputError('nothing to boot: expected --kernel FILE, or a disk by --drive or --cdrom')
+  }
   const { cpu, remarks } = parseCpu(flags.cpu, catalogue)
   if (!flags.quiet) for (const remark of remarks) system.printError(`vitrine: ${remark}\n`)
-  const { drives, devices } = parseDrives(flags.drive, system)
+  const { drives, devices } = parseDrives([...flags.drive, ...(flags.cdrom === undefined ? [] : [cdromDrive(flags.cdrom)])], system)
   return {
     machine: {
       cpu,
@@ -133,8 +142,7 @@ function requestOf(flags: RunFlags, system: System, catalogue: Catalogue): RunRe
       seed: parseCount(flags.seed, '--seed', 0),
       noReboot: !flags.reboot,
       ...(flags.rtc === undefined ? {} : { rtcEpoch: flags.rtc === 'now' ? system.now() : parseDate(flags.rtc, '--rtc') }),
-      kernel: system.readFile(flags.kernel),
-      kernelName: flags.kernel,
+      ...startOf(flags, system),
       ...parseModules(flags.initrd, system),
       ...(flags.protocol === undefined ? {} : { protocol: flags.protocol }),
       commandLine: flags.append ?? '',
@@ -146,6 +154,14 @@ function requestOf(flags: RunFlags, system: System, catalogue: Catalogue): RunRe
       ...(flags.timeout === undefined ? {} : { timeoutSeconds: parseSeconds(flags.timeout, '--timeout') }),
     },
   }
+}
+
+function startOf({ kernel, bios, boot }: RunFlags, system: System): BootOptions {
+  if (kernel === undefined) return firmwareOptions({ bios, order: boot }, system)
+  if (bios !== undefined || boot !== undefined) {
+    throw new InputError(`${bios === undefined ? '--boot' : '--bios'}: expected no --kernel beside it, found '${kernel}'`)
+  }
+  return { kernel: system.readFile(kernel), kernelName: kernel }
 }
 
 /** What went wrong, and where the CPU was when that helps. */

@@ -33,6 +33,9 @@ export interface Outcome {
 }
 
 /** Files that exist: `kernel` and `initrd`. */
+/** The one file that firmware is looked for in, and found. */
+const firmware = '/usr/share/qemu/bios-256k.bin'
+
 export async function command(args: string[], result: RunResult | Error = ended({ kind: 'power-off' })): Promise<Outcome> {
   const outcome: Outcome = { status: 0, output: '', errors: '', request: undefined, written: {} }
   const system: System = {
@@ -41,7 +44,7 @@ export async function command(args: string[], result: RunResult | Error = ended(
     printError(text) { outcome.errors += text },
     catalogue: async () => catalogue,
     readFile(path) {
-      if (path !== 'kernel' && path !== 'initrd') throw new InputError(`cannot read '${path}': no such file`)
+      if (!['kernel', 'initrd', firmware].includes(path)) throw new InputError(`cannot read '${path}': no such file`)
       return new TextEncoder().encode(path)
     },
     openStore(path, readOnly) {

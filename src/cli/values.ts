@@ -77,9 +77,12 @@ export interface DeviceSelection {
   properties: Record<string, string>
 }
 
+/** Parts between commas; a doubled comma is one that belongs to its part. */
+export const splitList = (text: string): string[] => text.split(/(?<!,),(?!,)/).map(part => part.replaceAll(',,', ','))
+
 /** `NAME[,key=value...]`; a key alone means `on`. */
 export function parseDevice(text: string): DeviceSelection {
-  const [name, ...properties] = text.split(',')
+  const [name, ...properties] = splitList(text)
   return {
     name: name.replace(/^driver=/, ''),
     properties: Object.fromEntries(properties.filter(part => part !== '').map(part => {

@@ -1,0 +1,35 @@
+/** `--bios` and `--boot`: which firmware starts the machine when there is no kernel, and what it is told. */
+import type { BootOptions } from '../api.ts'
+import { InputError, isInputError } from '../errors.ts'
+import { bootOrderCmos } from '../platform/firmware.ts'
+import type { System } from './system.ts'
+
+/** Where distributions put SeaBIOS for emulators: packages seabios, and those of QEMU. */
+const folders = ['/usr/share/seabios', '/usr/share/qemu', '/usr/share/qemu-kvm']
+const defaultName = 'bios-256k.bin'
+
+export interface FirmwareChoice {
+  /** A file, or a name in the usual folders. Default: SeaBIOS. */
+  bios: string | undefined
+  order: string | undefined
+  menu?: boolean
+}
+
+export function firmwareOptions({ bios, order, menu = false }: FirmwareChoice, system: System): Pick<BootOptions, 'bios' | 'bootSettings'> {
+  if (order !== undefined) bootOrderCmos({ order }) // says what is wrong with it
+  return { bios: readFirmware(bios, system), bootSettings: { serialConsole: true, menu, ...(order === undefined ? {} : { order }) } }
+}
+
+function readFirmware(file: string | undefined, system: System): Uint8Array {
+  const name = file ?? defaultName
+  const places = [...(file === undefined ? [] : [file]), ...(name.includes('/') ? [] : folders.map(folder => `${folder}/${name}`))]
+  for (const place of places) {
+    try {
+      return system.readFile(place)
+    } catch (error) {
+      if (!isInputError(error) || places.length === 1) throw error
+    }
+  }
+  const instead = file === undefined ? 'expected SeaBIOS (Debian: apt install seabios), or --bios FILE' : `expected firmware '${file}'`
+  throw new InputError(`nothing to boot with: ${instead}, found none in ${folders.join(', ')}`)
+}
