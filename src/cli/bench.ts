@@ -12,9 +12,9 @@ interface BenchFlags {
   rounds?: string
   timeout: string
   cpu: 'intel' | 'amd'
-  quick: boolean
+  quick?: boolean
   checks: boolean
-  report: boolean
+  report?: boolean
   json?: string
   svg?: string
 }
@@ -29,18 +29,18 @@ export function benchCommand(system: System): Command {
     .option('--peers <list>', 'columns, of vitrine, interpreter, qemu, bochs (default: those that are installed)')
     .option('--engine <list>', 'only our own columns: jit, interpreter')
     .addOption(new Option('--cpu <vendor>', 'where an emulator has both').choices(['intel', 'amd']).default('intel'))
-    .option('--quick', 'one round of few and short workloads, without Bochs', false)
+    .option('--quick', 'one round of few and short workloads, without Bochs')
     .option('--timeout <seconds>', 'of one run; the interpreter has 4 times that, Bochs 10 times', '600')
     .option('--files <folder>', 'vmlinuz and initramfs.cpio (default: $BENCH; a checkout builds them from Debian packages)')
     .option('--no-checks', 'do not measure start, memory and idling')
     .option('--json <file>', 'write all times, as data')
     .option('--svg <file>', 'write the ratios, as a picture')
-    .option('--report', 'write BENCHMARKS.json, and the generated part of BENCHMARKS.md', false)
+    .option('--report', 'write BENCHMARKS.json, and the generated part of BENCHMARKS.md')
     .addHelpText('after', `\nWorkloads:\n${workloadHelp}\n`)
     .action(async ({ engine, rounds, timeout, ...flags }: BenchFlags) => {
       const own = engine?.split(',').map(name => (name === 'jit' ? 'vitrine' : name)).join(',')
       await system.bench({
-        ...flags,
+        ...flags, quick: flags.quick ?? false, report: flags.report ?? false,
         ...(own === undefined ? {} : { peers: own }),
         ...(rounds === undefined ? {} : { rounds: parseCount(rounds, '--rounds', 1, 100) }),
         timeoutSeconds: parseSeconds(timeout, '--timeout'),

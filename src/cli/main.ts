@@ -29,6 +29,7 @@ async function ours(args: string[], system: System): Promise<number> {
   const program = new Command('vitrine')
     .description('an x86-64 PC under glass')
     .version(system.version)
+    .addHelpText('after', '\n`vitrine COMMAND --help` says more; `vitrine demo` shows that it works.')
     .enablePositionalOptions()
   const commands = [
     runCommand(system, result => { status = result }),

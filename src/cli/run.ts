@@ -25,25 +25,34 @@ interface RunFlags {
   boot?: string
   cdrom?: string
   protocol?: NonNullable<MachineOptions['protocol']>
-  device: string[]
-  drive: string[]
+  device?: string[]
+  drive?: string[]
   engine: NonNullable<MachineOptions['engine']>
   maxInstructions?: string
   timeout?: string
-  json: boolean
+  json?: boolean
   profile?: string | true
   symbols?: string
-  realTime: boolean
+  realTime?: boolean
   reboot: boolean
   seed: string
   rtc?: string
-  quiet: boolean
+  quiet?: boolean
 }
 
+const examples = `Examples:
+  vitrine run --kernel vmlinuz --initrd initramfs.cpio --append 'console=ttyS0'
+  vitrine run --kernel test.elf --device isa-debug-exit,iobase=0xf4 --timeout 60 --json
+  vitrine run --kernel vmlinuz --initrd initrd.img --append 'console=ttyS0 root=/dev/vda' --drive disk.qcow2,snapshot=on
+  vitrine run --cpu help; vitrine run --cpu Haswell,help; vitrine run --device help
+`
+
 export function runCommand(system: System, done: (status: number) => void): Command {
-  const collect = (value: string, all: string[]): string[] => [...all, value]
+  const collect = (value: string, all: string[] = []): string[] => [...all, value]
   return new Command('run')
     .description('boot a kernel; its serial port is our standard input and output')
+    .usage('--kernel FILE [options]')
+    .optionsGroup('What to boot:')
     .option('--kernel <file>', 'Linux bzImage, multiboot 1 or 2 kernel, or PVH ELF')
     .option('--initrd <file>', 'initial RAM disk; or modules: "FILE arguments,FILE arguments"')
     .option('--append <text>', "the kernel's command line")
@@ -51,24 +60,27 @@ export function runCommand(system: System, done: (status: number) => void): Comm
     .option('--bios <file>', 'firmware that starts instead of a kernel (default: SeaBIOS when there is no --kernel)')
     .option('--boot <order>', 'letters of what firmware tries: c disk, d CD-ROM', undefined)
     .addOption(new Option('--protocol <name>', 'how to boot a kernel that knows several ways').choices([...bootProtocols]))
+    .optionsGroup('The machine:')
     .option('--cpu <model>', 'MODEL[,+feature][,-feature][,key=value]; `help` lists them, `MODEL,help` describes one', 'intel')
     .option('--smp <n>', 'number of CPUs', '1')
     .option('--memory <size>', 'RAM, such as 512M or 2G', '512M')
     .addOption(new Option('--chipset <name>', 'where RAM and buses lie').choices(['pc', 'q35']).default('q35'))
-    .option('--device <name[,key=value]>', 'add a device (again for more); `help` lists them', collect, [])
-    .option('--drive <file[,key=value]>', 'a disk image: if=virtio|none, id, format=raw|qcow2, snapshot, readonly, serial', collect, [])
+    .option('--device <name[,key=value]>', 'add a device (again for more); `help` lists them', collect)
+    .option('--drive <file[,key=value]>', 'a disk image: if=virtio|none, id, format=raw|qcow2, snapshot, readonly, serial; `help`', collect)
+    .optionsGroup('How to run it:')
     .addOption(new Option('--engine <name>', 'what runs instructions; results are the same').choices([...engines]).default('jit'))
     .option('--max-instructions <n>', 'stop after exactly so many instructions of all CPUs')
     .option('--timeout <seconds>', 'stop after so much wall time')
-    .option('--real-time', 'keep virtual time to wall time always, not only while a guest waits for the keyboard', false)
+    .option('--real-time', 'keep virtual time to wall time always, not only while a guest waits for the keyboard')
     .option('--rtc <date>', 'what the clock shows at the start: 2026-01-31T12:00:00 (UTC) or now (default: a fixed date)')
     .option('--no-reboot', 'end the run when software resets the machine')
     .option('--seed <n>', 'seed of all that is random in the machine', '0')
     .option('--profile [file]', 'say at the end where the time went; FILE gets samples for Speedscope or Chrome (.cpuprofile)')
     .option('--symbols <file>', "names for --profile: System.map, /proc/kallsyms, or an ELF file (default: the kernel's, if it is one)")
-    .option('--json', 'print one JSON document at the end, with the console in it', false)
-    .option('--quiet', 'print nothing but the console', false)
-    .addHelpText('after', `\nExit status:\n${statusTable}\n`)
+    .optionsGroup('What to print:')
+    .option('--json', 'print one JSON document at the end, with the console in it')
+    .option('--quiet', 'print nothing but the console')
+    .addHelpText('after', `\n${examples}\nExit status:\n${statusTable}\n`)
     .action(async (flags: RunFlags) => done(await run(flags, system)))
 }
 
@@ -78,7 +90,7 @@ async function run(flags: RunFlags, system: System): Promise<number> {
     system.print(cpuHelp(catalogue))
     return 0
   }
-  if (flags.device.includes('help')) {
+  if (flags.device?.includes('help')) {
     system.print(`Devices (property=default):\n${listChoices(catalogue.devices)}`)
     return 0
   }
@@ -86,12 +98,12 @@ async function run(flags: RunFlags, system: System): Promise<number> {
     system.print(catalogue.describeCpu(flags.cpu.replace(/,help$/, '')))
     return 0
   }
-  const asked = flags.device.map(parseDevice).find(({ properties }) => 'help' in properties)
+  const asked = flags.device?.map(parseDevice).find(({ properties }) => 'help' in properties)
   if (asked) {
     system.print(describeDevice(asked.name, catalogue.devices))
     return 0
   }
-  if (flags.drive.includes('help')) {
+  if (flags.drive?.includes('help')) {
     system.print(driveHelp)
     return 0
   }
@@ -124,19 +136,19 @@ function ownSymbols(bytes: Uint8Array, file: string): Symbols | undefined {
 }
 
 function requestOf(flags: RunFlags, system: System, catalogue: Catalogue): RunRequest {
-  if (flags.kernel === undefined && flags.bios === undefined && flags.drive.length === 0 && flags.cdrom === undefined) {
+  if (flags.kernel === undefined && flags.bios === undefined && flags.drive === undefined && flags.cdrom === undefined) {
     throw new InputError('nothing to boot: expected --kernel FILE, or a disk by --drive or --cdrom')
   }
   const { cpu, remarks } = parseCpu(flags.cpu, catalogue)
   if (!flags.quiet) for (const remark of remarks) system.printError(`vitrine: ${remark}\n`)
-  const { drives, devices } = parseDrives([...flags.drive, ...(flags.cdrom === undefined ? [] : [cdromDrive(flags.cdrom)])], system)
+  const { drives, devices } = parseDrives([...(flags.drive ?? []), ...(flags.cdrom === undefined ? [] : [cdromDrive(flags.cdrom)])], system)
   return {
     machine: {
       cpu,
       cpus: parseCount(flags.smp, '--smp', 1, 64),
       memory: parseMemory(flags.memory, '--memory'),
       chipset: flags.chipset,
-      devices: [...devices, ...flags.device.map(parseDevice)],
+      devices: [...devices, ...(flags.device ?? []).map(parseDevice)],
       ...(drives.length === 0 ? {} : { drives }),
       engine: flags.engine,
       seed: parseCount(flags.seed, '--seed', 0),
@@ -147,9 +159,9 @@ function requestOf(flags: RunFlags, system: System, catalogue: Catalogue): RunRe
       ...(flags.protocol === undefined ? {} : { protocol: flags.protocol }),
       commandLine: flags.append ?? '',
     },
-    console: { serial: 'stdio', escape: true, interrupt: false, quiet: flags.quiet, collect: flags.json },
+    console: { serial: 'stdio', escape: true, interrupt: false, quiet: flags.quiet ?? false, collect: flags.json ?? false },
     session: {
-      realTime: flags.realTime,
+      realTime: flags.realTime ?? false,
       ...(flags.maxInstructions === undefined ? {} : { maxInstructions: parseCount(flags.maxInstructions, '--max-instructions') }),
       ...(flags.timeout === undefined ? {} : { timeoutSeconds: parseSeconds(flags.timeout, '--timeout') }),
     },
