@@ -464,7 +464,33 @@ export class VitrineMachine implements Machine {
     return reason
   }
 
+  /** While there are any, every instruction is a step: about a million a second. */
+  setBreakpoints(linear: ReadonlySet<bigint>): void {
+    const hit = (cpu: Cpu): boolean => {
+      if (this.steppingOver || !linear.has(this.instructionAddress(cpu))) return false
+      this.stopWith({ kind: 'breakpoint', cpu: cpu.index })
+      return true
+    }
+    for (const { cpu } of this.slots) cpu.observer = linear.size === 0 ? undefined : { before: hit }
+  }
+  /** A step executes also what a breakpoint is set on. */
+  private steppingOver = false
+
+  private instructionAddress({ state }: Cpu): bigint {
+    const long = (state.efer & 0x400n) !== 0n && (state.segAttributes[1] & 0x2000) !== 0
+    return long ? state.rip : (state.segBase[1] + state.rip) & 0xffffffffn
+  }
+
   step(index = 0): StopReason | undefined {
+    this.steppingOver = true
+    try {
+      return this.stepOver(index)
+    } finally {
+      this.steppingOver = false
+    }
+  }
+
+  private stepOver(index: number): StopReason | undefined {
     const now = this.clock.now()
     this.advance(now)
     this.switchTo(index)

@@ -3,7 +3,7 @@ import type { Summary } from './results.ts'
 
 const barHeight = 14
 const groupGap = 12
-const left = 110
+const left = 130
 const right = 70
 const plotWidth = 560
 const top = 64
@@ -42,7 +42,7 @@ export function plot(summary: Summary, caption: string): string {
   const size = `width="${left + plotWidth + right}" height="${bottom + 44}"`
   return `<svg xmlns="http://www.w3.org/2000/svg" ${size} font-family="sans-serif" font-size="12">\n` +
     `<rect width="100%" height="100%" fill="#ffffff"/>\n` +
-    `<text x="${left}" y="20" font-size="15" font-weight="bold">Speed of ${escape(names[0])} beside others (longer is faster)</text>\n` +
+    `<text x="${left}" y="20" font-size="15" font-weight="bold">Speed of ${escape(names[0])} beside others (right of 1: faster)</text>\n` +
     `${[...legend, ...parts].join('\n')}\n<text x="${left}" y="${bottom + 36}" fill="#6b7280">${escape(caption)}</text>\n</svg>\n`
 }
 

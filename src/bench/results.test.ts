@@ -29,7 +29,7 @@ test('a bar begins at 1 and is as long as its logarithm', () => {
   const found = svg.matchAll(/<rect x="([\d.]+)" y="\d+" width="([\d.]+)" height="11"/g)
   const bars = [...found].map(([, x, width]) => [Number(x), Number(width)])
   // From 1/2 to 4 is three doublings in 560 units; 4.00 ends two above 1.
-  assert.deepEqual(bars, [[296.7, 373.3], [296.7, 373.3]])
+  assert.deepEqual(bars, [[316.7, 373.3], [316.7, 373.3]])
   assert.match(svg, /caption &lt;x>/)
 })
 

@@ -5,7 +5,7 @@
 import { nearest } from '../cpu/features.ts'
 import { InputError } from '../errors.ts'
 import * as value from './qemu-values.ts'
-import type { SerialTarget } from './system.ts'
+import type { SerialTarget, SocketAddress } from './system.ts'
 import type { DeviceSelection } from './values.ts'
 
 export type HelpTopic =
@@ -37,6 +37,9 @@ export interface QemuSettings {
   /** Seconds since 1970, or the embedder's clock. */
   rtc?: number | 'now'
   pidFile?: string
+  gdb?: SocketAddress
+  /** Nothing runs until GDB says so. */
+  wait: boolean
   log: boolean
   warnings: string[]
 }
@@ -44,7 +47,7 @@ export interface QemuSettings {
 export function defaultSettings(): QemuSettings {
   return {
     machine: 'pc', cpu: 'max', cpus: 1, memory: 128 << 20, append: '', serials: [], chardevs: new Map(), noGraphic: false, devices: [],
-    drives: [], bootMenu: false, snapshot: false, noReboot: false, seed: 0, log: false, warnings: [],
+    drives: [], bootMenu: false, snapshot: false, noReboot: false, wait: false, seed: 0, log: false, warnings: [],
   }
 }
 
@@ -142,7 +145,9 @@ export const qemuOptions: readonly QemuOption[] = [
   { names: ['global'], argument: 'driver.property=value', help: 'accepted; says so when it has no effect', apply: value.global },
   { names: ['pidfile'], argument: 'file', help: "write the process' ID to a file", apply: (s, text) => { s.pidFile = text } },
   refused(['daemonize'], "start it in the background, with '&' or setsid"),
-  refused(['S'], 'it starts at once'),
+  { names: ['gdb'], argument: 'dev', help: 'wait for GDB at tcp::PORT or unix:PATH', apply: value.gdb },
+  { names: ['s'], help: 'as -gdb tcp::1234', apply: s => { value.gdb(s, 'tcp::1234') } },
+  { names: ['S'], help: 'stop before the first instruction, with -s or -gdb', apply: s => { s.wait = true } },
   refused(['incoming', 'loadvm'], 'there are no snapshots of machines yet', 'state'),
   refused(['readconfig', 'numa', 'trace', 'plugin', 'tpmdev', 'watchdog', 'acpitable', 'dtb'], 'not emulated', 'arg'),
 

@@ -4,7 +4,7 @@ import { InputError } from '../errors.ts'
 import { cdromDrive } from './drives.ts'
 import type { QemuSettings } from './qemu-options.ts'
 import type { SerialTarget } from './system.ts'
-import { parseDate, parseDevice, parseMemory } from './values.ts'
+import { parseDate, parseDevice, parseGdb, parseMemory } from './values.ts'
 
 const isHelp = (text: string): boolean => text === 'help' || text === '?'
 const partsOf = (text: string): string[] => text.split(',').filter(part => part !== '')
@@ -213,6 +213,10 @@ export function rtc(settings: QemuSettings, text: string): void {
     if (key === 'base') settings.rtc = value === 'utc' || value === 'localtime' ? 'now' : parseDate(value, '-rtc base')
     else if (key !== 'clock' && key !== 'driftfix') throw new InputError(`Invalid parameter '${key}'; expected base, clock or driftfix`)
   }
+}
+
+export function gdb(settings: QemuSettings, text: string): void {
+  if (text !== 'none') settings.gdb = parseGdb(text.replace(/^tcp::/, 'tcp:'), '-gdb')
 }
 
 export function seed(settings: QemuSettings, text: string): void {

@@ -42,6 +42,7 @@ function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue)
     throw new InputError('no bootable device: expected -kernel, -hda, -cdrom or -drive')
   }
   if (settings.kernel !== undefined && settings.bios !== undefined) warn(system, 'warning: -bios has no effect: -kernel starts by itself')
+  if (settings.wait && settings.gdb === undefined) throw new InputError('-S: there is no monitor to start it from; expected -s or -gdb too')
   const { cpu, remarks } = parseCpu(settings.cpu, catalogue)
   for (const remark of remarks) warn(system, `warning: ${remark}`)
   for (const warning of settings.warnings) warn(system, warning)
@@ -68,6 +69,7 @@ function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue)
     },
     console,
     session: {},
+    ...(settings.gdb === undefined ? {} : { gdb: { address: settings.gdb, wait: settings.wait } }),
   }
 }
 

@@ -9,7 +9,7 @@ import { firmwareOptions } from './firmware.ts'
 import { parseModules } from './modules.ts'
 import { sayEnding, statusOf, statusTable } from './status.ts'
 import type { Catalogue, RunRequest, RunResult, System } from './system.ts'
-import { describeDevice, listChoices, parseCount, parseCpu, parseDate, parseDevice, parseMemory, parseSeconds } from './values.ts'
+import { describeDevice, listChoices, parseCount, parseCpu, parseDate, parseDevice, parseGdb, parseMemory, parseSeconds } from './values.ts'
 
 const engines: readonly NonNullable<MachineOptions['engine']>[] = ['jit', 'interpreter', 'step']
 
@@ -33,6 +33,7 @@ interface RunFlags {
   json?: boolean
   profile?: string | true
   symbols?: string
+  gdb?: string | true
   realTime?: boolean
   reboot: boolean
   seed: string
@@ -75,6 +76,7 @@ export function runCommand(system: System, done: (status: number) => void): Comm
     .option('--rtc <date>', 'what the clock shows at the start: 2026-01-31T12:00:00 (UTC) or now (default: a fixed date)')
     .option('--no-reboot', 'end the run when software resets the machine')
     .option('--seed <n>', 'seed of all that is random in the machine', '0')
+    .option('--gdb [port]', 'stop before the first instruction and wait for GDB (target remote :PORT, by default 1234)')
     .option('--profile [file]', 'say at the end where the time went; FILE gets samples for Speedscope or Chrome (.cpuprofile)')
     .option('--symbols <file>', "names for --profile: System.map, /proc/kallsyms, or an ELF file (default: the kernel's, if it is one)")
     .optionsGroup('What to print:')
@@ -108,7 +110,9 @@ async function run(flags: RunFlags, system: System): Promise<number> {
     return 0
   }
   const profile = profileOf(flags, system)
-  const result = await system.run({ ...requestOf(flags, system, catalogue), ...(profile === undefined ? {} : { profile }) })
+  const gdb = flags.gdb === undefined ? {} : { gdb: { address: parseGdb(flags.gdb === true ? '1234' : flags.gdb, '--gdb'), wait: true } }
+  const request = { ...requestOf(flags, system, catalogue), ...(profile === undefined ? {} : { profile }), ...gdb }
+  const result = await system.run(request)
   if (flags.json) system.print(`${JSON.stringify(jsonOf(result), undefined, 2)}\n`)
   else if (!flags.quiet) report(result, system)
   if (result.profile !== undefined) system.printError(result.profile)

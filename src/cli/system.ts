@@ -29,6 +29,8 @@ export interface RunRequest {
   machine: MachineOptions
   console: ConsoleOptions
   session: SessionOptions
+  /** Where a GDB may connect; with `wait`, nothing runs until it says so. */
+  gdb?: { address: SocketAddress; wait: boolean }
   /** Sample where the time goes; with a file, write the samples there. */
   profile?: { file?: string; symbols: Symbols | undefined }
 }

@@ -2,7 +2,7 @@
 import type { CpuSelection } from '../api.ts'
 import { nearest } from '../cpu/features.ts'
 import { InputError } from '../errors.ts'
-import type { Catalogue, Choice } from './system.ts'
+import type { Catalogue, Choice, SocketAddress } from './system.ts'
 
 const multipliers: Readonly<Record<string, number>> = { '': 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30, t: 2 ** 40 }
 
@@ -110,4 +110,12 @@ export function describeDevice(name: string, devices: readonly Choice[]): string
   if (!device) throw new InputError(`there is no device '${name}'${suggest(name, devices.map(each => each.name))}`)
   const lines = Object.entries(device.properties ?? {}).map(([key, value]) => `  ${key}=${value || '<value>'}\n`)
   return `${name}: ${device.description}\n${lines.join('') || '  no properties of its own\n'}`
+}
+
+/** Where GDB connects: `1234`, `HOST:1234`, QEMU's `tcp:HOST:PORT`, or `unix:PATH`. Without a host, only this machine is served. */
+export function parseGdb(text: string, option: string): SocketAddress {
+  if (text.startsWith('unix:') && text.length > 5) return { path: text.slice(5) }
+  const [, host = '', port = ''] = /^(?:tcp:)?(?:(.*):)?(\d{1,5})$/.exec(text.split(',')[0]) ?? []
+  if (port === '' || Number(port) > 65535) throw new InputError(`${option} '${text}': expected a port, HOST:PORT or unix:PATH`)
+  return { host: host || '127.0.0.1', port: Number(port) }
 }

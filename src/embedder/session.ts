@@ -32,6 +32,8 @@ export interface SessionOptions {
 /** Aim of one slice in milliseconds: short enough for keys and Ctrl-C, long enough for compiled code to pay. */
 const sliceMilliseconds = 12
 const firstSlice = 200_000
+/** Between looks at what a machine writes while a debugger runs it, in milliseconds. */
+const heldRest = 20
 
 export class Session {
   readonly #machine: Machine
@@ -41,6 +43,7 @@ export class Session {
   /** Called when the world outside ends the session, also before it runs. */
   onEnd: () => void = () => {}
   #ending: Ending | undefined
+  #held = false
   #wake: (() => void) | undefined
   #sliceInstructions = firstSlice
 
@@ -58,6 +61,12 @@ export class Session {
     this.wake()
   }
 
+  /** A debugger runs the machine until it lets go: then the session only passes on what it writes. */
+  hold(held: boolean): void {
+    this.#held = held
+    this.wake()
+  }
+
   /** Ends a pause early: input has arrived. */
   wake(): void {
     this.#wake?.()
@@ -66,12 +75,13 @@ export class Session {
   async run(): Promise<Ending> {
     const deadline = this.#surroundings.wall() + (this.#options.timeoutSeconds ?? Infinity) * 1000
     for (;;) {
-      const ending = this.#ending ?? (this.#surroundings.wall() >= deadline ? { kind: 'timeout' as const } : this.#slice())
+      const over = this.#ending ?? (this.#surroundings.wall() >= deadline ? { kind: 'timeout' as const } : undefined)
+      const ending = over ?? (this.#held ? undefined : this.#slice())
       await this.#surroundings.flush()
       if (ending && ending.kind !== 'idle') return ending
       // Without alarms and without input nothing can ever happen again.
       if (ending && !this.#surroundings.inputOpen()) return ending
-      const rest = ending ? Infinity : this.#pace.rest(this.#surroundings.wall(), this.#machine.now)
+      const rest = this.#held ? heldRest : ending ? Infinity : this.#pace.rest(this.#surroundings.wall(), this.#machine.now)
       await this.#rest(Math.min(rest, deadline - this.#surroundings.wall()))
     }
   }

@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { debianKernel } from '../../tools/debian/packages.ts'
+import { multibootImage } from './multiboot.ts'
 
 const root = fileURLToPath(new URL('../../', import.meta.url))
 const folder = mkdtempSync(join(tmpdir(), 'vitrine-'))
@@ -18,15 +19,9 @@ const npx = (...args: string[]): SpawnSyncReturns<string> =>
 const vitrine = (...args: string[]): SpawnSyncReturns<string> =>
   spawnSync(join(root, 'bin/vitrine.js'), args, { cwd: folder, encoding: 'utf8', timeout: 60_000, input: '' })
 
-/** Multiboot 1: a header, and code 20h behind it (Multiboot Specification, "OS image format"). */
 function multibootKernel(name: string, code: readonly number[]): string {
-  const address = 0x100000
-  const words = [0x1badb002, 0x10000, -(0x1badb002 + 0x10000) >>> 0, address, address, address + 0x1000, address + 0x1000, address + 0x20]
-  const image = new DataView(new ArrayBuffer(0x1000))
-  words.forEach((word, i) => image.setUint32(4 * i, word, true))
-  code.forEach((byte, i) => image.setUint8(0x20 + i, byte))
   const file = join(folder, `${name}.elf`)
-  writeFileSync(file, new Uint8Array(image.buffer))
+  writeFileSync(file, multibootImage(code))
   return file
 }
 /** `jmp .` */

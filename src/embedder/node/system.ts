@@ -9,6 +9,7 @@ import { type CpuProfile, namedProfile, profileTable, summarizeProfile } from '.
 import { PanicWatch } from '../panic.ts'
 import { Session, type Surroundings } from '../session.ts'
 import { openStore, pathBeside } from './file-store.ts'
+import { serveGdb } from './gdb.ts'
 import { openSerialPort, type SerialPort } from './serial-port.ts'
 import { attachInput, onTerminal, outputTo } from './stdio.ts'
 import { onSignals, watchStarter } from './process.ts'
@@ -91,6 +92,7 @@ async function run(createMachine: MachineFactory, starterGone: () => boolean, re
   if (terminal && !request.console.quiet && request.console.escape) {
     printError('vitrine: keys go to the guest; Ctrl-A X leaves, Ctrl-A H helps\n')
   }
+  const stopGdb = request.gdb === undefined ? () => {} : await serveGdb(request.gdb, machine, request.machine.cpus ?? 1, session)
   const stopProfiler = request.profile === undefined ? undefined : await (await import('./profiler.ts')).startProfiler()
   try {
     await Promise.race([port?.ready, ended])
@@ -114,6 +116,7 @@ async function run(createMachine: MachineFactory, starterGone: () => boolean, re
     }
   } finally {
     clearInterval(watch)
+    stopGdb()
     await output.flush()
     output.sayAll()
     detach()

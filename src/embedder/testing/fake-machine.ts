@@ -98,6 +98,7 @@ export class FakeMachine implements Machine {
   }
 
   step(): StopReason | undefined { throw new Error('the fake does not step') }
+  setBreakpoints(): void { throw new Error('the fake has no breakpoints') }
   registers(): CpuRegisters { throw new Error('the fake has no registers') }
   setRegisters(): void { throw new Error('the fake has no registers') }
   readPhysical(): Uint8Array { throw new Error('the fake has no memory') }

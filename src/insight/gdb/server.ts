@@ -32,6 +32,8 @@ export interface GdbServerOptions {
   slice?: number
   /** Further `monitor` commands: arguments in, text out. */
   monitor?: Record<string, (args: string[]) => string>
+  /** The machine stopped while the debugger ran it. */
+  onStop?: (stop: StopReason) => void
   /** The debugger is gone; the machine is left where it is. `resume`: it asked for the machine to run on. */
   onDetach?: (resume: boolean) => void
 }
@@ -372,6 +374,7 @@ export class GdbServer {
   }
 
   #stopText(stop: StopReason): string {
+    this.#options.onStop?.(stop)
     switch (stop.kind) {
       case 'power-off':
       case 'reset':
