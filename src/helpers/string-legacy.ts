@@ -78,8 +78,35 @@ const addressMask = (cpu: Processor): number => (cpu.operation.addressSize === 1
 const linear = (words: Uint32Array, { register, base }: Pointer, mask: number): bigint =>
   BigInt((base + ((words[register] & mask) >>> 0)) >>> 0)
 
+const one: Readonly<Record<number, FastResult>> = {
+  1: { bytes: 1, finished: true }, 2: { bytes: 2, finished: true }, 4: { bytes: 4, finished: true },
+}
+const usable = attribute.unusable | expandDown | code
+
+/** A single element with 32-bit addresses in data segments: what compilers make of copying loops. Nothing is allocated on this way. */
+function moveOne(cpu: Processor, size: number): FastResult {
+  const { words } = cpu.state
+  const from = words[index.rsi]
+  const to = words[index.rdi]
+  const source = cpu.operation.segment
+  const target = words[(at.segAttributes >> 2) + segment.es]
+  if (words[(at.segAttributes >> 2) + source] & usable || (target & (usable | writableOrReadable)) !== writableOrReadable ||
+    from + size - 1 > words[(at.segLimit >> 2) + source] || to + size - 1 > words[(at.segLimit >> 2) + segment.es]) return nothing
+  const bases = at.segBase >> 2
+  if (!cpu.memory.copyElement?.(from + words[bases + source * 2], to + words[bases + segment.es * 2], size)) return nothing
+  words[index.rsi] = from + size
+  words[index.rsi + 1] = 0
+  words[index.rdi] = to + size
+  words[index.rdi + 1] = 0
+  return one[size]
+}
+
 export function moveLegacy(cpu: Processor, limit: number): FastResult {
   if (!applies(cpu)) return nothing
+  if (cpu.operation.repeat === 0 && cpu.operation.addressSize === 32) {
+    const result = moveOne(cpu, cpu.state.words[index.argument])
+    if (result.finished) return result
+  }
   const { state, memory } = cpu
   const { words } = state
   const size = words[index.argument]

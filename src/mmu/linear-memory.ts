@@ -74,6 +74,16 @@ export class MmuLinearMemory implements LinearMemory {
     return this.place(address, access.write, as)
   }
 
+  copyElement(from: number, to: number, size: number): boolean {
+    const source = this.firstLevel(this.words[word.tlbRead], from | 0, 0, size)
+    const target = source === 0 ? 0 : this.firstLevel(this.words[word.tlbWrite], to | 0, 0, size)
+    if (target === 0) return false
+    const { bytes } = this
+    if (size === 1) bytes[target] = bytes[source]
+    else bytes.copyWithin(target, source, source + size)
+    return true
+  }
+
   /** Linear-memory address of the bytes; of a copy in scratch when they are not one piece of RAM. */
   private readable(address: bigint, size: number, as: Privilege): number {
     this.split(address)
