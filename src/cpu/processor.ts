@@ -28,6 +28,11 @@ export interface LinearMemory {
   /** Copies up to 8 bytes between addresses below 4 GiB when both have just been accessed; false, and nothing done, otherwise. */
   copyElement?(from: number, to: number, size: number): boolean
   placeForWrite(address: bigint, as?: Privilege): number
+  /**
+   * The same for the repeated form, in which the way taken shows in the time: it must not depend on what happens to be decoded, so a page
+   * that holds code forgets it.
+   */
+  placeForBulkWrite(address: bigint): number
 }
 
 /** Who accesses: `current` by CPL; `supervisor` for implicit supervisor accesses (descriptor tables, TSS, IDT); `user` as CPL 3. */

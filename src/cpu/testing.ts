@@ -65,6 +65,7 @@ export function createTestProcessor(modelName = 'intel'): TestProcessor {
       probeRead: (address, length, as) => probe(address, length, false, as),
       probeWrite: (address, length, as) => probe(address, length, true, as),
       placeForRead: (address, as) => (place(address, false, as), cpu.slow ? 0 : place(address, false, as)),
+      placeForBulkWrite: address => (place(address, true), cpu.slow ? 0 : place(address, true)),
       placeForWrite: (address, as) => (place(address, true, as), cpu.slow ? 0 : place(address, true, as)),
     },
     translation: {

@@ -178,6 +178,12 @@ export class CodeCache {
     if (++writes.count < writes.limit) return false
     writes.count = 0
     writes.limit *= 2
+    return this.forget(page * 4096)
+  }
+
+  /** Drops everything that was decoded from the page at `place`: true, it holds no code any more. */
+  forget(place: number): boolean {
+    const page = place >>> 12
     for (let mode = 0; mode < modeCount; mode++) {
       const table = this.tables.get(page * modeCount + mode)
       if (table !== undefined) this.dropTable(table, page)

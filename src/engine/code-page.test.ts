@@ -31,3 +31,20 @@ test('a page whose code ran once is data again after some writes that miss the c
   machine.run({ untilTime: 2e6 })
   assert.equal(machine.registers().gpr[0] & 0xffn, 0x22n)
 })
+
+test('filling memory takes the same time whether its page holds decoded code or not', () => {
+  const timeWith = (routine: number): number => {
+    const distance = routine - 0x7c03
+    const program = [
+      0xe8, distance & 0xff, distance >> 8, //                         call routine
+      0xbf, 0x00, 0x81, 0xb9, 0x00, 0x04, 0xf3, 0xaa, //               mov di, 8100h; mov cx, 400h; rep stosb
+      0xf4, //                                                         hlt
+    ]
+    const machine = new VitrineMachine({ raw: { image: Uint8Array.from(program), at: 0x7c00, mode: 'real16' }, memory: 2 << 20 })
+    machine.writePhysical(routine, Uint8Array.of(0xc3)) // ret
+    machine.run({ maxInstructions: 5 }) // with the last of them HLT
+    assert.equal(machine.readPhysical(0x84ff, 1)[0], 0)
+    return machine.now
+  }
+  assert.equal(timeWith(0x8000), timeWith(0x9000))
+})

@@ -116,6 +116,9 @@ export function createCore(options: CoreOptions): Core {
     written: (place, length) => {
       if (code.written(place >>> 0, length)) physical.pageIsClean(place)
     },
+    forget: place => {
+      if (code.forget(place >>> 0)) physical.pageIsClean(place)
+    },
   }
   code.releaseHandler = number => interpreter.release(number)
   const offers = (feature: string): boolean => options.model.has(feature)

@@ -4,7 +4,7 @@
  */
 import { is64, isCanonicalHigh, join } from '../cpu/bits.ts'
 import { at, segment } from '../cpu/layout.ts'
-import type { Processor } from '../cpu/processor.ts'
+import type { LinearMemory, Processor } from '../cpu/processor.ts'
 import { flag } from '../cpu/rflags.ts'
 import type { CpuState } from '../cpu/state.ts'
 
@@ -43,6 +43,9 @@ function advance(words: Uint32Array, register: number, bytes: number): void {
   if (sum > 0xffffffff) words[register + 1]++
 }
 
+export const placeFor = (memory: LinearMemory, repeats: boolean, address: bigint): number =>
+  repeats ? memory.placeForBulkWrite(address) : memory.placeForWrite(address)
+
 export function moveFast(cpu: Processor, limit: number): FastResult {
   if (!applies(cpu)) return nothing
   const { state, memory } = cpu
@@ -57,7 +60,7 @@ export function moveFast(cpu: Processor, limit: number): FastResult {
     if (length === 0 || !isCanonicalHigh(state, words[index.rsi + 1])
       || !isCanonicalHigh(state, words[index.rdi + 1])) return { bytes: done, finished: false }
     const from = memory.placeForRead(join(words[index.rsi], words[index.rsi + 1]))
-    const to = from ? memory.placeForWrite(join(words[index.rdi], words[index.rdi + 1])) : 0
+    const to = from ? placeFor(memory, repeats, join(words[index.rdi], words[index.rdi + 1])) : 0
     if (to === 0) return { bytes: done, finished: false }
     // A destination inside of the source repeats a pattern: copy only what does not overlap.
     const ahead = to - from
@@ -93,7 +96,7 @@ export function storeFast(cpu: Processor, limit: number): FastResult {
     const most = Math.min(left * size, roomInPage(words[index.rdi]))
     const length = most - (most % size)
     if (length === 0 || !isCanonicalHigh(state, words[index.rdi + 1])) return { bytes: done, finished: false }
-    const to = memory.placeForWrite(join(words[index.rdi], words[index.rdi + 1]))
+    const to = placeFor(memory, repeats, join(words[index.rdi], words[index.rdi + 1]))
     if (to === 0 || !fill(state, to, length, size)) return { bytes: done, finished: false }
     advance(words, index.rdi, length)
     left -= length / size

@@ -6,7 +6,7 @@ import { attribute } from '../cpu/bits.ts'
 import { at, segment } from '../cpu/layout.ts'
 import type { Processor } from '../cpu/processor.ts'
 import { flag } from '../cpu/rflags.ts'
-import { copy, type FastResult, fill, nothing } from './string-fast.ts'
+import { copy, placeFor, type FastResult, fill, nothing } from './string-fast.ts'
 
 const index = {
   eflags: at.eflags >> 2, dr7: (at.dr + 56) >> 2, rcx: (at.gpr + 8) >> 2, rsi: (at.gpr + 48) >> 2, rdi: (at.gpr + 56) >> 2,
@@ -111,11 +111,12 @@ export function moveLegacy(cpu: Processor, limit: number): FastResult {
   const { words } = state
   const size = words[index.argument]
   const mask = addressMask(cpu)
+  const repeats = cpu.operation.repeat !== 0
   const source = pointer(cpu, index.rsi, cpu.operation.segment, false, mask)
   const destination = pointer(cpu, index.rdi, segment.es, true, mask)
   return loop(cpu, limit, [source, destination], mask, most => {
     const from = memory.placeForRead(linear(words, source, mask))
-    const to = from ? memory.placeForWrite(linear(words, destination, mask)) : 0
+    const to = from ? placeFor(memory, repeats, linear(words, destination, mask)) : 0
     if (to === 0) return 0
     // A destination inside of the source repeats a pattern: copy only what does not overlap.
     const ahead = to - from
@@ -130,9 +131,10 @@ export function storeLegacy(cpu: Processor, limit: number): FastResult {
   const { state, memory } = cpu
   const { words } = state
   const mask = addressMask(cpu)
+  const repeats = cpu.operation.repeat !== 0
   const destination = pointer(cpu, index.rdi, segment.es, true, mask)
   return loop(cpu, limit, [destination], mask, most => {
-    const to = memory.placeForWrite(linear(words, destination, mask))
+    const to = placeFor(memory, repeats, linear(words, destination, mask))
     return to !== 0 && fill(state, to, most, words[index.argument]) ? most : 0
   })
 }

@@ -198,7 +198,7 @@ const moveStep: Step = (op, most) => {
   if (elements > 1) {
     // The source faults first. The places are those of the first elements.
     const first = cpu.memory.placeForRead(from)
-    const firstTo = first ? cpu.memory.placeForWrite(to) : 0
+    const firstTo = first ? cpu.memory.placeForBulkWrite(to) : 0
     const ahead = op.backward ? first - firstTo : firstTo - first
     // A destination on the way of the source repeats a pattern: copy only what does not overlap.
     if (ahead > 0 && ahead < elements * op.size) elements = Math.floor(ahead / op.size)
@@ -221,7 +221,7 @@ const storeStep: Step = (op, most) => {
   const to = op.linear(rdi, segment.es, true)
   const elements = most === 1 ? 0 : Math.min(most, op.inPage(to, rdi, segment.es))
   // The first element faults, also where lower ones are filled with it.
-  const place = elements > 1 ? op.cpu.memory.placeForWrite(to) : 0
+  const place = elements > 1 ? op.cpu.memory.placeForBulkWrite(to) : 0
   if (place) {
     fill(op, op.backward ? place - (elements - 1) * op.size : place, elements)
     op.advance(rdi, elements)

@@ -23,6 +23,8 @@ export interface CodeTracking {
   tableFor(place: number): number
   /** Bytes of a page that holds code are about to change: drop what depends on them. May call `pageIsClean`. */
   written(place: number, length: number): void
+  /** Drops all that was decoded from a page. May call `pageIsClean`. */
+  forget(place: number): void
 }
 
 /** Who keeps copies of places: they must go when this says so. */
@@ -321,6 +323,12 @@ export class PhysicalMemory {
     if (this.pageFlags[place >>> 12] & pageFlag.code) return
     this.pageFlags[place >>> 12] |= pageFlag.code
     this.keeper?.dropWritePlaces(place & ~0xfff)
+  }
+
+  /** Has a page's code forgotten; true when the page is plain RAM then. */
+  forgetCode(place: number): boolean {
+    if (this.pageFlags[place >>> 12] & pageFlag.code) this.code?.forget(place)
+    return this.pageFlags[place >>> 12] === 0
   }
 
   /** No decoded code depends on the page any more. */

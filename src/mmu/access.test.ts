@@ -152,6 +152,9 @@ class Code implements CodeTracking {
   written(place: number, length: number): void {
     this.heard.push([this.machine.physical.addressOf(place), length])
   }
+  forget(place: number): void {
+    this.machine.physical.pageIsClean(place)
+  }
 }
 
 test('a page that starts to hold code leaves every write table and stays out until it is clean', () => {

@@ -84,6 +84,12 @@ export class MmuLinearMemory implements LinearMemory {
     return true
   }
 
+  placeForBulkWrite(address: bigint): number {
+    const place = this.place(address, access.write, 'current')
+    if (place !== 0) return place
+    return this.mmu.forgetCode() ? this.place(address, access.write, 'current') : 0
+  }
+
   /** Linear-memory address of the bytes; of a copy in scratch when they are not one piece of RAM. */
   private readable(address: bigint, size: number, as: Privilege): number {
     this.split(address)

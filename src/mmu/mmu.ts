@@ -529,6 +529,12 @@ export class Mmu implements PlaceKeeper {
   }
 
   /** The same for writing, without notice to anybody: 0 also for pages that hold code, are watched, or ROM. */
+  /** After plainWrite gave 0: true when its page held code, and nothing else stands in the way now. */
+  forgetCode(): boolean {
+    const place = this.physical.pagePlace(this.physicalLo, this.physicalHi)
+    return place !== 0 && this.physical.forgetCode(place)
+  }
+
   plainWrite(lo: number, hi: number, sizeAndFlags: number): number {
     if (!this.translate(lo, hi, access.write, sizeAndFlags) || this.misaligned(lo, sizeAndFlags)) return -1
     const place = this.physical.pagePlace(this.physicalLo, this.physicalHi)
