@@ -22,6 +22,7 @@ import {
   type PagingModel,
 } from './paging.ts'
 import { PendingStores } from './pending.ts'
+import type { ApicAccessPage } from './apic-page.ts'
 import { allowedBy } from './rights.ts'
 import type { SecondStage } from './second-stage.ts'
 import { Tlb, type TlbState } from './tlb.ts'
@@ -57,6 +58,10 @@ export class Mmu implements PlaceKeeper {
   space = 0
   /** What translates again while state.secondStage is set. */
   secondStage: SecondStage | undefined
+  /** What answers at state.apicAccessPage. */
+  set apicPage(page: ApicAccessPage) {
+    this.pending.apicPage = page
+  }
 
   private readonly tlbs: Tlb[] = []
   private readonly walker: PageWalk
@@ -364,7 +369,7 @@ export class Mmu implements PlaceKeeper {
   readonly slowRead = (lo: number, hi: number, sizeAndFlags: number): number => {
     if ((lo & 0xfff) + (sizeAndFlags & 0xff) > 4096) return this.rareRead(lo, hi, sizeAndFlags)
     if (!this.translate(lo, hi, access.read, sizeAndFlags) || this.misaligned(lo, sizeAndFlags)) return this.fault()
-    const place = this.physical.pagePlace(this.physicalLo, this.physicalHi)
+    const place = this.placeHere()
     if (place === 0) return this.rareRead(lo, hi, sizeAndFlags)
     if (this.observer) this.notice(lo, hi, sizeAndFlags, false)
     this.keepRead(lo, hi, place, sizeAndFlags)
@@ -378,7 +383,7 @@ export class Mmu implements PlaceKeeper {
   readonly slowWrite = (lo: number, hi: number, sizeAndFlags: number): number => {
     if ((lo & 0xfff) + (sizeAndFlags & 0xff) > 4096) return this.rareWrite(lo, hi, sizeAndFlags)
     if (!this.translate(lo, hi, access.write, sizeAndFlags) || this.misaligned(lo, sizeAndFlags)) return this.fault()
-    const place = this.physical.pagePlace(this.physicalLo, this.physicalHi)
+    const place = this.placeHere()
     if (place === 0 || this.physical.pageFlags[place >>> 12] !== 0) return this.rareWrite(lo, hi, sizeAndFlags)
     if (this.observer) this.notice(lo, hi, sizeAndFlags, true)
     this.keepWrite(lo, hi, place, sizeAndFlags)
@@ -429,7 +434,7 @@ export class Mmu implements PlaceKeeper {
   /** The place (int32) of the code byte at a linear address; 0: see state.leaveStatus (2: not in RAM or ROM, read it by readCode). */
   fetchPlace(lo: number, hi: number): number {
     if (!this.translate(lo, hi, access.fetch, 0)) return this.fault()
-    const place = this.physical.pagePlace(this.physicalLo, this.physicalHi)
+    const place = this.placeHere()
     return place === 0 ? this.needsStep() : (place + (lo & 0xfff)) | 0
   }
 
@@ -438,6 +443,15 @@ export class Mmu implements PlaceKeeper {
     if (!this.translate(lo, hi, access.fetch, 0)) return this.fault() !== 0
     this.physical.fetch(this.physicalLo | (lo & 0xfff), this.physicalHi, target, length)
     return true
+  }
+
+  /** Of the page just translated; 0 when it is not RAM or ROM, or a guest's APIC. */
+  private placeHere(): number {
+    if (this.isApicPage(this.physicalLo, this.physicalHi)) return 0
+    return this.physical.pagePlace(this.physicalLo, this.physicalHi)
+  }
+  private isApicPage(lo: number, hi: number): boolean {
+    return (lo & ~0xfff) === this.words[word.apicAccessPage] && hi === this.words[word.apicAccessPage + 1]
   }
 
   private fault(): 0 {
@@ -484,7 +498,7 @@ export class Mmu implements PlaceKeeper {
     if (first < size && !this.translate(nextLo, nextHi, what, sizeAndFlags)) return false
     if (this.misaligned(lo, sizeAndFlags)) return false
     this.pending.setPart(1, this.physicalLo, this.physicalHi, size - first)
-    return true
+    return this.words[word.apicAccessPage] & 1 || this.pending.allowed(what === access.write) ? true : this.secondFault()
   }
 
   /** Outside 64-bit mode linear addresses wrap around at 4 GiB. */
@@ -522,7 +536,7 @@ export class Mmu implements PlaceKeeper {
    */
   plainRead(lo: number, hi: number, sizeAndFlags: number): number {
     if (!this.translate(lo, hi, access.read, sizeAndFlags) || this.misaligned(lo, sizeAndFlags)) return -1
-    const place = this.physical.pagePlace(this.physicalLo, this.physicalHi)
+    const place = this.placeHere()
     if (place === 0 || this.aligned || this.observer) return 0
     this.keepRead(lo, hi, place, sizeAndFlags)
     return (place + (lo & 0xfff)) >>> 0
@@ -537,7 +551,7 @@ export class Mmu implements PlaceKeeper {
 
   plainWrite(lo: number, hi: number, sizeAndFlags: number): number {
     if (!this.translate(lo, hi, access.write, sizeAndFlags) || this.misaligned(lo, sizeAndFlags)) return -1
-    const place = this.physical.pagePlace(this.physicalLo, this.physicalHi)
+    const place = this.placeHere()
     if (place === 0 || this.aligned || this.observer || this.physical.pageFlags[place >>> 12] !== 0) return 0
     this.keepWrite(lo, hi, place, sizeAndFlags)
     return (place + (lo & 0xfff)) >>> 0

@@ -1,6 +1,8 @@
 /** Accesses of a stepped instruction that are not one piece of plain RAM: they go through bounce slots in the CPU state. */
 import { at } from '../cpu/layout.ts'
+import type { ApicAccessPage } from './apic-page.ts'
 import type { PhysicalMemory } from '../memory/physical.ts'
+import { word } from './paging.ts'
 
 const slots = 16
 const slotBytes = 64
@@ -16,6 +18,7 @@ export class PendingStores {
   private readonly stores = new Int32Array(slots * storeWords)
   private count = 0
   private nextSlot = 0
+  apicPage: ApicAccessPage | undefined
 
   constructor(physical: PhysicalMemory) {
     this.physical = physical
@@ -47,14 +50,40 @@ export class PendingStores {
 
   readParts(target: number): void {
     const parts = this.parts
-    this.physical.fetch(parts[0], parts[1], target, parts[2])
-    if (parts[5] !== 0) this.physical.fetch(parts[3], parts[4], target + parts[2], parts[5])
+    this.fetch(parts[0], parts[1], target, parts[2])
+    if (parts[5] !== 0) this.fetch(parts[3], parts[4], target + parts[2], parts[5])
   }
 
   writeParts(source: number): void {
     const parts = this.parts
-    this.physical.store(parts[0], parts[1], source, parts[2])
-    if (parts[5] !== 0) this.physical.store(parts[3], parts[4], source + parts[2], parts[5])
+    this.store(parts[0], parts[1], source, parts[2])
+    if (parts[5] !== 0) this.store(parts[3], parts[4], source + parts[2], parts[5])
+  }
+
+  // ---- a guest's APIC in place of memory ----
+
+  private isApic(lo: number, hi: number): boolean {
+    const { words } = this.physical
+    return (lo & ~0xfff) === words[word.apicAccessPage] && hi === words[word.apicAccessPage + 1]
+  }
+  /** Whether the parts can be accessed; asked only while there is an APIC-access page. */
+  allowed(write: boolean): boolean {
+    for (let part = 0; part < 2 * partWords; part += partWords) {
+      const [lo, hi, length] = this.parts.subarray(part, part + partWords)
+      if (length !== 0 && this.isApic(lo, hi) && !this.apicPage!.allows(lo & 0xfff, length, write)) return false
+    }
+    return true
+  }
+  private fetch(lo: number, hi: number, target: number, length: number): void {
+    if (!this.isApic(lo, hi)) return this.physical.fetch(lo, hi, target, length)
+    const value = this.apicPage!.read(lo & 0xfff, length)
+    for (let byte = 0; byte < length; byte++) this.physical.bytes[target + byte] = value >>> (8 * byte)
+  }
+  private store(lo: number, hi: number, source: number, length: number): void {
+    if (!this.isApic(lo, hi)) return this.physical.store(lo, hi, source, length)
+    let value = 0
+    for (let byte = 0; byte < length; byte++) value |= this.physical.bytes[source + byte] << (8 * byte)
+    this.apicPage!.write(lo & 0xfff, length, value)
   }
 
   /** Bytes that were only read may be overwritten after 16 accesses of one instruction; bytes to be stored never. */

@@ -14,7 +14,7 @@ import { at as field } from './fields.ts'
 import { interceptMaskOf } from './intercepts.ts'
 import { loadMsrs } from './msr-lists.ts'
 import { guestPdptes, guestState, load } from './state-copy.ts'
-import { vmxFlag } from './guest-flags.ts'
+import { initFlags, vmxFlag } from './guest-flags.ts'
 import { armTimer } from './timer.ts'
 import type { VmxUnit } from './unit.ts'
 import type { Vmcs } from './vmcs.ts'
@@ -73,7 +73,7 @@ function loadGuest(unit: VmxUnit, vmcs: Vmcs): void {
   // "enabled breakpoint" only says that another bit is meant
   state.pendingDebug = vmcs.get32(field.guestPendingDebug) & 0x400f
   state.guestMode = 1
-  state.vmxFlags = vmxFlag.operation | vmxFlag.evaluateTpr
+  state.vmxFlags = vmxFlag.operation | vmxFlag.evaluateTpr | (state.vmxFlags & initFlags)
   const unrestricted = unit.isOn('secondary', secondaryBit.unrestrictedGuest)
   state.fixedCr0 = unrestricted ? 0x20 : 0x80000021
   interceptMaskOf(unit, state.interceptMask)

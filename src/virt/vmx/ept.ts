@@ -41,6 +41,8 @@ export class Ept implements SecondStage {
   linearLo = 0
   linearHi = 0
   guestFlags = 0
+  /** The exit of an access that failed for another reason than the tables. */
+  instead: VmExit | undefined
 
   private readonly physical: PhysicalMemory
   private readonly words: Int32Array
@@ -303,6 +305,9 @@ export class Ept implements SecondStage {
   // ---- what became of it ----
 
   exit(): VmExit {
+    const { instead } = this
+    this.instead = undefined
+    if (instead) return instead
     const translated = this.failedTranslated
     const gpa = join(translated ? (this.failedLo & ~0xfff) | (this.linearLo & 0xfff) : this.failedLo, this.failedHi)
     const linear = join(this.linearLo, this.linearHi)

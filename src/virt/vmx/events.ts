@@ -97,6 +97,10 @@ function takeInOrder(unit: VmxUnit, shadowed: boolean): Taken {
   const { state } = unit
   const shadow = shadowed ? state.interruptShadow & (sti | movSs) : 0
   if (state.vmxTrap !== 0n) return takeTrap(unit)
+  if (state.vmxFlags & vmxFlag.initHeld) {
+    state.vmxFlags = (state.vmxFlags & ~vmxFlag.initHeld) | vmxFlag.initTaken
+    return exitNow(unit, reason.init)
+  }
   if (state.vmxFlags & vmxFlag.evaluateTpr) {
     state.vmxFlags &= ~vmxFlag.evaluateTpr
     if (unit.apic.isBelowThreshold()) return exitNow(unit, reason.tprBelowThreshold)
@@ -144,7 +148,7 @@ export function wakesGuest(unit: VmxUnit): boolean {
   const { state } = unit
   if (state.activity === activity.waitForSipi) return false
   const halted = state.activity === activity.halt
-  if (state.vmxFlags & vmxFlag.trapPending || state.vmxTrap !== 0n) return true
+  if (state.vmxFlags & (vmxFlag.trapPending | vmxFlag.initHeld) || state.vmxTrap !== 0n) return true
   if (timerExpired(unit) || nmiWindowOpen(unit, 0) || nmiGoes(unit)) return true
   const enabled = (state.eflags & flag.IF) !== 0
   if (hasHostInterrupt(unit) && (unit.isOn('pin', pinBit.externalInterruptExiting) || (halted && enabled))) return true

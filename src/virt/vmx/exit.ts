@@ -14,7 +14,7 @@ import { entryFailure, reason } from './exit-reasons.ts'
 import { at as field } from './fields.ts'
 import { loadMsrs, storeMsrs } from './msr-lists.ts'
 import { guestPdptes, guestState, hostState, load, save } from './state-copy.ts'
-import { inactiveMask, inactiveShift, vmxFlag, type ExitDetails } from './guest-flags.ts'
+import { inactiveMask, initFlags, inactiveShift, vmxFlag, type ExitDetails } from './guest-flags.ts'
 import { interruptionOf } from './interruption.ts'
 import type { VmxUnit } from './unit.ts'
 import type { Vmcs } from './vmcs.ts'
@@ -135,7 +135,7 @@ function loadHost(unit: VmxUnit, vmcs: Vmcs, byNmi: boolean): void {
   unit.translations.leave()
   state.guestMode = 0
   state.interceptMask.fill(0)
-  state.vmxFlags = vmxFlag.operation
+  state.vmxFlags = vmxFlag.operation | (state.vmxFlags & initFlags)
   state.vmxDeadline = noDeadline
   state.vmxTrap = 0n
   load(words, vmcs.base, hostState)

@@ -29,6 +29,16 @@ export class TranslationsOfMachine {
     this.mmu = mmu
     this.ept = new Ept(mmu.physical, running)
     mmu.secondStage = this.ept
+    mmu.apicPage = {
+      allows: (offset, size, write) => {
+        const { apic } = running()
+        if (apic.allows(offset, size, write)) return true
+        this.ept.instead = apic.accessExit(offset, write)
+        return false
+      },
+      read: (offset, size) => running().apic.readPage(offset, size),
+      write: (offset, size, value) => running().apic.writePage(offset, size, value),
+    }
   }
 
   number(vpid: number, root: number): number {
@@ -75,6 +85,7 @@ export class Translations {
     state.eptPointer = eptp
     if (this.vpid === 0) this.dropVpid(0, true)
     state.secondStage = ept ? 1 : 0
+    state.apicAccessPage = unit.isOn('secondary', secondaryBit.virtualizeApicAccesses) ? vmcs.get('apicAccessAddress') : 1n
     state.translationSpace = this.shared.number(this.vpid, this.root)
   }
   /** The host's. */
@@ -82,6 +93,7 @@ export class Translations {
     const { state } = this.unit
     if (this.vpid === 0) this.dropVpid(0, true)
     state.secondStage = 0
+    state.apicAccessPage = 1n
     state.translationSpace = 0
   }
 

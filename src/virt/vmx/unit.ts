@@ -325,8 +325,16 @@ export class VmxUnit implements Virtualization {
   }
   /** In root operation INIT is blocked; in a guest that does not wait for SIPI it is an exit. */
   takesInit(): 'accepted' | 'held' | 'exit' {
+    const { state: cpuState } = this
     if (!this.inOperation) return 'accepted'
-    if (!this.inGuest || this.state.activity === waitForSipi) return 'held'
+    if (cpuState.vmxFlags & vmxFlag.initTaken) {
+      cpuState.vmxFlags &= ~vmxFlag.initTaken
+      return 'exit'
+    }
+    if (!this.inGuest || cpuState.activity === waitForSipi) {
+      cpuState.vmxFlags |= vmxFlag.initHeld
+      return 'held'
+    }
     this.exit(new VmExit(reason.init))
     return 'exit'
   }

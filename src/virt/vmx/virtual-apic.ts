@@ -13,7 +13,7 @@ const offset = { tpr: 0x80, ppr: 0xa0, eoi: 0xb0, isr: 0x100, tmr: 0x180, irr: 0
 const eoiBitmaps: readonly FieldName[] = ['eoiExitBitmap0', 'eoiExitBitmap1', 'eoiExitBitmap2', 'eoiExitBitmap3']
 /** Of `vmxTrap`: there is one; below it reason and qualification. */
 export const trapBit = 1n << 63n
-const accessType = { read: 0, write: 1, fetch: 2, delivery: 3 } as const
+const accessType = { read: 0, write: 1 } as const
 
 /** A read with register virtualization takes these from the page; others exit. */
 const readable: ReadonlySet<number> = new Set([
@@ -88,6 +88,7 @@ export class VirtualApic {
   private virtualizePpr(): void {
     const { tpr, svi } = this
     this.write(offset.ppr, tpr >> 4 >= svi >> 4 ? tpr : svi & 0xf0)
+    this.unit.cpu.interruptChanged()
   }
 
   /** At VM entry: PPR virtualization; posted interrupts are not looked at. */
@@ -140,6 +141,7 @@ export class VirtualApic {
   private virtualizeSelfIpi(vector: number): void {
     this.setBit(offset.irr, vector, true)
     if (vector > this.rvi) this.rvi = vector
+    this.unit.cpu.interruptChanged()
   }
 
   /** Posted-interrupt processing: ON is cleared, PIR goes to VIRR. */
@@ -156,6 +158,7 @@ export class VirtualApic {
       const top = i * 32 + 31 - Math.clz32(requests)
       if (top > this.rvi) this.rvi = top
     }
+    unit.cpu.interruptChanged()
   }
 
   // ---- accesses ----
@@ -165,26 +168,22 @@ export class VirtualApic {
     this.unit.state.vmxTrap = trapBit | (BigInt(basic) << 32n) | qualification
   }
 
-  /** Physical address of the APIC-access page; -1 when accesses are not virtualized. */
-  get accessPage(): number {
-    return this.has(secondaryBit.virtualizeApicAccesses) ? Number(this.unit.current.get('apicAccessAddress')) : -1
-  }
-
-  /** A load from the APIC-access page. Throws the exit. */
-  readPage(at: number, size: number): number {
+  /** Whether a load or store of the APIC-access page is virtualized; else it is an exit. */
+  allows(at: number, size: number, write: boolean): boolean {
     const register = at & 0xff0
-    const inside = (at & 15) + size <= 4
-    const fromPage = this.has(secondaryBit.apicRegisterVirtualization) ? readable.has(register)
-      : this.unit.isOn('primary', primaryBit.tprShadow) && register === offset.tpr
-    if (!inside || !fromPage) throw this.accessExit(at, accessType.read)
-    const value = this.read(register) >>> ((at & 3) * 8)
+    return (at & 15) + size <= 4 && (write ? this.writesPage(register) : this.readsPage(register))
+  }
+  private readsPage(register: number): boolean {
+    if (this.has(secondaryBit.apicRegisterVirtualization)) return readable.has(register)
+    return this.unit.isOn('primary', primaryBit.tprShadow) && register === offset.tpr
+  }
+  readPage(at: number, size: number): number {
+    const value = this.read(at & 0xff0) >>> ((at & 3) * 8)
     return size === 4 ? value >>> 0 : value & ((1 << (size * 8)) - 1)
   }
-  /** A store to it: what is not virtualized exits before, or (registers that are) after the store to the virtual-APIC page. */
+  /** What the store means beyond itself follows when the instruction is complete. */
   writePage(at: number, size: number, value: number): void {
     const register = at & 0xff0
-    const inside = (at & 15) + size <= 4
-    if (!inside || !this.writesPage(register)) throw this.accessExit(at, accessType.write)
     const shift = (at & 3) * 8
     const mask = size === 4 ? -1 : ((1 << (size * 8)) - 1) << shift
     this.write(register, (this.read(register) & ~mask) | ((value << shift) & mask))
@@ -220,8 +219,8 @@ export class VirtualApic {
     }
     this.trap(reason.apicWrite, BigInt(at & 0xfff))
   }
-  accessExit(at: number, type: number): VmExit {
-    return new VmExit(reason.apicAccess, BigInt((at & 0xfff) | (type << 12)), 0n, { length: this.unit.cpu.operation.length })
+  accessExit(at: number, write: boolean): VmExit {
+    return new VmExit(reason.apicAccess, BigInt((at & 0xfff) | ((write ? accessType.write : accessType.read) << 12)))
   }
 
   // ---- x2APIC mode ----
