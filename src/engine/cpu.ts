@@ -658,6 +658,11 @@ export class Cpu implements Processor {
     return status
   }
 
+  /** Of the instruction whose helper runs, or that is stepped. */
+  get instructionLength(): number {
+    return this.bytes[(this.currentRecord || scratchRecords) + recordField.length] & 15
+  }
+
   /** Executes one instruction; accesses to devices, watched and code pages are performed. */
   stepOne(): void {
     const words = this.words

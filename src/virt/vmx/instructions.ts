@@ -12,6 +12,7 @@ import { cr0Fixed0, cr4Fixed0, secondaryBit } from './controls.ts'
 import { enterGuest } from './entry.ts'
 import { instructionError as error, reason } from './exit-reasons.ts'
 import { at as field, findField, vmcsRevision } from './fields.ts'
+import { vmxFlag } from './guest-flags.ts'
 import { operandInformation } from './instruction-information.ts'
 import { VmxUnit } from './unit.ts'
 
@@ -80,6 +81,8 @@ function vmxoff(cpu: Processor, unit: VmxUnit): After {
   begin(cpu, unit, reason.vmxoff, false)
   unit.setCurrent(noVmcs)
   unit.forgetAll()
+  // an INIT that was held back is taken now
+  if (cpu.state.vmxFlags & vmxFlag.initHeld) unit.cpu.stopRequested = true
   unit.setOperation(false)
   unit.succeed()
   return after.leave

@@ -37,6 +37,10 @@ export interface VmxCpu extends Processor {
   readonly mmu: Mmu
   deliver(event: CpuEvent): 'delivered' | 'shutdown'
   takeInterrupt(): Taken
+  /** Of the instruction whose access came up. */
+  readonly instructionLength: number
+  /** The run ends at the next border: the machine has something to do. */
+  stopRequested: boolean
   codeBytes(length: number): Uint8Array
   /** The state's shadow of STI or MOV SS was set from outside: it covers the next instruction. */
   shadowCast(): void

@@ -220,7 +220,8 @@ export class VirtualApic {
     this.trap(reason.apicWrite, BigInt(at & 0xfff))
   }
   accessExit(at: number, write: boolean): VmExit {
-    return new VmExit(reason.apicAccess, BigInt((at & 0xfff) | ((write ? accessType.write : accessType.read) << 12)))
+    const qualification = BigInt((at & 0xfff) | ((write ? accessType.write : accessType.read) << 12))
+    return new VmExit(reason.apicAccess, qualification, 0n, { length: this.unit.cpu.instructionLength })
   }
 
   // ---- x2APIC mode ----
