@@ -34,7 +34,7 @@ instruction('RDRAND', { forms: [form('0F C7 /6', Rv)], feature: 'rdrand', sized:
   semantics: named('rdrand') })
 instruction('RDSEED', { forms: [form('0F C7 /7', Rv)], feature: 'rdseed', sized: true, intercept: 'rdseed',
   semantics: named('rdseed') })
-instruction('RDPID', { forms: [form('F3 0F C7 /7', Rq)], feature: 'rdpid', semantics: named('rdpid') })
+instruction('RDPID', { forms: [form('F3 0F C7 /7', Rq)], feature: 'rdpid', intercept: 'rdpid', semantics: named('rdpid') })
 
 // ---- control, debug and model-specific registers ----
 

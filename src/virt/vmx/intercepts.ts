@@ -196,6 +196,7 @@ const rows: Partial<Record<InterceptName, InterceptRow>> = {
   hlt: exits(reason.hlt, primary(primaryBit.hltExiting)),
   rdpmc: exits(reason.rdpmc, primary(primaryBit.rdpmcExiting)),
   rdtsc: exits(reason.rdtsc, primary(primaryBit.rdtscExiting)),
+  rdpid: needs(secondaryBit.rdtscp, { when: () => false, decide: () => {} }),
   rdtscp: needs(secondaryBit.rdtscp, exits(reason.rdtscp, primary(primaryBit.rdtscExiting))),
   pause: { when: unit => unit.isOn('primary', primaryBit.pauseExiting) || unit.isOn('secondary', secondaryBit.pauseLoopExiting),
     decide: pause },
