@@ -2,7 +2,7 @@
 import { controlRules } from './control-rules.ts'
 import type { EntryView } from './entry-view.ts'
 import { primaryBit } from './controls.ts'
-import { at, fields } from './fields.ts'
+import { at, fieldList, fields, type FieldName } from './fields.ts'
 import { guestRules } from './guest-rules.ts'
 import { hostRules } from './host-rules.ts'
 import type { BrokenRule, Rule } from './rule.ts'
@@ -42,13 +42,20 @@ const alwaysChecked = Object.fromEntries(
   Object.entries(ruleGroups).map(([name, rules]) => [name, rules.filter(rule => rule.always)]),
 ) as unknown as Record<RuleGroup, readonly Rule[]>
 
+/** By group and field: the rules that name it. */
+const rulesOf = Object.fromEntries(Object.entries(ruleGroups).map(([name, rules]) => [name,
+  fieldList.map(field => rules.filter(rule => rule.fields.includes(field.name as FieldName)))])) as unknown as
+  Record<RuleGroup, readonly (readonly Rule[])[]>
+
 /** The first broken rule of a group, as the processor finds it. */
 export function firstBroken(view: EntryView, group: RuleGroup): Rule | undefined {
   const { vmcs } = view
-  const all = mustRunAll(vmcs, view.hostIsLong)
-  if (!all && !vmcs.anyChanged) return alwaysChecked[group].find(rule => fails(rule, view))
-  return ruleGroups[group].find(rule => (all || rule.always || rule.fields.some(name => vmcs.hasChanged(fields[name])))
-    && fails(rule, view))
+  const all = ruleGroups[group]
+  if (mustRunAll(vmcs, view.hostIsLong)) return all.find(rule => fails(rule, view))
+  const rules = rulesOf[group]
+  let broken = alwaysChecked[group].some(rule => fails(rule, view))
+  for (const number of vmcs.changed) for (const rule of rules[number]) if (fails(rule, view)) broken = true
+  return broken ? all.find(rule => fails(rule, view)) : undefined
 }
 
 /** Every broken rule of a group, for people. */

@@ -221,6 +221,16 @@ const byNumber: readonly (InterceptRow | undefined)[] = interceptNames.map(name 
 
 /** Fills in the mask of the guest that is entered. */
 export function interceptMaskOf(unit: VmxUnit, mask: Uint32Array): void {
+  const { masks } = unit.current
+  if (!masks.bits || masks.primary !== unit.primary || masks.secondary !== unit.secondary) {
+    masks.bits ??= new Uint32Array(mask.length)
+    masks.primary = unit.primary
+    masks.secondary = unit.secondary
+    makeMask(unit, masks.bits)
+  }
+  mask.set(masks.bits)
+}
+function makeMask(unit: VmxUnit, mask: Uint32Array): void {
   mask.fill(0)
   for (const [name, row] of Object.entries(rows)) {
     if (row.when && !row.when(unit)) continue
@@ -254,7 +264,7 @@ export function interceptsPort(unit: VmxUnit, io: PortAccess): void {
   const { string } = io
   let qualification = (io.size - 1) | (io.write ? 0 : 8)
   if (string) qualification |= 0x10 | (string.repeats ? 0x20 : 0)
-  else if (immediateForm(unit.codeBytes())) qualification |= 0x40
+  else if (io.port < 256 && unit.cpu.operation.length > 1 && immediateForm(unit.codeBytes())) qualification |= 0x40
   const address = string ? (string.addressSize === 16 ? 0 : string.addressSize === 32 ? 1 : 2) << 7 : 0
   throw unit.instructionExit(reason.io, BigInt(qualification) | (BigInt(io.port) << 16n), string
     ? { information: address | (string.segment << 15), linear: string.address } : {})

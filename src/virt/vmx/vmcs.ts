@@ -7,15 +7,18 @@ import type { PhysicalMemory } from '../../memory/physical.ts'
 import { at, fieldList, regionSize, regionWord, vmcsRevision, type FieldName, type VmcsField } from './fields.ts'
 
 const firstWord = fieldList[0].word
-const ordinal = (word: number): number => (word - firstWord) >> 1
+/** Place in `fieldList`. */
+export const ordinal = (word: number): number => (word - firstWord) >> 1
 
 export class Vmcs {
   /** Physical address of the region; -1: none, and all accesses go to a scrap page. */
   readonly address: number
-  /** Fields written since the last entry that passed all checks, by ordinal; `allChanged`: nothing is known. */
-  readonly changed = new Uint8Array(fieldList.length)
+  /** Ordinals of the fields written since the last entry that passed all checks; `allChanged`: nothing is known. */
+  readonly changed: number[] = []
+  private readonly isChanged = new Uint8Array(fieldList.length)
   allChanged = true
-  anyChanged = true
+  /** The intercept mask that follows from two words of controls: kept, for most entries are with those of the one before. */
+  readonly masks = { primary: 0, secondary: 0, bits: undefined as Uint32Array | undefined }
   /** RIP of the VMWRITE that last wrote a field, halves; for reports. */
   private readonly writerLow = new Uint32Array(fieldList.length)
   private readonly writerHigh = new Uint32Array(fieldList.length)
@@ -60,8 +63,11 @@ export class Vmcs {
     else if (field.width === 16) this.set64(word, value & 0xffffn)
     else if (field.width === 32) this.set64(word, value & 0xffffffffn)
     else this.set64(word, value)
-    this.changed[ordinal(word)] = 1
-    this.anyChanged = true
+    const number = ordinal(word)
+    if (this.isChanged[number] === 0) {
+      this.isChanged[number] = 1
+      this.changed.push(number)
+    }
     this.touched()
   }
 
@@ -75,15 +81,11 @@ export class Vmcs {
     return this.writerLow[i] || this.writerHigh[i] ? join(this.writerLow[i], this.writerHigh[i]) : undefined
   }
 
-  hasChanged(field: VmcsField): boolean {
-    return this.allChanged || this.changed[ordinal(field.word)] !== 0
-  }
   /** All checks passed: what is not written from now on needs none. */
   settled(): void {
     this.allChanged = false
-    if (!this.anyChanged) return
-    this.anyChanged = false
-    this.changed.fill(0)
+    for (const number of this.changed) this.isChanged[number] = 0
+    this.changed.length = 0
   }
 
   get launched(): boolean {
