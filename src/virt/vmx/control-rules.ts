@@ -11,17 +11,25 @@ const entries = section('Checks on VMX Controls: VM-Entry Control Fields')
 
 const page = 12
 
-const reserved = (name: GroupName, field: FieldName, make: typeof execution, options: { when?: Rule['when'] } = {}): Rule =>
+const reserved = (name: GroupName, field: FieldName, make: typeof execution,
+  options: { when?: Rule['when']; enabling?: Rule['breaks'] } = {}): Rule =>
   make(`reserved bits of the ${groups[name].title} are as their capability MSR says`, field,
     v => v.controlsAllowed(name, v.n(field)),
-    { ...options, wants: v => v.nearestControls(name, v.n(field)),
-      breaks: [[field, old => old | (name === 'primary' ? 1n << 18n : 1n << 31n)]] })
+    { when: options.when, wants: v => v.nearestControls(name, v.n(field)),
+      breaks: [...(options.enabling ?? []), [field, old => old | (name === 'primary' ? 1n << 18n : 1n << 31n)]] })
+
+type Writes = NonNullable<Rule['breaks']>
+/** Writes that turn controls on. */
+const turnOn = (field: FieldName, bit: number): Writes[number] => [field, old => old | BigInt(bit >>> 0)]
+const onPrimary = (bit: number): Writes => [turnOn('primaryControls', bit)]
+const onSecondary = (bit: number): Writes => [turnOn('primaryControls', primary.secondaryControls), turnOn('secondaryControls', bit)]
+const onPin = (bit: number): Writes => [turnOn('pinControls', bit)]
 
 /** An address that a control makes meaningful. */
-const address = (field: FieldName, what: string, bits: number, when: (v: EntryView) => boolean): Rule =>
+const address = (field: FieldName, what: string, bits: number, when: (v: EntryView) => boolean, enabling: Writes): Rule =>
   execution(`the ${what} is a multiple of ${1 << bits} and within the physical-address width`, field, v => v.aligned(v.b(field), bits),
     { when, wants: v => v.b(field) & ~((1n << BigInt(bits)) - 1n) & ((1n << BigInt(v.model.physicalBits)) - 1n),
-      breaks: [[field, old => old | 1n]] })
+      breaks: [...enabling, [field, old => old | 1n]] })
 
 const p = (bit: number) => (v: EntryView): boolean => (v.primary & bit) !== 0
 const s = (bit: number) => (v: EntryView): boolean => (v.secondary & bit) !== 0
@@ -42,71 +50,85 @@ export function isValidEptp(v: Pick<EntryView, 'eptCapabilities' | 'physical'>, 
 const executionRules: readonly Rule[] = [
   reserved('pin', 'pinControls', execution),
   reserved('primary', 'primaryControls', execution),
-  reserved('secondary', 'secondaryControls', execution, { when: p(primary.secondaryControls) }),
+  reserved('secondary', 'secondaryControls', execution, { when: p(primary.secondaryControls),
+    enabling: onPrimary(primary.secondaryControls) }),
   execution('the CR3-target count is at most 4', 'cr3TargetCount', v => v.n('cr3TargetCount') <= cr3Targets,
     { wants: () => 4n, breaks: [['cr3TargetCount', 5n]] }),
-  address('ioBitmapA', 'address of I/O bitmap A', page, p(primary.ioBitmaps)),
-  address('ioBitmapB', 'address of I/O bitmap B', page, p(primary.ioBitmaps)),
-  address('msrBitmap', 'address of the MSR bitmaps', page, p(primary.msrBitmaps)),
-  address('virtualApicAddress', 'virtual-APIC address', page, p(primary.tprShadow)),
+  address('ioBitmapA', 'address of I/O bitmap A', page, p(primary.ioBitmaps), onPrimary(primary.ioBitmaps)),
+  address('ioBitmapB', 'address of I/O bitmap B', page, p(primary.ioBitmaps), onPrimary(primary.ioBitmaps)),
+  address('msrBitmap', 'address of the MSR bitmaps', page, p(primary.msrBitmaps), onPrimary(primary.msrBitmaps)),
+  address('virtualApicAddress', 'virtual-APIC address', page, p(primary.tprShadow), onPrimary(primary.tprShadow)),
   execution('bits 31:4 of the TPR threshold are 0 (no virtual-interrupt delivery)', 'tprThreshold', v => v.n('tprThreshold') >>> 4 === 0,
     { when: v => p(primary.tprShadow)(v) && !s(secondary.virtualInterruptDelivery)(v), wants: v => BigInt(v.n('tprThreshold') & 15),
-      breaks: [['tprThreshold', 0x10n]] }),
+      breaks: [...onPrimary(primary.tprShadow), ['tprThreshold', 0x10n]] }),
   execution('the TPR threshold is not above bits 7:4 of VTPR', 'tprThreshold',
     v => (v.n('tprThreshold') & 15) <= ((v.readPhysical32(v.b('virtualApicAddress') + 0x80n) >> 4) & 15),
-    { always: true, wants: () => 0n, breaks: [['tprThreshold', 15n]],
+    { always: true, wants: () => 0n, breaks: [...onPrimary(primary.tprShadow), ['tprThreshold', 15n]],
       when: v => p(primary.tprShadow)(v) && !s(secondary.virtualizeApicAccesses)(v) && !s(secondary.virtualInterruptDelivery)(v) }),
   execution('without "use TPR shadow", "virtualize x2APIC mode", "APIC-register virtualization" and "virtual-interrupt delivery" are 0',
     ['secondaryControls', 'primaryControls'],
     v => !s(secondary.virtualizeX2apic | secondary.apicRegisterVirtualization | secondary.virtualInterruptDelivery)(v),
     { when: v => !p(primary.tprShadow)(v),
       wants: without('secondaryControls', secondary.virtualizeX2apic, secondary.apicRegisterVirtualization,
-        secondary.virtualInterruptDelivery) }),
+        secondary.virtualInterruptDelivery), breaks: onSecondary(secondary.virtualizeX2apic) }),
   execution('"virtual NMIs" needs "NMI exiting"', 'pinControls', v => (v.pin & pin.nmiExiting) !== 0,
     { when: v => (v.pin & pin.virtualNmis) !== 0, wants: withBits('pinControls', pin.nmiExiting),
       breaks: [['pinControls', old => (old & ~8n) | 0x20n]] }),
   execution('"NMI-window exiting" needs "virtual NMIs"', ['primaryControls', 'pinControls'], v => (v.pin & pin.virtualNmis) !== 0,
     { when: p(primary.nmiWindowExiting), wants: without('primaryControls', primary.nmiWindowExiting),
       breaks: [['pinControls', old => old & ~0x20n], ['primaryControls', old => old | 0x400000n]] }),
-  address('apicAccessAddress', 'APIC-access address', page, s(secondary.virtualizeApicAccesses)),
+  address('apicAccessAddress', 'APIC-access address', page, s(secondary.virtualizeApicAccesses),
+    onSecondary(secondary.virtualizeApicAccesses)),
   execution('"virtualize x2APIC mode" excludes "virtualize APIC accesses"', 'secondaryControls', v =>
     !s(secondary.virtualizeApicAccesses)(v),
-    { when: s(secondary.virtualizeX2apic), wants: without('secondaryControls', secondary.virtualizeApicAccesses) }),
+    { when: s(secondary.virtualizeX2apic), wants: without('secondaryControls', secondary.virtualizeApicAccesses),
+      breaks: onSecondary(secondary.virtualizeX2apic | secondary.virtualizeApicAccesses) }),
   execution('"virtual-interrupt delivery" needs "external-interrupt exiting"', ['pinControls', 'secondaryControls'],
     v => (v.pin & pin.externalInterruptExiting) !== 0,
-    { when: s(secondary.virtualInterruptDelivery), wants: withBits('pinControls', pin.externalInterruptExiting) }),
+    { when: s(secondary.virtualInterruptDelivery), wants: withBits('pinControls', pin.externalInterruptExiting),
+      breaks: onSecondary(secondary.virtualInterruptDelivery) }),
   execution('"process posted interrupts" needs "virtual-interrupt delivery"', ['pinControls', 'secondaryControls'],
     s(secondary.virtualInterruptDelivery),
-    { when: v => (v.pin & pin.postedInterrupts) !== 0, wants: without('pinControls', pin.postedInterrupts) }),
+    { when: v => (v.pin & pin.postedInterrupts) !== 0, wants: without('pinControls', pin.postedInterrupts),
+      breaks: onPin(pin.postedInterrupts) }),
   execution('"process posted interrupts" needs "acknowledge interrupt on exit"', ['exitControls', 'pinControls'],
     v => (v.exit & exit.acknowledgeInterrupt) !== 0,
-    { when: v => (v.pin & pin.postedInterrupts) !== 0, wants: withBits('exitControls', exit.acknowledgeInterrupt) }),
+    { when: v => (v.pin & pin.postedInterrupts) !== 0, wants: withBits('exitControls', exit.acknowledgeInterrupt),
+      breaks: onPin(pin.postedInterrupts) }),
   execution('the posted-interrupt notification vector is from 0 to 255', 'postedInterruptVector', v => v.n('postedInterruptVector') < 256,
-    { when: v => (v.pin & pin.postedInterrupts) !== 0, wants: v => BigInt(v.n('postedInterruptVector') & 255) }),
-  address('postedInterruptDescriptor', 'posted-interrupt descriptor address', 6, v => (v.pin & pin.postedInterrupts) !== 0),
+    { when: v => (v.pin & pin.postedInterrupts) !== 0, wants: v => BigInt(v.n('postedInterruptVector') & 255),
+      breaks: [...onPin(pin.postedInterrupts), ['postedInterruptVector', 256n]] }),
+  address('postedInterruptDescriptor', 'posted-interrupt descriptor address', 6, v => (v.pin & pin.postedInterrupts) !== 0,
+    onPin(pin.postedInterrupts)),
   execution('the VPID is not 0', 'vpid', v => v.n('vpid') !== 0,
     { when: s(secondary.vpid), wants: () => 1n, breaks: [['vpid', 0n], ['primaryControls', old => old | 0x80000000n],
       ['secondaryControls', old => old | 0x20n]] }),
   execution('the EPTP has a supported memory type and walk length, and no reserved bit', 'eptp', v => isValidEptp(v, v.b('eptp')),
     { when: s(secondary.ept), wants: v => (v.b('eptp') & ~0xfffn & ((1n << BigInt(v.model.physicalBits)) - 1n)) | 0x1en,
-      breaks: [['eptp', old => old & ~0x38n]] }),
+      breaks: [...onSecondary(secondary.ept), ['eptp', 6n]] }),
   execution('"enable PML" needs "enable EPT"', 'secondaryControls', s(secondary.ept),
-    { when: s(secondary.pml), wants: without('secondaryControls', secondary.pml) }),
-  address('pmlAddress', 'PML address', page, s(secondary.pml)),
+    { when: s(secondary.pml), wants: without('secondaryControls', secondary.pml), breaks: onSecondary(secondary.pml) }),
+  address('pmlAddress', 'PML address', page, s(secondary.pml), onSecondary(secondary.pml)),
   execution('"unrestricted guest" needs "enable EPT"', 'secondaryControls', s(secondary.ept),
-    { when: s(secondary.unrestrictedGuest), wants: without('secondaryControls', secondary.unrestrictedGuest) }),
+    { when: s(secondary.unrestrictedGuest), wants: without('secondaryControls', secondary.unrestrictedGuest),
+      breaks: onSecondary(secondary.unrestrictedGuest) }),
   execution('"mode-based execute control for EPT" needs "enable EPT"', 'secondaryControls', s(secondary.ept),
-    { when: s(secondary.modeBasedExecute), wants: without('secondaryControls', secondary.modeBasedExecute) }),
+    { when: s(secondary.modeBasedExecute), wants: without('secondaryControls', secondary.modeBasedExecute),
+      breaks: onSecondary(secondary.modeBasedExecute) }),
   execution('VM functions that are enabled exist', 'vmFunctionControls', v => (v.b('vmFunctionControls') & ~1n) === 0n,
-    { when: s(secondary.vmFunctions), wants: v => v.b('vmFunctionControls') & 1n }),
+    { when: s(secondary.vmFunctions), wants: v => v.b('vmFunctionControls') & 1n,
+      breaks: [...onSecondary(secondary.vmFunctions), ['vmFunctionControls', 2n]] }),
   execution('"EPTP switching" needs "enable EPT"', ['vmFunctionControls', 'secondaryControls'], s(secondary.ept),
-    { when: v => s(secondary.vmFunctions)(v) && (v.n('vmFunctionControls') & 1) !== 0, wants: () => 0n }),
-  address('eptpListAddress', 'EPTP-list address', page, v => s(secondary.vmFunctions)(v) && (v.n('vmFunctionControls') & 1) !== 0),
-  address('vmreadBitmap', 'VMREAD-bitmap address', page, s(secondary.vmcsShadowing)),
-  address('vmwriteBitmap', 'VMWRITE-bitmap address', page, s(secondary.vmcsShadowing)),
-  address('virtualizationExceptionAddress', 'virtualization-exception information address', page, s(secondary.eptViolationVe)),
+    { when: v => s(secondary.vmFunctions)(v) && (v.n('vmFunctionControls') & 1) !== 0, wants: () => 0n,
+      breaks: [...onSecondary(secondary.vmFunctions), ['vmFunctionControls', 1n]] }),
+  address('eptpListAddress', 'EPTP-list address', page, v => s(secondary.vmFunctions)(v) && (v.n('vmFunctionControls') & 1) !== 0,
+    [...onSecondary(secondary.vmFunctions), ['vmFunctionControls', 1n]]),
+  address('vmreadBitmap', 'VMREAD-bitmap address', page, s(secondary.vmcsShadowing), onSecondary(secondary.vmcsShadowing)),
+  address('vmwriteBitmap', 'VMWRITE-bitmap address', page, s(secondary.vmcsShadowing), onSecondary(secondary.vmcsShadowing)),
+  address('virtualizationExceptionAddress', 'virtualization-exception information address', page, s(secondary.eptViolationVe),
+    onSecondary(secondary.eptViolationVe)),
   execution('the TSC multiplier is not 0', 'tscMultiplier', v => v.b('tscMultiplier') !== 0n,
-    { when: s(secondary.tscScaling), wants: () => 1n << 48n }),
+    { when: s(secondary.tscScaling), wants: () => 1n << 48n, breaks: onSecondary(secondary.tscScaling) }),
 ]
 
 /** An MSR list: 16 bytes an entry. */

@@ -38,7 +38,8 @@ const registerRules: readonly Rule[] = [
     v => (v.b('guestCr4') & cr4Fixed0) === cr4Fixed0 && (v.b('guestCr4') & ~v.cr4Writable) === 0n,
     { wants: v => (v.b('guestCr4') | cr4Fixed0) & v.cr4Writable, breaks: [['guestCr4', old => old & ~0x2000n]] }),
   registers('reserved bits of IA32_DEBUGCTL are 0', 'guestDebugctl', v => (v.b('guestDebugctl') & reservedDebugctl) === 0n,
-    { when: loadsDebug, wants: v => v.b('guestDebugctl') & ~reservedDebugctl, breaks: [['guestDebugctl', 0x10000n]] }),
+    { when: loadsDebug, wants: v => v.b('guestDebugctl') & ~reservedDebugctl,
+      breaks: [['entryControls', old => old | 4n], ['guestDebugctl', 0x10000n]] }),
   registers('an IA-32e mode guest has paging on', ['guestCr0', 'entryControls'], v => v.paging,
     { when: v => v.guest64, wants: v => v.b('guestCr0') | PG | PE, breaks: [['guestCr0', old => old & ~PG]] }),
   registers('an IA-32e mode guest has CR4.PAE = 1', ['guestCr4', 'entryControls'], v => (v.b('guestCr4') & 0x20n) !== 0n,
@@ -48,7 +49,7 @@ const registerRules: readonly Rule[] = [
   registers('CR3 has no bit beyond the physical-address width', 'guestCr3', v => v.physical(v.b('guestCr3')),
     { wants: v => v.b('guestCr3') & ((1n << BigInt(v.model.physicalBits)) - 1n), breaks: [['guestCr3', old => old | (1n << 62n)]] }),
   registers('bits 63:32 of DR7 are 0', 'guestDr7', v => v.b('guestDr7') >> 32n === 0n,
-    { when: loadsDebug, wants: v => v.b('guestDr7') & 0xffffffffn, breaks: [['guestDr7', 1n << 40n]] }),
+    { when: loadsDebug, wants: v => v.b('guestDr7') & 0xffffffffn, breaks: [['entryControls', old => old | 4n], ['guestDr7', 1n << 40n]] }),
   canonical(registers, 'guestSysenterEsp'),
   canonical(registers, 'guestSysenterEip'),
   registers('each byte of IA32_PAT is a memory type', 'guestPat', v => isPat(v.b('guestPat')),
@@ -119,8 +120,8 @@ const allowedWhen: Readonly<Record<number, (v: EntryView) => boolean>> = {
 
 const without = (bits: number) => (v: EntryView): bigint => BigInt((interruptibility(v) & ~bits) >>> 0)
 type StateOptions = Pick<Rule, 'when' | 'wants' | 'breaks'> & { fields?: FieldName[] }
-const state = (text: string, holds: Rule['holds'], options: StateOptions = {}): Rule =>
-  other(text, ['guestInterruptibility', ...(options.fields ?? [])], holds, options)
+const state = (text: string, holds: Rule['holds'], { fields = [], ...options }: StateOptions = {}): Rule =>
+  other(text, ['guestInterruptibility', ...fields], holds, options)
 
 const linkIsSet = (v: EntryView): boolean => v.b('vmcsLinkPointer') !== none
 const shadowing = (v: EntryView): boolean => (v.secondary & secondary.vmcsShadowing) !== 0

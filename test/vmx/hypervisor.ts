@@ -1,0 +1,147 @@
+/**
+ * A processor in VMX root operation with a VMCS that passes every check: 64-bit code and identity paging on both sides. Intel SDM vol. 3,
+ * "Preparation and Launching a Virtual Machine".
+ */
+import { createModel } from '../../src/cpu/models.ts'
+import { slotOf } from '../../src/cpu/msr-table.ts'
+import { resetState } from '../../src/cpu/reset.ts'
+import { createCore, type Core } from '../../src/engine/core.ts'
+import type { Cpu } from '../../src/engine/cpu.ts'
+import { groups } from '../../src/virt/vmx/controls.ts'
+import { fields, vmcsRevision, type FieldName } from '../../src/virt/vmx/fields.ts'
+import type { Vmcs } from '../../src/virt/vmx/vmcs.ts'
+import { VmxUnit } from '../../src/virt/vmx/unit.ts'
+
+/** Physical (and linear) addresses. */
+export const place = {
+  pml4: 0x1000, pdpt: 0x2000, directory: 0x3000, gdt: 0x4000, idt: 0x5000, tss: 0x6000, vmxon: 0x10000, vmcs: 0x11000, bitmap: 0x12000,
+  msrs: 0x13000, eptPml4: 0x14000, eptPdpt: 0x15000, eptDirectory: 0x16000, virtualApic: 0x17000, host: 0x20000, hostExit: 0x21000,
+    guest: 0x22000,
+  hostStack: 0x31000, guestStack: 0x33000,
+} as const
+
+const cr0 = 0x80000031n
+const cr4 = 0x2620n
+const efer = 0x500n
+const code64 = 0xa09b
+const data = 0xc093
+const busyTss = 0x8b
+
+export interface Hypervisor {
+  core: Core
+  cpu: Cpu
+  unit: VmxUnit
+  /** Sets a field as VMWRITE does. */
+  write(name: FieldName, value: bigint): void
+  read(name: FieldName): bigint
+  readonly vmcs: Vmcs
+  load(address: number, bytes: readonly number[]): void
+  /** All fields as they were at the start, and in root operation with a VMCS that is clear. */
+  restart(): void
+  /** Runs at most this many virtual nanoseconds; ends at HLT in the host. */
+  run(nanoseconds?: number): void
+}
+
+const quad = (value: bigint): Uint8Array => new Uint8Array(BigUint64Array.of(value).buffer)
+
+function pageTables(core: Core): void {
+  const { physical } = core
+  physical.load(place.pml4, quad(BigInt(place.pdpt) | 7n))
+  physical.load(place.pdpt, quad(BigInt(place.directory) | 7n))
+  physical.load(place.eptPml4, quad(BigInt(place.eptPdpt) | 7n))
+  physical.load(place.eptPdpt, quad(BigInt(place.eptDirectory) | 7n))
+  for (let i = 0; i < 8; i++) {
+    physical.load(place.directory + i * 8, quad(BigInt(i * 0x200000) | 0x87n))
+    physical.load(place.eptDirectory + i * 8, quad(BigInt(i * 0x200000) | 0xb7n))
+  }
+}
+
+function descriptors(core: Core): void {
+  const table = [0n, 0x00af9b000000ffffn, 0x00cf93000000ffffn, 0x0000890000000067n | (BigInt(place.tss) << 16n), 0n]
+  table.forEach((value, i) => core.physical.load(place.gdt + i * 8, quad(value)))
+}
+
+function enterLongMode(core: Core, cpu: Cpu): void {
+  const { state } = core
+  resetState(state, cpu.model, true)
+  Object.assign(state, { cr0, cr3: BigInt(place.pml4), cr4, efer, gdtrBase: BigInt(place.gdt), gdtrLimit: 0x27, idtrBase: BigInt(place.idt),
+    idtrLimit: 0xfff, eflags: 2, rip: BigInt(place.host), cpl: 0 })
+  for (let i = 0; i < 6; i++) {
+    state.segSelector[i] = i === 1 ? 8 : 0x10
+    state.segBase[i] = 0n
+    state.segLimit[i] = 0xffffffff
+    state.segAttributes[i] = i === 1 ? code64 : data
+  }
+  Object.assign(state.segSelector, { 7: 0x18 })
+  state.segBase[7] = BigInt(place.tss)
+  state.segLimit[7] = 0x67
+  state.segAttributes[7] = busyTss
+  state.gpr[4] = BigInt(place.hostStack)
+  state.msrMisc[slotOf(0x3a)] = 5n
+  cpu.stateChanged()
+}
+
+/** Controls at their least, 64-bit on both sides; both address spaces are the same page tables. */
+function validFields(unit: VmxUnit): Partial<Record<FieldName, bigint>> {
+  const list: Partial<Record<FieldName, bigint>> = {
+    pinControls: BigInt(groups.pin.trueDefault1), primaryControls: BigInt(groups.primary.trueDefault1),
+    exitControls: BigInt(groups.exit.trueDefault1) | 0x200n, entryControls: BigInt(groups.entry.trueDefault1) | 0x200n,
+    vmcsLinkPointer: 0xffff_ffff_ffff_ffffn,
+    hostCr0: cr0, hostCr3: BigInt(place.pml4), hostCr4: cr4, hostCsSelector: 8n, hostSsSelector: 0x10n, hostDsSelector: 0x10n,
+    hostEsSelector: 0x10n, hostTrSelector: 0x18n, hostGdtrBase: BigInt(place.gdt), hostIdtrBase: BigInt(place.idt),
+      hostTrBase: BigInt(place.tss),
+    hostRip: BigInt(place.hostExit), hostRsp: BigInt(place.hostStack), hostEfer: efer,
+    guestCr0: cr0, guestCr3: BigInt(place.pml4), guestCr4: cr4, guestEfer: efer, guestRflags: 2n, guestRip: BigInt(place.guest),
+    guestRsp: BigInt(place.guestStack), guestGdtrBase: BigInt(place.gdt), guestGdtrLimit: 0x27n, guestIdtrBase: BigInt(place.idt),
+    guestIdtrLimit: 0xfffn, guestDr7: 0x400n, guestTrSelector: 0x18n, guestTrBase: BigInt(place.tss), guestTrLimit: 0x67n,
+    guestTrAccessRights: BigInt(busyTss), guestLdtrAccessRights: 0x10000n, guestCsSelector: 8n, guestCsAccessRights: BigInt(code64),
+    guestCsLimit: 0xffffffffn,
+  }
+  for (const name of ['Es', 'Ss', 'Ds', 'Fs', 'Gs'] as const)
+    Object.assign(list, { [`guest${name}Selector`]: 0x10n, [`guest${name}AccessRights`]: BigInt(data), [`guest${name}Limit`]: 0xffffffffn })
+  unit.view.look(unit.current, true)
+  return list
+}
+
+export function createHypervisor(specification = 'max', jit = false): Hypervisor {
+  const logged: string[] = []
+  const core = createCore({ ram: [{ base: 0, size: 16 << 20 }], model: createModel(specification), cpus: 1, jit, log: (_, what) =>
+    void logged.push(what) })
+  const apic = { hasInterrupt: () => false, acknowledge: () => 0, getTpr: () => 0, setTpr: () => {}, readMsr: () => undefined,
+    writeMsr: () => true }
+  const ports = { read: () => 0xff, write: () => {} }
+  const cpu = core.createCpu(0, apic, ports, () => Infinity)
+  core.running = cpu
+  const unit = cpu.virt
+  if (!(unit instanceof VmxUnit)) throw new Error('the model has no VMX')
+  pageTables(core)
+  descriptors(core)
+  let time = 0
+  const hypervisor: Hypervisor = {
+    core, cpu, unit,
+    write: (name, value) => unit.current.write(fields[name], false, value),
+    read: name => unit.current.get(name),
+    get vmcs() { return unit.current },
+    load: (address, bytes) => core.physical.load(address, Uint8Array.from(bytes)),
+    restart: () => {
+      enterLongMode(core, cpu)
+      unit.forgetAll()
+      core.physical.load(place.vmcs, new Uint8Array(4096))
+      core.physical.load(place.vmcs, new Uint8Array(Uint32Array.of(vmcsRevision).buffer))
+      unit.setOperation(true)
+      core.state.vmxonPointer = BigInt(place.vmxon)
+      unit.setCurrent(BigInt(place.vmcs))
+      for (const [name, value] of Object.entries(validFields(unit))) hypervisor.write(name as FieldName, value)
+    },
+    run: (nanoseconds = 1_000_000) => {
+      const end = time + nanoseconds
+      while (time < end) {
+        const stop = cpu.execute(time, end - time)
+        time = cpu.reached
+        if (stop !== 'time') return
+      }
+    },
+  }
+  hypervisor.restart()
+  return hypervisor
+}
