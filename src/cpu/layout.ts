@@ -104,7 +104,7 @@ export const fields = {
   vmcsPointer: i64('physical address of the current VMCS; all ones: none'),
   eptPointer: i64('EPTP of the guest that runs'),
   vmxDeadline: i64('virtual time at which the VMX-preemption timer ends; all ones: it does not run'),
-  apicAccessPage: i64('physical address of the APIC-access page of the guest that runs; 1: none'),
+  apicAccessPage: i64('physical address of the APIC-access page of the guest that runs, with bit 0 set; 0: none'),
   vmxTrap: i64('an exit that follows the instruction which runs: bit 63 set, reason and qualification in the halves; 0: none'),
   vmxPause: i64('virtual times of the first and the last PAUSE of a loop, for PAUSE-loop exiting', 2),
   svm: i64('state of AMD-V: src/virt/svm/state.ts has its names', 192),

@@ -50,7 +50,7 @@ function resetCommon(state: CpuState, model: CpuModel): void {
   state.fixedCr4 = 0
   state.vmcsPointer = 0xffff_ffff_ffff_ffffn
   state.vmxTrap = 0n
-  state.apicAccessPage = 1n
+  state.apicAccessPage = 0n
   state.vmxDeadline = 0xffff_ffff_ffff_ffffn
   state.pendingDebug = 0
 }

@@ -451,7 +451,7 @@ export class Mmu implements PlaceKeeper {
     return this.physical.pagePlace(this.physicalLo, this.physicalHi)
   }
   private isApicPage(lo: number, hi: number): boolean {
-    return (lo & ~0xfff) === this.words[word.apicAccessPage] && hi === this.words[word.apicAccessPage + 1]
+    return ((lo & ~0xfff) | 1) === this.words[word.apicAccessPage] && hi === this.words[word.apicAccessPage + 1]
   }
 
   private fault(): 0 {
@@ -498,7 +498,7 @@ export class Mmu implements PlaceKeeper {
     if (first < size && !this.translate(nextLo, nextHi, what, sizeAndFlags)) return false
     if (this.misaligned(lo, sizeAndFlags)) return false
     this.pending.setPart(1, this.physicalLo, this.physicalHi, size - first)
-    return this.words[word.apicAccessPage] & 1 || this.pending.allowed(what === access.write) ? true : this.secondFault()
+    return this.words[word.apicAccessPage] === 0 || this.pending.allowed(what === access.write) ? true : this.secondFault()
   }
 
   /** Outside 64-bit mode linear addresses wrap around at 4 GiB. */

@@ -64,7 +64,7 @@ export class PendingStores {
 
   private isApic(lo: number, hi: number): boolean {
     const { words } = this.physical
-    return (lo & ~0xfff) === words[word.apicAccessPage] && hi === words[word.apicAccessPage + 1]
+    return ((lo & ~0xfff) | 1) === words[word.apicAccessPage] && hi === words[word.apicAccessPage + 1]
   }
   /** Whether the parts can be accessed; asked only while there is an APIC-access page. */
   allowed(write: boolean): boolean {

@@ -85,7 +85,7 @@ export class Translations {
     state.eptPointer = eptp
     if (this.vpid === 0) this.dropVpid(0, true)
     state.secondStage = ept ? 1 : 0
-    state.apicAccessPage = unit.isOn('secondary', secondaryBit.virtualizeApicAccesses) ? vmcs.get('apicAccessAddress') : 1n
+    state.apicAccessPage = unit.isOn('secondary', secondaryBit.virtualizeApicAccesses) ? vmcs.get('apicAccessAddress') | 1n : 0n
     state.translationSpace = this.shared.number(this.vpid, this.root)
   }
   /** The host's. */
@@ -93,7 +93,7 @@ export class Translations {
     const { state } = this.unit
     if (this.vpid === 0) this.dropVpid(0, true)
     state.secondStage = 0
-    state.apicAccessPage = 1n
+    state.apicAccessPage = 0n
     state.translationSpace = 0
   }
 
