@@ -3,6 +3,7 @@ import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
+import { grubDisk } from './debian/grub.ts'
 import { benchInit, compile, initramfs, shellInit } from './debian/initramfs.ts'
 import { DebianError, debianKernel, type Flavour, moduleFiles } from './debian/packages.ts'
 
@@ -11,6 +12,7 @@ usage: node tools/debian.ts COMMAND [options]
 
   kernel                    print the path of Debian's kernel image
   initramfs --out FILE      an initial RAM disk with busybox and a shell on the console
+  disk --out FILE           a disk image that boots: GRUB, the kernel and such a RAM disk
   bench FOLDER              FOLDER/vmlinuz and FOLDER/initramfs.cpio with the benchmark programs
 
   --flavour cloud|generic   which kernel (default: cloud)
@@ -63,12 +65,23 @@ function main(args: string[]): void {
       writeFileSync(values.out, initramfs({ init, programs: values.program, modules }))
       return void process.stdout.write(`${values.out}\n`)
     }
+    case 'disk': {
+      if (values.out === undefined) throw new DebianError('disk: expected --out FILE')
+      const kernel = debianKernel(flavour)
+      const init = values.init === undefined ? shellInit : readFileSync(values.init, 'utf8')
+      const modules = values.module.length > 0 ? moduleFiles(kernel, values.module) : []
+      const initrd = initramfs({ init, programs: values.program, modules })
+      const commands = ['linux /boot/vmlinuz console=ttyS0', 'initrd /boot/initrd']
+      const files = { 'boot/vmlinuz': readFileSync(kernel.image), 'boot/initrd': initrd }
+      grubDisk(values.out, { files, menu: [{ title: 'Debian', commands }] })
+      return void process.stdout.write(`${values.out}\n`)
+    }
     case 'bench': {
       if (folder === undefined) throw new DebianError('bench: expected a folder')
       const { kernel, initrd } = benchFiles(folder, flavour)
       return void process.stdout.write(`${kernel}\n${initrd}\n`)
     }
-    default: throw new DebianError(`unknown command '${command}': expected kernel, initramfs or bench`)
+    default: throw new DebianError(`unknown command '${command}': expected kernel, initramfs, disk or bench`)
   }
 }
 

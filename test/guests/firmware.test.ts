@@ -1,0 +1,97 @@
+/** Debian's SeaBIOS, GRUB and memtest86+: a disk and a disc that boot from their first instruction to the end. */
+import assert from 'node:assert/strict'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, test } from 'node:test'
+import { MemoryStore } from '../../src/devices/storage/block-store.ts'
+import type { MachineOptions } from '../../src/api.ts'
+import { createMachine } from '../../src/machine.ts'
+import { grubDisc, grubDisk } from '../../tools/debian/grub.ts'
+import { initramfs } from '../../tools/debian/initramfs.ts'
+import { packageFolder } from '../../tools/debian/packages.ts'
+import { kernelFile } from './linux.ts'
+
+const folder = mkdtempSync(join(tmpdir(), 'vitrine-firmware-'))
+after(() => rmSync(folder, { recursive: true }))
+
+const bios = (): Uint8Array => readFileSync(join(packageFolder('seabios'), 'usr/share/seabios/bios-256k.bin'))
+const memtest = (kind = 'x64'): Uint8Array => readFileSync(join(packageFolder('memtest86+'), `boot/memtest86+${kind}.bin`))
+/** Memory has been found, and the first test is half through. */
+const testing = /Memtest86\+ v[^]*50% #+[^]*#0 {2}\[Address test/
+
+/** Runs until the serial port has shown the text, or the machine ends; what it showed, and how it ended. */
+function show(options: MachineOptions, until: RegExp, most = 4e9): { text: string; end: string } {
+  const machine = createMachine({ engine: 'jit', chipset: 'q35', noReboot: true, bootSettings: { serialConsole: true }, ...options })
+  let text = ''
+  machine.onSerialOutput = bytes => { text += String.fromCharCode(...bytes) }
+  for (;;) {
+    const { kind } = machine.run({ maxInstructions: 10_000_000 })
+    if (until.test(text) || kind !== 'budget' || machine.retired > most) return { text, end: kind }
+  }
+}
+
+test('SeaBIOS boots GRUB from a disk, and GRUB Debian, to userspace', () => {
+  const image = join(folder, 'disk.img')
+  const init = '#!/bin/sh\necho "@@ $(uname -sm) in userspace"\nmount -t proc proc /proc\ncat /proc/cmdline\npoweroff -f\n'
+  grubDisk(image, {
+    files: { 'boot/vmlinuz': readFileSync(kernelFile('cloud')), 'boot/initrd': initramfs({ init }) },
+    menu: [{ title: 'Debian', commands: ['linux /boot/vmlinuz console=ttyS0 quiet from=disk', 'initrd /boot/initrd'] }],
+  })
+  const { text, end } = show({
+    bios: bios(), memory: 256 << 20, drives: [{ id: 'disk', store: new MemoryStore(readFileSync(image)) }],
+    devices: [{ name: 'virtio-blk-pci', properties: { drive: 'disk' } }],
+  }, /never/)
+  assert.match(text, /SeaBIOS \(version[^]*Booting from Hard Disk[^]*GRUB loading[^]*@@ Linux x86_64 in userspace/, text.slice(-2000))
+  assert.match(text, /BOOT_IMAGE=\/boot\/vmlinuz console=ttyS0 quiet from=disk/)
+  assert.equal(end, 'power-off')
+})
+
+test('SeaBIOS passes a disk without boot code over for a disc, whose GRUB starts memtest86+', () => {
+  const image = join(folder, 'disc.iso')
+  grubDisc(image, {
+    files: { 'boot/memtest.bin': memtest() },
+    menu: [{ title: 'Memtest', commands: ['linux /boot/memtest.bin console=ttyS0,115200'] }],
+  })
+  const { text } = show({
+    bios: bios(), memory: 32 << 20, chipset: 'pc',
+    drives: [{ id: 'empty', store: new MemoryStore(new Uint8Array(1 << 20)) }, { id: 'disc', store: new MemoryStore(readFileSync(image)) }],
+    devices: [{ name: 'ide-hd', properties: { drive: 'empty' } }, { name: 'ide-cd', properties: { drive: 'disc' } }],
+  }, testing, 2e9)
+  assert.match(text, /Boot failed: not a bootable disk[^]*Booting from DVD\/CD/, text.slice(-2000))
+  assert.match(text, testing)
+  assert.match(text.slice(-4000), /Errors: 0 /)
+})
+
+test('memtest86+ starts as a kernel, by the 64-bit and the 32-bit protocol', () => {
+  for (const name of ['x64', 'ia32']) {
+    const options = { kernel: memtest(name), memory: 16 << 20, commandLine: 'console=ttyS0,115200', bootSettings: undefined }
+    const { text } = show(options, testing, 1e9)
+    assert.match(text, testing, name)
+    assert.match(text.slice(-4000), /Errors: 0 /, name)
+  }
+})
+
+test('bootindex goes before the order of the buses', () => {
+  const boot = (code: number): MemoryStore => {
+    const image = new Uint8Array(1 << 20)
+    image.set([0xb0, code, 0xe6, 0xf4]) // mov al, code; out 0xf4, al
+    image.set([0x55, 0xaa], 510)
+    return new MemoryStore(image)
+  }
+  const end = (first: string, second: string): unknown => {
+    const machine = createMachine({
+      bios: bios(), memory: 32 << 20, chipset: 'q35',
+      drives: [{ id: 'a', store: boot(1) }, { id: 'b', store: boot(2) }, { id: 'c', store: boot(3) }],
+      devices: [
+        { name: 'isa-debug-exit', properties: { iobase: '0xf4' } },
+        { name: 'virtio-blk-pci', properties: { drive: 'a' } },
+        { name: 'ide-hd', properties: { drive: 'b', bootindex: first } },
+        { name: 'virtio-blk-pci', properties: { drive: 'c', bootindex: second } },
+      ],
+    })
+    return machine.run({ maxInstructions: 1e8 })
+  }
+  assert.deepEqual(end('1', '2'), { kind: 'debug-exit', status: 5 })
+  assert.deepEqual(end('2', '1'), { kind: 'debug-exit', status: 7 })
+})
