@@ -108,6 +108,20 @@ export class FunctionBuilder {
     return node.op === CONSTANT ? (node.imm as number | bigint) : undefined
   }
 
+  /** An i64 as another value plus a constant, as far as it was built so. */
+  splitSum(node: Node): { base: Node; offset: number } {
+    let base = node
+    let offset = 0
+    while (base.type === 'i64' && (base.op === binary.add.i64 || base.op === binary.sub.i64)) {
+      const [left, right] = base.args
+      const constant = this.constantOf(right) ?? (base.op === binary.add.i64 ? this.constantOf(left) : undefined)
+      if (constant === undefined) break
+      offset += base.op === binary.add.i64 ? Number(constant) : -Number(constant)
+      base = this.constantOf(right) === undefined ? right : left
+    }
+    return { base, offset }
+  }
+
   private binaryOp(table: Partial<Record<ValueType, number>>, name: string, left: Operand, right: Operand, result?: ValueType): Node {
     const type = typeof left === 'object' ? left.type : (right as Node).type
     const a = this.literal(type, left)

@@ -27,6 +27,9 @@ export interface RegionInput {
 /** Offsets of a profiled region's counters, u64 each: visits, instructions, and how visits ended. */
 export const regionCounter = { visits: 0, instructions: 8, near: 16, jumped: 24, budget: 32, helper: 40, size: 48 } as const
 
+/** Added to the address of an entry of the exit table: the budget is too small for the block. */
+const budgetExit = 1
+
 export class RegionFunction extends RegionSemantics {
   readonly input: RegionInput
   private readonly structure: Structure
@@ -46,16 +49,13 @@ export class RegionFunction extends RegionSemantics {
     const prologue = this.placeholder()
     this.block(exit => {
       this.exit = exit
-      this.block(budget => {
-        this.budgetLabel = budget
-        this.block(near => {
-          this.nearLabel = near
-          this.guardPages()
-          this.tree(0)
-        })
-        this.leaveNear()
+      this.block(near => {
+        this.nearLabel = near
+        this.guardPages()
+        this.know(undefined)
+        this.tree(0)
       })
-      this.leaveForBudget()
+      this.leaveByTable()
     })
     prologue(() => {
       this.emitPrologue()
@@ -76,22 +76,22 @@ export class RegionFunction extends RegionSemantics {
   private exitField(field: number): Node {
     return this.load('i32', this.get(this.resume), field)
   }
-  private leaveNear(): void {
+  private leaveByTable(): void {
+    const forBudget = this.and(this.get(this.resume), budgetExit)
+    this.set(this.resume, this.and(this.get(this.resume), ~budgetExit))
     this.set(this.budget, this.add(this.get(this.budget), this.exitField(4)))
+    this.plainIf(forBudget, () => {
+      this.setState('rip', this.add(this.get(this.page), this.extendS(this.exitField(8))))
+      this.set(this.status, leave.budget)
+      this.br(this.exit)
+    })
     if (this.severalPages) {
       const page = this.and(this.exitField(8), -4096)
       this.setState('codePage', this.add(this.get(this.page), this.extendS(page)))
     }
     this.set(this.resume, this.exitField(0))
     this.set(this.status, leave.near)
-    this.br(this.exit)
   }
-  private leaveForBudget(): void {
-    this.set(this.budget, this.add(this.get(this.budget), this.exitField(4)))
-    this.setState('rip', this.add(this.get(this.page), this.extendS(this.exitField(8))))
-    this.set(this.status, leave.budget)
-  }
-  private budgetLabel!: Label
 
   /** The budget that entering took has been given back, so what is missing was executed. */
   private countVisit(): void {
@@ -137,6 +137,7 @@ export class RegionFunction extends RegionSemantics {
 
   private tree(block: number): void {
     if (!this.structure.isLoopHeader(block)) return this.within(block, this.merges(block))
+    this.know(undefined)
     this.plainLoop(label => {
       this.labels.set(block, label)
       this.within(block, this.merges(block))
@@ -153,6 +154,7 @@ export class RegionFunction extends RegionSemantics {
       this.forward.set(outermost, label)
       this.within(block, rest)
     })
+    this.know(undefined)
     this.tree(outermost)
   }
   private readonly forward = new Map<number, Label>()
@@ -160,7 +162,6 @@ export class RegionFunction extends RegionSemantics {
   private code(index: number): void {
     const block = this.input.blocks[index]
     const count = block.instructions.length
-    this.forgetFlags()
     this.left = false
     for (let i = 0; i < count && !this.left;)
       this.segment(() => {
@@ -171,16 +172,15 @@ export class RegionFunction extends RegionSemantics {
       })
     if (this.left) return
     const branch = this.branch
-    this.flushFlags()
     if (!block.branches) return this.goTo(index, block.next, block.end)
     const target = block.returnsTo ?? Number(block.instructions[count - 1].immediate)
     if (!branch) throw new Error(`${this.name}: a block that branches has no branch`)
-    if (branch.condition) {
-      const condition = branch.condition
-      condition.uses--
-      this.plainIf(condition, () => this.goTo(index, block.taken, target))
-      this.goTo(index, block.next, block.end)
-    } else this.goTo(index, block.taken, target)
+    if (!branch.condition) return this.goTo(index, block.taken, target)
+    branch.condition.uses--
+    const known = this.knowledge()
+    this.plainIf(branch.condition, () => this.goTo(index, block.taken, target))
+    this.know(known)
+    this.goTo(index, block.next, block.end)
   }
 
   private emitAt(index: number, i: number): void {
@@ -191,6 +191,7 @@ export class RegionFunction extends RegionSemantics {
     this.recordLeft = this.input.leftOf(this.record)
     this.calls = block.calls && this.remaining === 1
     this.returnsTo = this.remaining === 1 ? block.returnsTo : undefined
+    this.inLoop = this.structure.isInLoop(index)
     if (i === 0) this.takeBudget(instruction)
     this.emitInstruction(instruction)
     if (this.left && index === 0 && i === 0) this.useless = true
@@ -199,18 +200,22 @@ export class RegionFunction extends RegionSemantics {
   /** Takes the whole block from the budget, or leaves at its start. */
   private takeBudget(first: BoundInstruction): void {
     this.instruction = first
-    this.set(this.resume, this.exitEntry())
+    this.set(this.resume, this.exitEntry() | budgetExit)
     this.set(this.budget, this.sub(this.get(this.budget), this.remaining))
-    this.brIf(this.budgetLabel, this.ltS(this.get(this.budget), 0))
+    this.brIf(this.bailLabel, this.ltS(this.get(this.budget), 0))
   }
 
-  /** Continues at a block, or outside of the region at an offset from the start of the page. */
+  /**
+   * Continues at a block, or outside of the region at an offset from the start of the page. A block that is reached from here only begins
+   * with what is known here; before others, flags go into their locals.
+   */
   private goTo(from: number, to: number, offset: number): void {
-    if (to < 0) return this.leaveTo(this.add(this.get(this.page), this.i64(offset)))
-    const kind = this.structure.kindOf(from, to)
-    if (kind === 'irreducible') return this.leaveTo(this.add(this.get(this.page), this.i64(offset)))
-    if (kind === 'back') return this.br(this.labels.get(to)!)
-    if (this.structure.isMerge(to)) return this.br(this.forward.get(to)!)
-    this.tree(to)
+    const kind = to < 0 ? 'outside' : this.structure.kindOf(from, to)
+    if (kind === 'forward' && !this.structure.isMerge(to) && !this.structure.isLoopHeader(to)) return this.tree(to)
+    this.flushFlags()
+    if (kind === 'outside' || kind === 'irreducible') this.leaveTo(this.add(this.get(this.page), this.i64(offset)))
+    else if (kind === 'back') this.br(this.labels.get(to)!)
+    else if (this.structure.isMerge(to)) this.br(this.forward.get(to)!)
+    else this.tree(to)
   }
 }

@@ -12,6 +12,7 @@ import type { Label, Node, Operand as Value, Variable } from '../../wasm/functio
 import type { ValueType } from '../../wasm/encode.ts'
 import { simd, type LoadKind, type StoreKind } from '../../wasm/opcodes.ts'
 import { leave } from '../leave.ts'
+import { Addresses, pageOrigin, type AddressKnowledge, type KnownPage, type Origin } from './addresses.ts'
 import type { BoundInstruction } from './discover.ts'
 
 const flagNames = ['flagZero', 'flagSign', 'flagAux', 'flagCarry'] as const
@@ -41,6 +42,13 @@ const storeLanes: Partial<Record<StoreKind, { readonly bytes: number; readonly o
   f32: { bytes: 4, opcode: simd.replaceF32 },
   i32_16: { bytes: 2, opcode: simd.replaceI16 },
   i32_8: { bytes: 1, opcode: simd.replaceI8 },
+}
+
+/** What holds at a point of the region whatever way led there. */
+interface Knowledge {
+  flags: Partial<Record<FlagName, Node>>
+  origin: FlagOrigin | undefined
+  addresses: AddressKnowledge<Variable>
 }
 
 /** How a region is left before an instruction: u32 record, i32 instructions of its block not executed, i32 its offset. */
@@ -267,7 +275,7 @@ export class RegionSemantics extends Semantics {
     this.writeLazyFlags()
     this.forgetFlags()
   }
-  protected forgetFlags(): void {
+  private forgetFlags(): void {
     this.lazyFlags = {}
     this.origin = undefined
     this.flagVersion++
@@ -327,11 +335,14 @@ export class RegionSemantics extends Semantics {
 
   gpr(index: number): Node {
     this.usedRegisters.add(index)
-    return this.get(this.registers[index])
+    const value = this.get(this.registers[index])
+    this.addresses.mark(value, this.addresses.ofRegister(index))
+    return value
   }
   protected setGpr(index: number, value: Node): void {
     this.usedRegisters.add(index)
     this.writtenRegisters.add(index)
+    this.addresses.setRegister(index, this.branchDepth === 0 ? this.originOf(value) : undefined)
     this.set(this.registers[index], value)
   }
   /** Number of a general register, and whether its bits 15:8 are meant. */
@@ -363,14 +374,19 @@ export class RegionSemantics extends Semantics {
   offset(_operand?: Operand): Node {
     const { base, index, scale, displacement } = this.instruction
     const constant = this.i64(displacement)
-    let sum = base === -2 ? this.add(this.get(this.page), constant) : base >= 0 ? this.add(this.gpr(base), constant) : constant
+    const page = this.get(this.page)
+    this.addresses.mark(page, pageOrigin)
+    let sum = base === -2 ? this.add(page, constant) : base >= 0 ? this.add(this.gpr(base), constant) : constant
     if (index >= 0) sum = this.add(sum, this.shl(this.gpr(index), BigInt(scale)))
     return sum
   }
   address(operand: Operand): Node {
     const { segment: number } = this.instruction
     const offset = this.offset(operand)
-    return number >= segment.fs ? this.add(offset, this.load('i64', 0, segBaseAddress(number))) : offset
+    if (number < segment.fs) return offset
+    const segmentBase = this.load('i64', 0, segBaseAddress(number))
+    this.addresses.mark(segmentBase, this.addresses.ofSegment(number))
+    return this.add(offset, segmentBase)
   }
   registerPlace(operand: Operand): Node {
     return this.i32(this.instruction.slots[operand.slot])
@@ -408,6 +424,8 @@ export class RegionSemantics extends Semantics {
   override load(kind: LoadKind, address: Value, offset = 0): Node {
     const lane = loadLanes[kind]
     const found = this.vectorAt(address, offset, lane?.bytes ?? 1)
+    const sum = typeof address === 'object' ? this.folded.get(address) : undefined
+    if (sum) return super.load(kind, sum.base, sum.offset + offset)
     if (!found) return super.load(kind, address, offset)
     const register = this.get(this.vectorVariable(found.index))
     if (kind === 'v128') return register
@@ -417,6 +435,8 @@ export class RegionSemantics extends Semantics {
   override store(kind: StoreKind, address: Value, value: Node, offset = 0): void {
     const lane = storeLanes[kind]
     const found = this.vectorAt(address, offset, lane?.bytes ?? 1)
+    const sum = typeof address === 'object' ? this.folded.get(address) : undefined
+    if (sum) return super.store(kind, sum.base, value, sum.offset + offset)
     if (!found) return super.store(kind, address, value, offset)
     const variable = this.vectorVariable(found.index)
     this.writtenVectors.add(found.index)
@@ -429,12 +449,62 @@ export class RegionSemantics extends Semantics {
 
   protected override place(write: boolean, address: Node, sizeAndFlags: number): Node {
     const bytes = sizeAndFlags & 0xff
+    const origin = this.originOf(address)
+    if (!origin) return this.lookUp(write, address, bytes).place
+    let page = this.addresses.known(origin.root, write)
+    if (page) {
+      const outside = this.gtU(this.add(this.get(page.start), origin.offset), 4096 - bytes)
+      // another page: in a loop that may happen again and again
+      if (this.inLoop) this.nestedIf(outside, () => this.learn(page!, write, address, bytes, origin.offset))
+      else this.bailIf(outside)
+    } else {
+      if (this.branchDepth > 0) return this.lookUp(write, address, bytes).place
+      page = this.addresses.learn(origin.root, write, () => ({ start: this.variable('i32'), base: this.variable('i32') }))
+      this.learn(page, write, address, bytes, origin.offset)
+    }
+    const base = this.get(page.base)
+    const place = this.add(base, origin.offset)
+    if (origin.offset >= 0) this.folded.set(place, { base, offset: origin.offset })
+    return place
+  }
+  /** The first-level entry of an address, or the region is left. */
+  private lookUp(write: boolean, address: Node, bytes: number): { inPage: Node; place: Node } {
     const index = this.and(this.wrap(this.shrU(address, 12 - 4)), (tlbDataEntries - 1) * tlbEntrySize)
     const entry = this.add(this.get(write ? this.tables.write : this.tables.read), index)
-    const inPage = this.xor(address, this.load('i64', entry))
-    this.bailIf(this.gtU(inPage, this.i64(4096 - bytes)))
-    return this.add(this.wrap(inPage), this.load('i32', entry, 8))
+    const distance = this.xor(address, this.load('i64', entry))
+    this.bailIf(this.gtU(distance, this.i64(4096 - bytes)))
+    const inPage = this.wrap(distance)
+    return { inPage, place: this.add(inPage, this.load('i32', entry, 8)) }
   }
+  private learn(page: KnownPage<Variable>, write: boolean, address: Node, bytes: number, offset: number): void {
+    const { inPage, place } = this.lookUp(write, address, bytes)
+    this.set(page.start, this.sub(inPage, offset))
+    this.set(page.base, this.sub(place, offset))
+  }
+  /** Places that are a sum, so that the sum becomes the offset of the access. */
+  private readonly folded = new WeakMap<Node, { base: Node; offset: number }>()
+  private readonly addresses = new Addresses<Node, Variable>()
+  private originOf(address: Node): Origin | undefined {
+    const { base, offset } = this.splitSum(address)
+    const origin = this.addresses.of(base)
+    const sum = origin && origin.offset + offset
+    return sum !== undefined && Math.abs(sum) < 1 << 20 ? { root: origin!.root, offset: sum } : undefined
+  }
+
+  // ---- what is known on a path ----
+
+  protected knowledge(): Knowledge {
+    return { flags: { ...this.lazyFlags }, origin: this.origin, addresses: this.addresses.snapshot() }
+  }
+  /** Sets what is known at the start of a block; `undefined`: nothing. */
+  protected know(knowledge: Knowledge | undefined): void {
+    this.lazyFlags = { ...knowledge?.flags }
+    this.origin = knowledge?.origin
+    this.addresses.restore(knowledge?.addresses)
+    this.flagVersion++
+  }
+  protected inLoop = false
+
   protected slowPlace(_write: boolean, _address: Node, _sizeAndFlags: number): Node {
     throw new Error('regions have no slow accesses')
   }
@@ -450,6 +520,7 @@ export class RegionSemantics extends Semantics {
   /** Calls a helper that neither branches nor changes translations, with the CPU's state as the interpreter would leave it to it. */
   protected callHelper(name: string): void {
     this.flushFlags()
+    this.addresses.restore(undefined)
     this.usesFlags = true
     const reserved = this.remaining - this.recordLeft
     this.savings.push(this.placeholder())

@@ -12,6 +12,8 @@ export interface Structure {
   /** Blocks immediately dominated, those of higher position first. */
   readonly children: readonly (readonly number[])[]
   isLoopHeader(block: number): boolean
+  /** A back edge leads around it. */
+  isInLoop(block: number): boolean
   readonly hasLoops: boolean
   /** More than one forward edge leads here. */
   isMerge(block: number): boolean
@@ -41,11 +43,25 @@ export function structureOf(blocks: readonly Block[]): Structure {
   const kindOf = (from: number, to: number): 'back' | 'forward' | 'irreducible' =>
     position[to] > position[from] ? 'forward' : dominates(to, from) ? 'back' : 'irreducible'
   const headers = new Set<number>()
+  const inLoop = new Set<number>()
+  const addLoop = (header: number, from: number): void => {
+    const body = new Set([header])
+    const open = [from]
+    for (let block = open.pop(); block !== undefined; block = open.pop()) {
+      if (body.has(block)) continue
+      body.add(block)
+      open.push(...predecessors[block])
+    }
+    for (const block of body) inLoop.add(block)
+  }
   const forward = new Array<number>(blocks.length).fill(0)
   for (const block of order)
     for (const next of successors(blocks[block])) {
       const kind = kindOf(block, next)
-      if (kind === 'back') headers.add(next)
+      if (kind === 'back') {
+        headers.add(next)
+        addLoop(next, block)
+      }
       else if (kind === 'forward') forward[next]++
     }
   const children: number[][] = blocks.map(() => [])
@@ -56,6 +72,7 @@ export function structureOf(blocks: readonly Block[]): Structure {
     position,
     children,
     isLoopHeader: block => headers.has(block),
+    isInLoop: block => inLoop.has(block),
     hasLoops: headers.size > 0,
     isMerge: block => forward[block] > 1,
     kindOf,
