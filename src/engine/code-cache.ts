@@ -91,6 +91,9 @@ export class CodeCache {
   /** Is told of handlers that nothing refers to any more. */
   releaseHandler: (handler: number) => void = () => {}
 
+  /** Is told of entries whose region is gone. */
+  regionDropped: (record: number) => void = () => {}
+
   isRegion(record: number): boolean {
     return this.regions.has(record)
   }
@@ -133,6 +136,7 @@ export class CodeCache {
       this.releaseHandler(this.view.getUint16(record, true))
       this.view.setUint16(record, region.handler, true)
       this.regions.delete(record)
+      this.regionDropped(record)
       for (const other of region.pages) if (other !== page) this.regionsOf.get(other)?.delete(record)
     }
     this.regionsOf.delete(page)

@@ -26,7 +26,7 @@ import { SegmentAddressing } from './segment-address.ts'
 import { hotSpecs } from './hot-specs.ts'
 
 /** Arrivals at a record after which its region is compiled: measured, see ARCHITECTURE.md. */
-const hotThreshold = 4000
+const hotThreshold = 4096
 
 export interface CoreOptions {
   readonly ram: readonly RamRange[]

@@ -211,7 +211,7 @@ class RecordSemantics extends Semantics {
   private countInRecord(field: number): void {
     if (this.hotThreshold > 0) this.store('i32', this.get(this.record), this.add(this.field('i32', field), 1), field)
   }
-  /** Arrivals that make a record hot; 0: nothing is compiled, and nothing counted. */
+  /** Arrivals that make a record hot, a power of two; 0: nothing is compiled, and nothing counted. */
   hotThreshold = 0
   protected callHelper(name: string): void {
     const status = this.call(importIndex.helper, [this.helperNumber(name), this.get(this.record)], ['i32', 'i32'], 'i32')
@@ -355,13 +355,13 @@ class MainFunction extends RecordSemantics {
     this.br(dispatch)
   }
 
-  /** Counts arrivals at a record; when there were just enough of them, leaves to have it compiled. */
+  /** Counts arrivals at a record, which may share its counter with others; every so many of them, leaves to have it compiled. */
   private countArrival(record: Node, hot: () => void): void {
     if (this.hotThreshold === 0) return
     const counter = this.and(this.shrU(record, 3), (hotCounterCount - 1) * 4) // record / recordSize words
     const count = this.add(this.load('i32', counter, hotCounters), 1)
     this.store('i32', counter, count, hotCounters)
-    this.if(this.eq(count, this.hotThreshold), hot)
+    this.if(this.eqz(this.and(count, this.hotThreshold - 1)), hot)
   }
   /** The first-level fetch entry of a linear address: its page's code table is good when `offset` (i64) is below 4096. */
   private fetchEntry(linear: Node): { offset: Node; table: Node } {

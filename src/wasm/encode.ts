@@ -43,6 +43,7 @@ export class ByteWriter {
     }
   }
   signed64(value: bigint): void {
+    if (value >= -0x40000000n && value <= 0x3fffffffn) return this.signed32(Number(value))
     let rest = BigInt.asIntN(64, value)
     for (;;) {
       const low = Number(rest & 0x7fn)

@@ -11,6 +11,9 @@ import { ByteWriter, valueTypeCode, type ValueType } from './encode.ts'
 import { binary, comparison, conversion, load, store, unary, type LoadKind, type StoreKind } from './opcodes.ts'
 
 export interface Node {
+  /** A node is the statement that defines it. */
+  readonly kind: 'define'
+  position?: number
   readonly type: ValueType
   /** How it is emitted: an opcode with operands and immediates, a constant, or a local. */
   readonly op: number
@@ -29,6 +32,25 @@ export interface Node {
   inLoop?: number
 }
 
+const neutralRight: ReadonlySet<string> = new Set(['add', 'sub', 'or', 'xor', 'shl', 'shrU'])
+const neutralLeft: ReadonlySet<string> = new Set(['add', 'or', 'xor'])
+const count = (value: bigint, bits: number): bigint => value & BigInt(bits - 1)
+const folding: Record<string, ((p: bigint, q: bigint, bits: number) => bigint) | undefined> = {
+  add: (p, q) => p + q,
+  sub: (p, q) => p - q,
+  mul: (p, q) => p * q,
+  and: (p, q) => p & q,
+  or: (p, q) => p | q,
+  xor: (p, q) => p ^ q,
+  shl: (p, q, bits) => p << count(q, bits),
+  shrS: (p, q, bits) => p >> count(q, bits),
+  shrU: (p, q, bits) => BigInt.asUintN(bits, p) >> count(q, bits),
+  eq: (p, q) => (p === q ? 1n : 0n),
+  ne: (p, q) => (p !== q ? 1n : 0n),
+  ltS: (p, q) => (p < q ? 1n : 0n),
+  ltU: (p, q, bits) => (BigInt.asUintN(bits, p) < BigInt.asUintN(bits, q) ? 1n : 0n),
+}
+
 /** A mutable local of the function. */
 export interface Variable {
   readonly type: ValueType
@@ -40,8 +62,7 @@ export interface Label {
   readonly depthAtOpen: number
 }
 
-type Statement = { position?: number } & (
-  | { kind: 'define'; node: Node }
+type Statement = Node | ({ position?: number } & (
   | { kind: 'effect'; op: number; args: Node[]; imm?: Uint8Array; memory?: number }
   | { kind: 'set'; variable: Variable; value: Node }
   | { kind: 'if'; condition: Node; then: Statement[]; otherwise: Statement[] | undefined; result: Variable | undefined }
@@ -50,7 +71,7 @@ type Statement = { position?: number } & (
   | { kind: 'table'; index: Node; labels: Label[]; fallback: Label }
   | { kind: 'return'; value: Node | undefined }
   | { kind: 'list'; body: Statement[] }
-)
+))
 
 const CONSTANT = -1
 const LOCAL = -2
@@ -59,6 +80,12 @@ const CALL_INDIRECT = 0x11
 const SELECT = 0x1b
 
 export type Operand = Node | number | bigint
+
+const noArguments: readonly Node[] = []
+/** All nodes have the same fields in the same order: there are many, and this keeps the engine's inline caches simple. */
+const newNode = (type: ValueType, op: number, args: readonly Node[], imm: Node['imm'], fixed: boolean): Node => ({
+  kind: 'define', position: 0, type, op, args, imm, fixed, uses: 0, local: -1, inline: false, created: undefined, lastUse: 0, inLoop: 0,
+})
 
 export class FunctionBuilder {
   readonly parameters: readonly ValueType[]
@@ -81,19 +108,19 @@ export class FunctionBuilder {
 
   private node(type: ValueType, op: number, args: readonly Node[], imm?: Node['imm'], fixed = false): Node {
     for (const arg of args) arg.uses++
-    const node: Node = { type, op, args, imm, fixed, uses: 0, local: -1 }
-    this.current.push({ kind: 'define', node })
+    const node = newNode(type, op, args, imm, fixed)
+    this.current.push(node)
     return node
   }
 
   i32(value: number): Node {
-    return { type: 'i32', op: CONSTANT, args: [], imm: value | 0, fixed: false, uses: 0, local: -1 }
+    return newNode('i32', CONSTANT, noArguments, value | 0, false)
   }
   i64(value: bigint | number): Node {
-    return { type: 'i64', op: CONSTANT, args: [], imm: BigInt.asIntN(64, BigInt(value)), fixed: false, uses: 0, local: -1 }
+    return newNode('i64', CONSTANT, noArguments, BigInt.asIntN(64, BigInt(value)), false)
   }
   f64(value: number): Node {
-    return { type: 'f64', op: CONSTANT, args: [], imm: value, fixed: false, uses: 0, local: -1 }
+    return newNode('f64', CONSTANT, noArguments, value, false)
   }
   /** A literal of the type that the context asks for. */
   literal(type: ValueType, value: Operand): Node {
@@ -135,39 +162,15 @@ export class FunctionBuilder {
 
   /** Constant folding and identities for what the compiler of regions meets all the time. */
   private fold(name: string, type: ValueType, a: Node, b: Node, result: ValueType | undefined): Node | undefined {
-    if (type !== 'i32' && type !== 'i64') return undefined
-    const x = this.constantOf(a)
-    const y = this.constantOf(b)
-    if (
-      y !== undefined &&
-      BigInt(y) === 0n &&
-      (name === 'add' || name === 'sub' || name === 'or' || name === 'xor' || name === 'shl' || name === 'shrU')
-    )
-      return a
-    if (x !== undefined && BigInt(x) === 0n && (name === 'add' || name === 'or' || name === 'xor')) return b
+    const x = a.op === CONSTANT ? a.imm : undefined
+    const y = b.op === CONSTANT ? b.imm : undefined
+    if ((x === undefined && y === undefined) || (type !== 'i32' && type !== 'i64')) return undefined
+    if ((y === 0 || y === 0n) && neutralRight.has(name)) return a
+    if ((x === 0 || x === 0n) && neutralLeft.has(name)) return b
     if (x === undefined || y === undefined) return undefined
-    const p = BigInt(x)
-    const q = BigInt(y)
-    const bits = type === 'i32' ? 32 : 64
-    const count = q & BigInt(bits - 1)
-    const unsigned = (v: bigint): bigint => BigInt.asUintN(bits, v)
-    const operations: Record<string, (() => bigint) | undefined> = {
-      add: () => p + q,
-      sub: () => p - q,
-      mul: () => p * q,
-      and: () => p & q,
-      or: () => p | q,
-      xor: () => p ^ q,
-      shl: () => p << count,
-      shrS: () => p >> count,
-      shrU: () => unsigned(p) >> count,
-      eq: () => (p === q ? 1n : 0n),
-      ne: () => (p !== q ? 1n : 0n),
-      ltS: () => (p < q ? 1n : 0n),
-      ltU: () => (unsigned(p) < unsigned(q) ? 1n : 0n),
-    }
-    const value = operations[name]?.()
-    if (value === undefined) return undefined
+    const operation = folding[name]
+    if (!operation) return undefined
+    const value = operation(BigInt(x as number | bigint), BigInt(y as number | bigint), type === 'i32' ? 32 : 64)
     return (result ?? type) === 'i32' ? this.i32(Number(BigInt.asIntN(32, value))) : this.i64(value)
   }
 
@@ -467,8 +470,14 @@ export class FunctionBuilder {
 
   // ---- emission ----
 
-  /** The encoded body: local declarations and code. The builder is used up. */
+  /** The encoded body: local declarations and code. Nothing can be added any more. */
   finish(): Uint8Array {
+    this.finished ??= this.encode()
+    this.root.length = 0
+    return this.finished
+  }
+  private finished: Uint8Array | undefined
+  private encode(): Uint8Array {
     this.dropUnused(this.root)
     this.findLifetimes()
     this.emitList(this.root)
@@ -494,7 +503,7 @@ export class FunctionBuilder {
     for (let i = list.length - 1; i >= 0; i--) {
       const statement = list[i]
       if (statement.kind === 'define') {
-        if (statement.node.uses === 0) for (const arg of statement.node.args) arg.uses--
+        if (statement.uses === 0) for (const arg of statement.args) arg.uses--
       } else if (statement.kind === 'if') {
         if (statement.otherwise) this.dropUnused(statement.otherwise)
         this.dropUnused(statement.then)
@@ -523,7 +532,7 @@ export class FunctionBuilder {
       statement.position = ++this.position
       switch (statement.kind) {
         case 'define': {
-          const node = statement.node
+          const node = statement
           if (node.uses === 0) break
           if (node.op !== LOCAL && (node.inline || (!node.fixed && node.uses <= 1))) break
           if (node.op === LOCAL) this.reads.push(node)
@@ -609,7 +618,7 @@ export class FunctionBuilder {
       this.releaseBefore(statement.position!)
       switch (statement.kind) {
         case 'define': {
-          const node = statement.node
+          const node = statement
           if (node.uses === 0) break
           const isCall = node.op === CALL || node.op === CALL_INDIRECT
           if (node.inline || (!node.fixed && node.uses === 1)) break

@@ -67,6 +67,8 @@ export class Jit {
   private readonly decoder: Decoder
   private pending: Request[] = []
   private modules = 0
+  /** Records that were looked at as entries of regions, whatever came of it. */
+  private readonly considered = new Set<number>()
 
   constructor(
     memory: WebAssembly.Memory,
@@ -82,6 +84,7 @@ export class Jit {
     this.helper = helpers.call
     this.helperNumber = helpers.number
     this.threshold = threshold
+    code.regionDropped = record => this.considered.delete(record)
     this.memory = memory
     this.bytes = new Uint8Array(memory.buffer)
     this.code = code
@@ -95,6 +98,9 @@ export class Jit {
    */
   request(page: number, offset: number, mode: number, rip: bigint, pageAt: CodeView['pageAt'] = () => 0): void {
     if ((mode & codeMode.codeMask) !== codeMode.code64) return
+    const record = this.code.recordAt(page, offset, mode)
+    if (record === 0 || this.considered.has(record)) return
+    this.considered.add(record)
     const places = new Map([[0, page]])
     const view: CodeView = {
       pageAt: delta => {
@@ -123,7 +129,7 @@ export class Jit {
 
   /** Counts an arrival that no generated code has counted; true when the record has just become hot. */
   arrived(record: number): boolean {
-    return ++this.words[(hotCounters >> 2) + hotCounterOf(record)] === this.threshold
+    return (++this.words[(hotCounters >> 2) + hotCounterOf(record)] & (this.threshold - 1)) === 0
   }
 
   /** Regions made from now on count their visits. */
@@ -156,6 +162,7 @@ export class Jit {
   /** All code was dropped: compiled code too. */
   flushed(): void {
     this.pending = []
+    this.considered.clear()
     this.modules = 0
   }
 
@@ -164,7 +171,7 @@ export class Jit {
     const record = this.code.recordAt(page, offset, mode)
     if (record === 0 || this.code.isRegion(record)) return undefined
     if (request.drops !== this.code.drops) {
-      this.words[(hotCounters >> 2) + hotCounterOf(record)] = 0
+      this.considered.delete(record)
       return undefined
     }
     const instructions = blocks.reduce((sum, block) => sum + block.instructions.length, 0)
@@ -183,6 +190,7 @@ export class Jit {
     if (this.profile) this.profiled.push({ name: request.name, instructions, counters: body.input.counters, blocks })
     body.build()
     if (body.useless) return undefined
+    body.finish()
     body.writeExits(this.view)
     this.statistics.instructions += instructions
     return { request, record, body }
