@@ -433,7 +433,7 @@ export class VitrineMachine implements Machine {
     const result = cpu.execute(start, Math.min(most, this.slots.length > 1 ? quantum : longestRun))
     this.idle = true
     this.advance(cpu.reached)
-    this.core.jit?.compile()
+    this.core.jit?.tick()
     cpu.stopRequested = false
     this.last = index
     if (result === 'shutdown') return { kind: 'triple-fault', report: this.describe(index) }

@@ -29,6 +29,14 @@ const segmentCount = 8
 /** Pages known at a time: each is two locals. */
 const mostPages = 20
 
+/** Accesses within so many bytes share what is known. */
+const neighbourhood = 512
+const keysPerRoot = 2 ** 14
+
+function keyOf({ root, offset }: Origin, write: boolean): number {
+  return root * keysPerRoot + ((Math.floor(offset / neighbourhood) & (keysPerRoot / 2 - 1)) << 1) + (write ? 1 : 0)
+}
+
 export class Addresses<Node extends object, Local> {
   private readonly origins = new WeakMap<Node, Origin>()
   private readonly all: KnownPage<Local>[] = []
@@ -61,20 +69,21 @@ export class Addresses<Node extends object, Local> {
     this.registers[index] = origin ?? this.fresh()
   }
 
-  known(root: number, write: boolean): KnownPage<Local> | undefined {
-    return this.pages.get(root * 2 + (write ? 1 : 0))
+  /** A page that was found for an address near this one: fields far from each other are likely to lie in different pages. */
+  known(origin: Origin, write: boolean): KnownPage<Local> | undefined {
+    return this.pages.get(keyOf(origin, write))
   }
-  /** Gives a root's page locals: free ones, those of roots that nothing is made from any more, or new ones. */
-  learn(root: number, write: boolean, create: () => KnownPage<Local>): KnownPage<Local> {
+  /** Gives an address's page locals: free ones, those of roots that nothing is made from any more, or new ones. */
+  learn(origin: Origin, write: boolean, create: () => KnownPage<Local>): KnownPage<Local> {
     const page = this.free() ?? (this.all.length < mostPages ? undefined : this.forget())
     const taken = page ?? create()
     if (!page) this.all.push(taken)
-    this.pages.set(root * 2 + (write ? 1 : 0), taken)
+    this.pages.set(keyOf(origin, write), taken)
     return taken
   }
   private free(): KnownPage<Local> | undefined {
     const roots = new Set([0, ...this.registers.map(o => o.root), ...this.segments.map(o => o.root)])
-    for (const key of this.pages.keys()) if (!roots.has(key >> 1)) this.pages.delete(key)
+    for (const key of this.pages.keys()) if (!roots.has(Math.floor(key / keysPerRoot))) this.pages.delete(key)
     const taken = new Set(this.pages.values())
     return this.all.find(page => !taken.has(page))
   }

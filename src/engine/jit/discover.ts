@@ -33,6 +33,8 @@ export interface BoundInstruction {
 
 export interface Block {
   readonly start: number
+  /** How often it runs for each time that the region is entered, as far as branches have told: at most 1. */
+  readonly heat: number
   readonly instructions: BoundInstruction[]
   /** Index of the block that follows when the last instruction does not branch; -1: it leaves the region. */
   next: number
@@ -65,6 +67,12 @@ interface Frame {
   readonly depth: number
   readonly leaders: Map<number, number>
   readonly frames: Map<number, Frame>
+}
+
+interface Start {
+  readonly frame: Frame
+  readonly start: number
+  readonly heat: number
 }
 
 export interface Limits {
@@ -108,8 +116,8 @@ export class Discovery {
     const root: Frame = { caller: undefined, returns: 0, callee: entry, depth: 0, leaders: new Map(), frames: new Map() }
     const starts = this.leaders(root, entry)
     const blocks: Block[] = []
-    for (const [frame, start] of starts) {
-      const block = this.block(start, frame)
+    for (const { frame, start, heat } of starts) {
+      const block = this.block(start, frame, heat)
       if (block.instructions.length === 0) {
         frame.leaders.set(start, -1)
         continue
@@ -137,9 +145,9 @@ export class Discovery {
   }
 
   /** Starts of blocks, the likeliest first. */
-  private leaders(root: Frame, entry: number): [Frame, number][] {
-    const starts: [Frame, number][] = []
-    const open: { frame: Frame; start: number; heat: number }[] = []
+  private leaders(root: Frame, entry: number): Start[] {
+    const starts: Start[] = []
+    const open: Start[] = []
     const add = (frame: Frame, offset: number, heat: number): void => {
       if (starts.length + open.length >= this.limits.blocks || frame.leaders.has(offset)) return
       frame.leaders.set(offset, -1)
@@ -150,7 +158,7 @@ export class Discovery {
     while (open.length > 0 && count < this.limits.instructions) {
       const hottest = open.reduce((best, next, i) => (next.heat > open[best].heat ? i : best), 0)
       const [{ frame, start, heat }] = open.splice(hottest, 1)
-      starts.push([frame, start])
+      starts.push({ frame, start, heat })
       let offset = start
       for (;;) {
         const instruction = this.at(offset)
@@ -194,9 +202,10 @@ export class Discovery {
     return called
   }
 
-  private block(start: number, frame: Frame): Block {
+  private block(start: number, frame: Frame, heat: number): Block {
     const block: Block = {
       start,
+      heat,
       instructions: [],
       next: -1,
       taken: -1,

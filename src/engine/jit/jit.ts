@@ -14,10 +14,12 @@ import { pseudo, type Interpreter } from '../interpreter.ts'
 import { exitEntrySize } from './semantics.ts'
 import { Discovery, type Block, type CodeView, type Limits } from './discover.ts'
 import { regionCounter, RegionFunction } from './region.ts'
-import { isWorthIt } from './structure.ts'
+import { expectedPath } from './structure.ts'
 
 /** Regions a module: a module costs about 45 KB and 0.2 ms whatever it holds. */
-const batch = 6
+const batch = 8
+/** Runs that a request waits for others. */
+const patience = 20
 /** Live modules at the most; then all code is dropped and what is hot is compiled again. */
 const mostModules = 2500
 
@@ -36,6 +38,8 @@ interface Request {
 /** Number of the counter of arrivals at a record; the interpreter counts in the same (MainFunction.countArrival). */
 const hotCounterOf = (record: number): number => (record >>> 5) & (hotCounterCount - 1)
 
+const sizeOf = (blocks: readonly Block[]): number => blocks.reduce((sum, block) => sum + block.instructions.length, 0)
+
 export interface JitStatistics {
   regions: number
   modules: number
@@ -50,8 +54,10 @@ export class Jit {
    * longer.
    */
   private longPath = 20
+  /** Compiling an instruction costs as much time as compiled code saves on so many executions of one. */
+  private costPerInstruction = 8192
   /** What becomes part of a region. */
-  private readonly limits: Limits = { instructions: 400, blocks: 100, depth: 10, blockLength: 100, warm: 24, rare: 200 }
+  private readonly limits: Limits = { instructions: 400, blocks: 100, depth: 10, blockLength: 100, warm: 64, rare: 20 }
   private readonly threshold: number
   readonly statistics: JitStatistics = { regions: 0, modules: 0, instructions: 0, bytes: 0, milliseconds: 0 }
   /** Set by an embedder that wants compile times: milliseconds from anywhere. They never influence the run. */
@@ -100,7 +106,6 @@ export class Jit {
     if ((mode & codeMode.codeMask) !== codeMode.code64) return
     const record = this.code.recordAt(page, offset, mode)
     if (record === 0 || this.considered.has(record)) return
-    this.considered.add(record)
     const places = new Map([[0, page]])
     const view: CodeView = {
       pageAt: delta => {
@@ -112,8 +117,11 @@ export class Jit {
     }
     const discovery = new Discovery(this.decoder, this.bytes, mode, view, this.limits)
     const blocks = discovery.blocks(offset)
-    if (blocks.length === 0 || !blocks[0].instructions[0].flat) return
-    if (!isWorthIt(blocks, this.longPath)) return
+    const path = blocks.length > 0 ? expectedPath(blocks) : 0
+    const arrivals = this.words[(hotCounters >> 2) + hotCounterOf(record)]
+    if (blocks.length > 0 && sizeOf(blocks) * this.costPerInstruction > path * arrivals) return
+    this.considered.add(record)
+    if (blocks.length === 0 || !blocks[0].instructions[0].flat || path < this.longPath) return
     const pages = new Map([...discovery.pages].map(delta => [delta, places.get(delta)!]))
     this.pending.push({ page, offset, mode, name: rip.toString(16), blocks, pages, drops: this.code.drops })
     if (this.pending.length >= batch) this.compile()
@@ -134,11 +142,12 @@ export class Jit {
 
   /** Regions made from now on count their visits. */
   profile = false
-  readonly profiled: { name: string; instructions: number; counters: number; blocks: readonly Block[] }[] = []
+  readonly profiled: { name: string; instructions: number; counters: number; blocks: readonly Block[]; body: RegionFunction }[] = []
 
   /** For tests: whatever is requested becomes a region, with all that can be reached. */
   compileEverything(): void {
     this.longPath = 0
+    this.costPerInstruction = 0
     this.limits.warm = 0
     this.limits.rare = Infinity
   }
@@ -148,10 +157,18 @@ export class Jit {
     return this.modules > mostModules
   }
 
-  /** Compiles what is waiting. Call it between runs. */
+  /** Called between runs: what waits for others to share a module with does not wait for ever. */
+  tick(): void {
+    if (this.pending.length === 0) this.waited = 0
+    else if (++this.waited >= patience) this.compile()
+  }
+  private waited = 0
+
+  /** Compiles what is waiting. */
   compile(): void {
     const requests = this.pending
     this.pending = []
+    this.waited = 0
     if (requests.length === 0) return
     const start = this.stopwatch()
     const built = requests.map(request => this.build(request)).filter(region => region !== undefined)
@@ -174,7 +191,7 @@ export class Jit {
       this.considered.delete(record)
       return undefined
     }
-    const instructions = blocks.reduce((sum, block) => sum + block.instructions.length, 0)
+    const instructions = sizeOf(blocks)
     const entryCopy = this.code.copyForInterpreter(record)
     const body = new RegionFunction({
       name: `region ${request.name}`,
@@ -182,12 +199,13 @@ export class Jit {
       recordAt: at => (at === offset ? entryCopy : this.recordOf(request, at)),
       leftOf: of => this.bytes[of + recordField.left],
       entryLeft: this.bytes[record + recordField.left],
-      pages: [...pages].filter(([delta]) => delta !== 0).map(([delta, place]) => ({ delta, table: this.code.tableFor(place, mode) })),
+      severalPages: pages.size > 1,
+      tableOf: delta => this.code.tableFor(pages.get(delta)!, mode),
       helperNumber: this.helperNumber,
       exitTable: this.code.allocate(instructions * exitEntrySize),
       counters: this.profile ? this.code.allocate(regionCounter.size) : 0,
     })
-    if (this.profile) this.profiled.push({ name: request.name, instructions, counters: body.input.counters, blocks })
+    if (this.profile) this.profiled.push({ name: request.name, instructions, counters: body.input.counters, blocks, body })
     body.build()
     if (body.useless) return undefined
     body.finish()

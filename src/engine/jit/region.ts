@@ -2,7 +2,7 @@
 import { leave } from '../leave.ts'
 import { tlbEntrySize, tlbFetchEntries } from '../../memory/map.ts'
 import type { Label, Node } from '../../wasm/function.ts'
-import type { Block, BoundInstruction } from './discover.ts'
+import type { Block } from './discover.ts'
 import { exitEntrySize, RegionSemantics } from './semantics.ts'
 import { structureOf, type Structure } from './structure.ts'
 
@@ -15,8 +15,10 @@ export interface RegionInput {
   leftOf(record: number): number
   /** What entering the region has taken from the budget. */
   readonly entryLeft: number
-  /** The other pages in which the region's code lies: distance from the entry's page, and the code table that it must have. */
-  readonly pages: readonly { delta: number; table: number }[]
+  /** The code lies in more pages than the entry's. */
+  readonly severalPages: boolean
+  /** The code table that the page at this distance from the entry's page must have. */
+  tableOf(delta: number): number
   helperNumber(name: string): number
   /** Linear address of room for its exit table: `exitEntrySize` for each instruction of each block. */
   readonly exitTable: number
@@ -27,8 +29,9 @@ export interface RegionInput {
 /** Offsets of a profiled region's counters, u64 each: visits, instructions, and how visits ended. */
 export const regionCounter = { visits: 0, instructions: 8, near: 16, jumped: 24, budget: 32, helper: 40, size: 48 } as const
 
-/** Added to the address of an entry of the exit table: the budget is too small for the block. */
+/** Added to the address of an entry of the exit table: the budget is too small for the block; another page is there now. */
 const budgetExit = 1
+const jumpExit = 2
 
 export class RegionFunction extends RegionSemantics {
   readonly input: RegionInput
@@ -41,7 +44,7 @@ export class RegionFunction extends RegionSemantics {
     super(input.name, name => input.helperNumber(name))
     this.input = input
     this.exitTable = input.exitTable
-    this.severalPages = input.pages.length > 0
+    this.severalPages = input.severalPages
     this.structure = structureOf(input.blocks)
   }
 
@@ -51,8 +54,7 @@ export class RegionFunction extends RegionSemantics {
       this.exit = exit
       this.block(near => {
         this.nearLabel = near
-        this.guardPages()
-        this.know(undefined)
+        this.know(undefined, new Set([0]))
         this.tree(0)
       })
       this.leaveByTable()
@@ -77,18 +79,19 @@ export class RegionFunction extends RegionSemantics {
     return this.load('i32', this.get(this.resume), field)
   }
   private leaveByTable(): void {
-    const forBudget = this.and(this.get(this.resume), budgetExit)
-    this.set(this.resume, this.and(this.get(this.resume), ~budgetExit))
+    const kind = this.and(this.get(this.resume), budgetExit | jumpExit)
+    this.set(this.resume, this.sub(this.get(this.resume), kind))
     this.set(this.budget, this.add(this.get(this.budget), this.exitField(4)))
-    this.plainIf(forBudget, () => {
+    this.plainIf(kind, () => {
       this.setState('rip', this.add(this.get(this.page), this.extendS(this.exitField(8))))
-      this.set(this.status, leave.budget)
+      this.set(this.status, this.select(this.eq(kind, budgetExit), this.i32(leave.budget), this.i32(2)))
       this.br(this.exit)
     })
     if (this.severalPages) {
       const page = this.and(this.exitField(8), -4096)
       this.setState('codePage', this.add(this.get(this.page), this.extendS(page)))
     }
+    if (this.input.counters) this.store('i32', this.get(this.resume), this.add(this.exitField(12), 1), 12)
     this.set(this.resume, this.exitField(0))
     this.set(this.status, leave.near)
   }
@@ -110,20 +113,22 @@ export class RegionFunction extends RegionSemantics {
     count('helper', this.extendU(helped))
   }
 
-  /** The other pages must still follow the entry's page as they did when the region was made: else the entry is interpreted. */
-  private guardPages(): void {
-    for (const { delta, table } of this.input.pages) {
-      const linear = this.add(this.get(this.page), this.i64(delta * 4096))
-      const index = this.and(this.wrap(this.shrU(linear, 12 - 4)), (tlbFetchEntries - 1) * tlbEntrySize)
-      const entry = this.add(this.state('tlbFetch'), index)
-      const other = this.or(this.ne(this.load('i64', entry), linear), this.ne(this.load('i32', entry, 8), table))
-      this.plainIf(other, () => {
-        this.set(this.resume, this.input.recordAt(this.input.blocks[0].start))
-        this.set(this.status, leave.near)
-        this.br(this.exit)
-      })
-    }
+  /**
+   * Before code of another page than the last: it must still be the page for which the region was made. The interpreter looks there in the
+   * same way, and finds it otherwise.
+   */
+  private enterPage(delta: number): void {
+    if (!this.severalPages || this.pagesEntered.has(delta)) return
+    this.pagesEntered.add(delta)
+    const linear = this.add(this.get(this.page), this.i64(delta * 4096))
+    const index = this.and(this.wrap(this.shrU(linear, 12 - 4)), (tlbFetchEntries - 1) * tlbEntrySize)
+    const entry = this.add(this.state('tlbFetch'), index)
+    const other = this.or(this.ne(this.load('i64', entry), linear), this.ne(this.load('i32', entry, 8), this.input.tableOf(delta)))
+    // at the entry itself that would lead back here: the interpreter's own guard decides
+    this.set(this.resume, this.atEntry ? this.exitEntry() : this.exitEntry() | jumpExit)
+    this.brIf(this.bailLabel, other)
   }
+  private atEntry = false
 
   /** Writes the exit table: when the function is built. */
   writeExits(view: DataView): void {
@@ -132,12 +137,13 @@ export class RegionFunction extends RegionSemantics {
       view.setUint32(entry, record, true)
       view.setInt32(entry + 4, remaining, true)
       view.setInt32(entry + 8, offset, true)
+      view.setUint32(entry + 12, 0, true)
     })
   }
 
   private tree(block: number): void {
     if (!this.structure.isLoopHeader(block)) return this.within(block, this.merges(block))
-    this.know(undefined)
+    this.know(undefined, this.pagesEntered)
     this.plainLoop(label => {
       this.labels.set(block, label)
       this.within(block, this.merges(block))
@@ -154,10 +160,12 @@ export class RegionFunction extends RegionSemantics {
       this.forward.set(outermost, label)
       this.within(block, rest)
     })
-    this.know(undefined)
+    this.know(undefined, this.pagesAfter.get(block))
     this.tree(outermost)
   }
   private readonly forward = new Map<number, Label>()
+  /** Pages that were entered when a block has ended: they are known in all that it dominates. */
+  private readonly pagesAfter = new Map<number, ReadonlySet<number>>()
 
   private code(index: number): void {
     const block = this.input.blocks[index]
@@ -171,6 +179,7 @@ export class RegionFunction extends RegionSemantics {
         return !this.left
       })
     if (this.left) return
+    this.pagesAfter.set(index, new Set(this.pagesEntered))
     const branch = this.branch
     if (!block.branches) return this.goTo(index, block.next, block.end)
     const target = block.returnsTo ?? Number(block.instructions[count - 1].immediate)
@@ -192,14 +201,17 @@ export class RegionFunction extends RegionSemantics {
     this.calls = block.calls && this.remaining === 1
     this.returnsTo = this.remaining === 1 ? block.returnsTo : undefined
     this.inLoop = this.structure.isInLoop(index)
-    if (i === 0) this.takeBudget(instruction)
+    this.instruction = instruction
+    this.atEntry = index === 0 && i === 0
+    if (i === 0) this.takeBudget()
+    this.enterPage(Math.floor(instruction.offset / 4096))
+    this.enterPage(Math.floor((instruction.offset + instruction.length - 1) / 4096))
     this.emitInstruction(instruction)
-    if (this.left && index === 0 && i === 0) this.useless = true
+    if (this.left && this.atEntry) this.useless = true
   }
 
   /** Takes the whole block from the budget, or leaves at its start. */
-  private takeBudget(first: BoundInstruction): void {
-    this.instruction = first
+  private takeBudget(): void {
     this.set(this.resume, this.exitEntry() | budgetExit)
     this.set(this.budget, this.sub(this.get(this.budget), this.remaining))
     this.brIf(this.bailLabel, this.ltS(this.get(this.budget), 0))

@@ -49,10 +49,14 @@ interface Knowledge {
   flags: Partial<Record<FlagName, Node>>
   origin: FlagOrigin | undefined
   addresses: AddressKnowledge<Variable>
+  pages: ReadonlySet<number>
 }
 
-/** How a region is left before an instruction: u32 record, i32 instructions of its block not executed, i32 its offset. */
-export const exitEntrySize = 12
+/**
+ * How a region is left before an instruction: u32 record, i32 instructions of its block not executed, i32 its offset, u32 how often (counted
+ * when the region is profiled).
+ */
+export const exitEntrySize = 16
 /** Index of the only import of a region's module. */
 export const helperImport = 0
 /** Helpers that regions call; for others they leave. */
@@ -170,7 +174,7 @@ export class RegionSemantics extends Semantics {
       this.exits.push({ record: this.record, remaining: this.remaining, offset })
     return this.exitTable + (this.exits.length - 1) * exitEntrySize
   }
-  protected readonly exits: { record: number; remaining: number; offset: number }[] = []
+  readonly exits: { record: number; remaining: number; offset: number }[] = []
   /** Where `exits` will lie in linear memory. */
   protected exitTable = 0
   protected bailLabel!: Label
@@ -451,7 +455,7 @@ export class RegionSemantics extends Semantics {
     const bytes = sizeAndFlags & 0xff
     const origin = this.originOf(address)
     if (!origin) return this.lookUp(write, address, bytes).place
-    let page = this.addresses.known(origin.root, write)
+    let page = this.addresses.known(origin, write)
     if (page) {
       const outside = this.gtU(this.add(this.get(page.start), origin.offset), 4096 - bytes)
       // another page: in a loop that may happen again and again
@@ -459,7 +463,7 @@ export class RegionSemantics extends Semantics {
       else this.bailIf(outside)
     } else {
       if (this.branchDepth > 0) return this.lookUp(write, address, bytes).place
-      page = this.addresses.learn(origin.root, write, () => ({ start: this.variable('i32'), base: this.variable('i32') }))
+      page = this.addresses.learn(origin, write, () => ({ start: this.variable('i32'), base: this.variable('i32') }))
       this.learn(page, write, address, bytes, origin.offset)
     }
     const base = this.get(page.base)
@@ -494,16 +498,20 @@ export class RegionSemantics extends Semantics {
   // ---- what is known on a path ----
 
   protected knowledge(): Knowledge {
-    return { flags: { ...this.lazyFlags }, origin: this.origin, addresses: this.addresses.snapshot() }
+    const addresses = this.addresses.snapshot()
+    return { flags: { ...this.lazyFlags }, origin: this.origin, addresses, pages: new Set(this.pagesEntered) }
   }
-  /** Sets what is known at the start of a block; `undefined`: nothing. */
-  protected know(knowledge: Knowledge | undefined): void {
+  /** Sets what is known at the start of a block; `undefined`: nothing but pages of code. */
+  protected know(knowledge: Knowledge | undefined, pages: ReadonlySet<number> | undefined = knowledge?.pages): void {
     this.lazyFlags = { ...knowledge?.flags }
     this.origin = knowledge?.origin
     this.addresses.restore(knowledge?.addresses)
+    this.pagesEntered = new Set(pages)
     this.flagVersion++
   }
   protected inLoop = false
+  /** Pages of code that are known to be where they were: distances from the entry's page. */
+  protected pagesEntered = new Set<number>()
 
   protected slowPlace(_write: boolean, _address: Node, _sizeAndFlags: number): Node {
     throw new Error('regions have no slow accesses')

@@ -79,22 +79,14 @@ export function structureOf(blocks: readonly Block[]): Structure {
   }
 }
 
-/**
- * Whether a region holds the CPU for long enough: it has a loop, or the instructions that it is expected to run, when every branch goes
- * either way as often, are at least `enough`.
- */
-export function isWorthIt(blocks: readonly Block[], enough: number): boolean {
+/** Turns of a loop, when nothing is known. */
+const usualTurns = 10
+
+/** How many instructions a region is expected to run for each time that it is entered. */
+export function expectedPath(blocks: readonly Block[]): number {
   const structure = structureOf(blocks)
-  if (structure.hasLoops) return true
-  const share = new Array<number>(blocks.length).fill(0)
-  share[structure.order[0]] = 1
-  let expected = 0
-  for (const block of structure.order) {
-    expected += share[block] * blocks[block].instructions.length
-    const next = successors(blocks[block])
-    for (const to of next) share[to] += share[block] / next.length
-  }
-  return expected >= enough
+  const turns = (block: number): number => (structure.isInLoop(block) ? usualTurns : 1)
+  return structure.order.reduce((sum, block) => sum + blocks[block].heat * turns(block) * blocks[block].instructions.length, 0)
 }
 
 function reversePostorder(blocks: readonly Block[]): number[] {
