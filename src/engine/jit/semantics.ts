@@ -53,7 +53,7 @@ interface Knowledge {
 }
 
 /**
- * How a region is left before an instruction: u32 record, i32 instructions of its block not executed, i32 its offset, u32 how often (counted
+ * How a region is left before an instruction: u32 record, i32 instructions of its block not executed, i32 its offset, u32 how often (only
  * when the region is profiled).
  */
 export const exitEntrySize = 16
