@@ -58,6 +58,8 @@ export interface MachineOptions extends BootOptions {
   rtcEpoch?: number
   /** A reset requested by software ends the run instead of restarting the machine. */
   noReboot?: boolean
+  /** Says through onLog why VM entries fail: every rule that is broken, the field, its value, and a value that would do. */
+  explain?: boolean
 }
 
 /** Why a run stopped. */

@@ -20,6 +20,8 @@ import { createPc, type Pc } from './platform/pc.ts'
 import type { BootRegisters } from './platform/boot/image.ts'
 import { applyBootRegisters } from './platform/boot/start.ts'
 import { describeCpu } from './insight/describe.ts'
+import { explainFailedEntry } from './insight/explain.ts'
+import { VmxUnit } from './virt/vmx/unit.ts'
 
 const MiB = 1 << 20
 const lapicSize = 4096
@@ -155,6 +157,7 @@ export class VitrineMachine implements Machine {
       this.slots.push({ cpu, parked: new Uint8Array(parkedWords.buffer), parkedWords, nmi: false, smi: false, init: false, startup: -1 })
     }
     this.core.running = this.slots[0].cpu
+    if (options.explain) this.explainEntries()
     this.clock.source = () => this.core.running!.now()
     this.mapLapics()
     this.resetCpus()
@@ -180,6 +183,13 @@ export class VitrineMachine implements Machine {
     if (this.logged.has(line)) return
     this.logged.add(line)
     this.onLog(line)
+  }
+
+  private explainEntries(): void {
+    for (const { cpu } of this.slots) {
+      const { virt } = cpu
+      if (virt instanceof VmxUnit) virt.observer = { failed: (unit, what) => this.onLog(explainFailedEntry(unit, what)) }
+    }
   }
 
   // ---- CPUs taking turns ----

@@ -39,6 +39,7 @@ interface RunFlags {
   seed: string
   rtc?: string
   quiet?: boolean
+  explain?: boolean
 }
 
 const examples = `Examples:
@@ -80,6 +81,7 @@ export function runCommand(system: System, done: (status: number) => void): Comm
     .option('--profile [file]', 'say at the end where the time went; FILE gets samples for Speedscope or Chrome (.cpuprofile)')
     .option('--symbols <file>', "names for --profile: System.map, /proc/kallsyms, or an ELF file (default: the kernel's, if it is one)")
     .optionsGroup('What to print:')
+    .option('--explain', 'say why VM entries fail: each rule that is broken, the field, its value, and one that would do')
     .option('--json', 'print one JSON document at the end, with the console in it')
     .option('--quiet', 'print nothing but the console')
     .addHelpText('after', `\n${examples}\nExit status:\n${statusTable}\n`)
@@ -157,6 +159,7 @@ function requestOf(flags: RunFlags, system: System, catalogue: Catalogue): RunRe
       engine: flags.engine,
       seed: parseCount(flags.seed, '--seed', 0),
       noReboot: !flags.reboot,
+      ...(flags.explain ? { explain: true } : {}),
       ...(flags.rtc === undefined ? {} : { rtcEpoch: flags.rtc === 'now' ? system.now() : parseDate(flags.rtc, '--rtc') }),
       ...startOf(flags, system),
       ...parseModules(flags.initrd, system),

@@ -1,0 +1,30 @@
+/** The examples with one mistake each: what `--explain` says of them, on the whole machine and in both engines. */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { createMachine } from '../../src/machine.ts'
+import { wrongVmcs } from '../../examples/wrong-vmcs.ts'
+
+function outcome(mistake: string, engine: 'jit' | 'interpreter'): { printed: string; said: string; hash: string } {
+  const machine = createMachine({ kernel: wrongVmcs(mistake), kernelName: mistake, memory: 16 << 20, explain: true, engine })
+  let printed = ''
+  const said: string[] = []
+  machine.onSerialOutput = bytes => { printed += String.fromCharCode(...bytes) }
+  machine.onLog = message => said.push(message)
+  machine.run({ maxInstructions: 100_000, untilTime: 10_000_000 })
+  return { printed, said: said.filter(each => each.startsWith('VM entry')).join('\n'), hash: machine.stateHash() }
+}
+
+const expected: readonly (readonly [mistake: string, printed: string, said: readonly RegExp[]])[] = [
+  ['none', 'G', [/^$/]],
+  ['host-selector', 'F', [/error 8/, /host CS selector \(0x0c02\) = 0xb/, /RPL \(bits 1:0\) and TI \(bit 2\) are 0/,
+    /last written by the VMWRITE/, /0x8 would do/]],
+  ['guest-access-rights', 'G', [/exit 33/, /guest SS access rights \(0x4818\) = 0xc091/, /writable data/, /0xc093 would do/]],
+  ['reserved-control', 'F', [/error 7/, /primary controls \(0x4002\) = 0x4006170/, /0x4006172 would do/]],
+]
+for (const [mistake, printed, patterns] of expected)
+  test(`mistake: ${mistake}`, () => {
+    const [first, second] = [outcome(mistake, 'interpreter'), outcome(mistake, 'jit')]
+    assert.equal(first.printed, printed)
+    for (const pattern of patterns) assert.match(first.said, pattern)
+    assert.deepEqual(first, second)
+  })
