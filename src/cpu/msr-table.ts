@@ -7,6 +7,7 @@ import type { FieldName } from './layout.ts'
 import type { CpuState } from './state.ts'
 import type { Processor } from './processor.ts'
 import { canonicalFor } from './bits.ts'
+import { counters, readCounter, writeControl, writeCounter } from './performance.ts'
 
 /** One register. A check or effect answers false for #GP. */
 export interface Msr {
@@ -186,8 +187,10 @@ const amdOnly: readonly Msr[] = [
   stored(0xc00110e3, 'ZEN2_SPECTRAL_CHICKEN', all, amd),
   constant(0xc0011004, 'CPUID_7_FEATURES', 0n, { ...amd, writable: all }),
   constant(0xc0011005, 'CPUID_EXT_FEATURES', 0n, { ...amd, writable: all }),
-  ...many(4, i => stored(0xc0010000 + i, `PERF_CTL${i}`, all, amd)),
-  ...many(4, i => stored(0xc0010004 + i, `PERF_CTR${i}`, all, amd)),
+  ...many(counters, (i): Msr => ({ index: 0xc0010000 + i, name: `PERF_CTL${i}`, ...amd, read: cpu => cpu.state.pmcControl[i],
+    write: (cpu, value) => (writeControl(cpu, i, value), true) })),
+  ...many(counters, (i): Msr => ({ index: 0xc0010004 + i, name: `PERF_CTR${i}`, ...amd, read: cpu => readCounter(cpu, i),
+    write: (cpu, value) => (writeCounter(cpu, i, value), true) })),
 ]
 
 /** Storage and constants. Registers that do more are in msr.ts. */

@@ -64,6 +64,8 @@ export interface ApicPort {
   setTpr(cr8: number): void
   readMsr(index: number): bigint | undefined
   writeMsr(index: number, value: bigint): boolean
+  /** A performance counter overflowed. `masks`: the entry of the local vector table masks itself, as on Intel's processors. */
+  performanceInterrupt?(masks: boolean): void
 }
 
 /** What SMM needs of the platform. */
@@ -116,6 +118,11 @@ export interface Processor {
   readonly guest: Virtualization | undefined
   /** Virtual nanoseconds, exact at this instruction. */
   now(): number
+  /** Instructions that this CPU has retired before the present one, and virtual nanoseconds for which it has run. */
+  retiredNow(): number
+  unhaltedTime(): number
+  /** Performance counters were written: their overflow may be due at another time. */
+  countersChanged(): void
   /** Spends virtual time beyond the instruction itself: PAUSE, port I/O, MMIO. */
   spend(nanoseconds: number): void
   /** Whether a single-step trap follows this instruction: said by those that do not go by the TF with which they began. */

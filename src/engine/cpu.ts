@@ -24,6 +24,7 @@ import {
 } from '../cpu/processor.ts'
 import { activity } from '../cpu/reset.ts'
 import { VmExit, type Taken, type Virtualization } from '../cpu/virtualization.ts'
+import { countersArmed, takeOverflows, timeToOverflow } from '../cpu/performance.ts'
 import { enterSmm } from '../cpu/smm.ts'
 import type { Mmu } from '../mmu/mmu.ts'
 import { recordField, recordSize } from '../decode/record.ts'
@@ -253,8 +254,33 @@ export class Cpu implements Processor {
     this.timeBase = this.quantumEnd
     words[word.budget] = nanoseconds
     this.spent = 0
+    this.turnStart = start
+    this.countersChanged()
     const stop = this.loop()
+    this.state.unhalted += BigInt(this.reached - start)
+    this.turnStart = -1
     return stop
+  }
+  /** Virtual time at which the present turn began; -1 between turns. */
+  private turnStart = -1
+
+  // ---- performance counters ----
+
+  retiredNow(): number {
+    const record = this.currentRecord
+    return record ? this.retiredMark - this.words[word.budget] - this.bytes[record + recordField.left] - this.spent : this.retired
+  }
+  unhaltedTime(): number {
+    return Number(this.state.unhalted) + (this.turnStart < 0 ? 0 : this.now() - this.turnStart)
+  }
+  countersChanged(): void {
+    this.overflowAt = countersArmed(this.words) ? this.now() + timeToOverflow(this) : Infinity
+  }
+  /** Overflows are looked for then; Infinity: no counter asks for an interrupt. */
+  private overflowAt = Infinity
+  private checkCounters(): void {
+    if (takeOverflows(this)) this.apic.performanceInterrupt?.(this.model.vendor === 'GenuineIntel')
+    this.countersChanged()
   }
   /** Virtual time at the border where execute() stopped. */
   get reached(): number {
@@ -279,6 +305,10 @@ export class Cpu implements Processor {
       }
       if (deadline < this.quantumEnd) this.shorten(deadline)
       if (this.virt) this.shortenForGuest(this.virt.nextDeadline())
+      if (this.overflowAt !== Infinity) {
+        if (this.overflowAt <= this.reached) this.checkCounters()
+        this.shortenForGuest(this.overflowAt)
+      }
       const taken = this.takeEvents()
       if (taken === 'shutdown') return 'shutdown'
       // between an event and the handler's first instruction a guest may have to be left
@@ -329,9 +359,7 @@ export class Cpu implements Processor {
   get blocking(): number {
     const shadow = this.words[word.interruptShadow]
     if (!(shadow & instructionShadow) || this.shadowAt < 0) return shadow
-    const record = this.currentRecord
-    const retired = record ? this.retiredMark - this.words[word.budget] - this.bytes[record + recordField.left] - this.spent : this.retired
-    return retired === this.shadowAt ? shadow : shadow & ~instructionShadow
+    return this.retiredNow() === this.shadowAt ? shadow : shadow & ~instructionShadow
   }
   shadowCast(): void {
     this.shadowAt = -1

@@ -162,10 +162,10 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
     return this.#priority.processorPriority
   }
 
-  /** A performance counter overflowed. The entry masks itself, as on Intel's processors. */
-  performanceInterrupt(): void {
+  /** A performance counter overflowed. `masks`: the entry masks itself, as on Intel's processors. */
+  performanceInterrupt(masks = true): void {
     this.#lvt.raise(lvt.performance)
-    this.#lvt.entries[lvt.performance] |= lvtBits.masked
+    if (masks) this.#lvt.entries[lvt.performance] |= lvtBits.masked
   }
 
   thermalInterrupt(): void {
