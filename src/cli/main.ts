@@ -1,5 +1,6 @@
 /** The command line: finds the command, and turns what goes wrong into one line and a status. */
 import { Command, CommanderError } from 'commander'
+import { nearest } from '../cpu/features.ts'
 import { isInputError } from '../errors.ts'
 import { benchCommand } from './bench.ts'
 import { demoCommand } from './demo.ts'
@@ -42,7 +43,7 @@ async function ours(args: string[], system: System): Promise<number> {
     command.exitOverride().allowExcessArguments(false).configureOutput({
       writeOut: text => system.print(text),
       writeErr: text => system.printError(text),
-      outputError: (text, write) => write(`vitrine: ${oneLine(text.replace(/^error: /, ''))}\n`),
+      outputError: (text, write) => write(`vitrine: ${withNearest(oneLine(text.replace(/^error: /, '')), command)}\n`),
     })
   }
   if (args.length === 0) {
@@ -51,6 +52,13 @@ async function ours(args: string[], system: System): Promise<number> {
   }
   await program.parseAsync(args, { from: 'user' })
   return status
+}
+
+/** The parser itself names only options that are nearly the same. */
+function withNearest(message: string, command: Command): string {
+  const [, unknown] = /^unknown option '(--?[^'=]+)[^']*'$/.exec(message) ?? []
+  if (unknown === undefined) return message
+  return `${message}; the nearest is ${nearest(unknown, command.options.flatMap(({ long }) => long ?? []))}`
 }
 
 function oneLine(text: string): string {

@@ -65,6 +65,7 @@ describe('bad input is one line that says what is wrong, with status 2', () => {
     [['run'], /--kernel/],
     [['run', '--kernel'], /--kernel/],
     [['run', '--memroy', '3'], /'--memroy'.*--memory/],
+    [['run', '--trace', 'exits'], /'--trace'; the nearest is --drive\n$/],
     [['rnu'], /'rnu'.*run/],
     [['run', '--kernel', 'nowhere'], /'nowhere': no such file/],
     [[...run, '--memory', '3.3M'], /--memory '3.3M'.*multiple of 1M/],
