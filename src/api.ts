@@ -109,6 +109,33 @@ export interface CpuRegisters {
   x87: { control: number; status: number; tag: number; st: bigint[] }
 }
 
+/** One CPU of a saved machine. */
+export interface SavedCpu {
+  /** Its architectural fields, in the layout of the version that saved them. */
+  state: Uint8Array
+  retired: number
+  shadowAt: number
+  nmi: boolean
+  smi: boolean
+  init: boolean
+  startup: number
+}
+
+/** A machine between two runs, as plain data: numbers, strings, arrays, objects and bytes. */
+export interface MachineState {
+  /** Says which machines can take it: those made with the same options. */
+  configuration: string
+  cpus: SavedCpu[]
+  tlbs: unknown[]
+  /** RAM and ROM that is not zero. */
+  memory: { address: number; bytes: Uint8Array }[]
+  clock: { now: Nanoseconds; alarms: Record<string, Nanoseconds> }
+  devices: unknown
+  /** What the machine has written to its disks. */
+  disks: { id: string; units: { index: number; bytes: Uint8Array }[] }[]
+  turns: { asleep: boolean; resetRequested: boolean; last: number; turnEnd: number }
+}
+
 /** An x86-64 PC. All methods are synchronous; between two runs the embedder may look at and feed everything. */
 export interface Machine {
   /** Runs until a limit or an event; resumable. */
@@ -140,6 +167,16 @@ export interface Machine {
   translate(linear: bigint, cpu?: number): number | undefined
   /** Counts for people who look at speed, by name; they say nothing about the machine's state and may change between versions. */
   statistics(): Record<string, number>
+  /**
+   * The whole machine, between two runs. What is on its way in the world outside (connections of a network) is not part of it. InputError:
+   * a processor has virtualization switched on.
+   */
+  saveState(): MachineState
+  /**
+   * Makes this machine what another one was that was made with the same options. InputError: it was made with others, or wrote to an image
+   * that cannot be turned back.
+   */
+  restoreState(state: MachineState): void
   /** SHA-256 (hexadecimal) over all architectural state: equal hashes mean equal machines. */
   stateHash(): string
   /** A human's picture of a CPU now: registers, disassembly around RIP where it can be read, last branches. */

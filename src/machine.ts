@@ -1,17 +1,19 @@
 /** The whole machine behind the public API: CPUs taking turns on one clock, the PC around them, stop reasons. */
 import { sha256 } from '@noble/hashes/sha2.js'
 import { bytesToHex } from '@noble/hashes/utils.js'
-import type { CpuRegisters, Machine, MachineOptions, RunLimits, StopReason } from './api.ts'
+import type { CpuRegisters, Machine, MachineOptions, MachineState, RunLimits, SavedCpu, StopReason } from './api.ts'
 import { activity, initState, resetState, startupState } from './cpu/reset.ts'
 import { blockedByNmi, blockedBySmi, inSmm } from './cpu/smm.ts'
 import { createModel } from './cpu/models.ts'
 import { setFirmwareMtrrs } from './cpu/msr-table.ts'
 import { crystalHertz, featureBits } from './cpu/cpuid.ts'
 import { at, fieldBytes, fields, stateBase, stateSize, type FieldName } from './cpu/layout.ts'
+import { restoreCpuState, saveCpuState } from './cpu/saved-state.ts'
 import { flag, readRflags, writeRflags } from './cpu/rflags.ts'
 import { createCore, type Core } from './engine/core.ts'
 import type { Cpu } from './engine/cpu.ts'
 import { InputError } from './errors.ts'
+import type { TlbState } from './mmu/tlb.ts'
 import type { Lapic } from './interrupts/lapic.ts'
 import type { MmioRegion } from './memory/mmio.ts'
 import { VirtualClock } from './platform/clock.ts'
@@ -24,6 +26,9 @@ import { explainFailedEntry } from './insight/explain.ts'
 import { VmxUnit } from './virt/vmx/unit.ts'
 
 const MiB = 1 << 20
+/** CR4.VMXE and IA32_EFER.SVME. */
+const vmxEnabled = 1n << 13n
+const svmEnabled = 1n << 12n
 const lapicSize = 4096
 /** Virtual nanoseconds of an access: the local APIC is part of the processor. */
 const lapicTime = 50
@@ -420,7 +425,7 @@ export class VitrineMachine implements Machine {
       if (this.stop || this.resetRequested || this.wakeRegisters) continue
       if (this.retired >= lastRetired) return { kind: 'budget' }
       if (now >= until) return { kind: 'time' }
-      const index = this.asleep ? -1 : this.nextBusy()
+      const index = this.asleep ? -1 : this.whoseTurn(now)
       if (index < 0) {
         const next = Math.min(this.clock.nextDeadline() ?? Infinity, this.guestDeadline())
         if (next === Infinity && until === Infinity) return { kind: 'idle' }
@@ -440,16 +445,18 @@ export class VitrineMachine implements Machine {
     const start = this.clock.now()
     cpu.stopRequested = false
     this.idle = false
-    const result = cpu.execute(start, Math.min(most, this.slots.length > 1 ? quantum : longestRun))
+    const result = cpu.execute(start, Math.min(most, this.slots.length > 1 ? this.turnEnd - start : longestRun))
     this.idle = true
     this.advance(cpu.reached)
     this.core.jit?.tick()
     cpu.stopRequested = false
-    this.last = index
+    if (result !== 'time') this.turnEnd = 0
     if (result === 'shutdown') return { kind: 'triple-fault', report: this.describe(index) }
     return undefined
   }
+  /** Whose turn it is or was last, and when that is over: a limit of run() that falls into a turn does not end it. */
   private last = 0
+  private turnEnd = 0
   /** Between turns the clock itself tells the time. */
   private set idle(value: boolean) {
     this.clock.source = value ? undefined : () => this.core.running!.now()
@@ -459,12 +466,17 @@ export class VitrineMachine implements Machine {
   }
 
   /** The CPU whose turn it is: round robin among those that have something to do; -1 when all are halted. */
-  private nextBusy(): number {
+  private whoseTurn(now: number): number {
+    if (now < this.turnEnd && this.isBusy(this.last)) return this.last
     const count = this.slots.length
     for (let i = 1; i <= count; i++) {
       const index = (this.last + i) % count
-      if (this.isBusy(index)) return index
+      if (!this.isBusy(index)) continue
+      this.last = index
+      this.turnEnd = now + quantum
+      return index
     }
+    this.turnEnd = 0
     return -1
   }
 
@@ -664,7 +676,7 @@ export class VitrineMachine implements Machine {
         if (fields[name].kind === 'architectural' && !name.startsWith('flag'))
           hash.update(new Uint8Array(this.core.memory.buffer, at[name], fieldBytes(name)))
     })
-    for (const { address, bytes } of this.core.physical.backedChunks()) {
+    for (const { address, bytes } of this.core.physical.filledChunks()) {
       hash.update(text.encode(`chunk ${address}\n`))
       hash.update(bytes)
     }
@@ -676,6 +688,67 @@ export class VitrineMachine implements Machine {
     }
     hash.update(text.encode(JSON.stringify([this.clock.now(), this.pc.saveState(), this.retired])))
     return bytesToHex(hash.digest())
+  }
+
+  // ---- snapshots ----
+
+  saveState(): MachineState {
+    const running = new Uint8Array(this.core.memory.buffer, stateBase, stateSize)
+    this.slots.forEach((_, index) => this.refuseVirtualization(index))
+    const cpus = this.slots.map(({ cpu, parked, nmi, smi, init, startup }, index): SavedCpu => {
+      return { state: saveCpuState(index === this.current ? running : parked), ...cpu.saveState(), nmi, smi, init, startup }
+    })
+    const { asleep, resetRequested, last, turnEnd } = this
+    return {
+      configuration: this.configuration(),
+      cpus,
+      tlbs: this.core.mmu.saveState(),
+      memory: [...this.core.physical.filledChunks()].map(({ address, bytes }) => ({ address, bytes: bytes.slice() })),
+      clock: this.clock.saveState(),
+      devices: this.pc.saveState(),
+      disks: this.pc.disks.map(disk => ({ id: disk.id, units: [...disk.changes()] })),
+      turns: { asleep, resetRequested, last, turnEnd },
+    }
+  }
+
+  restoreState(saved: MachineState): void {
+    if (saved.configuration !== this.configuration()) {
+      throw new InputError('the saved state is of another machine: expected the same processors, memory, devices, drives and kernel')
+    }
+    const { core, clock, pc } = this
+    this.idle = true
+    core.running!.flushCode()
+    core.physical.restoreChunks(saved.memory)
+    for (const disk of pc.disks) disk.restoreChanges(saved.disks.find(({ id }) => id === disk.id)?.units ?? [])
+    clock.restoreState(saved.clock)
+    pc.restoreState(saved.devices)
+    this.mapLapics()
+    Object.assign(this, saved.turns)
+    for (const [index, { state, retired, shadowAt, nmi, smi, init, startup }] of saved.cpus.entries()) {
+      const slot = this.slots[index]
+      Object.assign(slot, { nmi: false, smi: false, init: false, startup: -1 })
+      this.switchTo(index)
+      restoreCpuState(new Uint8Array(core.memory.buffer, stateBase, stateSize), state)
+      slot.cpu.restoreState({ retired, shadowAt })
+      slot.cpu.stateChanged()
+      slot.cpu.interruptChanged()
+      Object.assign(slot, { nmi, smi, init, startup })
+    }
+    core.mmu.restoreState(saved.tlbs as TlbState[])
+  }
+
+  /** VMCSs that a processor holds and caches of second stages are no plain data yet. */
+  private refuseVirtualization(index: number): void {
+    if (this.fieldOf(index, 'cr4') & vmxEnabled || this.fieldOf(index, 'efer') & svmEnabled) {
+      throw new InputError(`the machine cannot be saved now: processor ${index} has virtualization switched on`)
+    }
+  }
+
+  /** What two machines must share for a state to go from one to the other. The engine may differ. */
+  private configuration(): string {
+    const { engine: _engine, noReboot: _noReboot, drives: _drives, ...options } = this.options
+    const disks = this.pc.disks.map(({ id, byteLength, readOnly }) => ({ id, byteLength, readOnly }))
+    return JSON.stringify(withDigests({ ...options, disks }))
   }
 
   describe(index = 0): string {
@@ -690,6 +763,14 @@ export class VitrineMachine implements Machine {
   cpuAt(index = 0): Cpu {
     return this.slots[index].cpu
   }
+}
+
+/** The same with a digest in the place of each array of bytes. */
+function withDigests(value: unknown): unknown {
+  if (value instanceof Uint8Array) return bytesToHex(sha256(value))
+  if (Array.isArray(value)) return value.map(withDigests)
+  if (typeof value !== 'object' || value === null) return value
+  return Object.fromEntries(Object.entries(value).map(([key, each]) => [key, withDigests(each)]))
 }
 
 /** Two bits a register: 0 valid (what kind is told from its contents), 3 empty. */

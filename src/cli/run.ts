@@ -37,6 +37,8 @@ interface RunFlags {
   realTime?: boolean
   reboot: boolean
   seed: string
+  save?: string
+  restore?: string
   rtc?: string
   quiet?: boolean
   explain?: boolean
@@ -85,6 +87,11 @@ export function runCommand(system: System, done: (status: number) => void): Comm
     .option('--json', 'print one JSON document at the end, with the console in it')
     .option('--quiet', 'print nothing but the console')
     .addHelpText('after', `\n${examples}\nExit status:\n${statusTable}\n`)
+    .option('--save <file>', 'write the state of the machine when the run ends by a limit, a signal or Ctrl-A X')
+    .option('--restore <file>', 'begin in a saved state; all other options as when it was saved')
+    .option('--json', 'print one JSON document at the end, with the console in it', false)
+    .option('--quiet', 'print nothing but the console', false)
+    .addHelpText('after', `\nExit status:\n${statusTable}\n`)
     .action(async (flags: RunFlags) => done(await run(flags, system)))
 }
 
@@ -167,6 +174,9 @@ function requestOf(flags: RunFlags, system: System, catalogue: Catalogue): RunRe
       commandLine: flags.append ?? '',
     },
     console: { serial: 'stdio', escape: true, interrupt: false, quiet: flags.quiet ?? false, collect: flags.json ?? false },
+    ...(flags.save === undefined ? {} : { save: flags.save }),
+    ...(flags.restore === undefined ? {} : { restore: flags.restore }),
+    console: { serial: 'stdio', escape: true, interrupt: false, quiet: flags.quiet, collect: flags.json },
     session: {
       realTime: flags.realTime ?? false,
       ...(flags.maxInstructions === undefined ? {} : { maxInstructions: parseCount(flags.maxInstructions, '--max-instructions') }),

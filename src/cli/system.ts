@@ -27,6 +27,10 @@ export interface ConsoleOptions {
 
 export interface RunRequest {
   machine: MachineOptions
+  /** A file with the state in which the machine begins. */
+  restore?: string
+  /** The file that the machine's state is written to, when the run ends while the machine could go on. */
+  save?: string
   console: ConsoleOptions
   session: SessionOptions
   /** Where a GDB may connect; with `wait`, nothing runs until it says so. */

@@ -96,6 +96,12 @@ export interface CpuParts {
   log(message: string): void
 }
 
+/** A CPU besides its state area: instructions retired, and at which of them the shadow of STI or MOV SS ends (-1: there is none). */
+export interface CpuSavedState {
+  retired: number
+  shadowAt: number
+}
+
 /** Why execute() returned before its time was used up. */
 export type CpuStop = 'time' | 'halted' | 'shutdown' | 'event'
 
@@ -535,7 +541,8 @@ export class Cpu implements Processor {
     words[word.codePage] = low | 0
     words[word.codePage + 1] = words[word.rip + 1] - (low < 0 ? 1 : 0)
   }
-  private flushCode(): void {
+  /** Forgets all decoded and compiled code. */
+  flushCode(): void {
     this.code.flush()
     this.parts.jit?.flushed()
     this.mmu.dropCodeTable()
@@ -759,6 +766,16 @@ export class Cpu implements Processor {
   // ---- signals ----
 
   /** The interrupt controller's request may have changed. */
+  /** What is not in the state area, between two runs. */
+  saveState(): CpuSavedState {
+    return { retired: this.retired, shadowAt: this.shadowAt }
+  }
+  restoreState({ retired, shadowAt }: CpuSavedState): void {
+    this.retired = retired
+    this.shadowAt = shadowAt
+    this.recentEvents.length = 0
+  }
+
   interruptChanged(): void {
     this.words[word.interruptPending] = this.apic.hasInterrupt() || this.guest?.wantsInterrupts ? 1 : 0
   }

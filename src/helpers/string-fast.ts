@@ -9,7 +9,9 @@ import { flag } from '../cpu/rflags.ts'
 import type { CpuState } from '../cpu/state.ts'
 
 const index = { eflags: at.eflags >> 2, rax: at.gpr >> 2, rcx: (at.gpr + 8) >> 2, rsi: (at.gpr + 48) >> 2, rdi: (at.gpr + 56) >> 2,
-  argument: at.argument >> 2 } as const
+  argument: at.argument >> 2, dr7: (at.dr + 56) >> 2 } as const
+/** L0 to G3 of DR7: breakpoints want one element a time. */
+const anyBreakpoint = 0xff
 
 export interface FastResult {
   /** Bytes done; registers are advanced by them. */
@@ -25,7 +27,7 @@ const shortBytes = 64
 function applies(cpu: Processor): boolean {
   const { operation, state } = cpu
   return (state.words[index.eflags] & (flag.DF | flag.TF)) === 0 && operation.addressSize === 64 && operation.segment < segment.fs
-    && is64(state)
+    && is64(state) && (state.words[index.dr7] & anyBreakpoint) === 0
 }
 
 /** Elements to do; 0 when the count needs more than 32 bits (the general way does those). */
@@ -55,7 +57,7 @@ export function moveFast(cpu: Processor, limit: number): FastResult {
   let done = 0
   for (let left = elementsOf(cpu, repeats); left > 0; ) {
     if (done >= limit) return { bytes: done, finished: false }
-    const most = Math.min(left * size, roomInPage(words[index.rsi]), roomInPage(words[index.rdi]))
+    const most = Math.min(left * size, limit - done, roomInPage(words[index.rsi]), roomInPage(words[index.rdi]))
     let length = most - (most % size)
     if (length === 0 || !isCanonicalHigh(state, words[index.rsi + 1])
       || !isCanonicalHigh(state, words[index.rdi + 1])) return { bytes: done, finished: false }
@@ -93,7 +95,7 @@ export function storeFast(cpu: Processor, limit: number): FastResult {
   let done = 0
   for (let left = elementsOf(cpu, repeats); left > 0; ) {
     if (done >= limit) return { bytes: done, finished: false }
-    const most = Math.min(left * size, roomInPage(words[index.rdi]))
+    const most = Math.min(left * size, limit - done, roomInPage(words[index.rdi]))
     const length = most - (most % size)
     if (length === 0 || !isCanonicalHigh(state, words[index.rdi + 1])) return { bytes: done, finished: false }
     const to = placeFor(memory, repeats, join(words[index.rdi], words[index.rdi + 1]))

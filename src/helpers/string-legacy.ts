@@ -52,7 +52,7 @@ function loop(cpu: Processor, limit: number, pointers: readonly Pointer[], mask:
   let done = 0
   for (let left = repeats ? (words[index.rcx] & mask) >>> 0 : 1; left > 0;) {
     if (done >= limit) return { bytes: done, finished: false }
-    let most = left * size
+    let most = Math.min(left * size, limit - done)
     for (const { register, base, last } of pointers) {
       const offset = (words[register] & mask) >>> 0
       most = Math.min(most, last - offset + 1, roomInPage(base + offset))

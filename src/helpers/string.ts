@@ -29,6 +29,10 @@ const bytesPerNanosecond = 16
 /** The nanosecond of the instruction itself pays for this much. */
 const shortestTimed = 16
 
+/** Of a segment's type: bit 3 is code, and without it bit 2 a limit that is a lower one. */
+const codeOrExpandDown = 0xc
+const expandDown = 4
+
 /** What all string instructions need to know about this one. */
 class StringOperation {
   readonly cpu: Processor
@@ -97,11 +101,14 @@ class StringOperation {
     if (this.backward) return this.inPageBelow(address, register, segmentIndex)
     const elements = Math.floor((4096 - Number(address & 0xfffn)) / this.size)
     if (this.flat && this.addressBits === 64) return elements
-    const last = Number(this.state.gpr[register] & this.addressMask) + elements * this.size - 1
-    if (last > Number(this.addressMask & 0xffff_ffffn)) return 0
-    if (!this.flat && !inLimit(this.state.segLimit[segmentIndex], this.state.segAttributes[segmentIndex],
-      Number(this.state.gpr[register] & this.addressMask), elements * this.size)) return 0
-    return elements
+    const offset = Number(this.state.gpr[register] & this.addressMask)
+    const attributes = this.state.segAttributes[segmentIndex]
+    const limit = this.state.segLimit[segmentIndex]
+    if (!this.flat && (attributes & codeOrExpandDown) === expandDown) {
+      return inLimit(limit, attributes, offset, elements * this.size) ? elements : 0
+    }
+    const last = Math.min(this.flat ? Infinity : limit, Number(this.addressMask))
+    return Math.max(0, Math.min(elements, Math.floor((last - offset + 1) / this.size)))
   }
 
   private inPageBelow(address: bigint, register: number, segmentIndex: number): number {
@@ -143,43 +150,47 @@ class StringOperation {
 /** L0 to G3 of DR7. */
 const anyBreakpoint = 0xffn
 
-/** Does elements in one step and answers how many; 0: finished by its own condition. `most` is not 0. */
+/**
+ * Does elements in one step and answers how many; 0: finished by its own condition. `most` is not 0. `bulk` says how they are timed: by
+ * what software can see, never by how they were done, so that time is the same whatever the engine has cached.
+ */
 type Step = (op: StringOperation, most: number) => { elements: number; bulk: boolean; finished?: boolean }
 
 const single = { elements: 1, bulk: false } as const
 
-/** The loop of all string instructions. */
-function run(cpu: Processor, step: Step): After {
+/** The loop of all string instructions. `done`: bytes that the fast way has done already. */
+function run(cpu: Processor, step: Step, done = 0): After {
   const op = new StringOperation(cpu)
-  let bytes = 0
+  const { elementWise } = op
+  let bytes = done
   let singles = 0
-  const limit = op.elementWise ? 1 : singleLimit
-  for (let count = op.count; count > 0; count = op.repeats ? op.count : 0) {
-    if (bytes >= bulkLimit || singles >= limit) {
-      spendFor(cpu, bytes, singles)
-      return after.again
+  const limit = elementWise ? 1 : singleLimit
+  try {
+    for (let count = op.count; count > 0; count = op.repeats ? op.count : 0) {
+      if (bytes >= bulkLimit || singles >= limit) return after.again
+      const { elements, bulk, finished } = step(op, elementWise ? 1 : Math.min(count, Math.ceil((bulkLimit - bytes) / op.size)))
+      op.done(elements)
+      if (bulk && !elementWise) bytes += elements * op.size
+      else singles += elements
+      if (finished) break
+      if (!op.repeats) break
     }
-    const { elements, bulk, finished } = step(op, op.elementWise ? 1 : count)
-    op.done(elements)
-    if (bulk) bytes += elements * op.size
-    else singles += elements
-    if (finished) break
-    if (!op.repeats) break
+    return after.next
+  } finally {
+    if (op.repeats) spendFor(cpu, bytes, singles)
   }
-  if (op.repeats) spendFor(cpu, bytes, singles)
-  return after.next
 }
 
 /** What the fast way leaves - page borders inside of an element, devices, other modes - the general way does. */
 function runFast(cpu: Processor, fast: (cpu: Processor, limit: number) => FastResult, step: Step): After {
   const { bytes, finished } = fast(cpu, bulkLimit)
-  if (bytes > shortestTimed) cpu.spend(Math.ceil(bytes / bytesPerNanosecond))
-  if (finished) return after.next
-  return bytes >= bulkLimit ? after.again : run(cpu, step)
+  if (!finished && bytes < bulkLimit) return run(cpu, step, bytes)
+  spendFor(cpu, bytes, 0)
+  return finished ? after.next : after.again
 }
 
 function spendFor(cpu: Processor, bytes: number, singles: number): void {
-  const time = Math.ceil(bytes / bytesPerNanosecond) + singles
+  const time = (bytes > shortestTimed ? Math.ceil(bytes / bytesPerNanosecond) : 0) + singles
   if (time > 0) cpu.spend(time)
 }
 
@@ -194,7 +205,8 @@ const moveStep: Step = (op, most) => {
   const sourceSegment = cpu.operation.segment
   const from = op.linear(rsi, sourceSegment, false)
   const to = op.linear(rdi, segment.es, true)
-  let elements = most === 1 ? 0 : Math.min(most, op.inPage(from, rsi, sourceSegment), op.inPage(to, rdi, segment.es))
+  const room = Math.min(op.inPage(from, rsi, sourceSegment), op.inPage(to, rdi, segment.es))
+  let elements = most === 1 ? 0 : Math.min(most, room)
   if (elements > 1) {
     // The source faults first. The places are those of the first elements.
     const first = cpu.memory.placeForRead(from)
@@ -214,12 +226,13 @@ const moveStep: Step = (op, most) => {
   op.write(to, op.read(from))
   op.advance(rsi, 1)
   op.advance(rdi, 1)
-  return single
+  return { elements: 1, bulk: room > 0 }
 }
 
 const storeStep: Step = (op, most) => {
   const to = op.linear(rdi, segment.es, true)
-  const elements = most === 1 ? 0 : Math.min(most, op.inPage(to, rdi, segment.es))
+  const room = op.inPage(to, rdi, segment.es)
+  const elements = most === 1 ? 0 : Math.min(most, room)
   // The first element faults, also where lower ones are filled with it.
   const place = elements > 1 ? op.cpu.memory.placeForBulkWrite(to) : 0
   if (place) {
@@ -229,7 +242,7 @@ const storeStep: Step = (op, most) => {
   }
   op.write(to, op.state.gpr[rax])
   op.advance(rdi, 1)
-  return single
+  return { elements: 1, bulk: room > 0 }
 }
 
 function fill(op: StringOperation, place: number, elements: number): void {
@@ -274,7 +287,8 @@ const compareStep: Step = (op, most) => {
   const sourceSegment = cpu.operation.segment
   const from = op.linear(rsi, sourceSegment, false)
   const to = op.linear(rdi, segment.es, false)
-  const elements = most === 1 ? 0 : Math.min(most, op.inPage(from, rsi, sourceSegment), op.inPage(to, rdi, segment.es))
+  const room = Math.min(op.inPage(from, rsi, sourceSegment), op.inPage(to, rdi, segment.es))
+  const elements = most === 1 ? 0 : Math.min(most, room)
   const first = elements > 1 ? cpu.memory.placeForRead(from) : 0
   const second = first ? cpu.memory.placeForRead(to) : 0
   if (second) return compareMany(op, elements, i => elementAt(op, first + i * op.step), i => elementAt(op, second + i * op.step),
@@ -283,18 +297,19 @@ const compareStep: Step = (op, most) => {
   const equal = setCompare(op, left, op.read(to))
   op.advance(rsi, 1)
   op.advance(rdi, 1)
-  return { ...single, finished: stops(op, equal) }
+  return { elements: 1, bulk: room > 0, finished: stops(op, equal) }
 }
 
 const scanStep: Step = (op, most) => {
   const to = op.linear(rdi, segment.es, false)
-  const elements = most === 1 ? 0 : Math.min(most, op.inPage(to, rdi, segment.es))
+  const room = op.inPage(to, rdi, segment.es)
+  const elements = most === 1 ? 0 : Math.min(most, room)
   const place = elements > 1 ? op.cpu.memory.placeForRead(to) : 0
   const value = BigInt.asUintN(op.size * 8, op.state.gpr[rax])
   if (place) return compareMany(op, elements, () => value, i => elementAt(op, place + i * op.step), [rdi])
   const equal = setCompare(op, value, op.read(to))
   op.advance(rdi, 1)
-  return { ...single, finished: stops(op, equal) }
+  return { elements: 1, bulk: room > 0, finished: stops(op, equal) }
 }
 
 /** Compares until the repeat condition ends it; only the last comparison sets flags. */

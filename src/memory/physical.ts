@@ -411,11 +411,22 @@ export class PhysicalMemory {
     return address < 2 ** 52 && this.kindOf(address - (address % pageSize)) !== kind.none
   }
 
-  /** Every backed chunk, in the order in which they were first touched: for snapshots and hashes. */
+  /** Every backed chunk, in the order in which they were first touched. */
   *backedChunks(): Iterable<{ address: number; bytes: Uint8Array }> {
     for (let index = 0; index < this.backed.length; index++) {
       const place = backingBase + index * chunkSize
       yield { address: this.backed[index] * chunkSize, bytes: this.bytes.subarray(place, place + chunkSize) }
+    }
+  }
+
+  /** Every chunk that is not all zeros, by address: for snapshots and hashes. The bytes are memory itself. */
+  *filledChunks(): Iterable<{ address: number; bytes: Uint8Array }> {
+    const chunks = this.backed.map((chunk, index) => ({ chunk, place: backingBase + index * chunkSize }))
+    const byAddress = chunks.sort((a, b) => a.chunk - b.chunk)
+    for (const { chunk, place } of byAddress) {
+      const first = place >>> 2
+      if (this.words.subarray(first, first + chunkSize / 4).every(isZero)) continue
+      yield { address: chunk * chunkSize, bytes: this.bytes.subarray(place, place + chunkSize) }
     }
   }
 
@@ -434,6 +445,8 @@ export class PhysicalMemory {
     throw new Error(`a chunk at 0x${(chunk * chunkSize).toString(16)}, where this machine has no memory`)
   }
 }
+
+const isZero = (word: number): boolean => word === 0
 
 function toNumber(lo: number, hi: number): number {
   return hi * 2 ** 32 + (lo >>> 0)

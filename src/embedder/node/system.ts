@@ -7,10 +7,11 @@ import { InputError } from '../../errors.ts'
 import { type Command, escapeHelp } from '../escape.ts'
 import { type CpuProfile, namedProfile, profileTable, summarizeProfile } from '../../insight/profile.ts'
 import { PanicWatch } from '../panic.ts'
-import { Session, type Surroundings } from '../session.ts'
+import { type Ending, Session, type Surroundings } from '../session.ts'
 import { openStore, pathBeside } from './file-store.ts'
 import { serveGdb } from './gdb.ts'
 import { openSerialPort, type SerialPort } from './serial-port.ts'
+import { readState, writeState } from './state-file.ts'
 import { attachInput, onTerminal, outputTo } from './stdio.ts'
 import { onSignals, watchStarter } from './process.ts'
 
@@ -40,11 +41,15 @@ function writeFile(path: string, text: string): void {
   }
 }
 
+/** Endings after which the machine could run on. */
+const canGoOn: readonly Ending['kind'][] = ['budget', 'timeout', 'left', 'signal', 'idle']
+
 export type MachineFactory = (options: MachineOptions) => Machine | Promise<Machine>
 
 async function run(createMachine: MachineFactory, starterGone: () => boolean, request: RunRequest): Promise<RunResult> {
   const started = performance.now()
   const machine = await createMachine(request.machine)
+  if (request.restore !== undefined) machine.restoreState(readState(request.restore))
   const collected: Uint8Array[] = []
   const { serial } = request.console
   const port: SerialPort | undefined = typeof serial === 'object' ? await openSerialPort(serial) : undefined
@@ -98,6 +103,10 @@ async function run(createMachine: MachineFactory, starterGone: () => boolean, re
     await Promise.race([port?.ready, ended])
     const ending = await session.run()
     const samples = await stopProfiler?.()
+    if (request.save !== undefined) {
+      if (canGoOn.includes(ending.kind)) writeState(request.save, machine.saveState())
+      else output.remark(() => printError(`vitrine: nothing was saved: the machine has come to its end (${ending.kind})\n`))
+    }
     const status = statusOf({ ending, panic: panics.panic })
     return {
       ending,

@@ -104,5 +104,7 @@ export class FakeMachine implements Machine {
   readPhysical(): Uint8Array { throw new Error('the fake has no memory') }
   writePhysical(): void { throw new Error('the fake has no memory') }
   translate(): number | undefined { throw new Error('the fake has no memory') }
+  saveState(): never { throw new Error('the fake has no state') }
+  restoreState(): void { throw new Error('the fake has no state') }
   stateHash(): string { throw new Error('the fake has no state') }
 }
