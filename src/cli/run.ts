@@ -82,16 +82,13 @@ export function runCommand(system: System, done: (status: number) => void): Comm
     .option('--gdb [port]', 'stop before the first instruction and wait for GDB (target remote :PORT, by default 1234)')
     .option('--profile [file]', 'say at the end where the time went; FILE gets samples for Speedscope or Chrome (.cpuprofile)')
     .option('--symbols <file>', "names for --profile: System.map, /proc/kallsyms, or an ELF file (default: the kernel's, if it is one)")
+    .option('--save <file>', 'write the state of the machine when the run ends by a limit, a signal or Ctrl-A X')
+    .option('--restore <file>', 'begin in a saved state; all other options as when it was saved')
     .optionsGroup('What to print:')
     .option('--explain', 'say why VM entries fail: each rule that is broken, the field, its value, and one that would do')
     .option('--json', 'print one JSON document at the end, with the console in it')
     .option('--quiet', 'print nothing but the console')
     .addHelpText('after', `\n${examples}\nExit status:\n${statusTable}\n`)
-    .option('--save <file>', 'write the state of the machine when the run ends by a limit, a signal or Ctrl-A X')
-    .option('--restore <file>', 'begin in a saved state; all other options as when it was saved')
-    .option('--json', 'print one JSON document at the end, with the console in it', false)
-    .option('--quiet', 'print nothing but the console', false)
-    .addHelpText('after', `\nExit status:\n${statusTable}\n`)
     .action(async (flags: RunFlags) => done(await run(flags, system)))
 }
 
@@ -176,7 +173,6 @@ function requestOf(flags: RunFlags, system: System, catalogue: Catalogue): RunRe
     console: { serial: 'stdio', escape: true, interrupt: false, quiet: flags.quiet ?? false, collect: flags.json ?? false },
     ...(flags.save === undefined ? {} : { save: flags.save }),
     ...(flags.restore === undefined ? {} : { restore: flags.restore }),
-    console: { serial: 'stdio', escape: true, interrupt: false, quiet: flags.quiet, collect: flags.json },
     session: {
       realTime: flags.realTime ?? false,
       ...(flags.maxInstructions === undefined ? {} : { maxInstructions: parseCount(flags.maxInstructions, '--max-instructions') }),
