@@ -281,6 +281,8 @@ export class VitrineMachine implements Machine {
     if (this.wordOf(index, 'pendingSmi') !== 0 && !smm) return true
     if (this.wordOf(index, 'pendingDebug') !== 0) return true
     if (this.wordOf(index, 'pendingNmi') !== 0 && !(blocked & blockedByNmi)) return true
+    // GIF is 0
+    if (this.wordOf(index, 'interruptGate') === 2) return false
     return this.pc.lapics[index].hasInterrupt() && (this.wordOf(index, 'eflags') & flag.IF) !== 0
   }
 

@@ -121,6 +121,8 @@ const extendedStateLeaf: Leaf = (model, subleaf, { xcr0, xss }) => {
  */
 export const crystalHertz = 1_000_000_000
 const tscRatio = 1
+/** Address-space identifiers of guests, and the host's. */
+const asids = 0x8000
 
 const leaves: Readonly<Record<number, Leaf>> = {
   0x0: model => vendorLeaf(model.identity.basicLeaves, model.vendor),
@@ -168,7 +170,7 @@ const leaves: Readonly<Record<number, Leaf>> = {
     const cores = isIntel(model) ? 0 : (processors - 1) | (bitsFor(processors) << 12)
     return [model.physicalBits | (model.linearBits << 8), featureBits(model, 0x80000008, 0, 1), cores, 0]
   },
-  0x8000000a: model => (model.has('svm') ? [1, 16, 0, featureBits(model, 0x8000000a, 0, 3)] : nothing),
+  0x8000000a: model => (model.has('svm') ? [1, asids, 0, featureBits(model, 0x8000000a, 0, 3)] : nothing),
   0x8000001d: (model, subleaf) => (model.has('topoext') ? cacheLeaf(model, model.identity.caches[subleaf]) : nothing),
   0x8000001e: (model, _, { apicId }) => (model.has('topoext') ? [apicId, apicId & 0xff, 0, 0] : nothing),
   0x80000021: model => [featureBits(model, 0x80000021, 0, 0), 0, featureBits(model, 0x80000021, 0, 2), 0],

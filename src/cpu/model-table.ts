@@ -78,7 +78,9 @@ const modern = `
 export const intelOnly = `vmx ss tsc_deadline_timer tsc_adjust ${mitigated} bhi_ctrl`
 export const amdOnly = `
   mmxext fxsr_opt cmp_legacy cr8_legacy misalignsse topoext clzero wbnoinvd xsaveerptr amd_ibpb amd_ibrs amd_stibp amd_ssbd
-  amd_ssb_no btc_no amd_ibpb_ret lfence_rdtsc null_sel_clr_base autoibrs srso_no tsa_sq_no tsa_l1_no`
+  amd_ssb_no btc_no amd_ibpb_ret lfence_rdtsc null_sel_clr_base autoibrs srso_no tsa_sq_no tsa_l1_no
+  svm npt lbrv svm_lock nrip_save tsc_scale vmcb_clean flushbyasid decodeassists pausefilter pfthreshold v_vmsave_vmload vgif
+  svme_addr_chk`
 
 export const intelServer: ModelData = {
   ...intel, signature: [6, 0x6a, 6], brand: 'Vitrine virtual Xeon (Ice Lake) @ 1.00GHz', physicalBits: 46, basicLeaves: 0x16,

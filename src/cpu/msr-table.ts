@@ -78,6 +78,21 @@ function writePkrs(cpu: Processor, value: bigint): boolean {
   return true
 }
 
+const vmCr = { lock: 8n, svmDisable: 0x10n } as const
+const svmEnable = 1n << 12n
+
+/** LOCK keeps itself and SVMDIS; SVMDIS cannot be set while EFER.SVME is. AMD APM vol. 2, "VM_CR MSR". */
+function writeVmCr(cpu: Processor, value: bigint): boolean {
+  if (!cpu.model.has('svm') || value & ~0x1fn) return false
+  const { msrMisc, efer } = cpu.state
+  const slot = slotOf(0xc0010114)
+  const kept = msrMisc[slot] & vmCr.lock ? vmCr.lock | vmCr.svmDisable : 0n
+  const next = (value & ~kept) | (msrMisc[slot] & kept)
+  if (next & vmCr.svmDisable && efer & svmEnable) return false
+  msrMisc[slot] = next
+  return true
+}
+
 const miscEnable = { writable: 0x4_00c5_0809n, readOnly: 0x1880n } as const
 function writeMiscEnable(cpu: Processor, value: bigint): boolean {
   if (value & ~(miscEnable.writable | miscEnable.readOnly)) return false
@@ -174,9 +189,12 @@ const amdOnly: readonly Msr[] = [
   stored(0xc0010111, 'SMM_BASE', low32, { ...amd, field: 'smbase', reset: 0x30000n }),
   stored(0xc0010112, 'SMM_ADDR', all, amd),
   stored(0xc0010113, 'SMM_MASK', all, amd),
-  // SVMDIS and LOCK: there is no SVM to enable when the model does not offer it.
-  { index: 0xc0010114, name: 'VM_CR', ...amd, writable: 0x1fn, accepts: (_, cpu) => cpu.model.has('svm'),
-    reset: model => (model.has('svm') ? 0n : 0x18n) },
+  // There is no SVM to enable when the model does not offer it.
+  { index: 0xc0010114, name: 'VM_CR', ...amd, reset: model => (model.has('svm') ? 0n : 0x18n), write: writeVmCr },
+  { index: 0xc0010115, name: 'IGNNE', ...amd, writable: 1n },
+  { index: 0xc0010117, name: 'VM_HSAVE_PA', feature: 'svm', writable: all,
+    accepts: (value, cpu) => (value & 0xfffn) === 0n && (value & ~physicalMask(cpu)) === 0n },
+  { index: 0xc0000104, name: 'TSC_RATIO', feature: 'tsc_scale', writable: 0xff_ffff_ffffn, reset: 1n << 32n },
   stored(0xc0011020, 'LS_CFG', all, amd),
   stored(0xc0011021, 'IC_CFG', all, amd),
   stored(0xc0011022, 'DC_CFG', all, amd),

@@ -1,7 +1,7 @@
 /** RDMSR and WRMSR. Intel SDM vol. 2, "RDMSR", "WRMSR"; vol. 4, "Model-Specific Registers". */
 import { canonicalFor, cr0, cr0Low, efer } from './bits.ts'
 import type { CpuModel } from './model.ts'
-import { isOffered, msrTable, resetValue, slotOf, type Msr } from './msr-table.ts'
+import { isOffered, msrTable, readSlot, resetValue, slotOf, type Msr } from './msr-table.ts'
 import type { Processor } from './processor.ts'
 
 const low32 = 0xffff_ffffn
@@ -19,8 +19,8 @@ function moveTsc(cpu: Processor, by: bigint): void {
   state.msrTscAdjust = BigInt.asUintN(64, state.msrTscAdjust + by)
 }
 
-function writeEfer(cpu: Processor, value: bigint): boolean {
-  const { state, model } = cpu
+/** Bits of EFER that the model has. */
+export function eferWritable(model: CpuModel): number {
   let writable = 0
   if (model.has('syscall')) writable |= efer.SCE
   if (model.has('lm')) writable |= efer.LME | efer.LMA
@@ -29,7 +29,16 @@ function writeEfer(cpu: Processor, value: bigint): boolean {
   if (model.has('fxsr_opt')) writable |= efer.FFXSR
   if (model.has('tce')) writable |= efer.TCE
   if (model.has('autoibrs')) writable |= efer.AUTOIBRS
-  if (value & ~BigInt(writable)) return false
+  return writable
+}
+
+const vmCr = 0xc0010114
+const svmDisabled = 1n << 4n
+
+function writeEfer(cpu: Processor, value: bigint): boolean {
+  const { state, model } = cpu
+  if (value & ~BigInt(eferWritable(model))) return false
+  if (value & BigInt(efer.SVME) && readSlot(state, vmCr) & svmDisabled) return false
   const old = state.efer
   if ((old ^ value) & BigInt(efer.LME) && cr0Low(state) & cr0.PG) return false
   state.efer = (value & ~BigInt(efer.LMA)) | (old & BigInt(efer.LMA))

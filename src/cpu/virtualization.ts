@@ -4,6 +4,7 @@
  */
 import type { CpuEvent } from './event.ts'
 import { Fault, vector } from './fault.ts'
+import type { ApicPort, Processor } from './processor.ts'
 
 /**
  * The architectural transition to the host, as a value. It goes where faults go: thrown by helpers, reported by the access path, met during
@@ -47,7 +48,7 @@ export interface Virtualization {
 
   /**
    * An instruction whose bit of `interceptMask` is set (`number`: interceptNames) is about to take effect: may exit, or returns to let it.
-   * argument[0] is the linear address of its memory operand, if it has one.
+   * argument[0] is the linear address of its memory operand, if argument[2] is 1.
    */
   intercept(number: number): void
   /** IN, OUT, INS, OUTS after their permission checks. May exit. */
@@ -100,4 +101,24 @@ export interface Virtualization {
   startup?(vector: number): void
   /** Virtual time at which the guest must be looked at; Infinity: never. */
   nextDeadline(): number
+}
+
+/** The CPU as the vendors' code sees it: a Processor, and what the run loop does about events. */
+export interface VirtualizedCpu extends Processor {
+  readonly apic: ApicPort & { hasInterrupt(): boolean }
+  /** Lockstep holds external events off. */
+  readonly holdInterrupts: boolean
+  /** Delivers an event and what its delivery raises; ends in an exit where the guest's controls want it. */
+  deliver(event: CpuEvent): 'delivered' | 'shutdown'
+  /** Acknowledges the local APIC's interrupt and delivers it. */
+  takeInterrupt(): Taken
+  takeHostEvents(shadow: boolean): Taken
+  /** Takes the latched SMI now. */
+  enterSmm(): void
+  /** The shadow of STI and MOV SS was changed by something else than these. */
+  shadowCast(): void
+  /** Up to `length` bytes at RIP, without side effects. */
+  codeBytes(length: number): Uint8Array
+  /** Works out state.interruptPending anew. */
+  interruptChanged(): void
 }

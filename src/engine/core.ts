@@ -21,6 +21,7 @@ import { hotKeys } from './hot.ts'
 import { Jit } from './jit/jit.ts'
 import { Interpreter } from './interpreter.ts'
 import { createVirtualization } from '../virt/create.ts'
+import { svmHelpers, svmTimes } from '../virt/svm/instructions.ts'
 import { vmxHelpers, vmxTimes } from '../virt/vmx/instructions.ts'
 import { SegmentAddressing } from './segment-address.ts'
 import { hotSpecs } from './hot-specs.ts'
@@ -66,8 +67,8 @@ function missingHelper(name: string): Helper {
   }
 }
 
-const allHelpers: Readonly<Record<string, Helper | undefined>> = { ...helpers, ...vmxHelpers }
-const allTimes: Readonly<Record<string, number | undefined>> = { ...helperTime, ...vmxTimes }
+const allHelpers: Readonly<Record<string, Helper | undefined>> = { ...helpers, ...vmxHelpers, ...svmHelpers }
+const allTimes: Readonly<Record<string, number | undefined>> = { ...helperTime, ...vmxTimes, ...svmTimes }
 
 export function createCore(options: CoreOptions): Core {
   const paging = pagingModelOf(options.model)
@@ -125,7 +126,7 @@ export function createCore(options: CoreOptions): Core {
   const jit = options.jit ? new Jit(memory, tables, offers, code, interpreter, helperPort, hotThreshold) : undefined
   const linear = new MmuLinearMemory(mmu)
   const translation = new MmuControl(mmu, paging)
-  const virtualization = createVirtualization(options.model, mmu, () => core.running!)
+  const virtualization = createVirtualization(options.model, mmu, paging, () => core.running!)
   const createCpu: Core['createCpu'] = (index, apic, ports, nextDeadline, smm = { saveMap: 'amd64', modeChanged: () => {} }) => {
     const cpu = new Cpu({
       index,

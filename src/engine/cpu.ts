@@ -59,6 +59,7 @@ const word = {
   pendingDebug: at.pendingDebug >> 2,
   extraTime: at.extraTime >> 2,
   guestMode: at.guestMode >> 2,
+  interruptGate: at.interruptGate >> 2,
 } as const
 
 const instructionShadow = 3
@@ -225,7 +226,7 @@ export class Cpu implements Processor {
   private mustLook(touchedDevice: boolean): boolean {
     return (
       this.stopRequested ||
-      (this.words[word.interruptPending] !== 0 && (this.words[word.eflags] & flag.IF) !== 0) ||
+      (this.words[word.interruptPending] !== 0 && ((this.words[word.eflags] & flag.IF) !== 0 || this.words[word.interruptGate] === 1)) ||
       (touchedDevice && this.parts.nextDeadline() < this.quantumEnd)
     )
   }
@@ -405,9 +406,9 @@ export class Cpu implements Processor {
   }
   /** Acknowledges the interrupt that the controller asks for and delivers it. */
   takeInterrupt(): Taken {
-    this.words[word.budget] -= acknowledgeTime
+    this.spend(acknowledgeTime)
     const result = this.deliver(externalInterrupt(this.apic.acknowledge()))
-    this.words[word.interruptPending] = this.apic.hasInterrupt() ? 1 : 0
+    this.interruptChanged()
     return result
   }
 
@@ -445,7 +446,7 @@ export class Cpu implements Processor {
     if (this.recentEvents.length >= 16) this.recentEvents.shift()
     this.recentEvents.push({ rip: this.state.rip, event, retired: this.retired })
     // A handler that faults at once must not keep a quantum from its end.
-    this.words[word.budget] -= deliveryTime
+    this.spend(deliveryTime)
     const result: Delivery = deliver(this, event)
     return result.outcome === 'shutdown' ? 'shutdown' : 'delivered'
   }

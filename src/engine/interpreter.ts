@@ -6,7 +6,7 @@
 import { at, segment } from '../cpu/layout.ts'
 import { accessFlag, Semantics, type RowContext } from '../isa/builder.ts'
 import type { Instruction, InterceptName } from '../isa/define.ts'
-import { interceptNumber } from '../isa/intercepts.ts'
+import { interceptNumber } from '../cpu/intercepts.ts'
 import type { Operand } from '../isa/operands.ts'
 import type { Label, Node, Variable } from '../wasm/function.ts'
 import type { FunctionImport } from '../wasm/module.ts'
@@ -87,7 +87,8 @@ class RecordSemantics extends Semantics {
     const memory = context.operands.find(operand => operand.class === 'memory')
     this.if(this.intercepted(name), () => {
       if (memory) this.setState('argument', this.address())
-      this.setState('argument', this.extendU(this.i32(interceptNumber[name])), 1)
+      this.setState('argument', this.i64(interceptNumber[name]), 1)
+      this.setState('argument', this.i64(memory ? 1 : 0), 2)
       const status = this.call(importIndex.helper, [this.helperNumber('intercept'), this.get(this.record)], ['i32', 'i32'], 'i32')
       this.if(status, () => (this.main ? this.exitOrJump(status) : this.return(status)))
     })

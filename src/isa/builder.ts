@@ -6,12 +6,12 @@ import { FunctionBuilder, type Node, type Operand as Value } from '../wasm/funct
 import type { ValueType } from '../wasm/encode.ts'
 import type { LoadKind, StoreKind } from '../wasm/opcodes.ts'
 import { at, fields, vectorAddress, type FieldName } from '../cpu/layout.ts'
-import { cr4 } from '../cpu/bits.ts'
+import { cr4, efer } from '../cpu/bits.ts'
 import { vector as exception } from '../cpu/fault.ts'
 import { flag } from '../cpu/rflags.ts'
 import { tlbDataEntries, tlbEntrySize } from '../memory/map.ts'
 import type { Check } from './define.ts'
-import { interceptNumber, type InterceptName } from './intercepts.ts'
+import { interceptNumber, type InterceptName } from '../cpu/intercepts.ts'
 import type { Operand } from './operands.ts'
 
 /**
@@ -391,6 +391,8 @@ export abstract class Semantics extends FunctionBuilder {
         return this.faultIf(this.and(this.userOfProtected(), this.controlBit(cr4.UMIP)), exception.GP, 0)
       case 'notV86':
         return this.faultIf(this.and(this.state('eflags'), flag.VM), exception.GP, 0)
+      case 'svme':
+        return this.faultIf(this.eqz(this.and(this.wrap(this.state('efer')), efer.SVME)), exception.UD)
       case 'osxsave':
         return this.faultIf(this.eqz(this.controlBit(cr4.OSXSAVE)), exception.UD)
       case 'protected':

@@ -16,7 +16,7 @@
 import type { Node } from '../wasm/function.ts'
 import type { Operand, OperandSpec } from './operands.ts'
 import type { Semantics } from './builder.ts'
-import type { InterceptName } from './intercepts.ts'
+import type { InterceptName } from '../cpu/intercepts.ts'
 
 export type Body = (b: Semantics, ...operands: Operand[]) => void
 
@@ -46,6 +46,7 @@ export type Check =
   | 'cpl0ud' // #UD unless CPL = 0
   | 'notV86' // #GP(0) in virtual-8086 mode
   | 'osxsave' // #UD unless CR4.OSXSAVE
+  | 'svme' // #UD unless EFER.SVME
   | 'protected' // #UD in real-address and virtual-8086 mode
   | 'fpu' // #NM by CR0.EM, TS; pending x87 exceptions are the row's business
   | 'mmx' // #UD by CR0.EM, #NM by CR0.TS

@@ -296,6 +296,13 @@ export class PhysicalMemory {
     this.afterWrite(place, 4)
   }
 
+  /** Somebody who knows its place is about to write to a page of RAM: decoded code goes, watchers hear of it. */
+  aboutToWrite(place: number, length: number): void {
+    if (this.pageFlags[place >>> 12] === 0) return
+    this.beforeWrite(place, length)
+    this.afterWrite(place, length)
+  }
+
   /** False: the page is ROM, do not write. */
   private beforeWrite(place: number, length: number): boolean {
     const flags = this.pageFlags[place >>> 12]

@@ -33,7 +33,16 @@ export class MmuControl implements TranslationControl {
   /** Changes nothing when it throws. */
   private loadPdptes(): void {
     const table = new Uint8Array(32)
-    this.mmu.physical.read((this.words[word.cr3] & ~0x1f) >>> 0, table)
+    const second = this.words[word.secondStage] === 0 ? undefined : this.mmu.secondStage
+    let lo = this.words[word.cr3] & ~0x1f
+    let hi = 0
+    if (second) {
+      if (second.readsPdptes) return
+      if (!second.table(lo, 0, false)) throw second.exit()
+      lo = second.lo | (lo & 0xfff)
+      hi = second.hi
+    }
+    this.mmu.physical.read(hi * 2 ** 32 + (lo >>> 0), table)
     const entries = new BigUint64Array(table.buffer)
     const reserved = 0x1e6n | (BigInt.asUintN(64, -1n) << BigInt(this.model.physicalBits))
     for (const entry of entries) if (entry & 1n && BigInt.asUintN(64, entry & reserved)) throw generalProtection()

@@ -20,6 +20,8 @@ export interface SecondStage {
    * stage's page is a user's.
    */
   page(lo: number, hi: number, what: number, user: boolean): boolean
+  /** The four entries of PAE paging are read at each walk, not when CR3 is loaded: AMD. */
+  readonly readsPdptes: boolean
   /** Cached translations of guest-physical addresses of the current space go (all of them: undefined). */
   flush(space: number | undefined): void
   /** Set before `page`: the first stage's `translationFlag` bits of it. */

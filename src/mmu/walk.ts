@@ -167,7 +167,7 @@ export class PageWalk {
   private walkLevels(lo: number, hi: number, mode: number): boolean {
     let tableLo = this.words[this.root] & ~0xfff
     let tableHi = this.words[this.root + 1] & 0xfffff
-    if (mode === pagingMode.pae && this.readsPdptes) {
+    if (mode === pagingMode.pae && (this.readsPdptes || this.second?.readsPdptes)) {
       if (!this.readEntry((this.words[this.root] & ~0x1f) | (lo >>> 27 & 0x18), 0)) return false
       // accessed bits are not set in these
       this.used = 0

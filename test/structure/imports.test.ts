@@ -18,7 +18,7 @@ const mayImport: Readonly<Record<string, readonly string[]>> = {
   decode: ['isa', 'cpu'],
   helpers: ['cpu', 'float'],
   mmu: ['memory', 'cpu'],
-  virt: ['mmu', 'memory', 'cpu', 'isa'],
+  virt: ['mmu', 'memory', 'cpu'],
   engine: ['wasm', 'isa', 'decode', 'cpu', 'memory', 'mmu', 'helpers', 'virt'],
   devices: [],
   interrupts: [],

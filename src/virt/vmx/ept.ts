@@ -41,6 +41,7 @@ export class Ept implements SecondStage {
   linearLo = 0
   linearHi = 0
   guestFlags = 0
+  readonly readsPdptes = false
   /** The exit of an access that failed for another reason than the tables. */
   instead: VmExit | undefined
 

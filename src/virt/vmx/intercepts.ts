@@ -4,7 +4,7 @@
  */
 import { is64 } from '../../cpu/bits.ts'
 import { invalidOpcode } from '../../cpu/fault.ts'
-import { interceptNames, interceptNumber, type InterceptName } from '../../isa/intercepts.ts'
+import { interceptNames, interceptNumber, type InterceptName } from '../../cpu/intercepts.ts'
 import type { PortAccess } from '../../cpu/virtualization.ts'
 import { VmExit } from '../../cpu/virtualization.ts'
 import { primaryBit, secondaryBit } from './controls.ts'

@@ -1,0 +1,117 @@
+/**
+ * What VMRUN demands of a VMCB, as named rules: the checker and the explanation are this list. AMD APM vol. 2, "VMRUN Instruction",
+ * "Canonicalization and Consistency Checks".
+ */
+import { cr0, cr4, efer } from '../../cpu/bits.ts'
+import { cr4Writable } from '../../cpu/control.ts'
+import type { CpuModel } from '../../cpu/model.ts'
+import { intercept3, intercept4 } from './exit-codes.ts'
+import { eventInfo, eventType, nestedControl, offsetOf, virtualInterrupt, type VmcbFieldName } from './vmcb.ts'
+
+/** A VMCB to be looked at: unsigned words. */
+export interface VmcbView {
+  readonly words: Int32Array | Uint32Array
+  /** Word index of the VMCB's first byte. */
+  readonly start: number
+}
+
+/** The host as VMRUN finds it. */
+export interface RuleContext {
+  readonly model: CpuModel
+  /** Bits that EFER has. */
+  readonly eferBits: number
+  readonly hostCr0: number
+  readonly hostPae: boolean
+}
+
+export interface Rule {
+  /** The rule in words. */
+  readonly title: string
+  readonly section: string
+  readonly fields: readonly VmcbFieldName[]
+  readonly broken: (vmcb: VmcbView, context: RuleContext) => boolean
+  /** What would do. */
+  readonly instead: string
+}
+
+const low = (vmcb: VmcbView, name: VmcbFieldName): number => vmcb.words[vmcb.start + (offsetOf[name] >> 2)] >>> 0
+const high = (vmcb: VmcbView, name: VmcbFieldName): number => vmcb.words[vmcb.start + (offsetOf[name] >> 2) + 1] >>> 0
+const byte = (vmcb: VmcbView, name: VmcbFieldName): number => (low(vmcb, name) >>> ((offsetOf[name] & 3) * 8)) & 0xff
+
+const checks = 'Canonicalization and Consistency Checks'
+const rule = (title: string, fields: readonly VmcbFieldName[], instead: string, broken: Rule['broken'], section = checks): Rule =>
+  ({ title, fields, instead, broken, section })
+
+const isLong = (v: VmcbView): boolean => (low(v, 'efer') & efer.LME) !== 0 && (low(v, 'cr0') & cr0.PG) !== 0
+const beyond = (hi: number, lo: number, model: CpuModel, size: number): boolean =>
+  hi * 2 ** 32 + lo + size > 2 ** model.physicalBits
+const pageOf = (value: number): number => (value & ~0xfff) >>> 0
+const isPatType = (type: number): boolean => type === 0 || type === 1 || (type >= 4 && type <= 7)
+
+function illegalEvent(v: VmcbView): boolean {
+  const info = low(v, 'eventInjection')
+  if (!(info & eventInfo.valid)) return false
+  const type = (info >>> eventInfo.typeShift) & eventInfo.typeMask
+  const vector = info & eventInfo.vectorMask
+  if (type === eventType.interrupt || type === eventType.nmi || type === eventType.software) return false
+  return type !== eventType.exception || vector === 2 || vector > 31
+}
+
+function illegalPat(v: VmcbView): boolean {
+  for (const word of [low(v, 'gPat'), high(v, 'gPat')])
+    for (let shift = 0; shift < 32; shift += 8) if (!isPatType((word >>> shift) & 0xff)) return true
+  return false
+}
+
+const nested = (v: VmcbView): boolean => (low(v, 'nestedControl') & nestedControl.enable) !== 0
+const intercepts3 = (v: VmcbView, bit: number): boolean => (low(v, 'intercepts3') & (1 << bit)) !== 0
+
+/** In the manual's order. */
+export const rules: readonly Rule[] = [
+  rule('EFER.SVME must be 1', ['efer'], 'EFER with bit 12 set', v => !(low(v, 'efer') & efer.SVME)),
+  rule('CR0.CD = 0 and CR0.NW = 1 cannot be together', ['cr0'], 'CR0 without bit 29',
+    v => !(low(v, 'cr0') & cr0.CD) && (low(v, 'cr0') & cr0.NW) !== 0),
+  rule('CR0[63:32] must be 0', ['cr0'], 'CR0 of 32 bits', v => high(v, 'cr0') !== 0),
+  rule('reserved bits of CR3 must be 0', ['cr3'], 'an address that the processor has', (v, { model }) =>
+    (isLong(v) ? high(v, 'cr3') >= 2 ** (Math.min(52, model.physicalBits) - 32) && high(v, 'cr3') >>> 20 !== 0 : false)),
+  rule('reserved bits of CR4 must be 0', ['cr4'], 'only bits that CPUID offers', (v, { model }) =>
+    high(v, 'cr4') !== 0 || (low(v, 'cr4') & ~Number(cr4Writable(model))) !== 0),
+  rule('DR6[63:32] must be 0', ['dr6'], 'DR6 of 32 bits', v => high(v, 'dr6') !== 0),
+  rule('DR7[63:32] must be 0', ['dr7'], 'DR7 of 32 bits', v => high(v, 'dr7') !== 0),
+  rule('reserved bits of EFER must be 0', ['efer'], 'only bits that CPUID offers',
+    (v, { eferBits }) => high(v, 'efer') !== 0 || (low(v, 'efer') & ~eferBits) !== 0),
+  rule('EFER.LMA and EFER.LME need a processor with long mode', ['efer'], 'EFER without bits 8 and 10',
+    (v, { model }) => (low(v, 'efer') & (efer.LME | efer.LMA)) !== 0 && !model.has('lm')),
+  rule('EFER.LME and CR0.PG need CR4.PAE', ['efer', 'cr0', 'cr4'], 'CR4 with bit 5 set', v => isLong(v) && !(low(v, 'cr4') & cr4.PAE)),
+  rule('EFER.LME and CR0.PG need CR0.PE', ['efer', 'cr0'], 'CR0 with bit 0 set', v => isLong(v) && !(low(v, 'cr0') & cr0.PE)),
+  rule('in long mode CS.L and CS.D cannot both be 1', ['efer', 'cr0', 'cr4', 'csAttributes'], 'CS.attrib without bit 10',
+    v => isLong(v) && (low(v, 'cr4') & cr4.PAE) !== 0 && (low(v, 'csSelector') >>> 16 & 0x600) === 0x600),
+  rule('the VMRUN intercept must be set', ['intercepts4'], 'bit 0 of the vector at 10H set',
+    v => !(low(v, 'intercepts4') & (1 << intercept4.vmrun))),
+  rule('the I/O permission map must lie below the highest physical address', ['iopmBase'], 'an address that the processor has',
+    (v, { model }) => intercepts3(v, intercept3.ioio) && beyond(high(v, 'iopmBase'), pageOf(low(v, 'iopmBase')), model, 12288)),
+  rule('the MSR permission map must lie below the highest physical address', ['msrpmBase'], 'an address that the processor has',
+    (v, { model }) => intercepts3(v, intercept3.msr) && beyond(high(v, 'msrpmBase'), pageOf(low(v, 'msrpmBase')), model, 8192)),
+  rule('EVENTINJ must be an event that exists: types 1, 5, 6, 7 are reserved, exceptions have vectors 0 to 31 but 2', ['eventInjection'],
+    'type 0, 2, 3 or 4', illegalEvent, 'Event Injection'),
+  rule('the ASID must not be 0: it is the host\'s', ['asid'], 'an ASID from 1 to the number that CPUID gives, less 1',
+    v => low(v, 'asid') === 0),
+  rule('nested paging needs a host with paging', ['nestedControl'], 'VMRUN with CR0.PG = 1',
+    (v, { hostCr0 }) => nested(v) && !(hostCr0 & cr0.PG), 'Nested Paging'),
+  rule('reserved bits of nCR3 must be 0', ['nestedCr3'], 'an address that the processor has',
+    (v, { model }) => nested(v) && beyond(high(v, 'nestedCr3'), pageOf(low(v, 'nestedCr3')), model, 0), 'Nested Paging'),
+  rule('every field of G_PAT must be a memory type', ['gPat'], '0007040600070406H', v => nested(v) && illegalPat(v), 'Nested Paging'),
+  rule('V_NMI_ENABLE needs the NMI intercept', ['virtualInterrupt', 'intercepts3'], 'bit 1 of the vector at 0CH set', v =>
+    (low(v, 'virtualInterrupt') & virtualInterrupt.nmiEnable) !== 0 && !intercepts3(v, intercept3.nmi), 'NMI Virtualization'),
+  rule('TLB_CONTROL must be 0, 1, 3 or 7', ['tlbControl'], '0, 1, 3 or 7',
+    v => ![0, 1, 3, 7].includes(byte(v, 'tlbControl')), 'TLB Control'),
+]
+
+/** The first rule that a VMCB breaks: what the processor finds. */
+export function firstBroken(vmcb: VmcbView, context: RuleContext): Rule | undefined {
+  for (const each of rules) if (each.broken(vmcb, context)) return each
+  return undefined
+}
+
+/** All rules that a VMCB breaks: what people want to know. */
+export const allBroken = (vmcb: VmcbView, context: RuleContext): Rule[] => rules.filter(each => each.broken(vmcb, context))
