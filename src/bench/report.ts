@@ -13,11 +13,13 @@ export interface Circumstances {
 }
 
 export function generatedPart(summary: Summary, { day, machine, rounds, append, checks }: Circumstances): string {
+  const picture = summary.others.length > 0 ? '![ratios on a logarithmic scale](BENCHMARKS.svg)\n\n' : ''
+  const list = checks.length > 0 ? `\n\n${checks.map(check => `- ${check}`).join('\n')}` : ''
   return `Measured on ${day}: ${machine}, medians of ${rounds} round${rounds === 1 ? '' : 's'}, 1 CPU and 1 GiB in each guest,
 command line \`${append}\`.
 A ratio above 1 means that ${summary.names[0]} is faster.
 
-${table(summary)}${checks.length > 0 ? `\n\n${checks.map(check => `- ${check}`).join('\n')}` : ''}`
+${picture}${table(summary)}${list}`
 }
 
 /** Puts the part between the markers; a document without them is given them at its end. */

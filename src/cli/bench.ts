@@ -35,7 +35,7 @@ export function benchCommand(system: System): Command {
     .option('--no-checks', 'do not measure start, memory and idling')
     .option('--json <file>', 'write all times, as data')
     .option('--svg <file>', 'write the ratios, as a picture')
-    .option('--report', 'write BENCHMARKS.json, and the generated part of BENCHMARKS.md')
+    .option('--report', 'write BENCHMARKS.json, BENCHMARKS.svg, and the generated part of BENCHMARKS.md')
     .addHelpText('after', `\nWorkloads:\n${workloadHelp}\n`)
     .action(async ({ engine, rounds, timeout, ...flags }: BenchFlags) => {
       const own = engine?.split(',').map(name => (name === 'jit' ? 'vitrine' : name)).join(',')

@@ -32,13 +32,15 @@ export async function bench(request: BenchRequest): Promise<void> {
     const circumstances = { day: new Date().toISOString().slice(0, 10), machine: thisMachine(), rounds, append, checks }
     const data = `${JSON.stringify({ ...circumstances, runs: asData(runs) }, undefined, 2)}\n`
     if (request.json !== undefined) writeFileSync(request.json, data)
-    if (request.svg !== undefined) writeFileSync(request.svg, plot(summary, `${circumstances.machine}; medians of ${rounds}`))
+    const picture = plot(summary, `${circumstances.machine}; medians of ${rounds}`)
+    if (request.svg !== undefined) writeFileSync(request.svg, picture)
     const wrong = disagreements(runs)
     if (wrong.length > 0) throw new InputError(`check values differ: ${wrong.join('; ')}`)
     if (request.report) {
       const document = existsSync('BENCHMARKS.md') ? readFileSync('BENCHMARKS.md', 'utf8') : '# Benchmarks\n'
       writeFileSync('BENCHMARKS.md', replaceGenerated(document, generatedPart(summary, circumstances)))
       writeFileSync('BENCHMARKS.json', data)
+      writeFileSync('BENCHMARKS.svg', picture)
     }
   } finally {
     rmSync(scratch, { recursive: true, force: true })
