@@ -5,8 +5,9 @@
 import type { Nanoseconds } from './devices/ports.ts'
 import type { BlockStore } from './devices/storage/block-store.ts'
 import type { DriveOptions } from './devices/storage/drive.ts'
+import type { TextScreen } from './devices/vga/vga.ts'
 
-export type { BlockStore, DriveOptions }
+export type { BlockStore, DriveOptions, TextScreen }
 
 /** A CPU model by name with features switched on or off, such as `{ model: 'intel', add: ['pku'], remove: ['la57'] }`. */
 export interface CpuSelection {
@@ -33,6 +34,8 @@ export interface BootOptions {
   commandLine?: string
   /** Firmware such as SeaBIOS, mapped below 4 GiB and started at the reset vector instead of a kernel; it boots from the drives. */
   bios?: Uint8Array
+  /** The video BIOS of the device VGA, such as vgabios-stdvga.bin, for firmware to run. */
+  vgaBios?: Uint8Array
   /** What firmware is told: see the boot options of the command line. */
   bootSettings?: { order?: string; menu?: boolean; serialConsole?: boolean }
   /** A raw image executed from physical address `at`, in real mode: for tests. */
@@ -158,6 +161,8 @@ export interface Machine {
   onDebugOutput: (byte: number) => void
   /** Messages of the machine itself: what software touched that is not there or not implemented. */
   onLog: (message: string) => void
+  /** What the device VGA shows in a text mode; undefined without it, and in a graphics mode. */
+  screen(): TextScreen | undefined
   registers(cpu?: number): CpuRegisters
   setRegisters(registers: Partial<CpuRegisters>, cpu?: number): void
   /** Physical memory, without side effects on devices; unbacked RAM reads as zero, anything else as 0xFF. */

@@ -12,6 +12,7 @@ import { restoreCpuState, saveCpuState } from './cpu/saved-state.ts'
 import { flag, readRflags, writeRflags } from './cpu/rflags.ts'
 import { createCore, type Core } from './engine/core.ts'
 import type { Cpu } from './engine/cpu.ts'
+import type { TextScreen } from './devices/vga/vga.ts'
 import { InputError } from './errors.ts'
 import type { TlbState } from './mmu/tlb.ts'
 import type { Lapic } from './interrupts/lapic.ts'
@@ -108,6 +109,7 @@ export class VitrineMachine implements Machine {
         protocol: options.protocol,
         bios: options.bios,
         bootSettings: options.bootSettings,
+        vgaBios: options.vgaBios,
         commandLine: options.commandLine,
         raw: options.raw,
         map,
@@ -554,6 +556,9 @@ export class VitrineMachine implements Machine {
     return sum
   }
 
+  screen(): TextScreen | undefined {
+    return this.pc.screen()
+  }
   serialInput(bytes: Uint8Array): void {
     this.pc.serialInput(bytes)
   }

@@ -7,6 +7,7 @@ import type { System } from './system.ts'
 /** Where distributions put SeaBIOS for emulators: packages seabios, and those of QEMU. */
 const folders = ['/usr/share/seabios', '/usr/share/qemu', '/usr/share/qemu-kvm']
 const defaultName = 'bios-256k.bin'
+const videoName = 'vgabios-stdvga.bin'
 
 export interface FirmwareChoice {
   /** A file, or a name in the usual folders. Default: SeaBIOS. */
@@ -15,9 +16,18 @@ export interface FirmwareChoice {
   menu?: boolean
 }
 
-export function firmwareOptions({ bios, order, menu = false }: FirmwareChoice, system: System): Pick<BootOptions, 'bios' | 'bootSettings'> {
+type FirmwareOptions = Pick<BootOptions, 'bios' | 'vgaBios' | 'bootSettings'>
+
+/** `devices`: those of the machine; a VGA comes with its video BIOS. */
+export function firmwareOptions(
+  { bios, order, menu = false }: FirmwareChoice, devices: readonly { name: string }[], system: System,
+): FirmwareOptions {
   if (order !== undefined) bootOrderCmos({ order }) // says what is wrong with it
-  return { bios: readFirmware(bios, system), bootSettings: { serialConsole: true, menu, ...(order === undefined ? {} : { order }) } }
+  const hasVga = devices.some(({ name }) => name === 'VGA')
+  return {
+    bios: readFirmware(bios, system), ...(hasVga ? { vgaBios: readFirmware(videoName, system) } : {}),
+    bootSettings: { serialConsole: true, menu, ...(order === undefined ? {} : { order }) },
+  }
 }
 
 function readFirmware(file: string | undefined, system: System): Uint8Array {

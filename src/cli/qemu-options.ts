@@ -91,8 +91,6 @@ function refused(names: string[], instead: string, argument?: string): QemuOptio
   }
 }
 
-const noDisplay = 'no display is emulated; -nographic shows the serial port'
-
 export const qemuOptions: readonly QemuOption[] = [
   { names: ['h', 'help'], help: 'display this help and exit', apply: s => { s.help = 'options' } },
   { names: ['version'], help: 'display version information and exit', apply: s => { s.help = 'version' } },
@@ -128,7 +126,7 @@ export const qemuOptions: readonly QemuOption[] = [
   },
   { names: ['nographic'], help: 'serial port on stdio, with Ctrl-A as escape key', apply: s => { s.noGraphic = true } },
   { names: ['display'], argument: 'type', help: 'none is what there is; others get a warning', apply: (s, text) => { s.display = text } },
-  { names: ['vga'], argument: 'type', help: `none; others get a warning: ${noDisplay}`, apply: value.vga },
+  { names: ['vga'], argument: 'type', help: 'std: its text screen is shown at the end; or none', apply: value.vga },
   onlyNone(['monitor'], 'dev', 'monitor'),
   refused(['qmp', 'qmp-pretty', 'mon'], 'there is no monitor', 'dev'),
   onlyNone(['parallel'], 'dev', 'parallel port'),

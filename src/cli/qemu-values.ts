@@ -118,7 +118,8 @@ export function vga(settings: QemuSettings, text: string): void {
   const known = ['none', 'std', 'cirrus', 'vmware', 'qxl', 'virtio', 'xenfb', 'cg3', 'tcx']
   if (isHelp(text)) throw new InputError('no display is emulated, expected none')
   if (!known.includes(text)) throw new InputError(`unknown vga type; expected none, found '${text}'`)
-  if (text !== 'none') settings.warnings.push(`warning: -vga ${text} has no effect: no display is emulated`)
+  if (text === 'std') settings.devices.push({ name: 'VGA', properties: {} })
+  else if (text !== 'none') settings.warnings.push(`warning: -vga ${text} has no effect: expected std or none`)
 }
 
 export const serialHelp = 'the first serial port: stdio, mon:stdio, file:PATH, pipe:PATH, tcp:HOST:PORT[,server][,nowait], unix:PATH, none'

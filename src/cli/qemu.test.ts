@@ -80,13 +80,15 @@ test('where the serial port can be', async () => {
 test('a clock, a snapshot, a file for the process ID; warnings name what has no effect', async () => {
   const { request, errors, written } = await qemu(
     '-kernel', 'kernel', '-nographic', '-rtc', 'base=2026-01-31T12:00:00,clock=vm', '-snapshot', '-drive', 'file=disk.img,if=virtio',
-    '-pidfile', 'pid', '-vga', 'std', '-enable-kvm', '-no-shutdown', '-usb', '-uuid', 'x', '-name', 'guest',
+    '-pidfile', 'pid', '-vga', 'cirrus', '-enable-kvm', '-no-shutdown', '-usb', '-uuid', 'x', '-name', 'guest',
   )
   assert.equal(request!.machine.rtcEpoch, Date.UTC(2026, 0, 31, 12) / 1000)
   assert.equal(request!.machine.drives![0].snapshot, true)
   assert.deepEqual(written, { pid: '4242\n' })
   const warned = errors.trimEnd().split('\n').map(line => /^vitrine qemu: warning: (-[\w-]+).* has no effect/.exec(line)?.[1])
   assert.deepEqual(warned, ['-vga', '-enable-kvm', '-no-shutdown', '-usb'])
+  const { devices } = (await qemu('-kernel', 'kernel', '-nographic', '-vga', 'std')).request!.machine
+  assert.deepEqual(devices, [{ name: 'VGA', properties: {} }])
   assert.equal((await qemu('-kernel', 'kernel', '-nographic', '-rtc', 'base=utc')).request!.machine.rtcEpoch, 1_800_000_000)
 })
 

@@ -48,6 +48,7 @@ function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue)
   for (const warning of settings.warnings) warn(system, warning)
   for (const device of settings.devices) checkName(device, catalogue)
   const { drives, devices } = parseDrives(settings.drives.map(text => (settings.snapshot ? `${text},snapshot=on` : text)), system, 'ide')
+  const allDevices = [...devices, ...settings.devices]
   const console = consoleOf(settings)
   if (console.serial === 'none' && settings.serials.length === 0 && settings.display !== 'none') {
     warn(system, 'warning: no display is emulated; -nographic or -serial stdio shows the serial port')
@@ -58,12 +59,12 @@ function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue)
       cpus: settings.cpus,
       memory: settings.memory,
       chipset: settings.machine,
-      devices: [...devices, ...settings.devices],
+      devices: allDevices,
       ...(drives.length === 0 ? {} : { drives }),
       seed: settings.seed,
       ...(settings.rtc === undefined ? {} : { rtcEpoch: settings.rtc === 'now' ? system.now() : settings.rtc }),
       noReboot: settings.noReboot, engine: 'jit',
-      ...startOf(settings, system),
+      ...startOf(settings, allDevices, system),
       ...parseModules(settings.initrd, system),
       commandLine: settings.append,
     },
@@ -73,10 +74,10 @@ function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue)
   }
 }
 
-function startOf(settings: QemuSettings, system: System): BootOptions {
+function startOf(settings: QemuSettings, devices: QemuSettings['devices'], system: System): BootOptions {
   const { kernel, bios, bootOrder, bootMenu } = settings
   if (kernel !== undefined) return { kernel: readKernel(kernel, system), kernelName: kernel }
-  return firmwareOptions({ bios, order: bootOrder, menu: bootMenu }, system)
+  return firmwareOptions({ bios, order: bootOrder, menu: bootMenu }, devices, system)
 }
 
 /** Test runners tell by these words that nothing but the kernel's file was wrong. */

@@ -9,7 +9,9 @@ import { firmwareOptions } from './firmware.ts'
 import { parseModules } from './modules.ts'
 import { sayEnding, statusOf, statusTable } from './status.ts'
 import type { Catalogue, RunRequest, RunResult, System } from './system.ts'
-import { describeDevice, listChoices, parseCount, parseCpu, parseDate, parseDevice, parseGdb, parseMemory, parseSeconds } from './values.ts'
+import {
+  describeDevice, type DeviceSelection, listChoices, parseCount, parseCpu, parseDate, parseDevice, parseGdb, parseMemory, parseSeconds,
+} from './values.ts'
 
 const engines: readonly NonNullable<MachineOptions['engine']>[] = ['jit', 'interpreter', 'step']
 
@@ -152,20 +154,21 @@ function requestOf(flags: RunFlags, system: System, catalogue: Catalogue): RunRe
   const { cpu, remarks } = parseCpu(flags.cpu, catalogue)
   if (!flags.quiet) for (const remark of remarks) system.printError(`vitrine: ${remark}\n`)
   const { drives, devices } = parseDrives([...(flags.drive ?? []), ...(flags.cdrom === undefined ? [] : [cdromDrive(flags.cdrom)])], system)
+  const allDevices = [...devices, ...(flags.device ?? []).map(parseDevice)]
   return {
     machine: {
       cpu,
       cpus: parseCount(flags.smp, '--smp', 1, 64),
       memory: parseMemory(flags.memory, '--memory'),
       chipset: flags.chipset,
-      devices: [...devices, ...(flags.device ?? []).map(parseDevice)],
+      devices: allDevices,
       ...(drives.length === 0 ? {} : { drives }),
       engine: flags.engine,
       seed: parseCount(flags.seed, '--seed', 0),
       noReboot: !flags.reboot,
       ...(flags.explain ? { explain: true } : {}),
       ...(flags.rtc === undefined ? {} : { rtcEpoch: flags.rtc === 'now' ? system.now() : parseDate(flags.rtc, '--rtc') }),
-      ...startOf(flags, system),
+      ...startOf(flags, allDevices, system),
       ...parseModules(flags.initrd, system),
       ...(flags.protocol === undefined ? {} : { protocol: flags.protocol }),
       commandLine: flags.append ?? '',
@@ -181,8 +184,8 @@ function requestOf(flags: RunFlags, system: System, catalogue: Catalogue): RunRe
   }
 }
 
-function startOf({ kernel, bios, boot }: RunFlags, system: System): BootOptions {
-  if (kernel === undefined) return firmwareOptions({ bios, order: boot }, system)
+function startOf({ kernel, bios, boot }: RunFlags, devices: readonly DeviceSelection[], system: System): BootOptions {
+  if (kernel === undefined) return firmwareOptions({ bios, order: boot }, devices, system)
   if (bios !== undefined || boot !== undefined) {
     throw new InputError(`${bios === undefined ? '--boot' : '--bios'}: expected no --kernel beside it, found '${kernel}'`)
   }
@@ -194,6 +197,7 @@ export function report(result: RunResult, system: System): void {
   const line = sayEnding(result)
   if (line !== undefined) system.printError(`vitrine: ${line}\n`)
   if (result.picture !== undefined) system.printError(`${result.picture.trimEnd()}\n`)
+  if (result.screen !== undefined) system.printError(`The screen:\n${result.screen.join('\n').trimEnd()}\n`)
 }
 
 function jsonOf(result: RunResult): Record<string, unknown> {
@@ -201,7 +205,7 @@ function jsonOf(result: RunResult): Record<string, unknown> {
   return {
     ending: kind, ...rest, exitStatus: statusOf(result), instructions: result.instructions, virtualNanoseconds: result.virtualNanoseconds,
     wallSeconds: Number(result.wallSeconds.toFixed(3)), resources: result.resources,
-    panic: result.panic, picture: result.picture, console: result.console,
+    panic: result.panic, picture: result.picture, screen: result.screen, console: result.console,
   }
 }
 

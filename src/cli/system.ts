@@ -52,6 +52,8 @@ export interface RunResult {
   panic: string | undefined
   /** The machine's picture of CPU 0, when it ended without a report. */
   picture: string | undefined
+  /** The lines of a text screen, when the machine has one that shows anything. */
+  screen?: string[] | undefined
   /** The table of the profile that was asked for. */
   profile?: string
 }

@@ -12,6 +12,7 @@ export const catalogue: Catalogue = {
     { name: 'isa-debug-exit', description: 'ends the run', bus: 'ISA', properties: { iobase: '0x501', iosize: '0x2' } },
     { name: 'pc-testdev', description: 'test device', bus: 'ISA' },
     { name: 'pci-testdev', description: 'test device', bus: 'PCI' },
+    { name: 'VGA', description: 'a screen', bus: 'PCI' },
   ],
   checkCpu: createModel,
   describeCpu: describeModel,

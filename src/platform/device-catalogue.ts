@@ -14,6 +14,7 @@ import { PciTestDevice } from '../devices/pci-testdev/pci-testdev.ts'
 import type { Clock, InterruptPin, LogUnhandled, MmioHandler, PortHandler, Stateful } from '../devices/ports.ts'
 import type { BlockStore } from '../devices/storage/block-store.ts'
 import { VirtioBlk } from '../devices/virtio/blk/blk.ts'
+import { Vga } from '../devices/vga/vga.ts'
 import { VirtioConsole } from '../devices/virtio/console/console.ts'
 import { VirtioPci } from '../devices/virtio/pci.ts'
 import { VirtioRng } from '../devices/virtio/rng/rng.ts'
@@ -44,6 +45,10 @@ export interface Board {
   takeDrive: (id: string) => BlockStore
   /** The SATA controller, and its name in firmware's boot order. */
   sata: () => { controller: Ahci; path: string }
+  /** Firmware starts the machine, and sets up what it finds. */
+  firmware: boolean
+  /** Makes a text screen the machine's. */
+  showScreen: (vga: Vga) => void
   /** Asks firmware to boot from a device, the lowest index first. `path`: Open Firmware's name of it. */
   bootDevice: (index: number, path: string) => void
   /** Joins a console to the terminal. */
@@ -138,6 +143,16 @@ const entries: readonly Entry[] = [
     plug: (board, property) => plugSata(board, property, 'ide-cd', (store, serial) => new AtapiCdrom(store, serial)),
   },
   {
+    name: 'VGA', description: 'a VGA adapter: its text screen is shown at the end of a run', bus: 'PCI', properties: {},
+    plug: (board, property) => plugPci(board, property('addr'), 'VGA', slot => {
+      const vga = new Vga(slot, board.clock, !board.firmware)
+      claimFree(board, vgaPorts.base, vgaPorts.count, 'VGA', vga.ports)
+      board.addMmio(vgaWindow.base, vgaWindow.size, 'VGA', vga.window)
+      board.showScreen(vga)
+      return vga
+    }),
+  },
+  {
     name: 'virtio-rng-pci', description: "random numbers, from the machine's seed", bus: 'PCI', properties: {},
     plug: (board, property) =>
       plugPci(board, property('addr'), 'virtio-rng-pci', slot => new VirtioPci(new VirtioRng(board.seed), slot, board.log)),
@@ -151,6 +166,10 @@ const entries: readonly Entry[] = [
     },
   },
 ]
+
+/** Legacy addresses of VGA. */
+const vgaPorts = { base: 0x3b0, count: 0x30 } as const
+const vgaWindow = { base: 0xa0000, size: 0x20000 } as const
 
 /** Every device takes these besides its own. They name it, or its place. */
 const commonProperties = ['id', 'bus', 'addr']

@@ -19,6 +19,7 @@ import { Uart } from '../devices/serial/uart.ts'
 import type { BlockStore } from '../devices/storage/block-store.ts'
 import type { Disk } from '../devices/storage/disk.ts'
 import { type DriveOptions, openDrive } from '../devices/storage/drive.ts'
+import type { TextScreen, Vga } from '../devices/vga/vga.ts'
 import type { VirtioConsole } from '../devices/virtio/console/console.ts'
 import { InputError } from '../errors.ts'
 import { ApicBus } from '../interrupts/bus.ts'
@@ -45,6 +46,8 @@ export interface PcOptions extends BootRequest {
   /** Firmware that starts at the reset vector, instead of a kernel. */
   bios?: Uint8Array
   bootSettings?: BootSettings
+  /** The video BIOS for a VGA, given to firmware. */
+  vgaBios?: Uint8Array
   devices?: readonly DeviceRequest[]
   /** What disks are made of: a device takes one by its ID. */
   drives?: readonly DriveOptions[]
@@ -130,6 +133,7 @@ export class Pc {
   readonly #firmwareImages: readonly MemoryWrite[]
   readonly #bootDevices: { index: number; path: string }[] = []
   #ahci: Ahci | undefined
+  #vga: Vga | undefined
   /** Everything with state, by name; the order is that of reset and restore: devices before the controllers that they drive. */
   readonly #stateful = new Map<string, Stateful>()
   #commandSmi: (smiControl: number) => boolean = () => false
@@ -149,7 +153,8 @@ export class Pc {
     this.#embedding = embedding
     this.map = map
     this.#acpi = acpiTables(this.#acpiOptions())
-    this.boot = loadBootImage(options, { map, rsdp: this.#acpi.find(({ signature }) => signature === rsdpSignature)!.bytes })
+    const rsdp = this.#acpi.find(({ signature }) => signature === rsdpSignature)!.bytes
+    this.boot = loadBootImage({ ...options, textScreen: this.#hasVga }, { map, rsdp })
     this.boot?.remarks?.forEach(remark => log('boot', remark))
     this.ports = new PortBus(log)
 
@@ -203,6 +208,11 @@ export class Pc {
     const console = this.#consoles.find(({ listening }) => listening)
     if (console) console.input(bytes)
     else this.serial[0].input(bytes)
+  }
+
+  /** What a VGA's text mode shows. */
+  screen(): TextScreen | undefined {
+    return this.#vga?.screen()
   }
 
   pressPowerButton(): void {
@@ -386,7 +396,8 @@ export class Pc {
       ports: this.ports, pci: this.pci, bridges: new Map<string, PciBridge>(), express: this.map.ecam !== undefined,
       addMmio: this.#embedding.addMmio, line: (gsi: number) => this.#wires.source(line(gsi)),
       debugExit: this.#embedding.debugExit, debugOutput: this.#embedding.debugOutput ?? (() => {}),
-      takeDrive: this.#driveShelf(), sata: () => this.#sata(),
+      takeDrive: this.#driveShelf(), sata: () => this.#sata(), firmware: this.#options.bios !== undefined,
+      showScreen: (vga: Vga) => { this.#vga = vga },
       bootDevice: (index: number, path: string) => void this.#bootDevices.push({ index, path }),
       joinTerminal: (make: Parameters<Board['joinTerminal']>[0]) => this.#joinTerminal(make),
       seed: this.#options.seed ?? 0, log: this.#embedding.log,
@@ -444,6 +455,11 @@ export class Pc {
     return device
   }
 
+  #optionRoms(): Map<string, Uint8Array> {
+    const { vgaBios } = this.#options
+    return new Map(vgaBios && this.#vga ? [['1234,1111', vgaBios]] : [])
+  }
+
   #bootPaths(): string[] {
     return this.#bootDevices.sort((a, b) => a.index - b.index).map(({ path }) => path)
   }
@@ -459,7 +475,9 @@ export class Pc {
     const { bios, bootSettings = {} } = this.#options
     const identity = this.#smbios?.files ?? []
     if (!bios) return new Map([['etc/e820', e820File(this.map.e820)], ...identity])
-    const files = firmwareFiles({ boot: bootSettings, acpi: this.#acpiOptions(), bootPaths: this.#bootPaths(), optionRoms: new Map() })
+    const files = firmwareFiles({
+      boot: bootSettings, acpi: this.#acpiOptions(), bootPaths: this.#bootPaths(), optionRoms: this.#optionRoms(),
+    })
     return new Map([['etc/e820', e820File(ramEntries(this.map))], ...identity, ...files])
   }
 
@@ -470,11 +488,15 @@ export class Pc {
     const legacyIrq = [10, 10, 11, 11]
     return {
       map: this.map, cpus, apicIds: Array.from({ length: cpus }, (_, cpu) => cpu), hpetBase, pmBase,
-      canSleep: this.#embedding.sleep !== undefined && this.#options.bios === undefined,
+      hasVga: this.#hasVga, canSleep: this.#embedding.sleep !== undefined && this.#options.bios === undefined,
       serialPorts: serialPorts.slice(0, this.#options.secondSerialPort ? 2 : 1),
       gsiOf: (device, pin) => firstPciGsi + wireOf(device, pin),
       irqOf: (device, pin) => legacyIrq[wireOf(device, pin) & 3],
     }
+  }
+
+  get #hasVga(): boolean {
+    return this.#options.devices?.some(({ name }) => name === 'VGA') ?? false
   }
 
   /** What firmware has set up before it starts a kernel: trigger modes, virtual wire mode on the first CPU. */

@@ -15,19 +15,21 @@ import { kernelFile } from './linux.ts'
 const folder = mkdtempSync(join(tmpdir(), 'vitrine-firmware-'))
 after(() => rmSync(folder, { recursive: true }))
 
-const bios = (): Uint8Array => readFileSync(join(packageFolder('seabios'), 'usr/share/seabios/bios-256k.bin'))
+const bios = (name = 'bios-256k.bin'): Uint8Array => readFileSync(join(packageFolder('seabios'), 'usr/share/seabios', name))
 const memtest = (kind = 'x64'): Uint8Array => readFileSync(join(packageFolder('memtest86+'), `boot/memtest86+${kind}.bin`))
 /** Memory has been found, and the first test is half through. */
 const testing = /Memtest86\+ v[^]*50% #+[^]*#0 {2}\[Address test/
 
 /** Runs until the serial port has shown the text, or the machine ends; what it showed, and how it ended. */
-function show(options: MachineOptions, until: RegExp, most = 4e9): { text: string; end: string } {
+function show(options: MachineOptions, until: RegExp, most = 4e9): { text: string; end: string; screen: string } {
   const machine = createMachine({ engine: 'jit', chipset: 'q35', noReboot: true, bootSettings: { serialConsole: true }, ...options })
   let text = ''
   machine.onSerialOutput = bytes => { text += String.fromCharCode(...bytes) }
   for (;;) {
     const { kind } = machine.run({ maxInstructions: 10_000_000 })
-    if (until.test(text) || kind !== 'budget' || machine.retired > most) return { text, end: kind }
+    if (until.test(text) || kind !== 'budget' || machine.retired > most) {
+      return { text, end: kind, screen: machine.screen()?.lines.join('\n') ?? '' }
+    }
   }
 }
 
@@ -53,14 +55,18 @@ test('SeaBIOS passes a disk without boot code over for a disc, whose GRUB starts
     files: { 'boot/memtest.bin': memtest() },
     menu: [{ title: 'Memtest', commands: ['linux /boot/memtest.bin console=ttyS0,115200'] }],
   })
-  const { text } = show({
-    bios: bios(), memory: 32 << 20, chipset: 'pc',
+  const { text, screen } = show({
+    bios: bios(), vgaBios: bios('vgabios-stdvga.bin'), memory: 32 << 20, chipset: 'pc',
     drives: [{ id: 'empty', store: new MemoryStore(new Uint8Array(1 << 20)) }, { id: 'disc', store: new MemoryStore(readFileSync(image)) }],
-    devices: [{ name: 'ide-hd', properties: { drive: 'empty' } }, { name: 'ide-cd', properties: { drive: 'disc' } }],
+    devices: [
+      { name: 'ide-hd', properties: { drive: 'empty' } }, { name: 'ide-cd', properties: { drive: 'disc' } },
+      { name: 'VGA', properties: {} },
+    ],
   }, testing, 2e9)
   assert.match(text, /Boot failed: not a bootable disk[^]*Booting from DVD\/CD/, text.slice(-2000))
   assert.match(text, testing)
   assert.match(text.slice(-4000), /Errors: 0 /)
+  assert.match(screen, /^ +Memtest86\+ v[^]*Memory  :   3\dMB[^]*Errors: 0/, 'the same on the VGA')
 })
 
 test('memtest86+ starts as a kernel, by the 64-bit and the 32-bit protocol', () => {

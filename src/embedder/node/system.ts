@@ -121,6 +121,7 @@ async function run(createMachine: MachineFactory, starterGone: () => boolean, re
       console: Buffer.concat(collected).toString(),
       panic: panics.panic,
       ...(samples === undefined ? {} : { profile: tellProfile(samples, machine, request.profile!) }),
+      screen: screenOf(machine),
       picture: [statuses.halted.status, statuses.panic.status].some(each => each === status) ? machine.describe(0) : undefined,
     }
   } finally {
@@ -140,6 +141,11 @@ function tellProfile(samples: CpuProfile, machine: Machine, { file, symbols }: N
   if (file !== undefined) writeFile(file, JSON.stringify(namedProfile(samples, symbols)))
   const counts = Object.entries(machine.statistics()).map(([name, count]) => `${count} ${name}`)
   return `${profileTable(summarizeProfile(samples, symbols))}Counted: ${counts.join(', ')}.\n`
+}
+
+function screenOf(machine: Machine): string[] | undefined {
+  const lines = machine.screen()?.lines
+  return lines?.some(line => line !== '') ? lines : undefined
 }
 
 function surroundings(flush: () => Promise<void>, inputOpen: () => boolean): Surroundings {

@@ -13,6 +13,7 @@ export interface AcpiOptions extends DsdtOptions {
   apicIds: readonly number[]
   /** First port of the PM registers. */
   pmBase: number
+  hasVga?: boolean
 }
 
 export interface AcpiTable {
@@ -135,7 +136,7 @@ function fadt(options: AcpiOptions, facs: number, dsdt: number): Uint8Array {
   put(96, 2, 0xfff) // no C2
   put(98, 2, 0xfff) // no C3
   put(108, 1, 0x32) // century in CMOS
-  put(109, 2, bootArchitecture.legacyDevices | bootArchitecture.noVga)
+  put(109, 2, bootArchitecture.legacyDevices | (options.hasVga ? 0 : bootArchitecture.noVga))
   const { wbinvd, procC1, noSleepButton, rtcS4, resetRegister, usePlatformClock } = fadtFlag
   put(112, 4, wbinvd | procC1 | noSleepButton | rtcS4 | resetRegister | usePlatformClock)
   body.set(genericAddress(addressSpace.io, 8, 0xcf9, 1), 116 - headerSize)

@@ -19,6 +19,8 @@ export interface BootRequest {
   commandLine?: string
   /** Default: told from the kernel's bytes. */
   protocol?: BootProtocol
+  /** There is a VGA in text mode 3. */
+  textScreen?: boolean
   raw?: { image: Uint8Array; at: number; mode: StartMode }
 }
 
@@ -39,8 +41,8 @@ export interface BootPlace {
 const protocols: readonly Protocol[] = [
   {
     name: 'linux', fits: isLinux,
-    load: (kernel, { modules, commandLine }, { map }) =>
-      loadLinux({ kernel, initrd: onlyModule(modules), commandLine, e820: map.e820, rsdp: map.rsdp }),
+    load: (kernel, { modules, commandLine, textScreen }, { map }) =>
+      loadLinux({ kernel, initrd: onlyModule(modules), commandLine, e820: map.e820, rsdp: map.rsdp, textScreen }),
   },
   {
     name: 'multiboot', fits: file => findMultibootHeader(file) !== undefined,

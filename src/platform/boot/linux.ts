@@ -15,6 +15,8 @@ export interface LinuxBoot {
   e820: readonly E820Entry[]
   /** Physical address of the ACPI RSDP. */
   rsdp: number
+  /** There is a VGA in text mode 3. */
+  textScreen?: boolean
 }
 
 /** Offsets in the real-mode kernel header, which are those in the zero page too. */
@@ -26,6 +28,9 @@ const field = {
 
 /** Offsets in the zero page outside the header. */
 const zeroPage = { rsdp: 0x70, e820Count: 0x1e8, sentinel: 0x1ef, headerStart: 0x1f1, e820: 0x2d0, e820Max: 128, size: 4096 } as const
+
+/** The zero page's screen_info: video mode, columns, lines, VGA, and the height of a character. */
+const textScreenInfo = [[6, 3], [7, 80], [14, 25], [15, 1], [16, 16]] as const
 
 const headerMagic = 0x53726448 // "HdrS"
 const oldestVersion = 0x20a // the first that says how much memory a kernel needs
@@ -179,6 +184,7 @@ function makeZeroPage(boot: LinuxBoot, header: Header, load: number, initrd: Pla
   view.setUint32(field.initrdAddress, initrd?.address ?? 0, true)
   view.setUint32(field.initrdSize, initrd?.bytes.length ?? 0, true)
   view.setBigUint64(zeroPage.rsdp, BigInt(boot.rsdp), true)
+  if (boot.textScreen) for (const [at, value] of textScreenInfo) page[at] = value
   if (boot.e820.length > zeroPage.e820Max) {
     throw new BootError(`memory map: expected at most ${zeroPage.e820Max} entries, found ${boot.e820.length}`)
   }
