@@ -200,8 +200,7 @@ export class Mmu implements PlaceKeeper {
     for (let set = 0; set < contexts.tagIndex.length; set++)
       if ((contexts.tagIndex[set] === index || contexts.globalTagIndex[set] === index) && contexts.belongsTo(set, this.cpu))
         this.firstLevel.clearSet(set)
-    this.tag = this.tlb.tagOf(contexts.tagIndex[this.set])
-    this.globalTag = this.tlb.tagOf(contexts.globalTagIndex[this.set])
+    this.renewTags()
   }
 
   /** What is cached for another address space than the current one, with or without global translations. */
@@ -235,6 +234,11 @@ export class Mmu implements PlaceKeeper {
     this.secondStage?.flush(undefined)
     this.tlb.clear()
     for (let set = 0; set < this.contexts.tagIndex.length; set++) if (this.contexts.belongsTo(set, this.cpu)) this.firstLevel.clearSet(set)
+    this.renewTags()
+  }
+  private renewTags(): void {
+    this.tag = this.tlb.tagOf(this.contexts.tagIndex[this.set])
+    this.globalTag = this.tlb.tagOf(this.contexts.globalTagIndex[this.set])
   }
 
   /** INVLPG: under the current PCID and global. */

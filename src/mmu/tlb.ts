@@ -21,6 +21,8 @@ const pageMasks: readonly number[] = [~0xfff, ~0x1fffff, ~0x3fffffff]
 
 const tagIndexes = 0x10000
 const partsHashes = 2048
+/** Up to so many tags it is cheaper to renew them than to empty the array. */
+const fewTags = 64
 /** Numbers tags of global translations beside those of the 4096 PCIDs. */
 const globalPcid = 4096
 
@@ -101,9 +103,10 @@ export class Tlb {
       if ((this.entries[entry + entryWord.tag] & 0xffff) === index) this.entries[entry] = 0
   }
 
-  /** Forgets all entries. First-level sets of this CPU must be cleared by the caller. */
+  /** Forgets all entries. First-level sets of this CPU must be cleared by the caller; tags have changed. */
   clear(): void {
-    this.entries.fill(0)
+    if (this.tagIndexOf.size <= fewTags) for (const index of this.tagIndexOf.values()) this.retire(index)
+    else this.entries.fill(0)
     this.nextWay.fill(0)
     this.anyLarge = false
     this.parts.fill(0)
@@ -114,6 +117,7 @@ export class Tlb {
   /** Forgets all entries and tags: tag indexes that others keep are no longer valid. */
   reset(): void {
     this.clear()
+    this.entries.fill(0)
     this.tagIndexOf = new Map()
     this.tags.fill(0)
   }
