@@ -40,7 +40,7 @@ export function enterGuest(unit: VmxUnit, isLaunch: boolean): After {
   }
   settle(unit.view)
   loadGuest(unit, vmcs)
-  const failed = loadMsrs(unit, vmcs.get('entryMsrLoadAddress'), vmcs.get32(field.entryMsrLoadCount) >>> 0)
+  const failed = loadMsrs(unit, field.entryMsrLoadAddress, vmcs.get32(field.entryMsrLoadCount) >>> 0)
   if (failed !== 0) {
     unit.observer?.failed?.(unit, 'msr', [])
     leaveFailedEntry(unit, reason.msrLoading, BigInt(failed))
@@ -53,6 +53,8 @@ export function enterGuest(unit: VmxUnit, isLaunch: boolean): After {
   return after.jumpAndLeave
 }
 
+const dr7Word = (at.dr >> 2) + 14
+
 function loadGuest(unit: VmxUnit, vmcs: Vmcs): void {
   const { state } = unit
   const { words } = state
@@ -60,8 +62,8 @@ function loadGuest(unit: VmxUnit, vmcs: Vmcs): void {
   load(words, vmcs.base, guestState)
   words[at.cr0 >> 2] = (words[at.cr0 >> 2] & cr0Kept) | (vmcs.get32(field.guestCr0) & ~cr0Kept)
   if (entryControls & entryBit.loadDebug) {
-    state.dr[7] = (vmcs.get('guestDr7') & 0xffff23ffn) | 0x400n
-    state.msrDebugctl = vmcs.get('guestDebugctl')
+    words[dr7Word] = (vmcs.get32(field.guestDr7) & 0xffff23ff) | 0x400
+    words[at.msrDebugctl >> 2] = vmcs.get32(field.guestDebugctl)
   }
   loadGuestEfer(unit, vmcs)
   if (entryControls & entryBit.loadPat) state.msrPat = vmcs.get('guestPat')

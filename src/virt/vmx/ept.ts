@@ -3,6 +3,7 @@
  * Intel SDM vol. 3, "The Extended Page Table Mechanism (EPT)".
  */
 import { join } from '../../cpu/bits.ts'
+import { at } from '../../cpu/layout.ts'
 import { VmExit } from '../../cpu/virtualization.ts'
 import { walkScratch } from '../../memory/map.ts'
 import type { PhysicalMemory } from '../../memory/physical.ts'
@@ -56,6 +57,9 @@ export class Ept implements SecondStage {
   private marksAccess = false
   private modeBased = false
   private tag = 0
+  private usedControls = 0
+  private usedLow = 0
+  private usedHigh = 0
   private logs = false
   private readonly caches: Int32Array<ArrayBuffer>[] = []
   private cache: Int32Array<ArrayBuffer> = new Int32Array(0)
@@ -92,12 +96,15 @@ export class Ept implements SecondStage {
   }
 
   /** The EPTP of the guest that the running CPU enters, or returns to. */
-  use(eptp: bigint): void {
+  use(low: number, high: number): void {
     const unit = this.running()
+    if (unit === this.unit && unit.secondary === this.usedControls && low === this.usedLow && high === this.usedHigh) return
     this.unit = unit
-    const low = Number(eptp & 0xffffffffn) | 0
+    this.usedControls = unit.secondary
+    this.usedLow = low
+    this.usedHigh = high
     this.rootLo = low & ~0xfff
-    this.rootHi = Number(eptp >> 32n) & 0xfffff
+    this.rootHi = high & 0xfffff
     this.levels = ((low >> 3) & 7) + 1
     this.marksAccess = (low & 0x40) !== 0
     this.modeBased = unit.isOn('secondary', secondaryBit.modeBasedExecute)
@@ -109,7 +116,7 @@ export class Ept implements SecondStage {
     this.executeOnly = (capabilities & eptBit.executeOnly) !== 0n
     const { index } = unit.cpu
     this.cache = this.caches[index] ??= new Int32Array(cacheEntries * cacheWords)
-    const root = Math.floor(Number(eptp & 0xffffffffff000n) / 4096) * 64 + unit.cpu.index
+    const root = (this.rootHi * 0x100000 + (low >>> 12)) * 64 + unit.cpu.index
     let tag = this.tags.get(root)
     if (tag === undefined) this.tags.set(root, (tag = this.nextTag++))
     // the same tables mean something else with other modes of A/D bits and execution
@@ -121,18 +128,22 @@ export class Ept implements SecondStage {
     const { index } = this.running().cpu
     for (const key of [...this.tags.keys()])
       if (key % 64 === index && (root === undefined || Math.floor(key / 64) === root)) this.tags.delete(key)
-    const { unit } = this
-    if (unit && unit.inGuest && unit === this.running()) this.use(unit.state.eptPointer)
+    this.again()
   }
   flush(_space: number | undefined): void {
     this.tags.clear()
     for (const cache of this.caches) cache?.fill(0)
-    const { unit } = this
-    if (unit?.inGuest) this.use(unit.state.eptPointer)
+    this.again()
   }
 
   private current(): void {
-    if (this.unit !== this.running()) this.use(this.running().state.eptPointer)
+    if (this.unit === this.running()) return
+    const { words } = this.running().state
+    this.use(words[at.eptPointer >> 2], words[(at.eptPointer >> 2) + 1])
+  }
+  /** What was taken from the EPTP is to be taken anew at the next use. */
+  private again(): void {
+    this.unit = undefined
   }
 
   // ---- what the page walk asks ----
@@ -294,7 +305,7 @@ export class Ept implements SecondStage {
 
   /** Page-modification logging: 512 entries, downwards. */
   private log(lo: number, hi: number): boolean {
-    const unit = this.unit!
+    const unit = this.running()
     const vmcs = unit.current
     const index = vmcs.get32(field.pmlIndex) & 0xffff
     if (index > 511) return false
@@ -324,7 +335,7 @@ export class Ept implements SecondStage {
   }
   /** What the guest's own page tables say of the page. */
   private advanced(): number {
-    if (!(this.unit!.view.eptCapabilities & eptBit.advancedInformation)) return 0
+    if (!(this.running().view.eptCapabilities & eptBit.advancedInformation)) return 0
     const flags = this.guestFlags
     return (flags & translationFlag.user ? qualification.user : 0) | (flags & translationFlag.writable ? qualification.writablePage : 0)
       | (flags & translationFlag.noExecute ? qualification.noExecutePage : 0)

@@ -35,7 +35,7 @@ export function leaveGuest(unit: VmxUnit, exit: VmExit): void {
   recordExit(unit, vmcs, exit, details)
   saveGuest(unit, vmcs)
   set32(vmcs, field.entryInterruption, vmcs.get32(field.entryInterruption) & 0x7fffffff)
-  if (!storeMsrs(unit, vmcs.get('exitMsrStoreAddress'), vmcs.get32(field.exitMsrStoreCount) >>> 0)) return abort(unit,
+  if (!storeMsrs(unit, field.exitMsrStoreAddress, vmcs.get32(field.exitMsrStoreCount) >>> 0)) return abort(unit,
     abortIndicator.storingMsrs)
   unit.observer?.left?.(unit, exit.reason, exit.info1)
   loadHost(unit, vmcs, exit.reason === reason.exceptionOrNmi && ((details.interruption ?? 0) & 0x700) === interruptionType.nmi << 8)
@@ -68,6 +68,7 @@ function recordExit(unit: VmxUnit, vmcs: Vmcs, exit: VmExit, details: ExitDetail
 }
 
 const breakpointBits = 15
+const dr7Word = (at.dr >> 2) + 14
 const enabledBreakpoint = 1 << 12
 
 function saveGuest(unit: VmxUnit, vmcs: Vmcs): void {
@@ -83,8 +84,8 @@ function saveGuest(unit: VmxUnit, vmcs: Vmcs): void {
   set32(vmcs, field.guestPendingDebug, pending | (pending & breakpointBits ? enabledBreakpoint : 0))
   const { exitControls } = unit
   if (exitControls & exitBit.saveDebug) {
-    vmcs.set64(field.guestDr7, state.dr[7])
-    vmcs.set64(field.guestDebugctl, state.msrDebugctl)
+    set32(vmcs, field.guestDr7, words[dr7Word])
+    set32(vmcs, field.guestDebugctl, words[at.msrDebugctl >> 2])
   }
   if (exitControls & exitBit.savePat) vmcs.set64(field.guestPat, state.msrPat)
   if (exitControls & exitBit.saveEfer) vmcs.set64(field.guestEfer, state.efer)
@@ -147,8 +148,8 @@ function loadHost(unit: VmxUnit, vmcs: Vmcs, byNmi: boolean): void {
   if (!long) words[(at.rip >> 2) + 1] = 0
   if (unit.exitControls & exitBit.loadPat) state.msrPat = vmcs.get('hostPat')
   if (unit.exitControls & exitBit.loadPkrs) state.msrPkrs = vmcs.get('hostPkrs')
-  state.dr[7] = 0x400n
-  state.msrDebugctl = 0n
+  words[dr7Word] = 0x400
+  words[at.msrDebugctl >> 2] = 0
   loadHostSegments(unit, long)
   writeRflags(state, 2)
   state.cpl = 0
@@ -160,7 +161,7 @@ function loadHost(unit: VmxUnit, vmcs: Vmcs, byNmi: boolean): void {
   unit.cpu.stateChanged()
   unit.cpu.interruptChanged()
   if (!loadHostPdptes(unit, long)) return abort(unit, 2)
-  const failed = loadMsrs(unit, vmcs.get('exitMsrLoadAddress'), vmcs.get32(field.exitMsrLoadCount) >>> 0)
+  const failed = loadMsrs(unit, field.exitMsrLoadAddress, vmcs.get32(field.exitMsrLoadCount) >>> 0)
   if (failed !== 0) return abort(unit, abortIndicator.loadingMsrs)
   vmcs.touched()
 }

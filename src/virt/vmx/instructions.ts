@@ -2,19 +2,20 @@
  * The VMX instructions: VMXON, VMXOFF, VMCLEAR, VMPTRLD, VMPTRST, VMREAD, VMWRITE, VMLAUNCH, VMRESUME, VMCALL, VMFUNC, INVEPT, INVVPID.
  * Intel SDM vol. 3, chapter "VMX Instruction Reference".
  */
-import { cr4, cr4Low, eferLow, efer, hasParagraphs, is64, canonicalFor } from '../../cpu/bits.ts'
+import { cr4, cr4Low, eferLow, efer, hasParagraphs, is64, canonicalFor, join } from '../../cpu/bits.ts'
 import { Fault, generalProtection, invalidOpcode, vector } from '../../cpu/fault.ts'
-import { segment } from '../../cpu/layout.ts'
+import { at, segment } from '../../cpu/layout.ts'
 import { readSlot } from '../../cpu/msr-table.ts'
 import { after, type After, type Helper, type Processor } from '../../cpu/processor.ts'
 import { isValidEptp } from './control-rules.ts'
 import { cr0Fixed0, cr4Fixed0, secondaryBit } from './controls.ts'
 import { enterGuest } from './entry.ts'
 import { instructionError as error, reason } from './exit-reasons.ts'
-import { at as field, findField, vmcsRevision } from './fields.ts'
+import { at as field, fieldOf, vmcsRevision } from './fields.ts'
 import { vmxFlag } from './guest-flags.ts'
 import { operandInformation } from './instruction-information.ts'
 import { VmxUnit } from './unit.ts'
+import type { Vmcs } from './vmcs.ts'
 
 const featureControl = 0x3a
 const locked = 1n
@@ -115,53 +116,70 @@ function vmptrst(cpu: Processor, unit: VmxUnit): After {
   return unit.succeed()
 }
 
-/** VMREAD and VMWRITE in a guest go to the shadow VMCS when the bitmap says so; else they exit. */
-function beginField(cpu: Processor, unit: VmxUnit, basic: number, encoding: bigint,
-  bitmap: 'vmreadBitmap' | 'vmwriteBitmap'): 'shadow' | 'current' {
+/** The VMCS that VMREAD and VMWRITE mean: in a guest the shadow VMCS when the bitmap says so; else they exit. */
+function accessed(cpu: Processor, unit: VmxUnit, basic: number, encoding: number, top: number): Vmcs | undefined {
   const { state } = cpu
   if (!unit.inOperation || hasParagraphs(state) || (eferLow(state) & efer.LMA && !is64(state))) throw invalidOpcode()
   if (!unit.inGuest) {
-    if (state.cpl !== 0) throw generalProtection()
-    return 'current'
+    if (state.words[cplWord] !== 0) throw generalProtection()
+    return unit.currentOrNone()
   }
   const shadows = (unit.secondary & secondaryBit.vmcsShadowing) !== 0
-  if (!shadows || encoding >> 15n !== 0n || unit.testBit(unit.current.get(bitmap), Number(encoding & 0x7fffn)))
+  const bitmap = basic === reason.vmread ? 'vmreadBitmap' : 'vmwriteBitmap'
+  if (!shadows || top !== 0 || encoding >>> 15 !== 0 || unit.testBit(unit.current.get(bitmap), encoding))
     throw operandExit(cpu, unit, basic)
   if (state.cpl !== 0) throw generalProtection()
-  return 'shadow'
+  return unit.shadow()
 }
+
+const cplWord = at.cpl >> 2
+const gprWord = (register: number): number => (at.gpr >> 2) + register * 2
+const memoryFlag = (at.argument >> 2) + 2
 
 /** argument[0]: linear address, or argument[1] = 0 for a register; registers[0] the destination, registers[1] that with the encoding. */
 function vmread(cpu: Processor, unit: VmxUnit): After {
-  const { state, operation } = cpu
-  const long = is64(state)
-  const encoding = long ? state.gpr[operation.registers[1]] : state.gpr[operation.registers[1]] & inEax
-  const which = beginField(cpu, unit, reason.vmread, encoding, 'vmreadBitmap')
-  const vmcs = which === 'shadow' ? unit.shadow() : unit.currentOrNone()
+  const { words } = cpu.state
+  const { registers } = cpu.operation
+  const long = is64(cpu.state)
+  const encoding = words[gprWord(registers[1])]
+  const top = long ? words[gprWord(registers[1]) + 1] : 0
+  const vmcs = accessed(cpu, unit, reason.vmread, encoding, top)
   if (!vmcs) return unit.failInvalid()
-  const found = findField(encoding)
+  const found = top === 0 ? fieldOf(encoding) : undefined
   if (!found) return unit.fail(error.unsupportedField)
-  const value = vmcs.read(found, (encoding & 1n) !== 0n)
-  if (state.argument[1] === 0n) state.gpr[operation.registers[0]] = long ? value : value & inEax
-  else if (long) cpu.memory.write64(state.argument[0], value)
-  else cpu.memory.write32(state.argument[0], Number(value & inEax))
+  const low = vmcs.words[vmcs.base + found.word + (encoding & 1)]
+  const high = long && !(encoding & 1) ? vmcs.words[vmcs.base + found.word + 1] : 0
+  if (words[memoryFlag] === 0) {
+    words[gprWord(registers[0])] = low
+    words[gprWord(registers[0]) + 1] = high
+  } else if (long) cpu.memory.write64(cpu.state.argument[0], join(low, high))
+  else cpu.memory.write32(cpu.state.argument[0], low)
   return unit.succeed()
 }
 
 /** argument[0]: linear address when argument[1] = 1; registers[1]: the register with the value; registers[0]: that with the encoding. */
 function vmwrite(cpu: Processor, unit: VmxUnit): After {
-  const { state, operation } = cpu
-  const long = is64(state)
-  const encoding = long ? state.gpr[operation.registers[0]] : state.gpr[operation.registers[0]] & inEax
-  const which = beginField(cpu, unit, reason.vmwrite, encoding, 'vmwriteBitmap')
-  const vmcs = which === 'shadow' ? unit.shadow() : unit.currentOrNone()
+  const { words } = cpu.state
+  const { registers } = cpu.operation
+  const long = is64(cpu.state)
+  const encoding = words[gprWord(registers[0])]
+  const top = long ? words[gprWord(registers[0]) + 1] : 0
+  const vmcs = accessed(cpu, unit, reason.vmwrite, encoding, top)
   if (!vmcs) return unit.failInvalid()
-  const source = state.argument[1] === 0n ? state.gpr[operation.registers[1]]
-    : long ? cpu.memory.read64(state.argument[0]) : BigInt(cpu.memory.read32(state.argument[0]))
-  const found = findField(encoding)
+  let low = words[gprWord(registers[1])]
+  let high = long ? words[gprWord(registers[1]) + 1] : 0
+  if (words[memoryFlag] !== 0) {
+    low = cpu.memory.read32(cpu.state.argument[0])
+    if (long) {
+      const value = cpu.memory.read64(cpu.state.argument[0])
+      low = Number(value & inEax)
+      high = Number(value >> 32n)
+    }
+  }
+  const found = top === 0 ? fieldOf(encoding) : undefined
   if (!found) return unit.fail(error.unsupportedField)
-  vmcs.write(found, (encoding & 1n) !== 0n, long ? source : source & inEax)
-  vmcs.noteWriter(found, state.words[unit.ripWord], state.words[unit.ripWord + 1])
+  vmcs.writeWords(found, (encoding & 1) !== 0, low, high)
+  vmcs.noteWriter(found, words[unit.ripWord], words[unit.ripWord + 1])
   return unit.succeed()
 }
 

@@ -16,21 +16,21 @@ import type { VmxUnit } from './unit.ts'
 interface InterceptRow {
   /** Whether the instruction is to be looked at; absent: always. */
   readonly when?: (unit: VmxUnit) => boolean
-  /** Throws the exit, or a fault; returns to let the instruction go on. */
-  readonly decide: (unit: VmxUnit) => void
+  /** The exit, or undefined to let the instruction go on. May throw a fault. */
+  readonly decide: (unit: VmxUnit) => VmExit | undefined
 }
 
 const primary = (bit: number) => (unit: VmxUnit): boolean => unit.isOn('primary', bit)
 const secondary = (bit: number) => (unit: VmxUnit): boolean => unit.isOn('secondary', bit)
 /** Exits whenever it is looked at. */
 const exits = (basic: number, when?: InterceptRow['when']): InterceptRow =>
-  ({ when, decide: unit => { throw unit.instructionExit(basic) } })
+  ({ when, decide: unit => unit.instructionExit(basic) })
 /** #UD while its control is 0; then as `decide`. */
 const needs = (bit: number, otherwise: InterceptRow): InterceptRow => ({
   when: unit => !secondary(bit)(unit) || (otherwise.when?.(unit) ?? true),
   decide: unit => {
     if (!secondary(bit)(unit)) throw invalidOpcode()
-    otherwise.decide(unit)
+    return otherwise.decide(unit)
   },
 })
 
@@ -41,7 +41,7 @@ const low32 = (value: bigint): bigint => value & 0xffffffffn
 
 const withOperand = (basic: number, change: (information: number) => number = i => i): InterceptRow['decide'] => unit => {
   const { information, displacement } = operandInformation(unit.cpu, unit.codeBytes())
-  throw unit.instructionExit(basic, displacement, { information: change(information) })
+  return unit.instructionExit(basic, displacement, { information: change(information) })
 }
 /** SGDT 0, SIDT 1, LGDT 2, LIDT 3: no register operand; bit 11 is the operand size. */
 const tableOperand = (identity: number): InterceptRow => ({
@@ -61,7 +61,7 @@ const randomOperand = (basic: number, bit: number): InterceptRow => ({
   decide: unit => {
     const { rm } = operandInformation(unit.cpu, unit.codeBytes())
     const { operandSize } = unit.cpu.operation
-    throw unit.instructionExit(basic, 0n, { information: (rm << 3) | ((operandSize === 16 ? 0 : operandSize === 32 ? 1 : 2) << 11) })
+    return unit.instructionExit(basic, 0n, { information: (rm << 3) | ((operandSize === 16 ? 0 : operandSize === 32 ? 1 : 2) << 11) })
   },
 })
 
@@ -72,10 +72,10 @@ const crQualification = (number: number, kind: number, register: number): bigint
 const PE = 1
 const TS = 8
 
-function writeCr(unit: VmxUnit): void {
+function writeCr(unit: VmxUnit): VmExit | undefined {
   const [number, register] = unit.cpu.operation.registers
   const value = gpr(unit, register)
-  if (writeExits(unit, number, value)) throw unit.instructionExit(reason.controlRegister, crQualification(number, access.to, register))
+  if (writeExits(unit, number, value)) return unit.instructionExit(reason.controlRegister, crQualification(number, access.to, register))
 }
 function writeExits(unit: VmxUnit, number: number, value: bigint): boolean {
   const vmcs = unit.current
@@ -93,16 +93,16 @@ function isTarget(unit: VmxUnit, value: bigint): boolean {
   return (['cr3Target0', 'cr3Target1', 'cr3Target2', 'cr3Target3'] as const).some((name, i) => i < count && vmcs.get(name) === value)
 }
 
-function readCr(unit: VmxUnit): void {
+function readCr(unit: VmxUnit): VmExit | undefined {
   const [register, number] = unit.cpu.operation.registers
-  if (unit.state.cpl !== 0) return // #GP comes first
+  if (unit.state.cpl !== 0) return undefined // #GP comes first
   const wanted = (number === 3 && unit.isOn('primary', primaryBit.cr3StoreExiting))
     || (number === 8 && unit.isOn('primary', primaryBit.cr8StoreExiting))
-  if (wanted) throw unit.instructionExit(reason.controlRegister, crQualification(number, access.from, register))
+  if (wanted) return unit.instructionExit(reason.controlRegister, crQualification(number, access.from, register))
 }
 
 /** LMSW can set PE, not clear it. */
-function lmsw(unit: VmxUnit): void {
+function lmsw(unit: VmxUnit): VmExit | undefined {
   const vmcs = unit.current
   const { isRegister, rm } = operandInformation(unit.cpu, unit.codeBytes())
   const linear = unit.state.argument[0]
@@ -111,15 +111,15 @@ function lmsw(unit: VmxUnit): void {
   const shadow = vmcs.get32(field.cr0Shadow)
   const different = (source ^ shadow) & mask & 0xe
   const setsPe = source & ~shadow & mask & PE
-  if (!different && !setsPe) return
+  if (!different && !setsPe) return undefined
   const qualification = crQualification(0, access.lmsw, 0) | (isRegister ? 0n : 0x40n) | BigInt(source << 16 >>> 0)
-  throw unit.instructionExit(reason.controlRegister, qualification, { linear: isRegister ? 0n : linear })
+  return unit.instructionExit(reason.controlRegister, qualification, { linear: isRegister ? 0n : linear })
 }
 
-function clts(unit: VmxUnit): void {
+function clts(unit: VmxUnit): VmExit | undefined {
   const vmcs = unit.current
   if (vmcs.get32(field.cr0Mask) & vmcs.get32(field.cr0Shadow) & TS)
-    throw unit.instructionExit(reason.controlRegister, crQualification(0, access.clts, 0))
+    return unit.instructionExit(reason.controlRegister, crQualification(0, access.clts, 0))
 }
 
 /** Bits that the hypervisor owns are read from its shadow. */
@@ -142,7 +142,7 @@ const movDr = (from: boolean): InterceptRow => ({
   decide: unit => {
     const { registers } = unit.cpu.operation
     const [number, register] = from ? [registers[1], registers[0]] : registers
-    throw unit.instructionExit(reason.movDr, BigInt(number | (from ? 0x10 : 0) | (register << 8)))
+    return unit.instructionExit(reason.movDr, BigInt(number | (from ? 0x10 : 0) | (register << 8)))
   },
 })
 
@@ -158,16 +158,16 @@ function msrExits(unit: VmxUnit, index: number, write: boolean): boolean {
 }
 const msr = (write: boolean): InterceptRow => ({
   decide: unit => {
-    if (msrExits(unit, Number(low32(unit.state.gpr[1])), write)) throw unit.instructionExit(write ? reason.wrmsr : reason.rdmsr)
+    if (msrExits(unit, Number(low32(unit.state.gpr[1])), write)) return unit.instructionExit(write ? reason.wrmsr : reason.rdmsr)
   },
 })
 
 // ---- PAUSE ----
 
 /** With "PAUSE-loop exiting": a loop of CPL 0 whose PAUSEs follow one another within the gap exits when it lasts longer than the window. */
-function pause(unit: VmxUnit): void {
-  if (unit.isOn('primary', primaryBit.pauseExiting)) throw unit.instructionExit(reason.pause)
-  if (!unit.isOn('secondary', secondaryBit.pauseLoopExiting) || unit.state.cpl !== 0) return
+function pause(unit: VmxUnit): VmExit | undefined {
+  if (unit.isOn('primary', primaryBit.pauseExiting)) return unit.instructionExit(reason.pause)
+  if (!unit.isOn('secondary', secondaryBit.pauseLoopExiting) || unit.state.cpl !== 0) return undefined
   const { vmxPause } = unit.state
   const now = BigInt(unit.cpu.now())
   const vmcs = unit.current
@@ -176,7 +176,7 @@ function pause(unit: VmxUnit): void {
   if (last === 0n || now - last > BigInt(vmcs.get32(field.pleGap) >>> 0)) vmxPause[0] = now
   else if (now - first > BigInt(vmcs.get32(field.pleWindow) >>> 0)) {
     vmxPause[1] = 0n
-    throw unit.instructionExit(reason.pause)
+    return unit.instructionExit(reason.pause)
   }
 }
 
@@ -186,7 +186,7 @@ const xssExits = (basic: number): InterceptRow => ({
   decide: unit => {
     const { state } = unit
     const asked = (low32(state.gpr[2]) << 32n) | low32(state.gpr[0])
-    if (asked & state.msrXss & unit.current.get('xssExitingBitmap')) withOperand(basic)(unit)
+    return asked & state.msrXss & unit.current.get('xssExitingBitmap') ? withOperand(basic)(unit) : undefined
   },
 })
 
@@ -196,7 +196,7 @@ const rows: Partial<Record<InterceptName, InterceptRow>> = {
   hlt: exits(reason.hlt, primary(primaryBit.hltExiting)),
   rdpmc: exits(reason.rdpmc, primary(primaryBit.rdpmcExiting)),
   rdtsc: exits(reason.rdtsc, primary(primaryBit.rdtscExiting)),
-  rdpid: needs(secondaryBit.rdtscp, { when: () => false, decide: () => {} }),
+  rdpid: needs(secondaryBit.rdtscp, { when: () => false, decide: () => undefined }),
   rdtscp: needs(secondaryBit.rdtscp, exits(reason.rdtscp, primary(primaryBit.rdtscExiting))),
   pause: { when: unit => unit.isOn('primary', primaryBit.pauseExiting) || unit.isOn('secondary', secondaryBit.pauseLoopExiting),
     decide: pause },
@@ -204,12 +204,12 @@ const rows: Partial<Record<InterceptName, InterceptRow>> = {
   readCr: { decide: readCr }, writeCr: { decide: writeCr }, lmsw: { decide: lmsw }, clts: { decide: clts },
   readDr: movDr(true), writeDr: movDr(false),
   invlpg: { when: primary(primaryBit.invlpgExiting), decide: unit =>
-    { throw unit.instructionExit(reason.invlpg, unit.state.argument[0]) } },
+    { return unit.instructionExit(reason.invlpg, unit.state.argument[0]) } },
   invpcid: needs(secondaryBit.invpcid, { when: primary(primaryBit.invlpgExiting), decide: withOperand(reason.invpcid) }),
   wbinvd: exits(reason.wbinvd, secondary(secondaryBit.wbinvdExiting)),
     wbnoinvd: exits(reason.wbinvd, secondary(secondaryBit.wbinvdExiting)),
   monitor: exits(reason.monitor, primary(primaryBit.monitorExiting)),
-  mwait: { when: primary(primaryBit.mwaitExiting), decide: unit => { throw unit.instructionExit(reason.mwait, 1n) } },
+  mwait: { when: primary(primaryBit.mwaitExiting), decide: unit => unit.instructionExit(reason.mwait, 1n) },
   sgdt: tableOperand(0), sidt: tableOperand(1), lgdt: tableOperand(2), lidt: tableOperand(3),
   sldt: selectorOperand(0), str: selectorOperand(1), lldt: selectorOperand(2), ltr: selectorOperand(3),
   rdrand: randomOperand(reason.rdrand, secondaryBit.rdrandExiting), rdseed: randomOperand(reason.rdseed, secondaryBit.rdseedExiting),
@@ -239,8 +239,11 @@ function makeMask(unit: VmxUnit, mask: Uint32Array): void {
   }
 }
 
-export function interceptInstruction(unit: VmxUnit, number: number): void {
-  byNumber[number]?.decide(unit)
+/** True: the guest was left. */
+export function interceptInstruction(unit: VmxUnit, number: number): boolean {
+  const exit = byNumber[number]?.decide(unit)
+  if (exit) unit.exit(exit)
+  return exit !== undefined
 }
 
 // ---- ports ----

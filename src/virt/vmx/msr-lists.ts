@@ -26,7 +26,9 @@ function outsideGuest<Result>(unit: VmxUnit, body: () => Result): Result {
 }
 
 /** Entry by entry; the number of the first that cannot be loaded, counting from 1, or 0. */
-export function loadMsrs(unit: VmxUnit, list: bigint, count: number): number {
+export function loadMsrs(unit: VmxUnit, listField: number, count: number): number {
+  if (count === 0) return 0
+  const list = unit.current.get64(listField)
   for (let i = 0; i < count; i++) {
     const entry = list + BigInt(i * 16)
     const index = unit.readPhysical32(entry) >>> 0
@@ -44,7 +46,9 @@ function load(unit: VmxUnit, index: number, value: bigint): boolean {
 }
 
 /** False: one of them cannot be stored, and the processor aborts. */
-export function storeMsrs(unit: VmxUnit, list: bigint, count: number): boolean {
+export function storeMsrs(unit: VmxUnit, listField: number, count: number): boolean {
+  if (count === 0) return true
+  const list = unit.current.get64(listField)
   for (let i = 0; i < count; i++) {
     const entry = list + BigInt(i * 16)
     const index = unit.readPhysical32(entry) >>> 0

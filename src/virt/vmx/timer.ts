@@ -11,7 +11,9 @@ const tsc = (unit: VmxUnit): bigint => BigInt(unit.cpu.now()) + BigInt.asIntN(64
 /** It counts down when the given bit of the TSC changes, so that its end is a time. */
 export function armTimer(unit: VmxUnit): void {
   if (!unit.isOn('pin', pinBit.preemptionTimer)) {
-    unit.state.vmxDeadline = noDeadline
+    const { words } = unit.state
+    words[at.vmxDeadline >> 2] = 0xffffffff
+    words[(at.vmxDeadline >> 2) + 1] = 0xffffffff
     return
   }
   const ticks = BigInt(unit.current.get32(field.preemptionTimer) >>> 0)

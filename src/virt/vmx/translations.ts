@@ -6,6 +6,7 @@ import type { VmExit } from '../../cpu/virtualization.ts'
 import type { Mmu } from '../../mmu/mmu.ts'
 import { secondaryBit } from './controls.ts'
 import { Ept } from './ept.ts'
+import { at } from '../../cpu/layout.ts'
 import { at as field } from './fields.ts'
 import type { ExitDetails } from './guest-flags.ts'
 import type { VmxUnit } from './unit.ts'
@@ -79,10 +80,12 @@ export class Translations {
     const vmcs = unit.current
     const ept = unit.isOn('secondary', secondaryBit.ept)
     this.vpid = unit.isOn('secondary', secondaryBit.vpid) ? vmcs.get32(field.vpid) : 0
-    const eptp = ept ? vmcs.get('eptp') : 0n
-    this.root = ept ? pageNumber(eptp) : -1
-    if (ept) this.shared.ept.use(eptp)
-    state.eptPointer = eptp
+    const low = ept ? vmcs.get32(field.eptp) : 0
+    const high = ept ? vmcs.get32(field.eptp + 1) : 0
+    this.root = ept ? high * 0x100000 + (low >>> 12) : -1
+    state.words[at.eptPointer >> 2] = low
+    state.words[(at.eptPointer >> 2) + 1] = high
+    if (ept) this.shared.ept.use(low, high)
     if (this.vpid === 0) this.dropVpid(0, true)
     state.secondStage = ept ? 1 : 0
     state.apicAccessPage = unit.isOn('secondary', secondaryBit.virtualizeApicAccesses) ? vmcs.get('apicAccessAddress') | 1n : 0n

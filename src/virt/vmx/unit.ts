@@ -254,8 +254,8 @@ export class VmxUnit implements Virtualization {
 
   // ---- what the processor asks ----
 
-  intercept(number: number): void {
-    interceptInstruction(this, number)
+  intercept(number: number): boolean {
+    return interceptInstruction(this, number)
   }
   portAccess(access: PortAccess): void {
     interceptsPort(this, access)

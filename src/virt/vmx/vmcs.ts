@@ -44,11 +44,27 @@ export class Vmcs {
     this.words[this.base + field] = value
   }
   set64(field: number, value: bigint): void {
+    if (value === 0n) {
+      this.words[this.base + field] = 0
+      this.words[this.base + field + 1] = 0
+      return
+    }
     this.words[this.base + field] = Number(value & 0xffffffffn) | 0
     this.words[this.base + field + 1] = Number((value >> 32n) & 0xffffffffn) | 0
   }
   get(name: FieldName): bigint {
     return this.get64(at[name])
+  }
+
+  /** VMWRITE of halves; returns at once, for it is half of what a hypervisor does. */
+  writeWords(field: VmcsField, high: boolean, low: number, top: number): void {
+    const at = this.base + field.word
+    if (high) this.words[at + 1] = low
+    else {
+      this.words[at] = field.width === 16 ? low & 0xffff : low
+      this.words[at + 1] = field.width === 16 || field.width === 32 ? 0 : top
+    }
+    this.noteChange(ordinal(field.word))
   }
 
   /** VMREAD. `high`: the high half of a 64-bit field. */
@@ -63,7 +79,9 @@ export class Vmcs {
     else if (field.width === 16) this.set64(word, value & 0xffffn)
     else if (field.width === 32) this.set64(word, value & 0xffffffffn)
     else this.set64(word, value)
-    const number = ordinal(word)
+    this.noteChange(ordinal(word))
+  }
+  private noteChange(number: number): void {
     if (this.isChanged[number] === 0) {
       this.isChanged[number] = 1
       this.changed.push(number)
