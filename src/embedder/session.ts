@@ -32,6 +32,8 @@ export interface SessionOptions {
 /** Aim of one slice in milliseconds: short enough for keys and Ctrl-C, long enough for compiled code to pay. */
 const sliceMilliseconds = 12
 const firstSlice = 200_000
+/** Code may become a hundred times slower within a slice (flushing translations, say): keys and signals still get through in a second. */
+const mostInstructions = 3_000_000
 /** Between looks at what a machine writes while a debugger runs it, in milliseconds. */
 const heldRest = 20
 
@@ -108,6 +110,6 @@ export class Session {
   /** Only full slices say how fast the machine is. */
   #adapt(wall: number): void {
     const factor = Math.min(4, Math.max(0.25, sliceMilliseconds / Math.max(wall, 0.01)))
-    this.#sliceInstructions = Math.min(1e9, Math.max(10_000, Math.round(this.#sliceInstructions * factor)))
+    this.#sliceInstructions = Math.min(mostInstructions, Math.max(10_000, Math.round(this.#sliceInstructions * factor)))
   }
 }
