@@ -27,7 +27,7 @@ import { SegmentAddressing } from './segment-address.ts'
 import { hotSpecs } from './hot-specs.ts'
 
 /** Arrivals at a record after which its region is compiled: measured, see ARCHITECTURE.md. */
-const hotThreshold = 4096
+const usualThreshold = 4096
 
 export interface CoreOptions {
   readonly ram: readonly RamRange[]
@@ -38,6 +38,8 @@ export interface CoreOptions {
   readonly profile?: boolean
   /** Compile hot regions. The run is the same with and without. */
   readonly jit?: boolean
+  /** Arrivals that make code hot, a power of two; tests compile early. */
+  readonly hotThreshold?: number
 }
 
 export interface SmmWiring {
@@ -72,6 +74,7 @@ const allTimes: Readonly<Record<string, number | undefined>> = { ...helperTime, 
 
 export function createCore(options: CoreOptions): Core {
   const paging = pagingModelOf(options.model)
+  const hotThreshold = options.hotThreshold ?? usualThreshold
   const memory = createLinearMemory()
   const state = createCpuState(memory)
   const physical = new PhysicalMemory({ memory, ram: options.ram, log: options.log })

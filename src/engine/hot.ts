@@ -178,7 +178,7 @@ export const hotKeys: readonly string[] = [
   'SUBPD vector128A,vector128B',
   'SUBSD vector128A,base64',
   'SUBSD vector128A,vector64B',
-  'SWAPGS o32',
+  'SWAPGS o32 wide',
   'TEST base8,immediate8',
   'TEST gpr32A,gpr32B',
   'TEST gpr32A,immediate32',

@@ -65,6 +65,9 @@ export class Addresses<Node extends object, Local> {
   ofSegment(index: number): Origin {
     return this.segments[index]
   }
+  setSegment(index: number): void {
+    this.segments[index] = this.fresh()
+  }
   setRegister(index: number, origin: Origin | undefined): void {
     this.registers[index] = origin ?? this.fresh()
   }

@@ -147,7 +147,7 @@ export class Jit {
   /** For tests: whatever is requested becomes a region, with all that can be reached. */
   compileEverything(): void {
     this.longPath = 0
-    this.costPerInstruction = 0
+    this.costPerInstruction = 8192
     this.limits.warm = 0
     this.limits.rare = Infinity
   }

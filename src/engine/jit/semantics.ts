@@ -61,7 +61,7 @@ export const exitEntrySize = 16
 export const helperImport = 0
 /** Helpers that regions call; for others they leave. */
 const calledInside: ReadonlySet<string> = new Set([
-  'sti', 'popf', 'swapgs', 'rdtsc', 'rdtscp', 'rdpkru', 'stac', 'clac', 'rdsegbase', 'movs', 'stos', 'lods', 'scas', 'cmps',
+  'sti', 'popf', 'rdtsc', 'rdtscp', 'rdpkru', 'stac', 'clac', 'rdsegbase', 'movs', 'stos', 'lods', 'scas', 'cmps',
 ])
 
 export class RegionSemantics extends Semantics {
@@ -283,6 +283,10 @@ export class RegionSemantics extends Semantics {
     this.lazyFlags = {}
     this.origin = undefined
     this.flagVersion++
+  }
+  override setState(name: FieldName, value: Value, index = 0): void {
+    if (name === 'segBase') this.addresses.setSegment(index)
+    super.setState(name, value, index)
   }
   override state(name: FieldName, index = 0): Node {
     return isFlag(name) ? this.readFlagPiece(name) : super.state(name, index)

@@ -1,6 +1,7 @@
 /** No-operations, decimal adjustment, XLAT, CMPXCHG8B and 16B, undefined opcodes. Intel SDM vol. 2, instruction reference. */
 import { form, instruction, legacyOnly, lockable, type Body } from '../define.ts'
 import { Ev, Gv, Ib, M, Mq, Mx, Mv } from '../operands.ts'
+import { accessFlag } from '../builder.ts'
 import { vector as exception } from '../../cpu/fault.ts'
 
 export const NOP = instruction('NOP', {
@@ -39,7 +40,19 @@ export const CMPXCHG8B = instruction('CMPXCHG8B', {
 export const CMPXCHG16B = instruction('CMPXCHG16B', {
   forms: [form('REX.W 0F C7 /1', Mx, lockable)],
   feature: 'cx16',
-  semantics: (b, m) => b.helper('cmpxchg16b', b.address(m)),
+  semantics: (b, m) => {
+    const address = b.address(m)
+    b.faultIf(b.wrap(b.and(address, 15n)), exception.GP, 0)
+    const place = b.writablePlace(address, 16 | accessFlag.modify)
+    const low = b.load('i64', place)
+    const high = b.load('i64', place, 8)
+    const equal = b.and(b.eq(low, b.gpr(0)), b.eq(high, b.gpr(2)))
+    b.store('i64', place, b.select(equal, b.gpr(3), low))
+    b.store('i64', place, b.select(equal, b.gpr(1), high), 8)
+    b.writeRegister(0, low)
+    b.writeRegister(2, high)
+    b.setFlags({ zero: b.extendU(b.xor(equal, 1)) })
+  },
 })
 export const MOVNTI = instruction('MOVNTI', {
   forms: [form('NP 0F C3 /r', Mv, Gv)],

@@ -154,7 +154,17 @@ for (const [letters, index, digit] of bases) {
   instruction(`WR${letters}BASE`, { forms: [form(`F3 0F AE /${digit + 2}`, Ry, only64)], feature: 'fsgsbase', sized: true,
     semantics: (b, source) => b.helper('wrsegbase', b.i32(index), b.read(source)) })
 }
-plain('SWAPGS', '0F 01 F8', 'swapgs')
+instruction('SWAPGS', {
+  forms: [form('0F 01 F8')],
+  modal: true,
+  semantics: b => {
+    if (!b.wide) return b.undefinedOpcode()
+    b.faultIf(b.state('cpl'), exception.GP, 0)
+    const base = b.state('segBase', segment.gs)
+    b.setState('segBase', b.state('msrKernelGsBase'), segment.gs)
+    b.setState('msrKernelGsBase', base)
+  },
+})
 
 // ---- far transfers and interrupts ----
 

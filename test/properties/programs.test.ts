@@ -1,0 +1,197 @@
+/**
+ * Random programs of several functions, which call each other over pages that are not neighbours in physical memory, do the same compiled
+ * as interpreted, in quanta of any length. No expectation comes from here but that both agree.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { createCore } from '../../src/engine/core.ts'
+import { createModel } from '../../src/cpu/models.ts'
+import { resetState } from '../../src/cpu/reset.ts'
+import { Random } from './random.ts'
+
+const base = 0x400000n
+const codePages = 6
+const place = { tables: 0x1000, code: 0x10000, data: 0x40000 } as const
+const rax = 0
+const rcx = 1
+const rsp = 4
+const scratch = [0, 2, 3, 6, 8, 9, 10, 11] as const
+const pointers = [5, 7] as const
+
+/** A few instructions with labels: what the programs are made of. */
+class Assembler {
+  readonly bytes: number[] = []
+  private readonly labels = new Map<string, number>()
+  private readonly fixes: { at: number; label: string }[] = []
+  put(...bytes: number[]): void {
+    this.bytes.push(...bytes)
+  }
+  label(name: string): void {
+    this.labels.set(name, this.bytes.length)
+  }
+  branch(opcode: readonly number[], label: string): void {
+    this.put(...opcode, 0, 0, 0, 0)
+    this.fixes.push({ at: this.bytes.length - 4, label })
+  }
+  /** REX.W opcode with two registers. */
+  registers(opcode: number, reg: number, rm: number, wide = true): void {
+    this.put((wide ? 0x48 : 0x40) | ((reg >> 3) << 2) | (rm >> 3), opcode, 0xc0 | ((reg & 7) << 3) | (rm & 7))
+  }
+  /** REX.W opcode with [pointer + displacement]. */
+  memory(opcode: number, reg: number, pointer: number, displacement: number): void {
+    this.put(0x48 | ((reg >> 3) << 2), opcode, 0x80 | ((reg & 7) << 3) | pointer, displacement & 0xff, (displacement >> 8) & 0xff, 0, 0)
+  }
+  finish(): Uint8Array {
+    const out = Uint8Array.from(this.bytes)
+    const view = new DataView(out.buffer)
+    for (const { at, label } of this.fixes) view.setInt32(at, this.labels.get(label)! - at - 4, true)
+    return out
+  }
+}
+
+function instruction(random: Random, to: Assembler): void {
+  const [a, b] = [random.pick(scratch), random.pick(scratch)]
+  switch (random.below(10)) {
+    case 0:
+    case 1:
+      return to.registers(random.pick([0x01, 0x29, 0x31, 0x21, 0x09, 0x39, 0x11, 0x19, 0x85]), a, b, random.chance(2))
+    case 2:
+      return to.memory(0x8b, a, random.pick(pointers), random.below(0x1f00))
+    case 3:
+      return to.memory(0x89, a, random.pick(pointers), random.below(0x1f00))
+    case 4:
+      return to.memory(random.pick([0x01, 0x29, 0x03, 0x3b]), a, random.pick(pointers), random.below(0x300))
+    case 5:
+      to.put(0x50 | rax)
+      instruction(random, to)
+      return to.put(0x58 | random.pick([0, 2, 3, 6]))
+    case 6:
+      return to.registers(0x8d, a, b) // LEA with a register operand is #UD: replaced below
+    case 7:
+      to.put(0x0f, 0x90 | random.below(16), 0xc0 | random.pick([0, 2, 3]))
+      return
+    case 8:
+      return to.put(0x48, 0xc1, 0xc0 | (random.below(8) << 3) | random.pick([0, 2, 3, 6]), 1 + random.below(62))
+    default:
+      to.put(random.pick([0xf8, 0xf9, 0xfc, 0x98, 0x99]))
+  }
+}
+
+function functionBody(random: Random, to: Assembler, number: number, count: number): void {
+  to.label(`f${number}`)
+  const loops = random.chance(2)
+  if (loops) to.put(0x51, 0xb9, 1 + random.below(6), 0, 0, 0) // PUSH RCX; MOV ECX, n
+  if (loops) to.label(`l${number}`)
+  for (let part = 0; part < 2 + random.below(4); part++) {
+    for (let i = 0; i < 1 + random.below(6); i++) instruction(random, to)
+    if (random.chance(2)) {
+      const skip = `s${number}.${part}`
+      to.branch([0x0f, 0x80 | random.below(16)], skip)
+      for (let i = 0; i < 1 + random.below(4); i++) instruction(random, to)
+      if (random.chance(3) && number + 1 < count) to.branch([0xe8], `f${number + 1 + random.below(count - number - 1)}`)
+      to.label(skip)
+    }
+    if (random.chance(3) && number + 1 < count) to.branch([0xe8], `f${number + 1 + random.below(count - number - 1)}`)
+  }
+  if (loops) {
+    to.put(0xff, 0xc9) // DEC ECX
+    to.branch([0x0f, 0x85], `l${number}`)
+    to.put(0x59)
+  }
+  to.put(0xc3)
+  // the next function may begin anywhere, also just before the end of a page
+  for (let gap = random.below(1800); gap > 0; gap--) to.put(0xcc)
+}
+
+function program(random: Random): Uint8Array {
+  const to = new Assembler()
+  const count = 3 + random.below(5)
+  to.put(0x41, 0xbf, 200, 0, 0, 0) // MOV R15D, turns
+  to.label('main')
+  for (let i = 0; i < 3; i++) to.branch([0xe8], `f${random.below(count)}`)
+  to.put(0x41, 0xff, 0xcf) // DEC R15D
+  to.branch([0x0f, 0x85], 'main')
+  to.put(0xf4, 0xeb, 0xfd) // HLT; JMP to it
+  for (let number = 0; number < count; number++) functionBody(random, to, number, count)
+  // case 6 above: LEA takes no register; MOV does
+  const code = to.finish()
+  for (let i = 0; i + 2 < code.length; i++) if ((code[i] & 0xf0) === 0x40 && code[i + 1] === 0x8d && code[i + 2] >= 0xc0) code[i + 1] = 0x89
+  return code.subarray(0, codePages * 4096)
+}
+
+/** Pages of code in an order of their own. */
+const physicalPage = (page: number): number => place.code + ((page * 5 + 3) % 16) * 4096
+
+const log = (): undefined => undefined
+
+class Rig {
+  readonly core
+  readonly cpu
+  constructor(jit: boolean, everything: boolean) {
+    this.core = createCore({ ram: [{ base: 0, size: 1 << 20 }], model: createModel('intel'), cpus: 1, jit, hotThreshold: 8, log })
+    const apic = {
+      hasInterrupt: () => false, acknowledge: () => 0, getTpr: () => 0, setTpr: () => {}, readMsr: () => undefined, writeMsr: () => false,
+    }
+    this.cpu = this.core.createCpu(0, apic, { read: () => 0, write: () => {} }, () => Infinity)
+    this.core.running = this.cpu
+    if (everything) this.core.jit?.compileEverything()
+  }
+
+  run(code: Uint8Array, seed: number, quantum: number): unknown {
+    const { core, cpu } = this
+    const { state, physical } = core
+    const entry = (at: number, value: number): void => {
+      physical.write(at, new Uint8Array(new BigUint64Array([BigInt(value)]).buffer))
+    }
+    physical.write(0, new Uint8Array(1 << 20))
+    entry(place.tables, place.tables + 0x1003)
+    entry(place.tables + 0x1000, place.tables + 0x2003)
+    entry(place.tables + 0x2000 + 16, place.tables + 0x3003)
+    for (let page = 0; page < codePages; page++) {
+      entry(place.tables + 0x3000 + page * 8, physicalPage(page) | 3)
+      physical.write(physicalPage(page), code.slice(page * 4096, page * 4096 + 4096))
+    }
+    for (let page = 0; page < 8; page++) entry(place.tables + 0x3000 + (16 + page) * 8, (place.data + ((page * 3) % 8) * 4096) | 3)
+    const random = new Random(seed)
+    resetState(state, cpu.model, true)
+    for (let i = 0; i < 16; i++) state.gpr[i] = random.wide()
+    // data and stack of eight pages: pointers in the middle of the first, the stack at the end
+    state.gpr[5] = base + 0x10000n + BigInt(random.below(0x1000))
+    state.gpr[7] = base + 0x10000n + BigInt(random.below(0x1000))
+    state.gpr[rsp] = base + 0x18000n - BigInt(8 * random.below(512))
+    state.gpr[rcx] = 5n
+    Object.assign(state, { cr0: 0x80000011n, cr4: 0x20n, cr3: BigInt(place.tables), efer: 0xd00n, cpl: 0, rip: base, activity: 0 })
+    state.segSelector.set([0, 8, 16, 16, 0, 0])
+    state.segAttributes[1] = 0xa09b
+    state.segAttributes[2] = 0xc093
+    core.mmu.flushAll()
+    cpu.stateChanged()
+    const retired = cpu.retired
+    const start = cpu.reached
+    let stop = 'time'
+    for (let now = start; stop === 'time' && cpu.reached - start < 3_000_000; now = cpu.reached) {
+      stop = cpu.execute(now, quantum)
+      core.jit?.compile()
+    }
+    const memory = new Uint8Array(0x8000)
+    physical.peek(place.data, memory)
+    const flags = [state.flagZero === 0n, state.flagSign < 0n, state.flagCarry]
+    return { stop, rip: state.rip, gpr: [...state.gpr], flags, retired: cpu.retired - retired, time: cpu.reached - start, memory }
+  }
+}
+
+test('programs that call over pages do the same compiled and interpreted', () => {
+  const interpreter = new Rig(false, false)
+  const chosen = new Rig(true, false)
+  const everything = new Rig(true, true)
+  let halted = 0
+  for (let seed = 1; seed <= 40; seed++) {
+    const code = program(new Random(seed))
+    const expected = interpreter.run(code, seed, 1_000_000) as { stop: string }
+    if (expected.stop === 'halted') halted++
+    for (const [rig, quantum] of [[chosen, 1_000_000], [everything, 1_000_000], [chosen, 997], [everything, 61]] as const)
+      assert.deepEqual(rig.run(code, seed, quantum), expected, `program ${seed}, ${rig === chosen ? 'hot' : 'all'}, ${quantum} ns`)
+  }
+  assert.ok(halted > 25, `${halted} programs came to their end`)
+  for (const rig of [chosen, everything]) assert.ok(rig.core.jit!.statistics.regions > 40, `${rig.core.jit!.statistics.regions} regions`)
+})
