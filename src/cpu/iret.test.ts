@@ -4,7 +4,7 @@ import { test } from 'node:test'
 import { vector } from './fault.ts'
 import { interruptReturn } from './iret.ts'
 import { flag, readRflags, writeRflags } from './rflags.ts'
-import { swapGs, systemCall, systemReturn } from './syscall.ts'
+import { systemCall, systemReturn } from './syscall.ts'
 import { createTestProcessor, enterLong, enterProtected, faultOf, selectors, type TestProcessor } from './testing.ts'
 
 const top = 0x8000n
@@ -163,14 +163,4 @@ test('SYSRET with a non-canonical RCX faults at level 0 on Intel and goes there 
   amd.state.gpr[1] = 0x8000_0000_0000n
   systemReturn(amd)
   assert.equal(amd.state.cpl, 3)
-})
-
-test('SWAPGS exchanges the base of GS', () => {
-  const cpu = forSyscall('intel', 0)
-  cpu.state.segBase[5] = 0x1_0000_0001n
-  cpu.state.msrKernelGsBase = 0xffff_8880_0000_0000n
-  swapGs(cpu)
-  assert.deepEqual([cpu.state.segBase[5], cpu.state.msrKernelGsBase], [0xffff_8880_0000_0000n, 0x1_0000_0001n])
-  cpu.state.cpl = 3
-  assert.deepEqual(faultOf(() => swapGs(cpu)), { vector: vector.GP, error: 0 })
 })

@@ -22,7 +22,6 @@ const rsp = index.gpr + 8
 const r11 = index.gpr + 22
 const cs = 1
 const ss = 2
-const gs = 5
 
 const code64 = 0xa09b
 const code32 = 0xc09b
@@ -98,19 +97,6 @@ export function systemReturn(cpu: Processor): void {
   else setFlat(words, ss, ((selector + 8) & 0xfffc) | 3, data32 | level3)
   words[index.cpl] = 3
   cpu.stateChanged()
-}
-
-export function swapGs(cpu: Processor): void {
-  const { words } = cpu.state
-  if (!is64(cpu.state)) throw invalidOpcode()
-  if (words[index.cpl] !== 0) throw generalProtection()
-  const base = index.segBase + gs * 2
-  const low = words[base]
-  const high = words[base + 1]
-  words[base] = words[index.kernelGs]
-  words[base + 1] = words[index.kernelGs + 1]
-  words[index.kernelGs] = low
-  words[index.kernelGs + 1] = high
 }
 
 /** AMD processors have neither SYSENTER nor SYSEXIT in long mode. */

@@ -136,21 +136,6 @@ test('INVPCID checks its descriptor', () => {
   assert.deepEqual(cpu.calls, ['invpcid 2 5 0', 'invpcid 0 5 1000'])
 })
 
-test('CMPXCHG16B: alignment, both outcomes', () => {
-  const cpu = long()
-  cpu.state.argument[0] = 0x9008n
-  assert.deepEqual(faultOf(() => helpers.cmpxchg16b(cpu)), gp)
-  cpu.state.argument[0] = 0x9010n
-  cpu.memory.write64(0x9010n, 1n)
-  cpu.memory.write64(0x9018n, 2n)
-  helpers.cmpxchg16b(cpu)
-  assert.deepEqual([cpu.state.gpr[0], cpu.state.gpr[2], readRflags(cpu.state) & flag.ZF], [1n, 2n, 0])
-  cpu.state.gpr[3] = 3n
-  cpu.state.gpr[1] = 4n
-  helpers.cmpxchg16b(cpu)
-  assert.deepEqual([cpu.memory.read64(0x9010n), cpu.memory.read64(0x9018n), readRflags(cpu.state) & flag.ZF], [3n, 4n, flag.ZF])
-})
-
 test('128-bit division', () => {
   const cpu = long()
   cpu.state.gpr[2] = 1n

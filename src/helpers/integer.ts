@@ -3,7 +3,7 @@
  * XLAT. Intel SDM vol. 2, the instructions' pages.
  */
 import { is64 } from '../cpu/bits.ts'
-import { Fault, generalProtection, vector } from '../cpu/fault.ts'
+import { Fault, vector } from '../cpu/fault.ts'
 import { after, type After, type Processor } from '../cpu/processor.ts'
 import { flag, readRflags } from '../cpu/rflags.ts'
 import type { CpuState } from '../cpu/state.ts'
@@ -49,24 +49,6 @@ export function cmpxchg8b(cpu: Processor): After {
   if (!equal) {
     state.gpr[0] = old & 0xffffffffn
     state.gpr[2] = old >> 32n
-  }
-  setZero(state, equal)
-  return after.next
-}
-
-export function cmpxchg16b(cpu: Processor): After {
-  const { state, memory } = cpu
-  const address = state.argument[0]
-  if (address & 15n) throw generalProtection()
-  memory.probeWrite(address, 16)
-  const low = memory.read64(address)
-  const high = memory.read64(address + 8n)
-  const equal = low === state.gpr[0] && high === state.gpr[2]
-  memory.write64(address, equal ? state.gpr[3] : low)
-  memory.write64(address + 8n, equal ? state.gpr[1] : high)
-  if (!equal) {
-    state.gpr[0] = low
-    state.gpr[2] = high
   }
   setZero(state, equal)
   return after.next

@@ -11,7 +11,7 @@ import { flag, readRflags } from '../cpu/rflags.ts'
 import { setParagraph } from '../cpu/segments.ts'
 import { inSmm, leaveSmm } from '../cpu/smm.ts'
 import { currentStack } from '../cpu/stack.ts'
-import { swapGs, systemCall, systemEnter, systemExit, systemReturn } from '../cpu/syscall.ts'
+import { systemCall, systemEnter, systemExit, systemReturn } from '../cpu/syscall.ts'
 import { modeOf, transferred } from '../cpu/transfer.ts'
 import { VmExit } from '../cpu/virtualization.ts'
 import { redirectsInterrupt } from '../cpu/tss.ts'
@@ -149,9 +149,4 @@ export function rsm(cpu: Processor): After {
   leaveSmm(cpu)
   cpu.singleStep(false)
   return after.jumpAndLeave
-}
-
-export function swapgs(cpu: Processor): After {
-  swapGs(cpu)
-  return after.next
 }
