@@ -50,7 +50,7 @@ export class NestedPaging implements SecondStage {
   /** The host's paging mode decides the format of the tables. */
   private configure(): void {
     const words = this.words
-    const mask = control.modeMask | control.nxe | control.pse
+    const mask = control.modeMask | control.nxe | control.pse | control.smep
     const controls = controlsOf(words[svmWord.hostCr0], words[svmWord.hostCr4], words[svmWord.hostEfer]) & mask
     if (controls === this.controls) return
     this.controls = controls

@@ -73,7 +73,7 @@ export const rules: readonly Rule[] = [
     v => !(low(v, 'cr0') & cr0.CD) && (low(v, 'cr0') & cr0.NW) !== 0),
   rule('CR0[63:32] must be 0', ['cr0'], 'CR0 of 32 bits', v => high(v, 'cr0') !== 0),
   rule('reserved bits of CR3 must be 0', ['cr3'], 'an address that the processor has', (v, { model }) =>
-    (isLong(v) ? high(v, 'cr3') >= 2 ** (Math.min(52, model.physicalBits) - 32) && high(v, 'cr3') >>> 20 !== 0 : false)),
+    high(v, 'cr3') >= 2 ** (model.physicalBits - 32)),
   rule('reserved bits of CR4 must be 0', ['cr4'], 'only bits that CPUID offers', (v, { model }) =>
     high(v, 'cr4') !== 0 || (low(v, 'cr4') & ~Number(cr4Writable(model))) !== 0),
   rule('DR6[63:32] must be 0', ['dr6'], 'DR6 of 32 bits', v => high(v, 'dr6') !== 0),
@@ -89,9 +89,9 @@ export const rules: readonly Rule[] = [
   rule('the VMRUN intercept must be set', ['intercepts4'], 'bit 0 of the vector at 10H set',
     v => !(low(v, 'intercepts4') & (1 << intercept4.vmrun))),
   rule('the I/O permission map must lie below the highest physical address', ['iopmBase'], 'an address that the processor has',
-    (v, { model }) => intercepts3(v, intercept3.ioio) && beyond(high(v, 'iopmBase'), pageOf(low(v, 'iopmBase')), model, 12288)),
+    (v, { model }) => intercepts3(v, intercept3.ioio) && beyond(high(v, 'iopmBase'), pageOf(low(v, 'iopmBase')), model, 8193)),
   rule('the MSR permission map must lie below the highest physical address', ['msrpmBase'], 'an address that the processor has',
-    (v, { model }) => intercepts3(v, intercept3.msr) && beyond(high(v, 'msrpmBase'), pageOf(low(v, 'msrpmBase')), model, 8192)),
+    (v, { model }) => intercepts3(v, intercept3.msr) && beyond(high(v, 'msrpmBase'), pageOf(low(v, 'msrpmBase')), model, 8193)),
   rule('EVENTINJ must be an event that exists: types 1, 5, 6, 7 are reserved, exceptions have vectors 0 to 31 but 2', ['eventInjection'],
     'type 0, 2, 3 or 4', illegalEvent, 'Event Injection'),
   rule('the ASID must not be 0: it is the host\'s', ['asid'], 'an ASID from 1 to the number that CPUID gives, less 1',

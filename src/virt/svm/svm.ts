@@ -284,6 +284,8 @@ export class Svm implements Virtualization {
     words[index.shadow] &= ~instructionShadow
     cpu.shadowCast()
     cpu.singleStep(false)
+    // VMRUN has completed: the host's trap flag was set when it began
+    if (words[svmWord.hostRflags] & flag.TF) words[index.pendingDebug] |= 0x4000
     cpu.interruptChanged()
   }
 
@@ -344,7 +346,7 @@ export class Svm implements Virtualization {
     switch (name) {
       case 'readCr': return this.readCr()
       case 'writeCr': return this.writeCr()
-      case 'lmsw': return this.writeCr0(this.lmswValue(), 0n)
+      case 'lmsw': return this.lmsw()
       case 'clts': return words[svmWord.crIntercepts] & 0x10000 ? this.instructionExit(exitCode.writeCr0) : undefined
       case 'smsw': return this.instructionExit(exitCode.readCr0)
       case 'readDr': return this.debugAccess(cpu.operation.registers[1], cpu.operation.registers[0], false)
@@ -383,6 +385,15 @@ export class Svm implements Virtualization {
     if (words[svmWord.crIntercepts] & 0x10000) this.instructionExit(exitCode.writeCr0, info)
     const changes = (Number(value & 0xffffffffn) ^ words[index.cr0]) & ~(cr0.TS | cr0.MP)
     if (words[svmWord.intercepts3] & (1 << intercept3.selectiveCr0) && changes) this.instructionExit(exitCode.selectiveCr0, info)
+  }
+  /** The selective intercept takes it also when it changes only MP or TS: so does silicon. */
+  private lmsw(): void {
+    const { words } = this
+    const value = this.lmswValue()
+    const changed = value !== this.cpu.state.cr0
+    if (changed && words[svmWord.intercepts3] & (1 << intercept3.selectiveCr0) && !(words[svmWord.crIntercepts] & 0x10000))
+      this.instructionExit(exitCode.selectiveCr0)
+    this.writeCr0(value, 0n)
   }
   private lmswValue(): bigint {
     const { operation, state, memory } = this.cpu
