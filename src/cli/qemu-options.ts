@@ -142,6 +142,7 @@ export const qemuOptions: readonly QemuOption[] = [
   { names: ['d'], argument: 'item1,...', help: 'unimp, guest_errors: say what software touches that is not there', apply: value.log },
   { names: ['global'], argument: 'driver.property=value', help: 'accepted; says so when it has no effect', apply: value.global },
   { names: ['pidfile'], argument: 'file', help: "write the process' ID to a file", apply: (s, text) => { s.pidFile = text } },
+  refused(['D'], 'what -d says goes to standard error; expected 2>FILE', 'file'),
   refused(['daemonize'], "start it in the background, with '&' or setsid"),
   { names: ['gdb'], argument: 'dev', help: 'wait for GDB at tcp::PORT or unix:PATH', apply: value.gdb },
   { names: ['s'], help: 'as -gdb tcp::1234', apply: s => { value.gdb(s, 'tcp::1234') } },
