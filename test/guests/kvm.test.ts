@@ -1,4 +1,7 @@
-/** Debian's KVM, unmodified, with a guest of its own inside our guest: world switches, nested paging and interrupts, for minutes of work. */
+/**
+ * Debian's KVM, unmodified, with a guest of its own inside our guest: world switches, nested paging and interrupts, for
+ * minutes of work.
+ */
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
