@@ -7,6 +7,7 @@ import { at, segment } from '../cpu/layout.ts'
 import { accessFlag, Semantics, type RowContext } from '../isa/builder.ts'
 import type { Instruction, InterceptName } from '../isa/define.ts'
 import { interceptNumber } from '../cpu/intercepts.ts'
+import { mode } from '../cpu/mode.ts'
 import type { Operand } from '../isa/operands.ts'
 import type { Label, Node, Variable } from '../wasm/function.ts'
 import type { FunctionImport } from '../wasm/module.ts'
@@ -14,6 +15,7 @@ import { encodeModule } from '../wasm/module.ts'
 import { recordField, recordSize, slotField } from '../decode/record.ts'
 import { hotCounterCount, hotCounters, profileCounters, tlbEntrySize, tlbFetchEntries } from '../memory/map.ts'
 import { leave } from './leave.ts'
+import { addressUse } from './segment-address.ts'
 
 /** Functions of TypeScript that generated code calls, by import index. */
 export const imports: FunctionImport[] = [
@@ -27,6 +29,11 @@ const importIndex = { slowRead: 0, slowWrite: 1, helper: 2, stackAddress: 3, seg
 
 /** Handlers that are no instruction. */
 export const pseudo = { stop: 0, resume: 1, segmentAddress: 2, undefined: 3, crossing: 4, count: 5 } as const
+
+/** In a record's prefixes. */
+const addressSizeBits = 0x0c
+/** Present, not a system segment, data, expanding up, writable. */
+const dataSegment = { mask: 0x9e, writable: 0x92 } as const
 
 /** Size of the table of handlers that are not hot. */
 const mostHandlers = 16384
@@ -178,9 +185,31 @@ class RecordSemantics extends Semantics {
     return this.shl(this.eq(this.and(this.field('i32_8u', recordField.length), 0x70), segment.ss << 4), 8)
   }
   protected stackAddress(offset: Node, sizeAndFlags: number): Node {
-    const refused = this.call(importIndex.stackAddress, [this.wrap(offset), sizeAndFlags], ['i32', 'i32'], 'i32')
-    this.if(refused, () => this.exitWith(leave.abort))
+    const place = this.variable('i32')
+    this.set(place, this.wrap(offset))
+    const wide = this.ne(this.and(this.state('mode'), mode.stack32), 0)
+    const plain = this.and(wide, this.inDataSegment(this.i32(segment.ss), place, this.i32(sizeAndFlags & 0xff)))
+    this.if(
+      plain,
+      () => {
+        const base = this.load('i32', 0, at.segBase + 8 * segment.ss)
+        this.setState('segmentAddress', this.extendU(this.add(this.get(place), base)))
+      },
+      () => {
+        const refused = this.call(importIndex.stackAddress, [this.get(place), sizeAndFlags], ['i32', 'i32'], 'i32')
+        this.if(refused, () => this.exitWith(leave.abort))
+      },
+    )
     return this.state('segmentAddress')
+  }
+
+  /** Bytes from an offset on lie in a segment of writable data that does not expand down, and within its limit. */
+  protected inDataSegment(number: Node, offset: Variable, size: Node): Node {
+    const word = this.shl(number, 2)
+    const kind = this.and(this.load('i32', word, at.segAttributes), dataSegment.mask)
+    const last = this.add(this.get(offset), this.sub(size, 1))
+    const fits = this.and(this.leU(last, this.load('i32', word, at.segLimit)), this.leU(this.get(offset), last))
+    return this.and(this.eq(kind, dataSegment.writable), fits)
   }
   protected emitJump(rip: Node): void {
     if (this.main) {
@@ -311,6 +340,7 @@ class MainFunction extends RecordSemantics {
         this.set(main.rip, this.relativeTarget())
         return this.br(main.arrive)
       case pseudo.segmentAddress: {
+        this.legacyAddress(dispatch)
         const refused = this.call(importIndex.segmentAddress, [this.get(this.record)], ['i32'], 'i32')
         this.if(refused, () => this.exitWith(leave.abort))
         return this.next(dispatch)
@@ -329,6 +359,33 @@ class MainFunction extends RecordSemantics {
         this.setState('faultError', 0)
         return this.leaveWithFault()
     }
+  }
+
+  /**
+   * Outside 64-bit mode: an address in a writable data segment, within its limit, is computed here; all else is left to
+   * SegmentAddressing, which knows every rule.
+   */
+  private legacyAddress(dispatch: Label): void {
+    const offset = this.variable('i32')
+    const use = this.field('i32_16u', recordField.slotA)
+    this.if(this.ne(this.and(this.state('mode'), mode.codeMask), mode.code64), () => {
+      const index = this.load('i32', this.field('i32_16u', recordField.index))
+      const scaled = this.shl(index, this.field('i32_8u', recordField.scale))
+      const sum = this.add(this.load('i32', this.field('i32_16u', recordField.base)), scaled)
+      const wide = this.ne(this.and(this.field('i32_8u', recordField.prefixes), addressSizeBits), 0)
+      const mask = this.or(this.sub(this.i32(0), wide), 0xffff)
+      this.set(offset, this.and(this.add(sum, this.field('i32', recordField.immediate)), mask))
+      this.if(this.and(use, addressUse.addressOnly), () => {
+        this.setState('segmentAddress', this.extendU(this.get(offset)))
+        this.next(dispatch)
+      })
+      const number = this.shrU(this.field('i32_8u', recordField.length), 4)
+      this.if(this.inDataSegment(number, offset, this.and(use, addressUse.size)), () => {
+        const base = this.load('i32', this.shl(number, 3), at.segBase)
+        this.setState('segmentAddress', this.extendU(this.add(this.get(offset), base)))
+        this.next(dispatch)
+      })
+    })
   }
 
   private left(record: Variable): Node {
