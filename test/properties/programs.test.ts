@@ -135,6 +135,7 @@ class Rig {
     this.cpu = this.core.createCpu(0, apic, { read: () => 0, write: () => {} }, () => Infinity)
     this.core.running = this.cpu
     if (everything) this.core.jit?.compileEverything()
+    else this.core.jit?.compileEagerly()
   }
 
   run(code: Uint8Array, seed: number, quantum: number): unknown {

@@ -16,8 +16,8 @@ import { Discovery, type Block, type CodeView, type Limits } from './discover.ts
 import { regionCounter, RegionFunction } from './region.ts'
 import { expectedPath } from './structure.ts'
 
-/** Regions a module: a module costs about 45 KB and 0.2 ms whatever it holds. */
-const batch = 8
+/** What is compiled at a time: a module costs about 45 KB and 0.2 ms whatever it holds, and nobody should wait for more than 20 ms. */
+const batch = { regions: 8, instructions: 500 } as const
 /** Runs that a request waits for others. */
 const patience = 20
 /** Live modules at the most; then all code is dropped and what is hot is compiled again. */
@@ -75,6 +75,8 @@ export class Jit {
   private modules = 0
   /** Records that were looked at as entries of regions, whatever came of it. */
   private readonly considered = new Set<number>()
+  /** Records whose regions are worth their cost only after so many arrivals. */
+  private readonly postponed = new Map<number, number>()
 
   constructor(
     memory: WebAssembly.Memory,
@@ -106,6 +108,8 @@ export class Jit {
     if ((mode & codeMode.codeMask) !== codeMode.code64) return
     const record = this.code.recordAt(page, offset, mode)
     if (record === 0 || this.considered.has(record)) return
+    const arrivals = this.words[(hotCounters >> 2) + hotCounterOf(record)]
+    if (arrivals < (this.postponed.get(record) ?? 0)) return
     const places = new Map([[0, page]])
     const view: CodeView = {
       pageAt: delta => {
@@ -118,13 +122,17 @@ export class Jit {
     const discovery = new Discovery(this.decoder, this.bytes, mode, view, this.limits)
     const blocks = discovery.blocks(offset)
     const path = blocks.length > 0 ? expectedPath(blocks) : 0
-    const arrivals = this.words[(hotCounters >> 2) + hotCounterOf(record)]
-    if (blocks.length > 0 && sizeOf(blocks) * this.costPerInstruction > path * arrivals) return
+    const needed = blocks.length > 0 ? (sizeOf(blocks) * this.costPerInstruction) / path : 0
+    if (arrivals < needed) {
+      this.postponed.set(record, needed)
+      return
+    }
     this.considered.add(record)
     if (blocks.length === 0 || !blocks[0].instructions[0].flat || path < this.longPath) return
     const pages = new Map([...discovery.pages].map(delta => [delta, places.get(delta)!]))
     this.pending.push({ page, offset, mode, name: rip.toString(16), blocks, pages, drops: this.code.drops })
-    if (this.pending.length >= batch) this.compile()
+    this.waiting += sizeOf(blocks)
+    if (this.pending.length >= batch.regions || this.waiting >= batch.instructions) this.compile()
   }
 
   private branchCounts(table: number, offset: number): { taken: number; notTaken: number } {
@@ -144,10 +152,15 @@ export class Jit {
   profile = false
   readonly profiled: { name: string; instructions: number; counters: number; blocks: readonly Block[]; body: RegionFunction }[] = []
 
+  /** For tests: hot code is compiled whatever it costs. */
+  compileEagerly(): void {
+    this.longPath = 0
+    this.costPerInstruction = 0
+    this.limits.warm = 4
+  }
   /** For tests: whatever is requested becomes a region, with all that can be reached. */
   compileEverything(): void {
-    this.longPath = 0
-    this.costPerInstruction = 8192
+    this.compileEagerly()
     this.limits.warm = 0
     this.limits.rare = Infinity
   }
@@ -163,12 +176,15 @@ export class Jit {
     else if (++this.waited >= patience) this.compile()
   }
   private waited = 0
+  /** Instructions of what is pending. */
+  private waiting = 0
 
   /** Compiles what is waiting. */
   compile(): void {
     const requests = this.pending
     this.pending = []
     this.waited = 0
+    this.waiting = 0
     if (requests.length === 0) return
     const start = this.stopwatch()
     const built = requests.map(request => this.build(request)).filter(region => region !== undefined)
@@ -179,7 +195,9 @@ export class Jit {
   /** All code was dropped: compiled code too. */
   flushed(): void {
     this.pending = []
+    this.waiting = 0
     this.considered.clear()
+    this.postponed.clear()
     this.modules = 0
   }
 
