@@ -7,12 +7,12 @@ import { Hpet, hpetBase, hpetSize } from '../devices/hpet/hpet.ts'
 import { I8042 } from '../devices/i8042/i8042.ts'
 import type { PciBridge } from '../devices/pci/bridge.ts'
 import { PciBus, wireOf } from '../devices/pci/bus.ts'
-import { bdf } from '../devices/pci/function.ts'
+import { bdf, type Bdf } from '../devices/pci/function.ts'
 import { type ChipsetFunctions, pcFunctions, q35Functions } from '../devices/pci/chipset.ts'
 import { Shadow } from '../devices/pci/shadow.ts'
 import { noSmram, type Smram, type SmramControl } from '../devices/pci/smram.ts'
 import { Pit, pitPorts } from '../devices/pit/pit.ts'
-import type { Clock, DeviceState, DmaPort, InterruptPin, LogUnhandled, MmioHandler, Stateful } from '../devices/ports.ts'
+import type { Clock, DeviceState, DmaPort, InterruptPin, LogUnhandled, MmioHandler, MsiPort, Stateful } from '../devices/ports.ts'
 import { type A20Gate, ResetControl } from '../devices/reset-control/reset-control.ts'
 import { memoryCmos, Rtc } from '../devices/rtc/rtc.ts'
 import { Uart } from '../devices/serial/uart.ts'
@@ -109,6 +109,8 @@ const elcrPorts = [0x4d0, 0x4d1]
 /** What firmware makes level-triggered: the SCI and PCI's IRQs 9, 10 and 11. */
 const firmwareElcr = [0, 0x0e]
 const firstPciGsi = 16
+/** Requester IDs of what is not on a PCI bus, as an IOMMU's tables name them: bus FFh is nobody else's. */
+const platformRequester = { ioapic: bdf(0xff, 0, 0), hpet: bdf(0xff, 1, 0) } as const
 const rsdpSignature = 'RSD PTR '
 
 const line = (gsi: number): string => `gsi${gsi}`
@@ -160,7 +162,7 @@ export class Pc {
 
     this.apicBus = new ApicBus(log)
     this.pic = new Pic({ output: { set: asserted => this.lapics.forEach(lapic => lapic.lint0.set(asserted)) }, log })
-    this.ioapic = new IoApic({ messages: this.apicBus.msi, log })
+    this.ioapic = new IoApic({ messages: this.#msiFor(() => platformRequester.ioapic), log })
     this.apicBus.onEoi(vector => this.ioapic.endOfInterrupt(vector))
     this.lapics = Array.from({ length: options.cpus }, (_, cpu) => this.#makeLapic(cpu))
     this.#layLines()
@@ -253,6 +255,14 @@ export class Pc {
 
   // ---- interrupts
 
+  /** The ways of requesters to memory and to the local APICs: an IOMMU decorates these two, and asks who it is at each request. */
+  #dmaFor(_requester: () => Bdf): DmaPort {
+    return this.#embedding.dma
+  }
+  #msiFor(_requester: () => Bdf): MsiPort {
+    return this.apicBus.msi
+  }
+
   #makeLapic(cpu: number): Lapic {
     const { cpuSignals, clock, tsc, log } = this.#embedding
     return new Lapic({
@@ -298,7 +308,7 @@ export class Pc {
   #makeTimers(): void {
     const { clock, addMmio, log } = this.#embedding
     const hpet = new Hpet({
-      clock, msi: this.apicBus.msi, log,
+      clock, msi: this.#msiFor(() => platformRequester.hpet), log,
       pins: Array.from({ length: ioApicInputs }, (_, gsi) => this.#wires.source(line(gsi))),
       legacyOutputs: [this.#wires.source(line(0)), this.#wires.source(line(8))],
     })
@@ -351,13 +361,15 @@ export class Pc {
 
   #makePci(resetControl: ResetControl): PciBus {
     const { map } = this
-    const { addMmio, dma, log } = this.#embedding
+    const { addMmio, log } = this.#embedding
     const chipset = map.ecam ? q35Functions(pmBase, map.ecam.base, map.lowTop) : pcFunctions(pmBase)
     this.#commandSmi = chipset.commandSmi
     this.#smram = chipset.smram
     this.#smram.onChange = () => this.#embedding.smramChanged?.()
     const wires = Array.from({ length: 8 }, (_, wire) => this.#pciWire(wire, chipset.irqOfWire))
-    const bus = new PciBus({ ports: this.ports, dmaFor: () => dma, msiFor: () => this.apicBus.msi, wires, log })
+    const bus = new PciBus({
+      ports: this.ports, wires, log, dmaFor: requester => this.#dmaFor(requester), msiFor: requester => this.#msiFor(requester),
+    })
     for (const { id, fn } of chipset.functions) bus.plug(id, () => fn)
     this.#stateful.set('shadow', this.#makeShadow(chipset.pam))
     this.ports.claim(0xcf8, 8, 'pci', bus.mechanism1(resetControl.portCf9))
