@@ -6,8 +6,9 @@ import type { Nanoseconds } from './devices/ports.ts'
 import type { BlockStore } from './devices/storage/block-store.ts'
 import type { DriveOptions } from './devices/storage/drive.ts'
 import type { TextScreen } from './devices/vga/vga.ts'
+import type { OutsideAddress, OutsideEvent, OutsideRequest } from './net/outside.ts'
 
-export type { BlockStore, DriveOptions, TextScreen }
+export type { BlockStore, DriveOptions, OutsideAddress, OutsideEvent, OutsideRequest, TextScreen }
 
 /** A CPU model by name with features switched on or off, such as `{ model: 'intel', add: ['pku'], remove: ['la57'] }`. */
 export interface CpuSelection {
@@ -42,6 +43,18 @@ export interface BootOptions {
   raw?: { image: Uint8Array; at: number; mode: 'real16' | 'protected32' | 'long64' }
 }
 
+/** A network that a device such as virtio-net-pci is plugged into, by its ID. */
+export interface NetworkOptions {
+  id: string
+  /**
+   * `user`: a router with DHCP and DNS, whose connections and datagrams the embedder makes (`onOutside`, `outsideInput`). `link`: frames of
+   * Ethernet go that way as they are.
+   */
+  kind: 'user' | 'link'
+  /** `user`: nothing leads out. */
+  restrict?: boolean
+}
+
 export interface MachineOptions extends BootOptions {
   cpu?: CpuSelection
   cpus?: number
@@ -53,6 +66,7 @@ export interface MachineOptions extends BootOptions {
   devices?: { name: string; properties: Record<string, string> }[]
   /** What disks are made of; a device such as virtio-blk-pci names one by its ID. */
   drives?: DriveOptions[]
+  networks?: NetworkOptions[]
   /** Which engine runs instructions; the result is the same. */
   engine?: 'interpreter' | 'jit' | 'step'
   /** Seed of everything that is random in the machine. */
@@ -159,6 +173,10 @@ export interface Machine {
   onSerialOutput: (bytes: Uint8Array) => void
   /** Called with each byte that software writes to a debug console (isa-debugcon). */
   onDebugOutput: (byte: number) => void
+  /** What networks ask of the world, in order, in batches at the end of each run. */
+  onOutside: (network: string, request: OutsideRequest) => void
+  /** What the world answers: input as keys are, taken between two runs. */
+  outsideInput(network: string, event: OutsideEvent): void
   /** Messages of the machine itself: what software touched that is not there or not implemented. */
   onLog: (message: string) => void
   /** What the device VGA shows in a text mode; undefined without it, and in a graphics mode. */

@@ -67,6 +67,7 @@ export class VitrineMachine implements Machine {
   onSerialOutput: (bytes: Uint8Array) => void = () => {}
   onLog: (message: string) => void = () => {}
   onDebugOutput: (byte: number) => void = () => {}
+  onOutside: Machine['onOutside'] = () => {}
 
   private readonly options: MachineOptions
   private readonly slots: CpuSlot[] = []
@@ -79,6 +80,7 @@ export class VitrineMachine implements Machine {
   private lapicRegions: MmioRegion[] = []
   private lapicMoved = false
   private serialBytes: number[] = []
+  private outsideRequests: Parameters<Machine['onOutside']>[] = []
   private readonly logged = new Set<string>()
 
   constructor(options: MachineOptions, internals: { profile?: boolean } = {}) {
@@ -115,7 +117,7 @@ export class VitrineMachine implements Machine {
         map,
         cpus,
         rtcEpoch: options.rtcEpoch ?? defaultEpoch,
-        devices: options.devices ?? [], drives: options.drives ?? [], seed: options.seed ?? 0,
+        devices: options.devices ?? [], drives: options.drives ?? [], networks: options.networks ?? [], seed: options.seed ?? 0,
         processor: {
           vendor: model.vendor, brand: model.identity.brand, signature: model.identity.signature, megahertz: 1000,
           features: featureBits(model, 1, 0, 3),
@@ -152,6 +154,7 @@ export class VitrineMachine implements Machine {
           if (port === 0) this.serialBytes.push(byte)
         },
         debugOutput: byte => this.onDebugOutput(byte),
+        outside: (network, request) => void this.outsideRequests.push([network, request]),
         log: (device, what) => this.log(device, what),
       },
     )
@@ -415,6 +418,7 @@ export class VitrineMachine implements Machine {
     const lastRetired = this.retired + (limits.maxInstructions ?? Infinity)
     const reason = this.loop(until, lastRetired)
     this.flushSerial()
+    this.flushOutside()
     return reason
   }
 
@@ -561,6 +565,13 @@ export class VitrineMachine implements Machine {
   }
   serialInput(bytes: Uint8Array): void {
     this.pc.serialInput(bytes)
+  }
+  outsideInput(...[network, event]: Parameters<Machine['outsideInput']>): void {
+    this.pc.outsideEvent(network, event)
+    this.flushOutside()
+  }
+  private flushOutside(): void {
+    for (const request of this.outsideRequests.splice(0)) this.onOutside(...request)
   }
   private flushSerial(): void {
     if (this.serialBytes.length === 0) return

@@ -28,6 +28,8 @@ export interface QemuSettings {
   display?: string
   devices: DeviceSelection[]
   drives: string[]
+  netdevs: string[]
+  nics: string[]
   bios?: string
   bootOrder?: string
   bootMenu: boolean
@@ -47,7 +49,7 @@ export interface QemuSettings {
 export function defaultSettings(): QemuSettings {
   return {
     machine: 'pc', cpu: 'max', cpus: 1, memory: 128 << 20, append: '', serials: [], chardevs: new Map(), noGraphic: false, devices: [],
-    drives: [], bootMenu: false, snapshot: false, noReboot: false, wait: false, seed: 0, log: false, warnings: [],
+    drives: [], netdevs: [], nics: [], bootMenu: false, snapshot: false, noReboot: false, wait: false, seed: 0, log: false, warnings: [],
   }
 }
 
@@ -130,9 +132,12 @@ export const qemuOptions: readonly QemuOption[] = [
   onlyNone(['monitor'], 'dev', 'monitor'),
   refused(['qmp', 'qmp-pretty', 'mon'], 'there is no monitor', 'dev'),
   onlyNone(['parallel'], 'dev', 'parallel port'),
-  onlyNone(['net'], 'type', 'network'),
-  onlyNone(['nic'], 'type', 'network'),
-  refused(['netdev'], 'no network is emulated', 'type'),
+  {
+    names: ['netdev'], argument: 'user,id=id[,...]', help: 'a router to our network: hostfwd, restrict',
+    apply: (s, text) => { s.netdevs.push(text) },
+  },
+  { names: ['nic'], argument: 'user[,...]|none', help: 'the same with a virtio card', apply: (s, text) => { s.nics.push(text) } },
+  onlyNone(['net'], 'type', 'network of that kind (-nic user is)'),
 
   { names: ['no-reboot'], help: 'exit instead of rebooting', apply: s => { s.noReboot = true } },
   { names: ['action'], argument: 'event=action', help: 'reboot=shutdown as -no-reboot; defaults are accepted', apply: value.action },

@@ -5,6 +5,7 @@ import { parseDrives } from './drives.ts'
 import { firmwareOptions } from './firmware.ts'
 import { qemuHelp } from './qemu-help.ts'
 import { parseModules } from './modules.ts'
+import { type Networks, parseNetworks } from './networks.ts'
 import { parseQemu, type QemuSettings } from './qemu-options.ts'
 import { serial } from './qemu-values.ts'
 import { report } from './run.ts'
@@ -48,7 +49,8 @@ function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue)
   for (const warning of settings.warnings) warn(system, warning)
   for (const device of settings.devices) checkName(device, catalogue)
   const { drives, devices } = parseDrives(settings.drives.map(text => (settings.snapshot ? `${text},snapshot=on` : text)), system, 'ide')
-  const allDevices = [...devices, ...settings.devices]
+  const nets = networksOf(settings)
+  const allDevices = [...devices, ...nets.devices, ...settings.devices]
   const console = consoleOf(settings)
   if (console.serial === 'none' && settings.serials.length === 0 && settings.display !== 'none') {
     warn(system, 'warning: no display is emulated; -nographic or -serial stdio shows the serial port')
@@ -59,6 +61,7 @@ function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue)
       cpus: settings.cpus,
       memory: settings.memory,
       chipset: settings.machine,
+      ...(nets.networks.length === 0 ? {} : { networks: nets.networks }),
       devices: allDevices,
       ...(drives.length === 0 ? {} : { drives }),
       seed: settings.seed,
@@ -68,9 +71,19 @@ function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue)
       ...parseModules(settings.initrd, system),
       commandLine: settings.append,
     },
+    forwards: nets.forwards,
     console,
     session: {},
     ...(settings.gdb === undefined ? {} : { gdb: { address: settings.gdb, wait: settings.wait } }),
+  }
+}
+
+/** `-netdev` is a network without a card, `-nic` one with it. */
+function networksOf({ netdevs, nics }: QemuSettings): Networks {
+  const plain = parseNetworks(netdevs, { cards: false, needsId: true })
+  const whole = parseNetworks(nics, { cards: true })
+  return {
+    networks: [...plain.networks, ...whole.networks], forwards: { ...plain.forwards, ...whole.forwards }, devices: whole.devices,
   }
 }
 

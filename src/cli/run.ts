@@ -7,6 +7,7 @@ import { bootProtocols } from '../platform/boot/boot.ts'
 import { cdromDrive, driveHelp, parseDrives } from './drives.ts'
 import { firmwareOptions } from './firmware.ts'
 import { parseModules } from './modules.ts'
+import { parseNetworks } from './networks.ts'
 import { sayEnding, statusOf, statusTable } from './status.ts'
 import type { Catalogue, RunRequest, RunResult, System } from './system.ts'
 import {
@@ -29,6 +30,7 @@ interface RunFlags {
   protocol?: NonNullable<MachineOptions['protocol']>
   device?: string[]
   drive?: string[]
+  net?: string[]
   engine: NonNullable<MachineOptions['engine']>
   maxInstructions?: string
   timeout?: string
@@ -73,6 +75,7 @@ export function runCommand(system: System, done: (status: number) => void): Comm
     .addOption(new Option('--chipset <name>', 'where RAM and buses lie').choices(['pc', 'q35']).default('q35'))
     .option('--device <name[,key=value]>', 'add a device (again for more); `help` lists them', collect)
     .option('--drive <file[,key=value]>', 'a disk image: if=virtio|none, id, format=raw|qcow2, snapshot, readonly, serial; `help`', collect)
+    .option('--net <user[,key=value]>', 'a network card and a router to our network: hostfwd=tcp::PORT-:PORT, restrict, mac, id', collect)
     .optionsGroup('How to run it:')
     .addOption(new Option('--engine <name>', 'what runs instructions; results are the same').choices([...engines]).default('jit'))
     .option('--max-instructions <n>', 'stop after exactly so many instructions of all CPUs')
@@ -154,13 +157,15 @@ function requestOf(flags: RunFlags, system: System, catalogue: Catalogue): RunRe
   const { cpu, remarks } = parseCpu(flags.cpu, catalogue)
   if (!flags.quiet) for (const remark of remarks) system.printError(`vitrine: ${remark}\n`)
   const { drives, devices } = parseDrives([...(flags.drive ?? []), ...(flags.cdrom === undefined ? [] : [cdromDrive(flags.cdrom)])], system)
-  const allDevices = [...devices, ...(flags.device ?? []).map(parseDevice)]
+  const nets = parseNetworks(flags.net ?? [], { cards: true })
+  const allDevices = [...devices, ...nets.devices, ...(flags.device ?? []).map(parseDevice)]
   return {
     machine: {
       cpu,
       cpus: parseCount(flags.smp, '--smp', 1, 64),
       memory: parseMemory(flags.memory, '--memory'),
       chipset: flags.chipset,
+      ...(nets.networks.length === 0 ? {} : { networks: nets.networks }),
       devices: allDevices,
       ...(drives.length === 0 ? {} : { drives }),
       engine: flags.engine,
@@ -173,6 +178,7 @@ function requestOf(flags: RunFlags, system: System, catalogue: Catalogue): RunRe
       ...(flags.protocol === undefined ? {} : { protocol: flags.protocol }),
       commandLine: flags.append ?? '',
     },
+    forwards: nets.forwards,
     console: { serial: 'stdio', escape: true, interrupt: false, quiet: flags.quiet ?? false, collect: flags.json ?? false },
     ...(flags.save === undefined ? {} : { save: flags.save }),
     ...(flags.restore === undefined ? {} : { restore: flags.restore }),

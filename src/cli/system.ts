@@ -13,6 +13,14 @@ export type SocketAddress = { path: string } | { host: string; port: number }
 export type SerialTarget =
   | 'stdio' | 'none' | { file: string } | { pipe: string } | { socket: SocketAddress; listen: boolean; wait: boolean }
 
+/** A TCP port of ours that leads into the machine; without a host of ours on all addresses, without one of the machine's to its lease. */
+export interface PortForward {
+  host?: string
+  port: number
+  toHost?: string
+  toPort: number
+}
+
 export interface ConsoleOptions {
   serial: SerialTarget
   /** On a terminal, Ctrl-A begins a command. */
@@ -31,6 +39,8 @@ export interface RunRequest {
   restore?: string
   /** The file that the machine's state is written to, when the run ends while the machine could go on. */
   save?: string
+  /** Ports that lead into user networks, by the network's ID. */
+  forwards?: Record<string, PortForward[]>
   console: ConsoleOptions
   session: SessionOptions
   /** Where a GDB may connect; with `wait`, nothing runs until it says so. */

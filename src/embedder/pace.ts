@@ -33,10 +33,10 @@ export class Pace {
     this.#always = always
   }
 
-  /** Until when the next slice may run, in virtual nanoseconds. */
-  limit(wall: number, now: number, someoneMayType: boolean): number {
+  /** Until when the next slice may run, in virtual nanoseconds. `awaited`: somebody outside was asked, and answers in his own time. */
+  limit(wall: number, now: number, someoneMayType: boolean, awaited = false): number {
     const waiting = someoneMayType && this.#load < idleLoad && this.#cost < 0.25
-    if (!this.#always && !waiting) {
+    if (!this.#always && !waiting && !awaited) {
       this.#paced = undefined
       return now + this.#step
     }

@@ -18,6 +18,8 @@ export interface Surroundings {
   pause(milliseconds: number, wake: (wake: () => void) => void): Promise<void>
   /** Console input may still arrive: a terminal or an open pipe. */
   inputOpen(): boolean
+  /** Somebody outside was asked by the machine and has not answered, or is connected to it: its time must not run ahead of his. */
+  awaited?(): boolean
   /** Hands on what the machine has written since the last call; resolves when the reader has taken enough of it. */
   flush(): Promise<void>
 }
@@ -95,11 +97,11 @@ export class Session {
 
   #slice(): Ending | undefined {
     const machine = this.#machine
-    const { wall, inputOpen } = this.#surroundings
+    const { wall, inputOpen, awaited = () => false } = this.#surroundings
     const remaining = (this.#options.maxInstructions ?? Infinity) - machine.retired
     if (remaining <= 0) return { kind: 'budget' }
     const before = { wall: wall(), now: machine.now, retired: machine.retired }
-    const untilTime = this.#pace.limit(before.wall, machine.now, inputOpen())
+    const untilTime = this.#pace.limit(before.wall, machine.now, inputOpen(), awaited())
     const stop = machine.run({ maxInstructions: Math.min(this.#sliceInstructions, remaining), untilTime })
     const spent = { wall: wall() - before.wall, virtual: machine.now - before.now, retired: machine.retired - before.retired }
     this.#pace.observe(spent)

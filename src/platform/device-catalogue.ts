@@ -16,6 +16,7 @@ import type { BlockStore } from '../devices/storage/block-store.ts'
 import { VirtioBlk } from '../devices/virtio/blk/blk.ts'
 import { Vga } from '../devices/vga/vga.ts'
 import { VirtioConsole } from '../devices/virtio/console/console.ts'
+import { type NetworkPort, VirtioNet, type VirtioNetOptions } from '../devices/virtio/net/net.ts'
 import { VirtioPci } from '../devices/virtio/pci.ts'
 import { VirtioRng } from '../devices/virtio/rng/rng.ts'
 import { InputError } from '../errors.ts'
@@ -51,6 +52,8 @@ export interface Board {
   showScreen: (vga: Vga) => void
   /** Asks firmware to boot from a device, the lowest index first. `path`: Open Firmware's name of it. */
   bootDevice: (index: number, path: string) => void
+  /** Plugs one device into a network, by its ID. */
+  takeNetwork: (id: string, deliver: (frame: Uint8Array) => void) => NetworkPort
   /** Joins a console to the terminal. */
   joinTerminal: (makeConsole: (output: (bytes: Uint8Array) => void) => VirtioConsole) => VirtioConsole
   seed: number
@@ -150,6 +153,15 @@ const entries: readonly Entry[] = [
       board.addMmio(vgaWindow.base, vgaWindow.size, 'VGA', vga.window)
       board.showScreen(vga)
       return vga
+    }),
+  },
+  {
+    name: 'virtio-net-pci', description: 'a network card: plugged into the network with that id', bus: 'PCI',
+    properties: { netdev: '', mac: '' },
+    plug: (board, property) => plugPci(board, property('addr'), 'virtio-net-pci', slot => {
+      const mac = macOf(property('mac'), slot.id)
+      const plug: VirtioNetOptions['plug'] = deliver => board.takeNetwork(property('netdev'), deliver)
+      return new VirtioPci(new VirtioNet({ mac, clock: board.clock, alarmName: `virtio-net ${bdfText(slot.id)}`, plug }), slot, board.log)
     }),
   },
   {
@@ -260,6 +272,15 @@ const bootIndex = (property: (name: string) => string): number => number('bootin
 function virtioPath(id: Bdf): string {
   const fn = functionOf(id)
   return `/pci@i0cf8/scsi@${deviceOf(id).toString(16)}${fn === 0 ? '' : `,${fn}`}/disk@0,0`
+}
+
+/** Without one a card has QEMU's first address, but for its last byte: that is its place on the bus. */
+function macOf(text: string, id: Bdf): Uint8Array {
+  if (text === '') return Uint8Array.of(0x52, 0x54, 0x00, 0x12, 0x34, 0x56 + (id >> 3))
+  if (!/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/i.test(text) || parseInt(text.slice(0, 2), 16) & 1) {
+    throw new InputError(`property 'mac': expected an address such as 52:54:00:12:34:56, found '${text}'`)
+  }
+  return Uint8Array.from(text.split(':'), part => parseInt(part, 16))
 }
 
 function number(property: string, text: string, max: number): number {

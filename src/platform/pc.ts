@@ -12,6 +12,7 @@ import { type ChipsetFunctions, pcFunctions, q35Functions } from '../devices/pci
 import { Shadow } from '../devices/pci/shadow.ts'
 import { noSmram, type Smram, type SmramControl } from '../devices/pci/smram.ts'
 import { Pit, pitPorts } from '../devices/pit/pit.ts'
+import type { NetworkOptions } from '../api.ts'
 import type { Clock, DeviceState, DmaPort, InterruptPin, LogUnhandled, MmioHandler, MsiPort, Stateful } from '../devices/ports.ts'
 import { type A20Gate, ResetControl } from '../devices/reset-control/reset-control.ts'
 import { memoryCmos, Rtc } from '../devices/rtc/rtc.ts'
@@ -20,8 +21,11 @@ import type { BlockStore } from '../devices/storage/block-store.ts'
 import type { Disk } from '../devices/storage/disk.ts'
 import { type DriveOptions, openDrive } from '../devices/storage/drive.ts'
 import type { TextScreen, Vga } from '../devices/vga/vga.ts'
+import type { NetworkPort } from '../devices/virtio/net/net.ts'
 import type { VirtioConsole } from '../devices/virtio/console/console.ts'
 import { InputError } from '../errors.ts'
+import type { OutsideEvent, OutsideRequest } from '../net/outside.ts'
+import { UserNetwork } from '../net/user-network.ts'
 import { ApicBus } from '../interrupts/bus.ts'
 import { IoApic, ioApicBase, ioApicInputs, ioApicSize } from '../interrupts/ioapic.ts'
 import { Lapic, type LapicSignals } from '../interrupts/lapic.ts'
@@ -51,6 +55,8 @@ export interface PcOptions extends BootRequest {
   devices?: readonly DeviceRequest[]
   /** What disks are made of: a device takes one by its ID. */
   drives?: readonly DriveOptions[]
+  /** What network devices are plugged into: a device takes one by its ID. */
+  networks?: readonly NetworkOptions[]
   /** Seed of what is random in devices. */
   seed?: number
   /** What SMBIOS says of the processor. Default: nothing is said. */
@@ -99,6 +105,8 @@ export interface PcEmbedding {
   serialOutput: (port: number, byte: number) => void
   /** A byte written to a debug console. Default: it is dropped. */
   debugOutput?: (byte: number) => void
+  /** What a network asks of the world. Default: nobody answers. */
+  outside?: (network: string, request: OutsideRequest) => void
   log: LogUnhandled
 }
 
@@ -143,6 +151,8 @@ export class Pc {
   readonly #smbios: Smbios | undefined
   readonly #consoles: VirtioConsole[] = []
   readonly #disks: Disk[] = []
+  /** Networks that a device is plugged into: how they take what comes from outside. */
+  readonly #networks = new Map<string, (event: OutsideEvent) => void>()
   #asleep = false
 
   constructor(options: PcOptions, embedding: PcEmbedding) {
@@ -215,6 +225,13 @@ export class Pc {
   /** What a VGA's text mode shows. */
   screen(): TextScreen | undefined {
     return this.#vga?.screen()
+  }
+
+  /** What the world says to a network. One that no device is plugged into hears nothing. */
+  outsideEvent(network: string, event: OutsideEvent): void {
+    const take = this.#networks.get(network)
+    if (take) take(event)
+    else if (event.kind === 'accepted') this.#embedding.outside?.(network, { kind: 'abort', flow: event.flow })
   }
 
   pressPowerButton(): void {
@@ -408,9 +425,10 @@ export class Pc {
       ports: this.ports, pci: this.pci, bridges: new Map<string, PciBridge>(), express: this.map.ecam !== undefined,
       addMmio: this.#embedding.addMmio, line: (gsi: number) => this.#wires.source(line(gsi)),
       debugExit: this.#embedding.debugExit, debugOutput: this.#embedding.debugOutput ?? (() => {}),
-      takeDrive: this.#driveShelf(), sata: () => this.#sata(), firmware: this.#options.bios !== undefined,
-      showScreen: (vga: Vga) => { this.#vga = vga },
+      takeDrive: this.#driveShelf(), takeNetwork: this.#networkShelf(), sata: () => this.#sata(),
       bootDevice: (index: number, path: string) => void this.#bootDevices.push({ index, path }),
+      firmware: this.#options.bios !== undefined,
+      showScreen: (vga: Vga) => { this.#vga = vga },
       joinTerminal: (make: Parameters<Board['joinTerminal']>[0]) => this.#joinTerminal(make),
       seed: this.#options.seed ?? 0, log: this.#embedding.log,
     }
@@ -431,6 +449,33 @@ export class Pc {
       this.#disks.push(disk)
       return disk
     }
+  }
+
+  #networkShelf(): Board['takeNetwork'] {
+    const networks = new Map((this.#options.networks ?? []).map(network => [network.id, network]))
+    if (networks.size !== (this.#options.networks?.length ?? 0)) throw new InputError('two networks have the same id')
+    return (id, deliver) => {
+      const network = networks.get(id)
+      if (!network) throw new InputError(`expected the id of a network that no other device has, found '${id}'`)
+      networks.delete(id)
+      return network.kind === 'user' ? this.#userNetwork(network, deliver) : this.#link(network, deliver)
+    }
+  }
+
+  #userNetwork({ id, restrict }: NetworkOptions, deliver: (frame: Uint8Array) => void): NetworkPort {
+    const { clock, log, outside = () => {} } = this.#embedding
+    const network = new UserNetwork({
+      clock, name: `network ${id}`, deliver, log, outside: request => outside(id, request), ...(restrict === undefined ? {} : { restrict }),
+    })
+    this.#networks.set(id, event => network.event(event))
+    this.#stateful.set(`network ${id}`, network)
+    return { wantsChecksums: false, transmit: frame => network.transmit(frame), flush: () => network.flush(), reset: () => network.reset() }
+  }
+
+  #link({ id }: NetworkOptions, deliver: (frame: Uint8Array) => void): NetworkPort {
+    const { outside = () => {} } = this.#embedding
+    this.#networks.set(id, event => { if (event.kind === 'frame') deliver(event.bytes) })
+    return { wantsChecksums: true, transmit: bytes => outside(id, { kind: 'frame', bytes }), flush() {}, reset() {} }
   }
 
   #joinTerminal(make: Parameters<Board['joinTerminal']>[0]): VirtioConsole {

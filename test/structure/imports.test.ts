@@ -22,8 +22,10 @@ const mayImport: Readonly<Record<string, readonly string[]>> = {
   engine: ['wasm', 'isa', 'decode', 'cpu', 'memory', 'mmu', 'helpers', 'virt'],
   devices: [],
   interrupts: [],
+  // Networks on the other side of a cable: they see ports, as devices do.
+  net: [],
   iommu: [],
-  platform: ['cpu', 'devices', 'interrupts', 'iommu', 'memory'],
+  platform: ['cpu', 'devices', 'interrupts', 'iommu', 'memory', 'net'],
   vmm: [],
   insight: ['cpu', 'virt', 'memory', 'mmu'],
   guests: [],

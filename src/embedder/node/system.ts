@@ -10,6 +10,7 @@ import { PanicWatch } from '../panic.ts'
 import { type Ending, Session, type Surroundings } from '../session.ts'
 import { openStore, pathBeside } from './file-store.ts'
 import { serveGdb } from './gdb.ts'
+import { NodeNetwork } from './network.ts'
 import { openSerialPort, type SerialPort } from './serial-port.ts'
 import { readState, writeState } from './state-file.ts'
 import { attachInput, onTerminal, outputTo } from './stdio.ts'
@@ -62,7 +63,11 @@ async function run(createMachine: MachineFactory, starterGone: () => boolean, re
     panics.see(bytes)
     if (panics.stuck) session.end({ kind: 'panic' })
   }
-  const session = new Session(machine, surroundings(() => output.flush(), () => inputOpen), request.session)
+  const session = new Session(machine, {
+    ...surroundings(() => output.flush(), () => inputOpen || [...networks.values()].some(each => each.isListening || each.isAwaited)),
+    awaited: () => [...networks.values()].some(each => each.isAwaited),
+  }, request.session)
+  const networks = connectNetworks(request, machine, () => session.wake())
   const ended = new Promise<void>(resolve => { session.onEnd = resolve })
   if (port) {
     port.onInput = bytes => {
@@ -100,6 +105,7 @@ async function run(createMachine: MachineFactory, starterGone: () => boolean, re
   const stopGdb = request.gdb === undefined ? () => {} : await serveGdb(request.gdb, machine, request.machine.cpus ?? 1, session)
   const stopProfiler = request.profile === undefined ? undefined : await (await import('./profiler.ts')).startProfiler()
   try {
+    for (const [id, forwards] of Object.entries(request.forwards ?? {})) await networks.get(id)?.listen(forwards)
     await Promise.race([port?.ready, ended])
     const ending = await session.run()
     const samples = await stopProfiler?.()
@@ -132,6 +138,7 @@ async function run(createMachine: MachineFactory, starterGone: () => boolean, re
     detach()
     stopSignals()
     port?.close()
+    for (const network of networks.values()) network.close()
     if (terminal) process.stdout.write((output.escapes ? '\x1b[0m\x1b[?25h' : '') + (output.atLineStart ? '' : '\n'))
   }
 }
@@ -146,6 +153,16 @@ function tellProfile(samples: CpuProfile, machine: Machine, { file, symbols }: N
 function screenOf(machine: Machine): string[] | undefined {
   const lines = machine.screen()?.lines
   return lines?.some(line => line !== '') ? lines : undefined
+}
+
+/** What user networks ask is asked of ours; answers come in between two slices. */
+function connectNetworks({ machine: { networks = [] } }: RunRequest, machine: Machine, wake: () => void): Map<string, NodeNetwork> {
+  const connected = new Map(networks.filter(({ kind }) => kind === 'user').map(({ id }) => [id, new NodeNetwork(event => {
+    machine.outsideInput(id, event)
+    wake()
+  })]))
+  machine.onOutside = (id, outside) => connected.get(id)?.request(outside)
+  return connected
 }
 
 function surroundings(flush: () => Promise<void>, inputOpen: () => boolean): Surroundings {

@@ -105,6 +105,8 @@ export class FakeMachine implements Machine {
   readPhysical(): Uint8Array { throw new Error('the fake has no memory') }
   writePhysical(): void { throw new Error('the fake has no memory') }
   translate(): number | undefined { throw new Error('the fake has no memory') }
+  onOutside = (): void => {}
+  outsideInput(): void { throw new Error('the fake has no network') }
   saveState(): never { throw new Error('the fake has no state') }
   restoreState(): void { throw new Error('the fake has no state') }
   stateHash(): string { throw new Error('the fake has no state') }

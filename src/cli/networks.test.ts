@@ -1,0 +1,30 @@
+/** Tests of the options for networks, in both command lines. */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { command } from './testing.ts'
+
+test('--net user makes a network, its card and forwarded ports', async () => {
+  const { request } = await command(['run', '--kernel', 'kernel', '--net', 'user,hostfwd=tcp::5555-:22,mac=52:54:00:00:00:01'])
+  assert.deepEqual(request?.machine.networks, [{ id: 'nic0', kind: 'user', restrict: false }])
+  assert.deepEqual(request?.machine.devices, [{ name: 'virtio-net-pci', properties: { netdev: 'nic0', mac: '52:54:00:00:00:01' } }])
+  assert.deepEqual(request?.forwards, { nic0: [{ port: 5555, toPort: 22 }] })
+})
+
+test("QEMU's -netdev names a network for a device, -nic brings its card, and none is none", async () => {
+  const { request } = await command(['qemu', '-kernel', 'kernel', '-netdev', 'user,id=n,restrict=on', '-nic', 'user', '-nic', 'none'])
+  assert.deepEqual(request?.machine.networks?.map(({ id, restrict }) => [id, restrict]), [['n', true], ['nic0', false]])
+  assert.deepEqual(request?.machine.devices, [{ name: 'virtio-net-pci', properties: { netdev: 'nic0' } }])
+})
+
+const wrong: readonly [string, RegExp][] = [
+  ['tap', /expected user or none, found 'tap'/], ['user,hostwd=x', /no key 'hostwd'; the nearest is 'hostfwd'/],
+  ['user,hostfwd=tcp:22', /expected tcp:\[ADDRESS\]:PORT-\[ADDRESS\]:PORT/], ['user,hostfwd=udp::53-:53', /only TCP/],
+  ['user,hostfwd=tcp::0-:22', /ports from 1 to 65535/], ['user,model=e1000', /expected virtio-net-pci, found 'e1000'/],
+]
+for (const [text, message] of wrong) {
+  test(`--net ${text} is refused in one line`, async () => {
+    const { status, errors } = await command(['run', '--kernel', 'kernel', '--net', text])
+    assert.deepEqual([status, errors.trim().split('\n').length], [2, 1])
+    assert.match(errors, message)
+  })
+}

@@ -1,0 +1,70 @@
+/** `--net` and QEMU's `-netdev` and `-nic`: networks, forwarded ports, and the cards that are plugged into them. */
+import type { NetworkOptions } from '../api.ts'
+import { nearest } from '../cpu/features.ts'
+import { InputError } from '../errors.ts'
+import type { PortForward } from './system.ts'
+import type { DeviceSelection } from './values.ts'
+
+const known = ['id', 'hostfwd', 'restrict', 'mac', 'model']
+/** QEMU's names for what is the only card here. */
+const models = ['virtio', 'virtio-net-pci', 'virtio-net']
+
+export interface Networks {
+  networks: NetworkOptions[]
+  forwards: Record<string, PortForward[]>
+  devices: DeviceSelection[]
+}
+
+interface Parsed {
+  network: NetworkOptions
+  forwards: PortForward[]
+  device: DeviceSelection
+}
+
+/** `user[,hostfwd=tcp:[HOST]:PORT-[HOST]:PORT][,restrict=on][,mac=..]`: a network and, with `cards`, its card. `none` is nothing. */
+export function parseNetworks(texts: readonly string[], { cards, needsId = false }: { cards: boolean; needsId?: boolean }): Networks {
+  const parsed = texts.filter(text => text !== 'none').map((text, index) => parseNetwork(text, needsId ? undefined : `nic${index}`))
+  return {
+    networks: parsed.map(({ network }) => network),
+    forwards: Object.fromEntries(parsed.map(({ network, forwards }) => [network.id, forwards])),
+    devices: cards ? parsed.map(({ device }) => device) : [],
+  }
+}
+
+function parseNetwork(text: string, defaultId: string | undefined): Parsed {
+  const [kind, ...parts] = text.split(',')
+  if (kind !== 'user') throw new InputError(`network '${text}': expected user or none, found '${kind}'`)
+  const values = parts.filter(part => part !== '').map(part => {
+    const equals = part.indexOf('=')
+    const key = equals < 0 ? part : part.slice(0, equals)
+    if (!known.includes(key)) throw new InputError(`network '${text}': there is no key '${key}'; the nearest is '${nearest(key, known)}'`)
+    return [key, equals < 0 ? 'on' : part.slice(equals + 1)] as const
+  })
+  const keys = Object.fromEntries(values)
+  if (keys.model !== undefined && !models.includes(keys.model)) {
+    throw new InputError(`network '${text}': model: expected virtio-net-pci, found '${keys.model}'`)
+  }
+  if (keys.restrict !== undefined && !['on', 'off', 'yes', 'no', 'y', 'n'].includes(keys.restrict)) {
+    throw new InputError(`network '${text}': restrict: expected on or off, found '${keys.restrict}'`)
+  }
+  const id = keys.id ?? defaultId
+  if (id === undefined) throw new InputError(`network '${text}': expected id=ID, for a device to name`)
+  return {
+    network: { id, kind: 'user', restrict: /^(on|y)/.test(keys.restrict ?? '') },
+    forwards: values.filter(([key]) => key === 'hostfwd').map(([, value]) => parseForward(value)),
+    device: { name: 'virtio-net-pci', properties: { netdev: id, ...(keys.mac === undefined ? {} : { mac: keys.mac }) } },
+  }
+}
+
+/** `tcp:[HOSTADDR]:HOSTPORT-[GUESTADDR]:GUESTPORT`, as QEMU writes it. */
+function parseForward(text: string): PortForward {
+  const found = /^(tcp|udp)?:([^:]*):(\d+)-([^:]*):(\d+)$/.exec(text)
+  if (!found) throw new InputError(`hostfwd '${text}': expected tcp:[ADDRESS]:PORT-[ADDRESS]:PORT`)
+  const [, protocol, host, port, toHost, toPort] = found
+  if (protocol === 'udp') throw new InputError(`hostfwd '${text}': only TCP ports are forwarded`)
+  const isPort = (each: string): boolean => Number(each) >= 1 && Number(each) <= 65_535
+  if (!isPort(port) || !isPort(toPort)) throw new InputError(`hostfwd '${text}': expected ports from 1 to 65535`)
+  return {
+    port: Number(port), toPort: Number(toPort), ...(host === '' ? {} : { host }), ...(toHost === '' ? {} : { toHost }),
+  }
+}
