@@ -196,7 +196,7 @@ test('devices that do not exist, and properties and places that do not fit, are 
   assert.deepEqual(deviceCatalogue.map(({ name }) => name), [
     'isa-debug-exit', 'isa-debugcon', 'pc-testdev', 'pci-testdev', 'pcie-root-port', 'pci-bridge', 'virtio-blk-pci', 'ide-hd', 'ide-cd',
     'VGA',
-    'virtio-rng-pci', 'virtio-console-pci',
+    'virtio-net-pci', 'virtio-rng-pci', 'virtio-console-pci',
   ])
 })
 
