@@ -56,7 +56,7 @@ const ignored = (index: number, name: string, writable: bigint,
 const many = (count: number, row: (i: number) => Msr): Msr[] => Array.from({ length: count }, (_, i) => row(i))
 
 const variableRanges = 8
-const machineCheckBanks = 4
+const machineCheckBanks = 6
 const fixedRanges: readonly (readonly [number, string])[] = [
   [0x250, 'IA32_MTRR_FIX64K_00000'], [0x258, 'IA32_MTRR_FIX16K_80000'], [0x259, 'IA32_MTRR_FIX16K_A0000'],
   ...Array.from({ length: 8 }, (_, i): [number, string] => [0x268 + i, `IA32_MTRR_FIX4K_${(0xc0 + i * 8).toString(16).toUpperCase()}000`]),

@@ -169,6 +169,7 @@ export class PageWalk {
     let tableHi = this.words[this.root + 1] & 0xfffff
     if (mode === pagingMode.pae && (this.readsPdptes || this.second?.readsPdptes)) {
       if (!this.readEntry((this.words[this.root] & ~0x1f) | (lo >>> 27 & 0x18), 0)) return false
+      if ((this.entryHi & (this.reservedHi | (1 << 31))) !== 0 || (this.entryLo & 0x1e6) !== 0) return this.reserved()
       // accessed bits are not set in these
       this.used = 0
       tableLo = this.entryLo & ~0xfff

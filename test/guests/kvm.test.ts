@@ -16,7 +16,7 @@ const exits = 5000
 const computed = (3 * 250_000_000).toString(16)
 
 /** By vendor: the module, and what the kernel's log says of it. */
-const vendors: readonly (readonly [cpu: string, module: string])[] = [['intel', 'kvm-intel']]
+const vendors: readonly (readonly [cpu: string, module: string])[] = [['intel', 'kvm-intel'], ['amd', 'kvm-amd']]
 
 for (const [cpu, module] of vendors)
   test(`${cpu}: ${module} loads, and its guest does its work`, () => {

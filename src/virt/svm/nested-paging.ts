@@ -37,6 +37,7 @@ export class NestedPaging implements SecondStage {
   private faultLo = 0
   private faultHi = 0
   private inTable = false
+  private fetches = false
   private readonly cache = new Int32Array(cacheEntries * entryWords)
   private readonly generations = new Map<number, number>()
   private lastGeneration = 0
@@ -59,11 +60,13 @@ export class NestedPaging implements SecondStage {
   }
 
   table(lo: number, hi: number): boolean {
+    this.fetches = false
     // the manual: walks of guest page tables are always treated as user writes
     return this.translate(lo, hi, access.write) || this.failed(lo, hi, true)
   }
 
   page(lo: number, hi: number, what: number): boolean {
+    this.fetches = what === access.fetch
     return this.translate(lo, hi, what) || this.failed(lo, hi, false)
   }
 
@@ -130,6 +133,6 @@ export class NestedPaging implements SecondStage {
     const offset = this.inTable ? 0 : this.linearLo & 0xfff
     const address = (BigInt(this.faultHi >>> 0) << 32n) | BigInt((this.faultLo | offset) >>> 0)
     const error = BigInt(this.walker.error) | (this.inTable ? duringTableWalk : duringFinal)
-    return new VmExit(exitCode.npf, error, address)
+    return new VmExit(exitCode.npf, error, address, this.fetches ? undefined : { bytes: true })
   }
 }

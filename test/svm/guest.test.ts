@@ -1,0 +1,253 @@
+/** Small guests in both engines: what their instructions, events and memory make of the VMCB, by the manual's words. */
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import { exitName } from '../../src/virt/svm/exit-codes.ts'
+import { rules } from '../../src/virt/svm/rules.ts'
+import { svmWord } from '../../src/virt/svm/state.ts'
+import { virtualInterrupt, type VmcbFieldName } from '../../src/virt/svm/vmcb.ts'
+import { createHypervisor, place } from './hypervisor.ts'
+
+const bytes = {
+  cpuid: [0x0f, 0xa2], hlt: [0xf4], vmmcall: [0x0f, 0x01, 0xd9], rdmsr: [0x0f, 0x32], wrmsr: [0x0f, 0x30], ud2: [0x0f, 0x0b],
+  outDx: [0xee], inEax: [0xed], movToCr3FromRbx: [0x0f, 0x22, 0xdb], movFromCr0ToRcx: [0x0f, 0x20, 0xc1], clts: [0x0f, 0x06],
+  load: [0x48, 0x8b, 0x07], store: [0x48, 0x89, 0x07], nop: [0x90], int21: [0xcd, 0x21], pushf: [0x9c], sti: [0xfb],
+  invlpgRdi: [0x0f, 0x01, 0x3f], invlpga: [0x0f, 0x01, 0xdf], stgi: [0x0f, 0x01, 0xdc], jump: [0xeb, 0xfe],
+} as const
+
+const invalid = 0xffff_ffff_ffff_ffffn
+const machines = [['interpreter', createHypervisor('amd', false)], ['jit', createHypervisor('amd', true)]] as const
+
+for (const [engine, h] of machines)
+  describe(engine, () => {
+    const { state } = h.core
+    /** Runs a guest with this code to its exit, whose name it returns. */
+    const launch = (code: readonly number[], setUp: () => void = () => {}): string => {
+      h.restart()
+      h.load(place.guest, code)
+      setUp()
+      h.run()
+      const code64 = h.read('exitCode')
+      return exitName(code64 === invalid ? -1 : Number(code64))
+    }
+    const again = (): string => {
+      state.rip = BigInt(place.host)
+      state.gpr[0] = BigInt(place.vmcb)
+      state.activity = 0
+      h.run()
+      return exitName(Number(h.read('exitCode')))
+    }
+    const set = (name: VmcbFieldName, bits: bigint): void => h.write(name, h.read(name) | bits)
+    const intercept3 = (bit: number) => (): void => set('intercepts3', 1n << BigInt(bit))
+
+    test('VMMCALL exits; RIP stays at it, nRIP is behind it; the host goes on behind VMRUN with GIF = 0', () => {
+      assert.equal(launch([...bytes.nop, ...bytes.vmmcall]), 'VMMCALL')
+      assert.equal(h.read('rip'), BigInt(place.guest + 1))
+      assert.equal(h.read('nextRip'), BigInt(place.guest + 4))
+      assert.equal(state.rip, BigInt(place.host + 4))
+      assert.equal(state.interruptGate, 2)
+      assert.equal(state.gpr[0], BigInt(place.vmcb))
+    })
+
+    test('an instruction is the guest\'s own until it is intercepted', () => {
+      assert.equal(launch([...bytes.cpuid, ...bytes.hlt]), 'HLT')
+      assert.equal(launch([...bytes.cpuid, ...bytes.hlt], intercept3(18)), 'CPUID')
+      assert.equal(launch([...bytes.pushf, ...bytes.hlt], intercept3(16)), 'PUSHF')
+      assert.equal(h.read('rsp'), BigInt(place.guestStack))
+    })
+
+    test('I/O: direction, sizes and port are in EXITINFO1, the next RIP in EXITINFO2; a clear bit of the map lets it through', () => {
+      const watch = (): void => {
+        intercept3(27)()
+        h.load(place.iopm + (0x3f8 >> 3), [1])
+        state.gpr[2] = 0x3f8n
+      }
+      assert.equal(launch([...bytes.outDx, ...bytes.hlt], watch), 'IOIO')
+      assert.equal(h.read('exitInfo1'), 0x03f80210n)
+      assert.equal(h.read('exitInfo2'), BigInt(place.guest + 1))
+      launch([...bytes.inEax, ...bytes.hlt], () => { watch(); state.gpr[2] = 0x3f6n })
+      assert.equal(h.read('exitInfo1'), 0x03f60241n)
+      assert.equal(launch([...bytes.outDx, ...bytes.hlt], () => { watch(); state.gpr[2] = 0x3f9n }), 'HLT')
+    })
+
+    test('MSRs: two bits each; those outside of the map\'s ranges always exit', () => {
+      const watch = (msr: bigint) => (): void => {
+        intercept3(28)()
+        h.load(place.msrpm + 0x800 + (0x82 >> 2), [0x20])
+        state.gpr[1] = msr
+      }
+      assert.equal(launch([...bytes.wrmsr, ...bytes.hlt], watch(0xc0000082n)), 'MSR')
+      assert.equal(h.read('exitInfo1'), 1n)
+      assert.equal(launch([...bytes.rdmsr, ...bytes.hlt], watch(0xc0000082n)), 'HLT')
+      assert.equal(launch([...bytes.rdmsr, ...bytes.hlt], watch(0x2000n)), 'MSR')
+      assert.equal(h.read('exitInfo1'), 0n)
+    })
+
+    test('control registers: decode assists name the register of MOV', () => {
+      assert.equal(launch([...bytes.movToCr3FromRbx], () => h.write('crIntercepts', 8n << 16n)), 'CR3_WRITE')
+      assert.equal(h.read('exitInfo1'), (1n << 63n) | 3n)
+      assert.equal(launch([...bytes.movFromCr0ToRcx], () => h.write('crIntercepts', 1n)), 'CR0_READ')
+      assert.equal(h.read('exitInfo1'), (1n << 63n) | 1n)
+      assert.equal(launch([...bytes.clts, ...bytes.hlt], intercept3(5)), 'HLT')
+      assert.equal(launch([...bytes.clts, ...bytes.hlt], () => h.write('crIntercepts', 1n << 16n)), 'CR0_WRITE')
+    })
+
+    test('exceptions exit before they change anything, with error code and address', () => {
+      assert.equal(launch(bytes.ud2, () => h.write('exceptionIntercepts', 1n << 6n)), 'EXCP6')
+      launch(bytes.load, () => {
+        h.write('exceptionIntercepts', 1n << 14n)
+        h.write('cr2', 0x1234n)
+        state.gpr[7] = 0x40000000n
+      })
+      assert.deepEqual([h.read('exitCode'), h.read('exitInfo1'), h.read('exitInfo2'), h.read('cr2')], [0x4en, 0n, 0x40000000n, 0x1234n])
+    })
+
+    test('a triple fault is a shutdown, which exits', () => {
+      assert.equal(launch(bytes.ud2, () => {
+        h.write('idtrLimit', 0n)
+        intercept3(31)()
+      }), 'SHUTDOWN')
+    })
+
+    test('an event whose delivery exits is in EXITINTINFO', () => {
+      assert.equal(launch(bytes.int21, () => {
+        h.write('idtrLimit', 0n)
+        h.write('exceptionIntercepts', 1n << 13n)
+      }), 'EXCP13')
+      assert.equal(h.read('exitInterrupt'), 0x80000421n)
+      assert.equal(h.read('exitInfo1'), 0x21n * 8n + 2n)
+    })
+
+    test('EVENTINJ is delivered before the first instruction', () => {
+      assert.equal(launch(bytes.hlt, () => {
+        h.write('eventInjection', 0x80000b0dn)
+        h.write('eventInjectionError', 0x18n)
+        h.write('idtrLimit', 0n)
+        h.write('exceptionIntercepts', 1n << 8n)
+      }), 'EXCP8')
+      assert.equal(h.read('exitInterrupt'), 0x80000b0dn)
+      assert.equal(h.read('eventInjection'), 0xb0dn)
+    })
+
+    test('a page that nested paging does not map: address and cause, final or in a table walk', () => {
+      launch(bytes.store, () => {
+        h.quad(place.nestedDirectory + 8, 0n)
+        state.gpr[7] = 0x234567n
+      })
+      assert.deepEqual([h.read('exitCode'), h.read('exitInfo1'), h.read('exitInfo2')], [0x400n, 0x100000006n, 0x234567n])
+      assert.deepEqual([h.read('fetchedLength')], [15n])
+      launch(bytes.nop, () => {
+        h.write('cr3', 0x400000n)
+        h.quad(place.nestedDirectory + 16, 0n)
+      })
+      assert.deepEqual([h.read('exitCode'), h.read('exitInfo1'), h.read('exitInfo2')], [0x400n, 0x200000006n, 0x400000n])
+    })
+
+    test('accessed and dirty bits are set in both stages; tables are written to in the nested one', () => {
+      launch([...bytes.store, ...bytes.hlt], () => { state.gpr[7] = 0x600000n })
+      const entry = (address: number): number => {
+        const out = new Uint8Array(8)
+        h.core.physical.peek(address, out)
+        return out[0] & 0x60
+      }
+      assert.equal(entry(place.directory + 3 * 8), 0x60)
+      assert.equal(entry(place.nestedDirectory + 3 * 8), 0x60)
+      assert.equal(entry(place.nestedDirectory), 0x60)
+      assert.equal(entry(place.nestedDirectory + 2 * 8), 0)
+    })
+
+    test('translations outlive a world switch; INVLPGA, TLB_CONTROL and another ASID make a change visible', () => {
+      const load = [...bytes.load, ...bytes.vmmcall]
+      const moved = (): void => h.quad(place.directory + 2 * 8, 0x600087n)
+      const reload = (): bigint => {
+        h.write('rip', BigInt(place.guest))
+        again()
+        return h.read('rax')
+      }
+      const prepare = (): void => {
+        launch(load, () => {
+          state.gpr[7] = 0x400000n
+          h.quad(0x400000, 4n)
+          h.quad(0x600000, 6n)
+        })
+        assert.equal(h.read('rax'), 4n)
+        moved()
+        assert.equal(reload(), 4n, 'nobody has invalidated')
+      }
+      prepare()
+      state.gpr[0] = 0x400000n
+      state.gpr[1] = 1n
+      h.runHost(bytes.invlpga)
+      assert.equal(reload(), 6n, 'INVLPGA')
+      prepare()
+      h.write('tlbControl', 3n)
+      assert.equal(reload(), 6n, 'this ASID')
+      prepare()
+      h.write('asid', 2n)
+      assert.equal(reload(), 6n, 'another ASID')
+    })
+
+    test('a physical interrupt exits, whatever the guest\'s IF says, when the host\'s IF is 1 and V_INTR_MASKING is set', () => {
+      const pending = (masking: boolean) => (): void => {
+        intercept3(0)()
+        if (masking) h.write('virtualInterrupt', BigInt(virtualInterrupt.masking))
+        state.eflags |= 0x200
+        state.interruptGate = 2
+        state.words[svmWord.globallyHeld] = 1
+        h.interrupt = true
+      }
+      assert.equal(launch(bytes.hlt, pending(true)), 'INTR')
+      assert.equal(h.read('rip'), BigInt(place.guest))
+      assert.equal(launch([...bytes.nop, ...bytes.vmmcall], pending(false)), 'VMMCALL')
+    })
+
+    test('a virtual interrupt waits for IF and priority, and exits if intercepted', () => {
+      const pending = (priority: bigint, tpr: bigint) => (): void => {
+        intercept3(4)()
+        h.write('virtualInterrupt', BigInt(virtualInterrupt.masking | virtualInterrupt.irq) | (priority << 16n) | tpr)
+        h.write('virtualVector', 0x55n)
+      }
+      assert.equal(launch([...bytes.nop, ...bytes.vmmcall], pending(5n, 0n)), 'VMMCALL')
+      assert.equal(launch([...bytes.sti, ...bytes.nop, ...bytes.vmmcall], pending(5n, 0n)), 'VINTR')
+      assert.equal(h.read('rip'), BigInt(place.guest + 2))
+      assert.equal(launch([...bytes.sti, ...bytes.nop, ...bytes.vmmcall], pending(5n, 5n)), 'VMMCALL')
+    })
+
+  })
+
+test('every rule of VMRUN that a field can break by itself does end in VMEXIT_INVALID, and says its name', () => {
+  const wrong: Partial<Record<VmcbFieldName, bigint>>[] = [
+    { efer: 0x500n }, { cr0: 0xa0000031n }, { cr0: 0x1_80000031n }, { cr3: 1n << 60n }, { cr4: 0x80000620n }, { dr6: 1n << 32n },
+    { dr7: 1n << 32n }, { efer: 0x1500n | (1n << 9n) }, { cr4: 0x600n }, { cr0: 0x80000030n }, { csAttributes: 0xe9bn }, { intercepts4: 2n },
+    { eventInjection: 0x80000100n }, { eventInjection: 0x80000302n }, { asid: 0n }, { nestedCr3: 1n << 60n }, { gPat: 0x0207040600070406n },
+    { tlbControl: 2n },
+  ]
+  const [, [, h]] = machines
+  const said = new Set<string>()
+  for (const fields of wrong) {
+    h.restart()
+    h.logged.length = 0
+    for (const [name, value] of Object.entries(fields)) h.write(name as VmcbFieldName, value)
+    h.run()
+    assert.equal(h.read('exitCode'), invalid, JSON.stringify(Object.keys(fields)))
+    const rule = rules.find(each => h.logged.some(line => line.endsWith(each.title)))
+    assert.ok(rule?.fields.some(name => name in fields), `${Object.keys(fields)}: ${h.logged}`)
+    said.add(rule!.title)
+  }
+  assert.equal(said.size, 17)
+})
+
+test('both engines come to the same state', () => {
+  const [, [, compiled]] = machines
+  const [[, interpreted]] = machines
+  // LOOP of additions, long enough to be compiled, with an exit at its end
+  const code = [0x48, 0x01, 0xd8, 0x48, 0x31, 0xc2, 0xff, 0xc9, 0x75, 0xf6, ...bytes.vmmcall]
+  const results = [interpreted, compiled].map(h => {
+    h.restart()
+    h.load(place.guest, code)
+    Object.assign(h.core.state.gpr, { 1: 20_000n, 2: 0n, 3: 7n })
+    h.run()
+    return [h.read('rax'), h.core.state.gpr[2], h.read('rip'), h.read('exitCode')]
+  })
+  assert.deepEqual(results[0], results[1])
+  assert.equal(results[0][0], 140_000n)
+})

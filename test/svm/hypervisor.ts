@@ -1,0 +1,144 @@
+/**
+ * A processor with AMD-V and a VMCB that passes every check: 64-bit code and identity paging on both sides, nested paging. AMD APM vol. 2,
+ * "Secure Virtual Machine", "VMRUN Instruction".
+ */
+import { createModel } from '../../src/cpu/models.ts'
+import { resetState } from '../../src/cpu/reset.ts'
+import { createCore, type Core } from '../../src/engine/core.ts'
+import type { Cpu } from '../../src/engine/cpu.ts'
+import { vmcbFields, type VmcbFieldName } from '../../src/virt/svm/vmcb.ts'
+
+/** Physical (and linear) addresses. */
+export const place = {
+  pml4: 0x1000, pdpt: 0x2000, directory: 0x3000, gdt: 0x4000, idt: 0x5000, vmcb: 0x10000, iopm: 0x12000, msrpm: 0x15000,
+  nestedPml4: 0x18000, nestedPdpt: 0x19000, nestedDirectory: 0x1a000, host: 0x20000, guest: 0x22000, hostStack: 0x31000,
+  guestStack: 0x33000,
+} as const
+
+const cr0 = 0x80000031n
+const cr4 = 0x620n
+const efer = 0x1500n
+const code64 = 0xa9b
+const data = 0xc93
+/** VMRUN, HLT. */
+const hostCode = [0x0f, 0x01, 0xd8, 0xf4]
+
+export interface Hypervisor {
+  readonly core: Core
+  readonly cpu: Cpu
+  readonly logged: string[]
+  /** Whether the local APIC asks for an interrupt. */
+  interrupt: boolean
+  write(name: VmcbFieldName, value: bigint): void
+  read(name: VmcbFieldName): bigint
+  load(address: number, bytes: readonly number[] | Uint8Array): void
+  quad(address: number, value: bigint): void
+  /** The state at the start, at VMRUN with RAX = the VMCB, and a new VMCB; the TLB is empty. */
+  restart(): void
+  /** Runs until the host halts. Throws when it does not. */
+  run(): void
+  /** The host executes these bytes, at VMRUN's place, and halts. */
+  runHost(code: readonly number[]): void
+}
+
+export function createHypervisor(specification = 'amd', jit = false): Hypervisor {
+  const logged: string[] = []
+  const core = createCore({ ram: [{ base: 0, size: 16 << 20 }], model: createModel(specification), cpus: 1, jit,
+    log: (_, what) => void logged.push(what) })
+  const apic = { hasInterrupt: () => hypervisor.interrupt, acknowledge: () => 0x40, getTpr: () => 0, setTpr: () => {},
+    readMsr: () => undefined, writeMsr: () => true }
+  const cpu = core.createCpu(0, apic, { read: () => 0xff, write: () => {} }, () => Infinity)
+  core.running = cpu
+  const view = (offset: number, size: number): DataView => {
+    const bytes = new Uint8Array(size)
+    core.physical.peek(place.vmcb + offset, bytes)
+    return new DataView(bytes.buffer)
+  }
+  let time = 0
+  const hypervisor: Hypervisor = {
+    core, cpu, logged, interrupt: false,
+    write: (name, value) => {
+      const { offset, size } = vmcbFields[name]
+      core.physical.load(place.vmcb + offset, new Uint8Array(BigUint64Array.of(BigInt.asUintN(64, value)).buffer).subarray(0, size))
+    },
+    read: name => {
+      const { offset, size } = vmcbFields[name]
+      const bytes = view(offset, size)
+      return size === 8 ? bytes.getBigUint64(0, true)
+        : BigInt(size === 4 ? bytes.getUint32(0, true) : size === 2 ? bytes.getUint16(0, true) : bytes.getUint8(0))
+    },
+    load: (address, bytes) => core.physical.load(address, Uint8Array.from(bytes)),
+    quad: (address, value) => core.physical.load(address, new Uint8Array(BigUint64Array.of(value).buffer)),
+    restart: () => {
+      hypervisor.interrupt = false
+      pageTables(hypervisor)
+      resetState(core.state, cpu.model, true)
+      core.mmu.flushAll()
+      enterHost(hypervisor)
+      fillVmcb(hypervisor)
+    },
+    run: () => {
+      for (let end = time + 100_000; time < end;) {
+        const stop = cpu.execute(time, end - time)
+        time = cpu.reached
+        if (stop === 'halted' && core.state.guestMode === 0) return
+        if (stop === 'shutdown') throw new Error('the processor shut down')
+      }
+      throw new Error(`the host has not halted: RIP ${core.state.rip.toString(16)}`)
+    },
+    runHost: code => {
+      hypervisor.load(place.host, [...code, 0xf4])
+      core.state.rip = BigInt(place.host)
+      core.state.activity = 0
+      hypervisor.run()
+      hypervisor.load(place.host, hostCode)
+    },
+  }
+  return hypervisor
+}
+
+/** 16 MiB in pages of 2 MiB, the same in both stages; nested entries are a user's. */
+function pageTables(h: Hypervisor): void {
+  h.quad(place.pml4, BigInt(place.pdpt) | 7n)
+  h.quad(place.pdpt, BigInt(place.directory) | 7n)
+  h.quad(place.nestedPml4, BigInt(place.nestedPdpt) | 7n)
+  h.quad(place.nestedPdpt, BigInt(place.nestedDirectory) | 7n)
+  for (let i = 0; i < 8; i++) {
+    h.quad(place.directory + i * 8, BigInt(i * 0x200000) | 0x87n)
+    h.quad(place.nestedDirectory + i * 8, BigInt(i * 0x200000) | 0x87n)
+  }
+}
+
+function enterHost(h: Hypervisor): void {
+  const { state } = h.core
+  Object.assign(state, { cr0, cr3: BigInt(place.pml4), cr4, efer, gdtrBase: BigInt(place.gdt), gdtrLimit: 0x27, idtrBase: BigInt(place.idt),
+    idtrLimit: 0xfff, eflags: 2, rip: BigInt(place.host), cpl: 0 })
+  for (let i = 0; i < 6; i++) {
+    state.segSelector[i] = i === 1 ? 8 : 0x10
+    state.segBase[i] = 0n
+    state.segLimit[i] = 0xffffffff
+    state.segAttributes[i] = i === 1 ? 0xa09b : 0xc093
+  }
+  state.gpr[4] = BigInt(place.hostStack)
+  state.gpr[0] = BigInt(place.vmcb)
+  h.cpu.stateChanged()
+  h.load(place.host, hostCode)
+}
+
+function fillVmcb(h: Hypervisor): void {
+  h.load(place.vmcb, new Uint8Array(4096))
+  h.load(place.iopm, new Uint8Array(12288))
+  h.load(place.msrpm, new Uint8Array(8192))
+  const fields: Partial<Record<VmcbFieldName, bigint>> = {
+    intercepts3: 1n << 24n, intercepts4: 3n, iopmBase: BigInt(place.iopm), msrpmBase: BigInt(place.msrpm), asid: 1n, nestedControl: 1n,
+    nestedCr3: BigInt(place.nestedPml4), gPat: 0x0007040600070406n,
+    efer, cr0, cr3: BigInt(place.pml4), cr4, dr6: 0xffff0ff0n, dr7: 0x400n, rflags: 2n, rip: BigInt(place.guest),
+    rsp: BigInt(place.guestStack), gdtrBase: BigInt(place.gdt), gdtrLimit: 0x27n, idtrBase: BigInt(place.idt), idtrLimit: 0xfffn,
+  }
+  for (const name of ['es', 'cs', 'ss', 'ds'] as const) {
+    fields[`${name}Selector`] = name === 'cs' ? 8n : 0x10n
+    fields[`${name}Attributes`] = BigInt(name === 'cs' ? code64 : data)
+    fields[`${name}Limit`] = 0xffffffffn
+  }
+  for (const [name, value] of Object.entries(fields)) h.write(name as VmcbFieldName, value)
+}
