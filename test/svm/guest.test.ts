@@ -217,7 +217,8 @@ for (const [engine, h] of machines)
 test('every rule of VMRUN that a field can break by itself does end in VMEXIT_INVALID, and says its name', () => {
   const wrong: Partial<Record<VmcbFieldName, bigint>>[] = [
     { efer: 0x500n }, { cr0: 0xa0000031n }, { cr0: 0x1_80000031n }, { cr3: 1n << 60n }, { cr4: 0x80000620n }, { dr6: 1n << 32n },
-    { dr7: 1n << 32n }, { efer: 0x1500n | (1n << 9n) }, { cr4: 0x600n }, { cr0: 0x80000030n }, { csAttributes: 0xe9bn }, { intercepts4: 2n },
+    { dr7: 1n << 32n }, { efer: 0x1500n | (1n << 9n) }, { cr4: 0x600n }, { cr0: 0x80000030n }, { csAttributes: 0xe9bn },
+    { intercepts4: 2n },
     { eventInjection: 0x80000100n }, { eventInjection: 0x80000302n }, { asid: 0n }, { nestedCr3: 1n << 60n }, { gPat: 0x0207040600070406n },
     { tlbControl: 2n },
   ]

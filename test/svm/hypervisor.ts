@@ -78,7 +78,8 @@ export function createHypervisor(specification = 'amd', jit = false): Hypervisor
       fillVmcb(hypervisor)
     },
     run: () => {
-      for (let end = time + 100_000; time < end;) {
+      const end = time + 100_000
+      while (time < end) {
         const stop = cpu.execute(time, end - time)
         time = cpu.reached
         if (stop === 'halted' && core.state.guestMode === 0) return
