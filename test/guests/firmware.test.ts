@@ -1,15 +1,17 @@
-/** Debian's SeaBIOS, GRUB and memtest86+: a disk and a disc that boot from their first instruction to the end. */
+/** Debian's SeaBIOS, GRUB and memtest86+: a disk and a disc that boot from their first instruction; Linux by PVH and Xen by multiboot. */
 import assert from 'node:assert/strict'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
+import { gunzipSync } from 'node:zlib'
 import { MemoryStore } from '../../src/devices/storage/block-store.ts'
 import type { MachineOptions } from '../../src/api.ts'
 import { createMachine } from '../../src/machine.ts'
 import { grubDisc, grubDisk } from '../../tools/debian/grub.ts'
 import { initramfs } from '../../tools/debian/initramfs.ts'
 import { packageFolder } from '../../tools/debian/packages.ts'
+import { unpackKernel } from '../../tools/debian/vmlinux.ts'
 import { kernelFile } from './linux.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'vitrine-firmware-'))
@@ -100,4 +102,30 @@ test('bootindex goes before the order of the buses', () => {
   }
   assert.deepEqual(end('1', '2'), { kind: 'debug-exit', status: 5 })
   assert.deepEqual(end('2', '1'), { kind: 'debug-exit', status: 7 })
+})
+
+test('the ELF file in Debian\'s kernel boots by PVH, with an initial RAM disk and a command line', () => {
+  const init = '#!/bin/sh\nmount -t proc proc /proc\necho "@@ $(cat /proc/cmdline)"\npoweroff -f\n'
+  const { text, end } = show({
+    kernel: unpackKernel(readFileSync(kernelFile('cloud'))), initrd: initramfs({ init }), commandLine: 'console=ttyS0 quiet by=pvh',
+    memory: 256 << 20, bootSettings: undefined,
+  }, /never/)
+  assert.match(text, /^@@ console=ttyS0 quiet by=pvh/m, text.slice(-2000))
+  assert.equal(end, 'power-off')
+})
+
+test('Xen starts by both versions of multiboot, real-mode calls included, and begins its first domain', () => {
+  const files = packageFolder('xen-hypervisor-4.17-amd64')
+  const name = readdirSync(join(files, 'boot')).find(file => file.endsWith('.gz'))!
+  const xen = gunzipSync(readFileSync(join(files, 'boot', name)))
+  const linux = readFileSync(kernelFile('cloud'))
+  for (const protocol of ['multiboot', 'multiboot2'] as const) {
+    const { text } = show({
+      kernel: xen, kernelName: 'xen', protocol, commandLine: 'console=com1 com1=115200 dom0_mem=96M', memory: 256 << 20,
+      modules: [{ name: 'vmlinuz', bytes: linux, arguments: 'console=hvc0' }], bootSettings: undefined,
+    }, /Freed \d+kB init memory/, 1e9)
+    assert.match(text, /Command line: console=com1 com1=115200 dom0_mem=96M\s/, text.slice(-2000))
+    assert.match(text, /Dom0 kernel: 64-bit[^]*Freed \d+kB init memory/)
+    assert.match(text, /Xen version 4\.17[^]*Bootloader: .*vitrine/i)
+  }
 })
