@@ -144,6 +144,8 @@ export interface MachineState {
   configuration: string
   cpus: SavedCpu[]
   tlbs: unknown[]
+  /** What a second stage of translation (EPT) keeps; absent when there is none. */
+  secondStage?: unknown
   /** RAM and ROM that is not zero. */
   memory: { address: number; bytes: Uint8Array }[]
   clock: { now: Nanoseconds; alarms: Record<string, Nanoseconds> }

@@ -28,7 +28,6 @@ import { VmxUnit } from './virt/vmx/unit.ts'
 
 const MiB = 1 << 20
 /** CR4.VMXE and IA32_EFER.SVME. */
-const vmxEnabled = 1n << 13n
 const svmEnabled = 1n << 12n
 const lapicSize = 4096
 /** Virtual nanoseconds of an access: the local APIC is part of the processor. */
@@ -721,6 +720,7 @@ export class VitrineMachine implements Machine {
       configuration: this.configuration(),
       cpus,
       tlbs: this.core.mmu.saveState(),
+      ...(this.core.mmu.secondStage?.saveState ? { secondStage: this.core.mmu.secondStage.saveState() } : {}),
       memory: [...this.core.physical.filledChunks()].map(({ address, bytes }) => ({ address, bytes: bytes.slice() })),
       clock: this.clock.saveState(),
       devices: this.pc.saveState(),
@@ -753,12 +753,18 @@ export class VitrineMachine implements Machine {
       Object.assign(slot, { nmi, smi, init, startup })
     }
     core.mmu.restoreState(saved.tlbs as TlbState[])
+    if (saved.secondStage !== undefined) core.mmu.secondStage?.restoreState?.(saved.secondStage)
+    this.slots.forEach(({ cpu }, index) => {
+      if (!cpu.virt?.restored) return
+      this.switchTo(index)
+      cpu.virt.restored()
+    })
   }
 
-  /** VMCSs that a processor holds and caches of second stages are no plain data yet. */
+  /** Caches of nested page tables are no plain data yet. */
   private refuseVirtualization(index: number): void {
-    if (this.fieldOf(index, 'cr4') & vmxEnabled || this.fieldOf(index, 'efer') & svmEnabled) {
-      throw new InputError(`the machine cannot be saved now: processor ${index} has virtualization switched on`)
+    if (this.fieldOf(index, 'efer') & svmEnabled) {
+      throw new InputError(`the machine cannot be saved now: processor ${index} has SVM switched on`)
     }
   }
 

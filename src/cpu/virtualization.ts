@@ -98,6 +98,8 @@ export interface Virtualization {
   woke?(activity: number): void
   /** INIT came: the processor takes it, it stays pending, or it became an exit. */
   takesInit(): 'accepted' | 'held' | 'exit'
+  /** State and memory were replaced by saved ones: what was derived from them is derived anew. */
+  restored?(): void
   /** A start-up message came for a processor that waits for one in a guest. */
   startup?(vector: number): void
   /** Virtual time at which the guest must be looked at; Infinity: never. */

@@ -24,6 +24,9 @@ export interface SecondStage {
   readonly readsPdptes: boolean
   /** Cached translations of guest-physical addresses of the current space go (all of them: undefined). */
   flush(space: number | undefined): void
+  /** What it keeps, as plain data, for snapshots; undefined: it cannot be saved while a guest may run. */
+  saveState?(): unknown
+  restoreState?(saved: unknown): void
   /** Set before `page`: the first stage's `translationFlag` bits of it. */
   guestFlags: number
   /** The fault of the last `table` or `page`. The linear address of the access is given when there is one. */

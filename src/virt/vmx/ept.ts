@@ -33,6 +33,15 @@ const cacheWords = 8
 const cachedSizeShift = 8
 const cachedDirty = 0x10
 
+interface EptState {
+  readonly spaces: unknown
+  /** Root and CPU, and the tag of its present translations. */
+  readonly tags: readonly (readonly [number, number])[]
+  readonly nextTag: number
+  /** By CPU: slot, then its words. */
+  readonly caches: readonly (readonly (readonly number[])[])[]
+}
+
 type Failure = 'violation' | 'misconfiguration' | 'pmlFull'
 
 export class Ept implements SecondStage {
@@ -130,6 +139,35 @@ export class Ept implements SecondStage {
       if (key % 64 === index && (root === undefined || Math.floor(key / 64) === root)) this.tags.delete(key)
     this.again()
   }
+  // ---- snapshots: guest-physical translations that have not been invalidated, and the numbers of address spaces ----
+
+  spaces: { save(): unknown; restore(saved: unknown): void } | undefined
+
+  saveState(): EptState {
+    const alive = new Set(this.tags.values())
+    const caches = Array.from(this.caches, cache => {
+      const entries: number[][] = []
+      if (!cache) return entries
+      for (let slot = 0; slot < cache.length; slot += cacheWords)
+        if (cache[slot] !== 0 && alive.has(cache[slot + 2] >> 2)) entries.push([slot, ...cache.subarray(slot, slot + 6)])
+      return entries
+    })
+    return { spaces: this.spaces?.save(), tags: [...this.tags], nextTag: this.nextTag, caches }
+  }
+  restoreState(saved: unknown): void {
+    const { spaces, tags, nextTag, caches } = saved as EptState
+    this.spaces?.restore(spaces)
+    this.tags.clear()
+    for (const [root, tag] of tags) this.tags.set(root, tag)
+    this.nextTag = nextTag
+    caches.forEach((entries, cpu) => {
+      const cache = (this.caches[cpu] ??= new Int32Array(cacheEntries * cacheWords))
+      cache.fill(0)
+      for (const [slot, ...words] of entries) cache.set(words, slot)
+    })
+    this.again()
+  }
+
   flush(_space: number | undefined): void {
     this.tags.clear()
     for (const cache of this.caches) cache?.fill(0)

@@ -18,6 +18,8 @@ interface Space {
   readonly root: number
 }
 
+const keyOf = (vpid: number, root: number): number => (root + 1) * 0x10000 + vpid
+
 /** What all CPUs of a machine share: numbers of address spaces. The EPT walker works for the CPU that runs. */
 export class TranslationsOfMachine {
   readonly mmu: Mmu
@@ -29,6 +31,7 @@ export class TranslationsOfMachine {
   constructor(mmu: Mmu, running: () => VmxUnit) {
     this.mmu = mmu
     this.ept = new Ept(mmu.physical, running)
+    this.ept.spaces = { save: () => this.spaces, restore: saved => this.renumber(saved as Space[]) }
     mmu.secondStage = this.ept
     mmu.apicPage = {
       allows: (offset, size, write) => {
@@ -42,8 +45,16 @@ export class TranslationsOfMachine {
     }
   }
 
+  private renumber(spaces: readonly Space[]): void {
+    this.numbers.clear()
+    this.spaces.splice(0, Infinity, ...spaces)
+    spaces.forEach(({ vpid, root }, number) => {
+      if (number > 0) this.numbers.set(keyOf(vpid, root), number)
+    })
+  }
+
   number(vpid: number, root: number): number {
-    const key = (root + 1) * 0x10000 + vpid
+    const key = keyOf(vpid, root)
     let number = this.numbers.get(key)
     if (number === undefined) {
       number = this.spaces.push({ vpid, root }) - 1
@@ -90,6 +101,14 @@ export class Translations {
     state.secondStage = ept ? 1 : 0
     state.apicAccessPage = unit.isOn('secondary', secondaryBit.virtualizeApicAccesses) ? vmcs.get('apicAccessAddress') | 1n : 0n
     state.translationSpace = this.shared.number(this.vpid, this.root)
+  }
+  /** As they are in the state, after it was restored. */
+  resume(): void {
+    const { words } = this.unit.state
+    this.vpid = this.unit.isOn('secondary', secondaryBit.vpid) ? this.unit.current.get32(field.vpid) : 0
+    const low = words[at.eptPointer >> 2]
+    const high = words[(at.eptPointer >> 2) + 1]
+    this.root = this.unit.isOn('secondary', secondaryBit.ept) ? high * 0x100000 + (low >>> 12) : -1
   }
   /** The host's. */
   leave(): void {

@@ -169,12 +169,11 @@ export class VmxUnit implements Virtualization {
     this.entryControls = vmcs.get32(field.entryControls)
     this.exceptionBitmap = vmcs.get32(field.exceptionBitmap)
   }
-  /** Memory and state were replaced. */
   restored(): void {
     this.forgetAll()
     if (!this.inGuest) return
     this.loadControls()
-    this.translations.enter()
+    this.translations.resume()
   }
 
   // ---- results of VMX instructions ----
