@@ -431,10 +431,11 @@ export class Cpu implements Processor {
     enterSmm(this, before === activity.halt, smiPort === 0 ? undefined : cause)
   }
 
-  /** An instruction breakpoint at RIP, not held off by RFLAGS.RF or MOV SS, is a fault of the instruction that has not begun. */
+  /** An instruction breakpoint at RIP, not held off by RFLAGS.RF or (Intel) MOV SS, is a fault of the instruction that has not begun. */
   private breaksHere(): boolean {
     const words = this.words
-    if (words[word.eflags] & flag.RF || words[word.interruptShadow] & movSsShadow) return false
+    if (words[word.eflags] & flag.RF) return false
+    if (words[word.interruptShadow] & movSsShadow && this.model.vendor === 'GenuineIntel') return false
     const linear = (this.state.rip + this.state.codeBase) & this.state.addressMask
     const bits = this.breakpoints.atInstruction(Number(linear & 0xffffffffn) | 0, Number(linear >> 32n) | 0)
     if (bits !== 0) this.deliver(debugException(bits))
