@@ -9,7 +9,7 @@ const index = {
   cr0: at.cr0 >> 2, cr4: at.cr4 >> 2, efer: at.efer >> 2, eflags: at.eflags >> 2, csAttributes: (at.segAttributes >> 2) + 1,
   ssAttributes: (at.segAttributes >> 2) + 2, csBase: (at.segBase >> 2) + 2,
   mode: at.mode >> 2, addressMask: at.addressMask >> 2, codeBase: at.codeBase >> 2, mxcsr: at.mxcsr >> 2, sseNative: at.sseNative >> 2,
-  fpuTrap: at.fpuTrap >> 2,
+  fpuTrap: at.fpuTrap >> 2, systemCalls: at.systemCalls >> 2,
 } as const
 
 /**
@@ -35,10 +35,12 @@ export function deriveFpu(state: CpuState): void {
 /** The body of Processor.stateChanged, apart from the translation context. */
 export function deriveState(state: CpuState): void {
   const { words } = state
+  words[index.systemCalls] &= ~1
   const cs = words[index.csAttributes]
   const long = (words[index.efer] & efer.LMA) !== 0
   if (long && cs & attribute.long) {
     words[index.mode] = mode.code64 | mode.stack32
+    if (words[index.efer] & efer.SCE) words[index.systemCalls] |= 1
     words[index.addressMask] = 0xffffffff
     words[index.addressMask + 1] = 0xffffffff
     words[index.codeBase] = 0

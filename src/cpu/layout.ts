@@ -124,6 +124,9 @@ export const fields = {
   tlbFetch: derived32('linear address of the fetch table'),
   sseNative: derived32('1 when SSE arithmetic may run natively: all exceptions masked, round to nearest, no DAZ or FTZ, PE already set'),
   fpuTrap: derived32('vector raised by CR0.EM, CR0.TS, CR4.OSFXSR, or 0: bits 0-7 for x87, bits 8-15 for SSE, bits 16-23 for MMX'),
+  kernelTables: derived32('tlbRead, tlbWrite, tlbFetch of level 0 in this address space; 0 while they or userTables are unknown', 3),
+  userTables: derived32('the same of privilege level 3', 3),
+  systemCalls: derived32('bit 0: SYSCALL and SYSRET may do without a helper (64-bit mode, EFER.SCE); bit 1: SYSRET loads all of SS'),
   interruptPending: derived32('1: the interrupt controller asks for an interrupt, so setting IF must leave generated code'),
 
   budget: scratch32('virtual nanoseconds that this quantum may still use; below 0 ends it (signed)'),

@@ -92,14 +92,24 @@ export function createCore(options: CoreOptions): Core {
     }
     return number
   }
-  const helperPort = { call: (number: number, record: number) => core.running!.callHelper(number, record), number: helperNumber }
+  const call = (number: number, record: number): number => {
+    mmu.follow()
+    return core.running!.callHelper(number, record)
+  }
+  const helperPort = { call, number: helperNumber }
   const core = { memory, state, physical, mmu, running: undefined as Cpu | undefined }
   const tables = buildTables(registry)
   const interpreter = new Interpreter(
     {
       memory,
-      slowRead: mmu.slowRead,
-      slowWrite: mmu.slowWrite,
+      slowRead: (low, high, sizeAndFlags) => {
+        mmu.follow()
+        return mmu.slowRead(low, high, sizeAndFlags)
+      },
+      slowWrite: (low, high, sizeAndFlags) => {
+        mmu.follow()
+        return mmu.slowWrite(low, high, sizeAndFlags)
+      },
       helper: helperPort.call,
       stackAddress: segments.forStack,
       segmentAddress: segments.forRecord,

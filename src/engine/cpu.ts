@@ -67,6 +67,8 @@ const movSsShadow = 2
 const smiBlocked = 4
 const nmiBlocked = 8
 const singleStep = 0x4000
+/** Of state.systemCalls. */
+const sysretLoadsSs = 2
 /** Virtual nanoseconds of delivering an exception or interrupt, as of INT n. */
 const deliveryTime = 30
 /** The same of fetching the vector of an external interrupt from the local APIC. */
@@ -191,6 +193,7 @@ export class Cpu implements Processor {
   }
   stateChanged(): void {
     deriveState(this.state)
+    if (this.model.vendor === 'GenuineIntel') this.state.systemCalls |= sysretLoadsSs
     this.translation.updateContext()
   }
   log(message: string): void {
@@ -471,6 +474,7 @@ export class Cpu implements Processor {
     words[word.budget] = before - left
     this.retiredMark = this.retired + before
     const status = this.interpreter.run(record)
+    this.mmu.follow()
     this.settle(status)
     this.retired += before - words[word.budget] - this.spent
     this.spent = 0
@@ -685,6 +689,7 @@ export class Cpu implements Processor {
     this.spent = 0
     this.retiredMark = this.retired + count
     const status = this.interpreter.run(scratchRecords)
+    this.mmu.follow()
     this.settle(status)
     this.timeBase = base
     this.retired += count - words[word.budget] - this.spent

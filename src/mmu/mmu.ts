@@ -132,12 +132,27 @@ export class Mmu implements PlaceKeeper {
     this.keyPkru = pkru
     this.keyPkrs = pkrs
     this.set = set
+    this.otherLevel = this.setOfOtherLevel(who, controls)
     this.aligned = who === privilege.userAligned
     this.tag = this.tlb.tagOf(this.contexts.tagIndex[set])
     this.globalTag = this.tlb.tagOf(this.contexts.globalTagIndex[set])
     this.rightsCurrent = this.contexts.rightsAt(set, rightsKinds.current)
     this.publish()
   }
+
+  /** The set of the other privilege level of this address space, if it is known and generated code may change over to it; or -1. */
+  private otherLevel = -1
+  private setOfOtherLevel(who: number, controls: number): number {
+    const other = who === privilege.user ? privilege.supervisor : who === privilege.supervisor ? privilege.user : undefined
+    if (other === undefined || (controls & control.modeMask) === pagingMode.none) return -1
+    const key = contextKey(controls, other, this.words[word.mode], this.cpu)
+    return this.contexts.find(key, this.keyPcid, this.space, this.keyPkru, this.keyPkrs)
+  }
+  /** Generated code has changed the privilege level and taken the tables of that level (SYSCALL): what is kept here follows. */
+  follow(): void {
+    if (this.words[word.tlbFetch] !== this.published) this.updateContext()
+  }
+  private published = 0
 
   /** Data breakpoints: every access comes here while there is an observer. For an instruction that is stepped. */
   observe(observer: AccessObserver | undefined): void {
@@ -151,7 +166,21 @@ export class Mmu implements PlaceKeeper {
   private publish(): void {
     this.words[word.tlbRead] = this.observer ? emptyTlbTable : this.firstLevel.readTable(this.set)
     this.words[word.tlbWrite] = this.observer ? emptyTlbTable : this.firstLevel.writeTable(this.set)
-    this.words[word.tlbFetch] = this.firstLevel.fetchTable(this.set)
+    this.published = this.firstLevel.fetchTable(this.set)
+    this.words[word.tlbFetch] = this.published
+    this.publishLevels()
+  }
+
+  private publishLevels(): void {
+    const other = this.observer ? -1 : this.otherLevel
+    const isUser = this.words[word.cpl] === 3
+    this.publishLevel(word.kernelTables, other < 0 ? -1 : isUser ? other : this.set)
+    this.publishLevel(word.userTables, other < 0 ? -1 : isUser ? this.set : other)
+  }
+  private publishLevel(at: number, set: number): void {
+    this.words[at] = set < 0 ? 0 : this.firstLevel.readTable(set)
+    this.words[at + 1] = set < 0 ? 0 : this.firstLevel.writeTable(set)
+    this.words[at + 2] = set < 0 ? 0 : this.firstLevel.fetchTable(set)
   }
 
   private createSet(key: number, pcid: number, pkru: number, pkrs: number): number {

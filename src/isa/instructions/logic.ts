@@ -54,18 +54,24 @@ export const LAHF = instruction('LAHF', {
   forms: [form('9F')],
   semantics: b => b.writeRegister(0, b.or(b.and(b.gpr(0), ~0xff00n), b.extendU(b.shl(lowFlags(b), 8)))),
 })
+/** RFLAGS as an i32. */
+export const flagsImage = (b: Semantics): Node => b.or(b.or(b.state('eflags'), lowFlags(b)), b.shl(b.flagNow('OF'), 11))
+/** Sets the six arithmetic flags from an image of RFLAGS (i32). */
+export function setFlagsFrom(b: Semantics, image: Node): void {
+  const bit = (n: number): Node => b.and(b.shrU(image, n), 1)
+  const carry = bit(0)
+  b.setFlags({
+    carry,
+    zero: b.extendU(b.xor(bit(6), 1)),
+    sign: b.or(b.shl(b.extendU(bit(7)), 63n), b.extendU(b.xor(bit(2), 1))),
+    aux: b.or(b.shl(b.extendU(bit(4)), 4n), b.shl(b.extendU(b.xor(bit(11), carry)), 63n)),
+  })
+}
+
 export const SAHF = instruction('SAHF', {
   forms: [form('9E')],
   semantics: b => {
-    const value = b.and(b.wrap(b.shrU(b.gpr(0), 8n)), 0xff)
-    const bit = (n: number): Node => b.and(b.shrU(value, n), 1)
-    const carry = bit(0)
-    const overflow = b.flagNow('OF')
-    b.setFlags({
-      carry,
-      zero: b.extendU(b.xor(bit(6), 1)),
-      sign: b.or(b.shl(b.extendU(bit(7)), 63n), b.extendU(b.xor(bit(2), 1))),
-      aux: b.or(b.shl(b.extendU(bit(4)), 4n), b.shl(b.extendU(b.xor(overflow, carry)), 63n)),
-    })
+    const low = b.and(b.wrap(b.shrU(b.gpr(0), 8n)), 0xff)
+    setFlagsFrom(b, b.or(low, b.shl(b.flagNow('OF'), 11)))
   },
 })

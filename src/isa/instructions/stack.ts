@@ -4,7 +4,7 @@
  */
 import { default64, form, instruction, legacyOnly } from '../define.ts'
 import { Ev, Ibs, Iw, Ib, Iz, Zv } from '../operands.ts'
-import { lowFlags } from './logic.ts'
+import { flagsImage } from './logic.ts'
 import { readAs } from './move.ts'
 import { flag } from '../../cpu/rflags.ts'
 
@@ -44,7 +44,7 @@ export const PUSHF = instruction('PUSHF', {
   intercept: 'pushf',
   semantics: b => {
     if (!b.wide) return b.helper('pushf')
-    const image = b.or(b.or(b.and(b.state('eflags'), ~(flag.VM | flag.RF)), lowFlags(b)), b.shl(b.flagNow('OF'), 11))
+    const image = b.and(flagsImage(b), ~(flag.VM | flag.RF))
     b.push(b.operandSize === 64 ? b.extendU(image) : image, b.operandSize)
   },
 })

@@ -154,17 +154,6 @@ for (const [letters, index, digit] of bases) {
   instruction(`WR${letters}BASE`, { forms: [form(`F3 0F AE /${digit + 2}`, Ry, only64)], feature: 'fsgsbase', sized: true,
     semantics: (b, source) => b.helper('wrsegbase', b.i32(index), b.read(source)) })
 }
-instruction('SWAPGS', {
-  forms: [form('0F 01 F8')],
-  modal: true,
-  semantics: b => {
-    if (!b.wide) return b.undefinedOpcode()
-    b.faultIf(b.state('cpl'), exception.GP, 0)
-    const base = b.state('segBase', segment.gs)
-    b.setState('segBase', b.state('msrKernelGsBase'), segment.gs)
-    b.setState('msrKernelGsBase', base)
-  },
-})
 
 // ---- far transfers and interrupts ----
 
@@ -189,8 +178,6 @@ plain('INT3', 'CC', 'int3', { ends: true })
 plain('INT1', 'F1', 'int1', { ends: true, intercept: 'icebp' })
 instruction('INTO', { forms: [form('CE', legacyOnly)], semantics: named('into') })
 instruction('BOUND', { forms: [form('62 /r', Gv, Mp, legacyOnly)], sized: true, semantics: (b, _, m) => b.helper('bound', b.address(m)) })
-plain('SYSCALL', '0F 05', 'syscall', { feature: 'syscall', ends: true })
-plain('SYSRET', '0F 07', 'sysret', { feature: 'syscall', ends: true })
 plain('SYSENTER', '0F 34', 'sysenter', { feature: 'sep', ends: true })
 plain('SYSEXIT', '0F 35', 'sysexit', { feature: 'sep', ends: true })
 plain('RSM', '0F AA', 'rsm', { intercept: 'rsm' })
