@@ -31,8 +31,9 @@ export function benchFiles(folder: string, flavour: Flavour = 'cloud'): { kernel
   const files = { kernel: join(folder, 'vmlinuz'), initrd: join(folder, 'initramfs.cpio') }
   mkdirSync(folder, { recursive: true })
   copyFileSync(kernel.image, files.kernel)
-  const programs = ['bench.c', 'knest.c'].map(name => compile(source(name)))
-  writeFileSync(files.initrd, initramfs({ init: benchInit, programs, modules: moduleFiles(kernel, ['kvm', 'kvm-amd', 'kvm-intel']) }))
+  const programs = ['bench.c', 'knest.c', 'disk.c'].map(name => compile(source(name)))
+  const modules = moduleFiles(kernel, ['virtio_pci', 'virtio_blk', 'kvm', 'kvm-amd', 'kvm-intel'])
+  writeFileSync(files.initrd, initramfs({ init: benchInit, programs, modules }))
   return files
 }
 

@@ -10,6 +10,8 @@ export interface Workload {
   word?: string
   /** Phases, if they are not called as it is. */
   phases?: string[]
+  /** Needs a disk beside the guest. */
+  disk?: boolean
   /** Part of a run that names none. */
   usual: boolean
   /** Part of `--quick`. */
@@ -32,6 +34,10 @@ export const workloads: readonly Workload[] = [
   {
     name: 'kvm', what: 'a guest under KVM in the guest: exits, compute, memory', word: 'kvm', usual: true,
     phases: ['kvm_exits', 'kvm_compute', 'kvm_mem_first', 'kvm_mem'],
+  },
+  {
+    name: 'disk', what: 'a virtio disk around the page cache: 20,000 random reads of 4 KiB, 1 GiB read and 256 MiB written by 1 MiB',
+    word: 'disk', phases: ['diskrandom', 'diskread', 'diskwrite'], disk: true, usual: false,
   },
 ]
 

@@ -12,7 +12,7 @@ mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t devtmpfs dev /dev
 echo "@@USERSPACE uptime=$(cat /proc/uptime)"
 run=; kex=100000
 for word in $(cat /proc/cmdline); do case $word in run=*) run=\${word#run=};; kex=*) kex=\${word#kex=};; esac; done
-load_kvm() { for module in $(cat /mod/order); do insmod /mod/$module; done; } 2>/dev/null
+load_modules() { for module in $(cat /mod/order); do insmod /mod/$module; done; } 2>/dev/null
 for item in $(echo "$run" | tr , ' '); do
   case $item in
     bench) bench all;;
@@ -22,7 +22,8 @@ for item in $(echo "$run" | tr , ' '); do
         echo "@@START gzip"
         dd if=/dev/zero bs=64k count=256 2>/dev/null | cat - /bin/busybox /bin/busybox | gzip -6 | md5sum
         echo "@@END gzip";;
-    kvm) load_kvm; dmesg | grep -iE 'kvm|svm|vmx' | tail -8; knest "$kex"; echo "knest rc=$?";;
+    kvm) load_modules; dmesg | grep -iE 'kvm|svm|vmx' | tail -8; knest "$kex"; echo "knest rc=$?";;
+    disk) load_modules; for work in diskrandom diskread diskwrite; do disk $work; done;;
     *) bench "$item";;
   esac
 done

@@ -17,13 +17,15 @@ const progress = (text: string): void => { if (process.stderr.isTTY) process.std
 
 export async function bench(request: BenchRequest): Promise<void> {
   const chosen = choosePeers(request)
-  const { words, phases } = orderOf(chooseWorkloads(request.only, request.quick))
+  const workloads = chooseWorkloads(request.only, request.quick)
+  const { words, phases } = orderOf(workloads)
   const rounds = request.rounds ?? (request.quick ? 1 : usualRounds)
   const scratch = mkdtempSync(join(tmpdir(), 'vitrine-bench-'))
   try {
     const files = await filesFor(request, scratch)
     const append = `console=ttyS0 quiet panic=-1 nokaslr mitigations=off run=${words}`
-    const work: Work = { ...files, append, megabytes: 1024, vendor: request.cpu, scratch }
+    const disk = workloads.some(each => each.disk) ? { disk: makeDisk(scratch) } : {}
+    const work: Work = { ...files, ...disk, append, megabytes: 1024, vendor: request.cpu, scratch }
     const runs = await allRuns(chosen, work, rounds, request.timeoutSeconds, phases)
     const summary = summarize(runs)
     process.stdout.write(`${alignedTable(table(summary))}\n`)
@@ -45,6 +47,13 @@ export async function bench(request: BenchRequest): Promise<void> {
   } finally {
     rmSync(scratch, { recursive: true, force: true })
   }
+}
+
+/** 256 MiB of the words 0, 1, 2, ...: what is read is known. */
+function makeDisk(scratch: string): string {
+  const file = join(scratch, 'disk.img')
+  writeFileSync(file, new Uint8Array(BigUint64Array.from({ length: 2 ** 25 }, (_, i) => BigInt(i)).buffer))
+  return file
 }
 
 async function allRuns(chosen: readonly Peer[], work: Work, rounds: number, seconds: number, phases: ReadonlySet<string>): Promise<Runs> {

@@ -7,6 +7,8 @@ import { fileURLToPath } from 'node:url'
 export interface Work {
   kernel: string
   initrd: string
+  /** A raw image, where the work needs a disk. */
+  disk?: string
   append: string
   megabytes: number
   vendor: 'intel' | 'amd'
@@ -32,18 +34,19 @@ const vitrine = (name: string, engine: 'jit' | 'interpreter'): Peer => ({
   name,
   patience: engine === 'jit' ? 1 : 4,
   missing: () => undefined,
-  command: ({ kernel, initrd, append, megabytes, vendor }) => [
+  command: ({ kernel, initrd, disk, append, megabytes, vendor }) => [
     ...vitrineCommand, 'run', '--quiet', '--cpu', vendor, '--engine', engine, '--memory', `${megabytes}M`,
-    '--kernel', kernel, '--initrd', initrd, '--append', append,
+    '--kernel', kernel, '--initrd', initrd, '--append', append, ...(disk === undefined ? [] : ['--drive', `${disk},format=raw`]),
   ],
 })
 
 const qemu: Peer = {
   name: 'qemu',
   missing: () => lacking('qemu-system-x86_64'),
-  command: ({ kernel, initrd, append, megabytes }) => [
+  command: ({ kernel, initrd, disk, append, megabytes }) => [
     'qemu-system-x86_64', '-machine', 'q35,accel=tcg', '-cpu', 'max,+svm', '-m', String(megabytes), '-display', 'none', '-nodefaults',
     '-serial', 'stdio', '-no-reboot', '-kernel', kernel, '-initrd', initrd, '-append', append,
+    ...(disk === undefined ? [] : ['-drive', `file=${disk},format=raw,if=virtio`]),
   ],
 }
 
