@@ -687,6 +687,8 @@ export class VitrineMachine implements Machine {
     const text = new TextEncoder()
     this.slots.forEach((_, index) => {
       this.switchTo(index)
+      // a shadow that is over may not have been cleared yet
+      this.slots[index].cpu.shadowed()
       const { state } = this.core
       hash.update(text.encode(`rflags ${readRflags(state)}\n`))
       for (const name of Object.keys(fields) as FieldName[])

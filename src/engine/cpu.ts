@@ -357,7 +357,7 @@ export class Cpu implements Processor {
   }
 
   /** The shadow of STI and MOV SS covers one instruction: it is over when another has retired since it was cast. */
-  private shadowed(): boolean {
+  shadowed(): boolean {
     const shadow = this.words[word.interruptShadow] & instructionShadow
     if (!shadow) return false
     if (this.shadowAt < 0) this.shadowAt = this.retired
