@@ -6,7 +6,7 @@ import { cr0, cr4, efer } from '../../cpu/bits.ts'
 import { cr4Writable } from '../../cpu/control.ts'
 import type { CpuModel } from '../../cpu/model.ts'
 import { intercept3, intercept4 } from './exit-codes.ts'
-import { eventInfo, eventType, nestedControl, offsetOf, virtualInterrupt, type VmcbFieldName } from './vmcb.ts'
+import { eventInfo, eventType, nestedControl, offsetOf, virtualInterrupt, vmcbFields, type VmcbFieldName } from './vmcb.ts'
 
 /** A VMCB to be looked at: unsigned words. */
 export interface VmcbView {
@@ -106,6 +106,10 @@ export const rules: readonly Rule[] = [
   rule('TLB_CONTROL must be 0, 1, 3 or 7', ['tlbControl'], '0, 1, 3 or 7',
     v => ![0, 1, 3, 7].includes(byte(v, 'tlbControl')), 'TLB Control'),
 ]
+
+/** Words of the VMCB that any rule looks at, by index. */
+export const ruleWords: readonly number[] = [...new Set(rules.flatMap(each => each.fields).concat('nestedControl', 'intercepts3')
+  .flatMap(name => vmcbFields[name].size === 8 ? [offsetOf[name] >> 2, (offsetOf[name] >> 2) + 1] : [offsetOf[name] >> 2]))]
 
 /** The first rule that a VMCB breaks: what the processor finds. */
 export function firstBroken(vmcb: VmcbView, context: RuleContext): Rule | undefined {

@@ -8,7 +8,7 @@ import { Fault, generalProtection, vector } from '../../cpu/fault.ts'
 import { interceptNames, interceptNumber } from '../../cpu/intercepts.ts'
 import { at } from '../../cpu/layout.ts'
 import { eferWritable } from '../../cpu/msr.ts'
-import { readSlot } from '../../cpu/msr-table.ts'
+import { slotOf } from '../../cpu/msr-table.ts'
 import { activity } from '../../cpu/reset.ts'
 import { flag, readRflags, writeRflags } from '../../cpu/rflags.ts'
 import { VmExit, type PortAccess, type Taken, type Virtualization, type VirtualizedCpu } from '../../cpu/virtualization.ts'
@@ -16,7 +16,7 @@ import type { PhysicalMemory } from '../../memory/physical.ts'
 import type { Mmu } from '../../mmu/mmu.ts'
 import { exitCode, fillMask, instructionIntercepts, intercept3, mwaitArmed } from './exit-codes.ts'
 import { eventOf, infoOf } from './event-info.ts'
-import { firstBroken, type RuleContext } from './rules.ts'
+import { firstBroken, ruleWords, type RuleContext } from './rules.ts'
 import { svmWord } from './state.ts'
 import { eventInfo, fetchedBytes, nestedControl, offsetOf, tlbControl, virtualExtension, virtualInterrupt } from './vmcb.ts'
 import type { VmcbFieldName } from './vmcb.ts'
@@ -62,6 +62,7 @@ export class Svm implements Virtualization {
     this.physical = mmu.physical
     const has = (name: string): boolean => cpu.model.has(name)
     this.context = { model: cpu.model, eferBits: eferWritable(cpu.model), hostCr0: 0, hostPae: false }
+    this.ratioWord = has('tsc_scale') ? (at.msrMisc >> 2) + slotOf(tscRatioMsr) * 2 : -1
     this.offers = { nrips: has('nrip_save'), decode: has('decodeassists'), pauseFilter: has('pausefilter'),
       pauseThreshold: has('pfthreshold') }
   }
@@ -110,8 +111,11 @@ export class Svm implements Virtualization {
     words[svmWord.vmcb + 1] = hi
     const nextRip = cpu.operation.nextRip
     this.context.hostCr0 = words[index.cr0]
-    const broken = firstBroken({ words, start }, this.context)
-    if (broken) return this.refuse(start, nextRip, broken.title)
+    if (!this.isAsAccepted(start)) {
+      const broken = firstBroken({ words, start }, this.context)
+      if (broken) return this.refuse(start, nextRip, broken.title)
+      this.accept(start)
+    }
 
     saveHost(words)
     words[svmWord.hostRflags] = readRflags(cpu.state)
@@ -131,6 +135,20 @@ export class Svm implements Virtualization {
     }
     cpu.interruptChanged()
     this.inject(start)
+  }
+
+  /** What the rules look at, as VMRUN last accepted it: then they are not asked again. */
+  private readonly accepted = new Uint32Array(ruleWords.length + 1)
+  private isAsAccepted(start: number): boolean {
+    const { words, accepted } = this
+    if (accepted[ruleWords.length] !== words[index.cr0]) return false
+    for (let i = 0; i < ruleWords.length; i++) if (accepted[i] !== words[start + ruleWords[i]]) return false
+    return true
+  }
+  private accept(start: number): void {
+    const { words, accepted } = this
+    for (let i = 0; i < ruleWords.length; i++) accepted[i] = words[start + ruleWords[i]]
+    accepted[ruleWords.length] = words[index.cr0]
   }
 
   /** #VMEXIT(INVALID): nothing was loaded. */
@@ -174,9 +192,11 @@ export class Svm implements Virtualization {
     words[svmWord.pauseThreshold] = pause & 0xffff
     words[svmWord.pauseFilter] = pause >>> 16
     words[svmWord.pauseCount] = pause >>> 16
-    const ratio = this.cpu.model.has('tsc_scale') ? readSlot(this.cpu.state, tscRatioMsr) : tscRatioOne
-    this.setWide(svmWord.tscRatio, ratio)
+    words[svmWord.tscRatio] = this.ratioWord < 0 ? 0 : words[this.ratioWord]
+    words[svmWord.tscRatio + 1] = this.ratioWord < 0 ? 1 : words[this.ratioWord + 1]
   }
+  /** Where the TSC_RATIO MSR lies; -1: the model has none. */
+  private readonly ratioWord: number
   private exchange(register: number, host: number, guest: number): void {
     const { words } = this
     words[host] = words[register]
@@ -324,6 +344,11 @@ export class Svm implements Virtualization {
   }
 
   private setWide(at32: number, value: bigint): void {
+    if (value === 0n) {
+      this.words[at32] = 0
+      this.words[at32 + 1] = 0
+      return
+    }
     this.words[at32] = Number(value & 0xffffffffn)
     this.words[at32 + 1] = Number((value >> 32n) & 0xffffffffn)
   }
