@@ -152,7 +152,7 @@ export const qemuOptions: readonly QemuOption[] = [
   { names: ['gdb'], argument: 'dev', help: 'wait for GDB at tcp::PORT or unix:PATH', apply: value.gdb },
   { names: ['s'], help: 'as -gdb tcp::1234', apply: s => { value.gdb(s, 'tcp::1234') } },
   { names: ['S'], help: 'stop before the first instruction, with -s or -gdb', apply: s => { s.wait = true } },
-  refused(['incoming', 'loadvm'], 'there are no snapshots of machines yet', 'state'),
+  refused(['incoming', 'loadvm'], 'expected `vitrine run --restore FILE`', 'state'),
   refused(['readconfig', 'numa', 'trace', 'plugin', 'tpmdev', 'watchdog', 'acpitable', 'dtb'], 'not emulated', 'arg'),
 
   accepted(['nodefaults'], 'no default devices: none are created anyhow'),
