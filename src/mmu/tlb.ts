@@ -41,6 +41,8 @@ export class Tlb {
   /** Present tag by tag index; an entry with another tag of the same index was flushed. */
   private readonly tags = new Int32Array(tagIndexes)
   private tagIndexOf = new Map<number, number>()
+  /** By address space: its tag indexes. */
+  private indexesOf = new Map<number, { index: number; global: boolean }[]>()
   /** No large (huge) page was cached since everything was flushed: they need no look. */
   private anyLarge = false
   /** By a hash of the 2 MiB of linear addresses: a part of a guest's larger page may be cached there, as its second stage has it. */
@@ -62,6 +64,10 @@ export class Tlb {
     if (this.tagIndexOf.size >= tagIndexes) return undefined
     index = this.tagIndexOf.size
     this.tagIndexOf.set(key, index)
+    const others = this.indexesOf.get(space)
+    const entry = { index, global: pcid === globalPcid }
+    if (others) others.push(entry)
+    else this.indexesOf.set(space, [entry])
     if (this.tags[index] === 0) this.tags[index] = index
     return index
   }
@@ -76,16 +82,13 @@ export class Tlb {
   }
 
   /** All tag indexes of an address space that are in use. */
-  tagIndexesOf(space: number): { index: number; global: boolean }[] {
-    const found = []
-    for (const [key, index] of this.tagIndexOf)
-      if (Math.floor(key / 8192) === space) found.push({ index, global: key % 8192 === globalPcid })
-    return found
+  tagIndexesOf(space: number): readonly { index: number; global: boolean }[] {
+    return this.indexesOf.get(space) ?? []
   }
 
   /** All address spaces that have tags. */
   spaces(): Set<number> {
-    return new Set([...this.tagIndexOf.keys()].map(key => Math.floor(key / 8192)))
+    return new Set(this.indexesOf.keys())
   }
 
   /** The tag that entries of this index must have. */
@@ -119,6 +122,7 @@ export class Tlb {
     this.clear()
     this.entries.fill(0)
     this.tagIndexOf = new Map()
+    this.indexesOf = new Map()
     this.tags.fill(0)
   }
 

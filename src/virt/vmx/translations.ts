@@ -27,6 +27,8 @@ export class TranslationsOfMachine {
   /** By number; 0 is the host's. */
   private readonly spaces: Space[] = [{ vpid: 0, root: -1 }]
   private readonly numbers = new Map<number, number>()
+  /** What entries and exits drop while VPIDs are off. */
+  readonly spacesOfVpid0: number[] = [0]
 
   constructor(mmu: Mmu, running: () => VmxUnit) {
     this.mmu = mmu
@@ -48,6 +50,7 @@ export class TranslationsOfMachine {
   private renumber(spaces: readonly Space[]): void {
     this.numbers.clear()
     this.spaces.splice(0, Infinity, ...spaces)
+    this.spacesOfVpid0.splice(0, Infinity, ...spaces.keys().filter(number => spaces[number].vpid === 0))
     spaces.forEach(({ vpid, root }, number) => {
       if (number > 0) this.numbers.set(keyOf(vpid, root), number)
     })
@@ -59,6 +62,7 @@ export class TranslationsOfMachine {
     if (number === undefined) {
       number = this.spaces.push({ vpid, root }) - 1
       this.numbers.set(key, number)
+      if (vpid === 0) this.spacesOfVpid0.push(number)
     }
     return number
   }
@@ -97,7 +101,7 @@ export class Translations {
     state.words[at.eptPointer >> 2] = low
     state.words[(at.eptPointer >> 2) + 1] = high
     if (ept) this.shared.ept.use(low, high)
-    if (this.vpid === 0) this.dropVpid(0, true)
+    if (this.vpid === 0) this.dropVpid0()
     state.secondStage = ept ? 1 : 0
     state.apicAccessPage = unit.isOn('secondary', secondaryBit.virtualizeApicAccesses) ? vmcs.get('apicAccessAddress') | 1n : 0n
     state.translationSpace = this.shared.number(this.vpid, this.root)
@@ -113,14 +117,15 @@ export class Translations {
   /** The host's. */
   leave(): void {
     const { state } = this.unit
-    if (this.vpid === 0) this.dropVpid(0, true)
+    if (this.vpid === 0) this.dropVpid0()
     state.secondStage = 0
     state.apicAccessPage = 0n
     state.translationSpace = 0
   }
 
-  private dropVpid(vpid: number, withGlobal: boolean): void {
-    for (const space of this.shared.matching(each => each.vpid === vpid)) this.shared.mmu.flushOther(space, withGlobal)
+  /** With VPID off: linear and combined translations of VPID 0, the host's own too. */
+  private dropVpid0(): void {
+    for (const space of this.shared.spacesOfVpid0) this.shared.mmu.flushOther(space, true)
   }
 
   /** Guest-physical and combined translations of one root, for every VPID; of all of them without. */
