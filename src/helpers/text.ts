@@ -18,46 +18,80 @@ const control = { words: 1, signed: 2, aggregationShift: 2, polarityShift: 4, mo
 const aggregation = { equalAny: 0, ranges: 1, equalEach: 2, equalOrdered: 3 } as const
 const polarity = { negative: 1, maskedNegative: 3 } as const
 
-interface Elements {
-  readonly values: readonly number[]
+/** Elements of an operand, in an array that is used again: software compares a lot of text. */
+class Elements {
+  readonly values = new Int32Array(16)
+  /** All that the operand holds. */
+  count = 0
   /** How many are valid, from the first. */
-  readonly length: number
-}
+  length = 0
 
-/** Elements of an operand; `length` undefined: they end at the first that is 0. */
-function elements(bytes: Uint8Array, place: number, code: number, length: number | undefined): Elements {
-  const size = code & control.words ? 2 : 1
-  const isSigned = (code & control.signed) !== 0
-  const values = Array.from({ length: 16 / size }, (_, i) => {
-    const value = size === 2 ? bytes[place + 2 * i] | (bytes[place + 2 * i + 1] << 8) : bytes[place + i]
-    const shift = 32 - size * 8
-    return isSigned ? (value << shift) >> shift : value
-  })
-  const terminator = values.indexOf(0)
-  return { values, length: length ?? (terminator < 0 ? values.length : terminator) }
+  /** `length` undefined: they end at the first that is 0. */
+  read(bytes: Uint8Array, place: number, code: number, length: number | undefined): void {
+    const { values } = this
+    const isWords = (code & control.words) !== 0
+    const shift = isWords ? 16 : 24
+    const isSigned = (code & control.signed) !== 0
+    this.count = isWords ? 8 : 16
+    this.length = length ?? this.count
+    for (let i = 0; i < this.count; i++) {
+      const value = isWords ? bytes[place + 2 * i] | (bytes[place + 2 * i + 1] << 8) : bytes[place + i]
+      values[i] = isSigned ? (value << shift) >> shift : value
+      if (value === 0 && length === undefined && i < this.length) this.length = i
+    }
+  }
 }
+const pattern = new Elements()
+const text = new Elements()
 
 /** A bit for each element of `text` (operand 2), IntRes1; `pattern` is operand 1. */
-function aggregate(kind: number, pattern: Elements, text: Elements): number {
-  const count = text.values.length
-  const holds: Record<number, (at: number) => boolean> = {
-    [aggregation.equalAny]: at => at < text.length && pattern.values.slice(0, pattern.length).includes(text.values[at]),
-    [aggregation.ranges]: at => at < text.length && inRanges(pattern, text.values[at]),
-    [aggregation.equalEach]: at =>
-      (at < text.length && at < pattern.length ? pattern.values[at] === text.values[at] : at >= text.length && at >= pattern.length),
-    [aggregation.equalOrdered]: at => startsAt(pattern, text, at),
+function aggregate(kind: number): number {
+  switch (kind) {
+    case aggregation.equalAny:
+      return equalAny()
+    case aggregation.ranges:
+      return inRanges()
+    case aggregation.equalEach:
+      return equalEach()
+    default:
+      return equalOrdered()
   }
+}
+function equalAny(): number {
   let result = 0
-  for (let at = 0; at < count; at++) if (holds[kind](at)) result |= 1 << at
+  for (let at = 0; at < text.length; at++)
+    for (let i = 0; i < pattern.length; i++)
+      if (pattern.values[i] === text.values[at]) {
+        result |= 1 << at
+        break
+      }
   return result
 }
-function inRanges(pattern: Elements, value: number): boolean {
-  for (let i = 0; i + 1 < pattern.length; i += 2) if (value >= pattern.values[i] && value <= pattern.values[i + 1]) return true
-  return false
+function inRanges(): number {
+  let result = 0
+  for (let at = 0; at < text.length; at++) {
+    const value = text.values[at]
+    for (let i = 0; i + 1 < pattern.length; i += 2) if (value >= pattern.values[i] && value <= pattern.values[i + 1]) result |= 1 << at
+  }
+  return result
+}
+/** Elements beyond the end of both are equal, those beyond the end of one are not. */
+function equalEach(): number {
+  let result = 0
+  for (let at = 0; at < text.count; at++) {
+    const inText = at < text.length
+    if (inText === at < pattern.length && (!inText || pattern.values[at] === text.values[at])) result |= 1 << at
+  }
+  return result
+}
+function equalOrdered(): number {
+  let result = 0
+  for (let at = 0; at < text.count; at++) if (startsAt(at)) result |= 1 << at
+  return result
 }
 /** What of the pattern lies beyond the end of the register is not compared. */
-function startsAt(pattern: Elements, text: Elements, at: number): boolean {
-  const most = Math.min(pattern.length, text.values.length - at)
+function startsAt(at: number): boolean {
+  const most = Math.min(pattern.length, text.count - at)
   for (let i = 0; i < most; i++) if (at + i >= text.length || text.values[at + i] !== pattern.values[i]) return false
   return true
 }
@@ -72,11 +106,11 @@ interface Comparison {
 function compare(cpu: Processor, lengths: readonly [number, number] | undefined): Comparison {
   const { state } = cpu
   const code = immediateArgument(state)
-  const pattern = elements(state.bytes, destinationPlace(state), code, lengths?.[0])
-  const text = elements(state.bytes, sourcePlace, code, lengths?.[1])
-  const count = text.values.length
+  pattern.read(state.bytes, destinationPlace(state), code, lengths?.[0])
+  text.read(state.bytes, sourcePlace, code, lengths?.[1])
+  const { count } = text
   const all = (1 << count) - 1
-  let result = aggregate((code >> control.aggregationShift) & 3, pattern, text)
+  let result = aggregate((code >> control.aggregationShift) & 3)
   const sign = (code >> control.polarityShift) & 3
   if (sign === polarity.negative) result ^= all
   else if (sign === polarity.maskedNegative) result ^= (1 << text.length) - 1
