@@ -6,6 +6,7 @@ import type { AtaDevice } from '../devices/ahci/device.ts'
 import { AtaDisk } from '../devices/ahci/disk.ts'
 import { DebugConsole } from '../devices/debugcon/debugcon.ts'
 import { DebugExit } from '../devices/debug-exit/debug-exit.ts'
+import { Edu } from '../devices/edu/edu.ts'
 import { PcTestDevice, testDeviceMemorySize } from '../devices/pc-testdev/pc-testdev.ts'
 import { bridgeKinds, PciBridge, type BridgeKind } from '../devices/pci/bridge.ts'
 import type { PciBus } from '../devices/pci/bus.ts'
@@ -106,6 +107,16 @@ const entries: readonly Entry[] = [
   {
     name: 'pci-testdev', description: 'kvm-unit-tests: registers that count accesses, in memory and I/O BARs', bus: 'PCI', properties: {},
     plug: (board, property) => plugPci(board, property('addr'), 'pci-testdev', () => new PciTestDevice()),
+  },
+  {
+    name: 'edu', description: 'a teaching device: factorials, DMA, interrupts by pin and MSI', bus: 'PCI',
+    properties: { dma_mask: '0xfffffff' },
+    plug: (board, property) => {
+      const dmaMask = mask('dma_mask', property('dma_mask'))
+      return plugPci(board, property('addr'), 'edu', slot => {
+        return new Edu({ slot, clock: board.clock, alarmName: `edu ${bdfText(slot.id)}`, dmaMask, log: board.log })
+      })
+    },
   },
   {
     name: 'pcie-root-port', description: 'a PCI Express root port: other devices go behind it by bus=ID', bus: 'PCI',
@@ -281,6 +292,13 @@ function macOf(text: string, id: Bdf): Uint8Array {
     throw new InputError(`property 'mac': expected an address such as 52:54:00:12:34:56, found '${text}'`)
   }
   return Uint8Array.from(text.split(':'), part => parseInt(part, 16))
+}
+
+function mask(property: string, text: string): bigint {
+  if (!/^(0x[0-9a-f]{1,16}|\d{1,19})$/i.test(text)) {
+    throw new InputError(`property '${property}': expected a number of 64 bits, found '${text}'`)
+  }
+  return BigInt(text)
 }
 
 function number(property: string, text: string, max: number): number {
