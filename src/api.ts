@@ -2,6 +2,7 @@
  * The public face of the machine: the types that an embedder, the command line and the tools use.
  * Everything else is internal.
  */
+import type { GuestListener } from './cpu/guest-event.ts'
 import type { Nanoseconds } from './devices/ports.ts'
 import type { BlockStore } from './devices/storage/block-store.ts'
 import type { DriveOptions } from './devices/storage/drive.ts'
@@ -181,6 +182,8 @@ export interface Machine {
   outsideInput(network: string, event: OutsideEvent): void
   /** Messages of the machine itself: what software touched that is not there or not implemented. */
   onLog: (message: string) => void
+  /** Called at each VM entry, VM exit and failed entry while it is set; costs time, and changes nothing. */
+  onGuestEvent: GuestListener | undefined
   /** What the device VGA shows in a text mode; undefined without it, and in a graphics mode. */
   screen(): TextScreen | undefined
   registers(cpu?: number): CpuRegisters

@@ -23,8 +23,8 @@ import { createPc, type Pc } from './platform/pc.ts'
 import type { BootRegisters } from './platform/boot/image.ts'
 import { applyBootRegisters } from './platform/boot/start.ts'
 import { describeCpu } from './insight/describe.ts'
-import { explainFailedEntry } from './insight/explain.ts'
-import { VmxUnit } from './virt/vmx/unit.ts'
+import type { GuestEvent, GuestListener } from './cpu/guest-event.ts'
+import { explainFailure } from './insight/guest-events.ts'
 
 const MiB = 1 << 20
 /** CR4.VMXE and IA32_EFER.SVME. */
@@ -67,6 +67,7 @@ export class VitrineMachine implements Machine {
   onLog: (message: string) => void = () => {}
   onDebugOutput: (byte: number) => void = () => {}
   onOutside: Machine['onOutside'] = () => {}
+  #onGuestEvent: GuestListener | undefined
 
   private readonly options: MachineOptions
   private readonly slots: CpuSlot[] = []
@@ -166,7 +167,7 @@ export class VitrineMachine implements Machine {
       this.slots.push({ cpu, parked: new Uint8Array(parkedWords.buffer), parkedWords, nmi: false, smi: false, init: false, startup: -1 })
     }
     this.core.running = this.slots[0].cpu
-    if (options.explain) this.explainEntries()
+    this.observeGuests()
     this.clock.source = () => this.core.running!.now()
     this.mapLapics()
     this.resetCpus()
@@ -194,11 +195,20 @@ export class VitrineMachine implements Machine {
     this.onLog(line)
   }
 
-  private explainEntries(): void {
-    for (const { cpu } of this.slots) {
-      const { virt } = cpu
-      if (virt instanceof VmxUnit) virt.observer = { failed: (unit, what) => this.onLog(explainFailedEntry(unit, what)) }
+  get onGuestEvent(): GuestListener | undefined {
+    return this.#onGuestEvent
+  }
+  set onGuestEvent(listener: GuestListener | undefined) {
+    this.#onGuestEvent = listener
+    this.observeGuests()
+  }
+  private observeGuests(): void {
+    const listens = this.options.explain === true || this.#onGuestEvent !== undefined
+    const tell = (event: GuestEvent): void => {
+      if (this.options.explain && event.kind === 'failed') this.onLog(explainFailure(event))
+      this.#onGuestEvent?.(event)
     }
+    for (const { cpu } of this.slots) if (cpu.virt) cpu.virt.observer = listens ? tell : undefined
   }
 
   // ---- CPUs taking turns ----

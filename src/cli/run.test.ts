@@ -50,7 +50,13 @@ describe('options', () => {
     assert.deepEqual([request!.profile, errors], [{ symbols: undefined }, 'Where the time went'])
     assert.deepEqual((await command(['run', '--profile=out', '--kernel', 'kernel'])).request!.profile, { file: 'out', symbols: undefined })
     assert.match((await command([...run, '--profile', '--symbols', 'initrd'])).errors, /symbols 'initrd': expected lines of address/)
-    assert.match((await command([...run, '--symbols', 'initrd'])).errors, /expected --profile too/)
+    assert.match((await command([...run, '--symbols', 'initrd'])).errors, /expected --profile, --trace or --explain too/)
+  })
+
+  test('--trace and --explain, with names as a profile has them', async () => {
+    const { request } = await command([...run, '--trace', 'exits:out', '--explain'])
+    assert.deepEqual([request!.trace, request!.explain, request!.symbols], [{ file: 'out' }, true, undefined])
+    assert.deepEqual((await command([...run, '--trace', 'exits'])).request!.trace, {})
   })
 
   test('--rtc takes a date, or today', async () => {
@@ -65,7 +71,8 @@ describe('bad input is one line that says what is wrong, with status 2', () => {
     [['run'], /--kernel/],
     [['run', '--kernel'], /--kernel/],
     [['run', '--memroy', '3'], /'--memroy'.*--memory/],
-    [['run', '--trace', 'exits'], /'--trace'; the nearest is --drive\n$/],
+    [['run', '--tarce', 'exits'], /'--tarce'.*--trace/],
+    [[...run, '--trace', 'exit'], /--trace 'exit': expected exits or exits:FILE/],
     [['rnu'], /'rnu'.*run/],
     [['run', '--kernel', 'nowhere'], /'nowhere': no such file/],
     [[...run, '--memory', '3.3M'], /--memory '3.3M'.*multiple of 1M/],

@@ -12,6 +12,7 @@ import { sayEnding, statusOf, statusTable } from './status.ts'
 import type { Catalogue, RunRequest, RunResult, System } from './system.ts'
 import {
   describeDevice, type DeviceSelection, listChoices, parseCount, parseCpu, parseDate, parseDevice, parseGdb, parseMemory, parseSeconds,
+  parseTrace,
 } from './values.ts'
 
 const engines: readonly NonNullable<MachineOptions['engine']>[] = ['jit', 'interpreter', 'step']
@@ -46,6 +47,7 @@ interface RunFlags {
   rtc?: string
   quiet?: boolean
   explain?: boolean
+  trace?: string
 }
 
 const examples = `Examples:
@@ -86,11 +88,12 @@ export function runCommand(system: System, done: (status: number) => void): Comm
     .option('--seed <n>', 'seed of all that is random in the machine', '0')
     .option('--gdb [port]', 'stop before the first instruction and wait for GDB (target remote :PORT, by default 1234)')
     .option('--profile [file]', 'say at the end where the time went; FILE gets samples for Speedscope or Chrome (.cpuprofile)')
-    .option('--symbols <file>', "names for --profile: System.map, /proc/kallsyms, or an ELF file (default: the kernel's, if it is one)")
+    .option('--symbols <file>', "names of addresses: System.map, /proc/kallsyms, or an ELF file (default: the kernel's own, if it has any)")
     .option('--save <file>', 'write the state of the machine when the run ends by a limit, a signal or Ctrl-A X')
     .option('--restore <file>', 'begin in a saved state; all other options as when it was saved')
     .optionsGroup('What to print:')
     .option('--explain', 'say why VM entries fail: each rule that is broken, the field, its value, and one that would do')
+    .option('--trace <exits[:FILE]>', 'a line for each VM entry and VM exit, with what it recorded; to FILE, or beside the console')
     .option('--json', 'print one JSON document at the end, with the console in it')
     .option('--quiet', 'print nothing but the console')
     .addHelpText('after', `\n${examples}\nExit status:\n${statusTable}\n`)
@@ -120,9 +123,12 @@ async function run(flags: RunFlags, system: System): Promise<number> {
     system.print(driveHelp)
     return 0
   }
-  const profile = profileOf(flags, system)
+  const symbols = symbolsOf(flags, system)
+  const profile = flags.profile === undefined ? undefined : { ...(flags.profile === true ? {} : { file: flags.profile }), symbols }
   const gdb = flags.gdb === undefined ? {} : { gdb: { address: parseGdb(flags.gdb === true ? '1234' : flags.gdb, '--gdb'), wait: true } }
-  const request = { ...requestOf(flags, system, catalogue), ...(profile === undefined ? {} : { profile }), ...gdb }
+  const request = {
+    ...requestOf(flags, system, catalogue), ...(profile === undefined ? {} : { profile }), ...gdb, ...guestEventsOf(flags, symbols),
+  }
   const result = await system.run(request)
   if (flags.json) system.print(`${JSON.stringify(jsonOf(result), undefined, 2)}\n`)
   else if (!flags.quiet) report(result, system)
@@ -130,14 +136,20 @@ async function run(flags: RunFlags, system: System): Promise<number> {
   return statusOf(result)
 }
 
-function profileOf({ profile, symbols, kernel }: RunFlags, system: System): RunRequest['profile'] {
-  if (profile === undefined) {
-    if (symbols !== undefined) throw new InputError('--symbols names the addresses of a profile: expected --profile too')
+/** Names of addresses, for what shows any. */
+function symbolsOf({ profile, trace, explain, symbols, kernel }: RunFlags, system: System): Symbols | undefined {
+  if (profile === undefined && trace === undefined && !explain) {
+    if (symbols !== undefined) throw new InputError('--symbols names addresses: expected --profile, --trace or --explain too')
     return undefined
   }
-  const file = typeof profile === 'string' ? { file: profile } : {}
-  if (symbols !== undefined) return { ...file, symbols: readSymbols(system.readFile(symbols), symbols) }
-  return { ...file, symbols: kernel === undefined ? undefined : ownSymbols(system.readFile(kernel), kernel) }
+  if (symbols !== undefined) return readSymbols(system.readFile(symbols), symbols)
+  return kernel === undefined ? undefined : ownSymbols(system.readFile(kernel), kernel)
+}
+
+function guestEventsOf({ trace, explain }: RunFlags, symbols: Symbols | undefined): Pick<RunRequest, 'trace' | 'explain' | 'symbols'> {
+  const asked = trace === undefined ? undefined : parseTrace(trace)
+  if (!asked && !explain) return {}
+  return { ...(asked ? { trace: asked } : {}), ...(explain ? { explain } : {}), symbols }
 }
 
 /** A kernel that is an ELF file may have symbols, and need not. */
@@ -171,7 +183,6 @@ function requestOf(flags: RunFlags, system: System, catalogue: Catalogue): RunRe
       engine: flags.engine,
       seed: parseCount(flags.seed, '--seed', 0),
       noReboot: !flags.reboot,
-      ...(flags.explain ? { explain: true } : {}),
       ...(flags.rtc === undefined ? {} : { rtcEpoch: flags.rtc === 'now' ? system.now() : parseDate(flags.rtc, '--rtc') }),
       ...startOf(flags, allDevices, system),
       ...parseModules(flags.initrd, system),

@@ -45,6 +45,12 @@ export interface RunRequest {
   session: SessionOptions
   /** Where a GDB may connect; with `wait`, nothing runs until it says so. */
   gdb?: { address: SocketAddress; wait: boolean }
+  /** Print a line for each VM entry and VM exit, or write it to the file. */
+  trace?: { file?: string }
+  /** Say why VM entries fail. */
+  explain?: boolean
+  /** Names of addresses, for `trace` and `explain`. */
+  symbols?: Symbols | undefined
   /** Sample where the time goes; with a file, write the samples there. */
   profile?: { file?: string; symbols: Symbols | undefined }
 }

@@ -25,6 +25,13 @@ export function parseCount(text: string, option: string, least = 1, most = Numbe
   return value
 }
 
+/** What `--trace` shows, and the file that it goes to. */
+export function parseTrace(text: string): { file?: string } {
+  const [, what, file] = /^([^:]*)(?::(.+))?$/.exec(text) ?? []
+  if (what !== 'exits') throw new InputError(`--trace '${text}': expected exits or exits:FILE`)
+  return file === undefined ? {} : { file }
+}
+
 export function parseSeconds(text: string, option: string): number {
   const value = /^\d+(\.\d+)?$/.test(text) ? Number(text) : 0
   if (!(value > 0)) throw new InputError(`${option} '${text}': expected a number of seconds above 0`)

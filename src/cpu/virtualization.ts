@@ -4,6 +4,7 @@
  */
 import type { CpuEvent } from './event.ts'
 import { Fault, vector } from './fault.ts'
+import type { GuestListener } from './guest-event.ts'
 import type { ApicPort, Processor } from './processor.ts'
 
 /**
@@ -84,6 +85,9 @@ export interface Virtualization {
   exit(exit: VmExit): void
 
   // ---- always ----
+
+  /** Is told of entries and exits while it is set. */
+  observer?: GuestListener | undefined
 
   /** A read-only MSR that says what is implemented. */
   capability?(index: number): bigint | undefined

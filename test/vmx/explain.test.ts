@@ -17,7 +17,7 @@ function outcome(mistake: string, engine: 'jit' | 'interpreter'): { printed: str
 const expected: readonly (readonly [mistake: string, printed: string, said: readonly RegExp[]])[] = [
   ['none', 'G', [/^$/]],
   ['host-selector', 'F', [/error 8/, /host CS selector \(0x0c02\) = 0xb/, /RPL \(bits 1:0\) and TI \(bit 2\) are 0/,
-    /last written by the VMWRITE/, /0x8 would do/]],
+    /last written by the instruction at RIP 0x1000/, /0x8 would do/]],
   ['guest-access-rights', 'G', [/exit 33/, /guest SS access rights \(0x4818\) = 0xc091/, /writable data/, /0xc093 would do/]],
   ['reserved-control', 'F', [/error 7/, /primary controls \(0x4002\) = 0x4006170/, /0x4006172 would do/]],
 ]

@@ -11,6 +11,7 @@ import { type Ending, Session, type Surroundings } from '../session.ts'
 import { openStore, pathBeside } from './file-store.ts'
 import { serveGdb } from './gdb.ts'
 import { NodeNetwork } from './network.ts'
+import { observeGuests } from './guest-events.ts'
 import { openSerialPort, type SerialPort } from './serial-port.ts'
 import { readState, writeState } from './state-file.ts'
 import { attachInput, onTerminal, outputTo } from './stdio.ts'
@@ -58,6 +59,7 @@ async function run(createMachine: MachineFactory, starterGone: () => boolean, re
   const panics = new PanicWatch()
   let inputOpen = port?.open ?? serial === 'stdio'
   machine.onLog = message => { if (!request.console.quiet) output.remark(() => printError(`vitrine: ${message}\n`)) }
+  const stopTrace = observeGuests(request, machine, lines => output.remark(() => printError(lines)))
   machine.onSerialOutput = bytes => {
     output.take(bytes)
     panics.see(bytes)
@@ -132,6 +134,7 @@ async function run(createMachine: MachineFactory, starterGone: () => boolean, re
     }
   } finally {
     clearInterval(watch)
+    stopTrace()
     stopGdb()
     await output.flush()
     output.sayAll()

@@ -18,6 +18,7 @@ export class FakeMachine implements Machine {
   onSerialOutput: (bytes: Uint8Array) => void = () => {}
   onLog: (message: string) => void = () => {}
   onDebugOutput: (byte: number) => void = () => {}
+  onGuestEvent: Machine['onGuestEvent']
   readonly #guest: string
   readonly #argument: number
   #input: number[] = []

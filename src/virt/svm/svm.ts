@@ -16,7 +16,9 @@ import type { PhysicalMemory } from '../../memory/physical.ts'
 import type { Mmu } from '../../mmu/mmu.ts'
 import { exitCode, fillMask, instructionIntercepts, intercept3, mwaitArmed } from './exit-codes.ts'
 import { eventOf, infoOf } from './event-info.ts'
-import { firstBroken, ruleWords, type RuleContext } from './rules.ts'
+import type { GuestListener } from '../../cpu/guest-event.ts'
+import { entryEvent, exitEvent, failureEvent } from './report.ts'
+import { allBroken, firstBroken, ruleWords, type RuleContext } from './rules.ts'
 import { svmWord } from './state.ts'
 import { eventInfo, fetchedBytes, nestedControl, offsetOf, tlbControl, virtualExtension, virtualInterrupt } from './vmcb.ts'
 import type { VmcbFieldName } from './vmcb.ts'
@@ -49,6 +51,7 @@ export class Svm implements Virtualization {
   private readonly cpu: VirtualizedCpu
   private readonly words: Uint32Array
   readonly mmu: Mmu
+  observer: GuestListener | undefined
   private readonly physical: PhysicalMemory
   private readonly mask = new Uint32Array(4)
   private readonly maskFor = new Uint32Array(6)
@@ -113,7 +116,11 @@ export class Svm implements Virtualization {
     this.context.hostCr0 = words[index.cr0]
     if (!this.isAsAccepted(start)) {
       const broken = firstBroken({ words, start }, this.context)
-      if (broken) return this.refuse(start, nextRip, broken.title)
+      if (broken) {
+        if (this.observer) this.observer(failureEvent(cpu, hi * 2 ** 32 + lo, { words, start }, cpu.state.rip,
+          allBroken({ words, start }, this.context)))
+        return this.refuse(start, nextRip, broken.title)
+      }
       this.accept(start)
     }
 
@@ -134,6 +141,7 @@ export class Svm implements Virtualization {
       return this.refuse(start, nextRip, 'the page-directory-pointer entries of CR3 have reserved bits')
     }
     cpu.interruptChanged()
+    if (this.observer) this.observer(entryEvent(cpu, hi * 2 ** 32 + lo, { words, start }))
     this.inject(start)
   }
 
@@ -299,6 +307,7 @@ export class Svm implements Virtualization {
       this.giveBack(svmWord.lastExceptionTo, svmWord.hostLastExceptionTo, field('lastExceptionTo'))
     }
     saveGuest(words, start)
+    if (this.observer) this.observer(exitEvent(cpu, this.getVmcb(), { words, start }))
     this.leave(this.getWide(svmWord.hostRip))
     writeRflags(cpu.state, words[svmWord.hostRflags] & ~flag.VM)
     words[index.shadow] &= ~instructionShadow
@@ -343,6 +352,9 @@ export class Svm implements Virtualization {
     all.set(bytes, start * 4 + fetchedBytes)
   }
 
+  private getVmcb(): number {
+    return Number(this.getWide(svmWord.vmcb))
+  }
   private setWide(at32: number, value: bigint): void {
     if (value === 0n) {
       this.words[at32] = 0

@@ -5,14 +5,15 @@ import { vector } from '../../cpu/fault.ts'
 import { at } from '../../cpu/layout.ts'
 import { after, type After } from '../../cpu/processor.ts'
 import { writeRflags } from '../../cpu/rflags.ts'
-import { explain, firstBroken, settle, type RuleGroup } from './checker.ts'
+import { firstBroken, settle, type RuleGroup } from './checker.ts'
 import { interruptionType } from './control-rules.ts'
 import { entryBit, secondaryBit } from './controls.ts'
 import { cr0Kept, leaveFailedEntry } from './exit.ts'
 import { instructionError, reason } from './exit-reasons.ts'
 import { at as field } from './fields.ts'
 import { interceptMaskOf } from './intercepts.ts'
-import { loadMsrs } from './msr-lists.ts'
+import { brokenMsr, loadMsrs } from './msr-lists.ts'
+import { entryEvent, failureEvent } from './report.ts'
 import { guestPdptes, guestState, load } from './state-copy.ts'
 import { initFlags, vmxFlag } from './guest-flags.ts'
 import { armTimer } from './timer.ts'
@@ -22,7 +23,7 @@ import type { Vmcs } from './vmcs.ts'
 function passes(unit: VmxUnit, group: RuleGroup): { qualification: bigint } | undefined {
   const broken = firstBroken(unit.view, group)
   if (!broken) return undefined
-  unit.observer?.failed?.(unit, group, explain(unit.view, group))
+  if (unit.observer) unit.observer(failureEvent(unit, group, Object.values(unit.explain()).flat()))
   return { qualification: BigInt(broken.qualification ?? 0) }
 }
 
@@ -30,6 +31,7 @@ function passes(unit: VmxUnit, group: RuleGroup): { qualification: bigint } | un
 export function enterGuest(unit: VmxUnit, isLaunch: boolean): After {
   const vmcs = unit.current
   unit.view.look(vmcs, (eferLow(unit.state) & efer.LMA) !== 0)
+  if (unit.observer) unit.entryRip = unit.state.rip
   if (passes(unit, 'controls')) return unit.fail(instructionError.controls)
   if (passes(unit, 'host')) return unit.fail(instructionError.hostState)
   unit.loadControls()
@@ -42,13 +44,13 @@ export function enterGuest(unit: VmxUnit, isLaunch: boolean): After {
   loadGuest(unit, vmcs)
   const failed = loadMsrs(unit, field.entryMsrLoadAddress, vmcs.get32(field.entryMsrLoadCount) >>> 0)
   if (failed !== 0) {
-    unit.observer?.failed?.(unit, 'msr', [])
+    if (unit.observer) unit.observer(failureEvent(unit, 'msr', [brokenMsr(unit, failed)]))
     leaveFailedEntry(unit, reason.msrLoading, BigInt(failed))
     return after.jumpAndLeave
   }
   if (isLaunch) vmcs.launched = true
   vmcs.touched()
-  unit.observer?.entered?.(unit)
+  if (unit.observer) unit.observer(entryEvent(unit))
   beginGuest(unit, vmcs)
   return after.jumpAndLeave
 }

@@ -16,6 +16,7 @@ import { loadMsrs, storeMsrs } from './msr-lists.ts'
 import { guestPdptes, guestState, hostState, load, save } from './state-copy.ts'
 import { inactiveMask, initFlags, inactiveShift, vmxFlag, type ExitDetails } from './guest-flags.ts'
 import { interruptionOf } from './interruption.ts'
+import { exitEvent } from './report.ts'
 import type { VmxUnit } from './unit.ts'
 import type { Vmcs } from './vmcs.ts'
 
@@ -37,7 +38,7 @@ export function leaveGuest(unit: VmxUnit, exit: VmExit): void {
   set32(vmcs, field.entryInterruption, vmcs.get32(field.entryInterruption) & 0x7fffffff)
   if (!storeMsrs(unit, field.exitMsrStoreAddress, vmcs.get32(field.exitMsrStoreCount) >>> 0)) return abort(unit,
     abortIndicator.storingMsrs)
-  unit.observer?.left?.(unit, exit.reason, exit.info1)
+  if (unit.observer) unit.observer(exitEvent(unit))
   loadHost(unit, vmcs, exit.reason === reason.exceptionOrNmi && ((details.interruption ?? 0) & 0x700) === interruptionType.nmi << 8)
 }
 
@@ -46,7 +47,7 @@ export function leaveFailedEntry(unit: VmxUnit, basic: number, qualification: bi
   const vmcs = unit.current
   set32(vmcs, field.exitReason, (basic | entryFailure) | 0)
   vmcs.set64(field.exitQualification, qualification)
-  unit.observer?.left?.(unit, basic | entryFailure, qualification)
+  if (unit.observer) unit.observer(exitEvent(unit))
   loadHost(unit, vmcs, false)
 }
 

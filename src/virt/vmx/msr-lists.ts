@@ -1,6 +1,8 @@
 /** The MSR-load and MSR-store lists of VM entries and exits. Intel SDM vol. 3, "Loading MSRs", "Saving MSRs". */
 import { readMsr, writeMsr } from '../../cpu/msr.ts'
 import { msrListLimit } from './controls.ts'
+import { fields } from './fields.ts'
+import type { BrokenRule } from './rule.ts'
 import type { VmxUnit } from './unit.ts'
 
 const fsBase = 0xc0000100
@@ -37,6 +39,22 @@ export function loadMsrs(unit: VmxUnit, listField: number, count: number): numbe
     if (i >= msrListLimit || reserved !== 0 || neverLoaded.has(index) || isX2apic(index) || !load(unit, index, value)) return i + 1
   }
   return 0
+}
+
+/** What an entry of the VM-entry MSR-load list that cannot be loaded (counted from 1) says, for people. */
+export function brokenMsr(unit: VmxUnit, number: number): BrokenRule {
+  const { current } = unit
+  const entry = current.get('entryMsrLoadAddress') + BigInt((number - 1) * 16)
+  const what = `MSR 0x${(unit.readPhysical32(entry) >>> 0).toString(16)} := 0x${unit.readPhysical64(entry + 8n).toString(16)}`
+  return {
+    rule: {
+      text: `entry ${number} of the list, ${what}: each must be an MSR that the list may load, with a value that WRMSR takes`,
+      section: 'Loading MSRs', fields: ['entryMsrLoadAddress'], holds: () => false,
+    },
+    values: (['entryMsrLoadAddress', 'entryMsrLoadCount'] as const).map(name =>
+      ({ name, value: current.get(name), writer: current.writerOf(fields[name]) })),
+    wants: undefined,
+  }
 }
 
 /** IA32_EFER.LMA and LME follow the VMCS's controls, so they must already be as the list wants them. */

@@ -13,6 +13,7 @@ import type { CpuState } from '../../cpu/state.ts'
 import { VmExit, type PortAccess, type Taken, type Virtualization } from '../../cpu/virtualization.ts'
 import type { PhysicalMemory } from '../../memory/physical.ts'
 import type { Mmu } from '../../mmu/mmu.ts'
+import type { GuestListener } from '../../cpu/guest-event.ts'
 import { explain } from './checker.ts'
 import { maskedControlRead, maskedControlWrite, interceptsPort, interceptInstruction, interceptTaskSwitch } from './intercepts.ts'
 import { allowed1, capabilityMsrs, groups, primaryBit, secondaryBit, type GroupName } from './controls.ts'
@@ -50,14 +51,6 @@ export interface VmxCpu extends Processor {
   readonly blocking: number
 }
 
-/** Is told of world switches; never changes a run. */
-export interface VmxObserver {
-  entered?(unit: VmxUnit): void
-  left?(unit: VmxUnit, reason: number, qualification: bigint): void
-  /** A VM entry failed: error 7 or 8, or exit reason 33 or 34. */
-  failed?(unit: VmxUnit, what: 'controls' | 'host' | 'guest' | 'msr', broken: readonly BrokenRule[]): void
-}
-
 export class VmxUnit implements Virtualization {
   readonly cpu: VmxCpu
   readonly state: CpuState
@@ -67,7 +60,9 @@ export class VmxUnit implements Virtualization {
   readonly translations: Translations
   readonly apic: VirtualApic
   readonly ripWord = state.rip >> 2
-  observer: VmxObserver | undefined
+  observer: GuestListener | undefined
+  /** For the observer: of the VMLAUNCH or VMRESUME that runs. */
+  entryRip = 0n
   /** The event that a VM entry injects, while it does. */
   injecting: CpuEvent | undefined
 

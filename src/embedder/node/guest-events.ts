@@ -1,0 +1,44 @@
+/** The trace of world switches, and why VM entries fail: to standard error, or to a file. */
+import { closeSync, openSync, writeSync } from 'node:fs'
+import type { Machine } from '../../api.ts'
+import type { RunRequest } from '../../cli/system.ts'
+import { InputError } from '../../errors.ts'
+import { explainFailure, nameFinder, traceLine } from '../../insight/guest-events.ts'
+
+/** Lines that gather before they are written. */
+const batch = 1000
+
+/** Listens if anything was asked for; the result ends it. `say`: one or more whole lines for people. */
+export function observeGuests({ trace, explain, symbols }: RunRequest, machine: Machine, say: (lines: string) => void): () => void {
+  if (!trace && !explain) return () => {}
+  const nameOf = nameFinder(symbols)
+  const file = trace?.file === undefined ? undefined : openFile(trace.file)
+  let lines: string[] = []
+  const write = (): void => {
+    if (lines.length === 0) return
+    const text = `${lines.join('\n')}\n`
+    lines = []
+    if (file === undefined) say(text)
+    else writeSync(file, text)
+  }
+  machine.onGuestEvent = event => {
+    if (trace) lines.push(traceLine(event, nameOf))
+    if (lines.length >= batch) write()
+    if (!explain || event.kind !== 'failed') return
+    if (file === undefined) write()
+    say(`vitrine: ${explainFailure(event, nameOf)}\n`)
+  }
+  return () => {
+    machine.onGuestEvent = undefined
+    write()
+    if (file !== undefined) closeSync(file)
+  }
+}
+
+function openFile(path: string): number {
+  try {
+    return openSync(path, 'w')
+  } catch (error) {
+    throw new InputError(`cannot write '${path}': ${(error as Error).message}`)
+  }
+}

@@ -1,0 +1,59 @@
+/** World switches for people: a line each for a trace, and the explanation of an entry that fails. */
+import type { BrokenRuleReport, EntryFailure, FieldValue, GuestEvent } from '../cpu/guest-event.ts'
+import type { Symbols } from './symbols.ts'
+
+/** The name of an address of code, when it has one. */
+export type NameOf = (address: bigint) => string | undefined
+
+/** A symbol further below than this is of something else. */
+const farthest = 1n << 20n
+
+export const nameFinder = (symbols: Symbols | undefined): NameOf => address => {
+  const found = symbols?.at(address)
+  if (!found || found.offset >= farthest) return undefined
+  return found.offset === 0n ? found.name : `${found.name}+0x${found.offset.toString(16)}`
+}
+
+const hex = (value: bigint | number): string => `0x${value.toString(16)}`
+const seconds = (nanoseconds: number): string => (nanoseconds / 1e9).toFixed(9).padStart(14)
+
+function codeAddress(address: bigint, nameOf: NameOf): string {
+  const name = nameOf(address)
+  return name === undefined ? hex(address) : `${hex(address)} (${name})`
+}
+
+/** One line, without its end. */
+export function traceLine(event: GuestEvent, nameOf: NameOf = () => undefined): string {
+  const start = `${seconds(event.time)} cpu${event.cpu} ${event.vendor} ${hex(event.structure)} ${event.kind.padEnd(6)}`
+  const rip = `rip ${codeAddress(event.rip, nameOf)}`
+  if (event.kind === 'failed') {
+    const rules = event.broken.map(({ rule, fields: [first] }) => `${first.name} (${first.place}) = ${hex(first.value)}: ${rule}`)
+    return [start, rip, event.verdict, ...rules].join('  ')
+  }
+  if (event.kind === 'exit') {
+    const values = event.fields.map(({ name, value }) => `${name} ${hex(value)}`)
+    return [start, `${event.name} (${hex(event.reason)})`, rip, ...values].join('  ')
+  }
+  const { injects } = event
+  const error = injects?.error === undefined ? '' : ` error ${hex(injects.error)}`
+  return [start, rip, ...(injects ? [`injects ${injects.kind} ${hex(injects.vector)}${error}`] : [])].join('  ')
+}
+
+const valueOf = ({ name, place, value }: FieldValue): string => `${name} (${place}) = ${hex(value)}`
+
+/** A rule that is broken, in lines. */
+export function explainRule({ rule, source, fields, wants }: BrokenRuleReport, nameOf: NameOf = () => undefined): string[] {
+  const [first, ...others] = fields
+  const lines = [`  ${valueOf(first)}`, `    rule: ${rule}`, `    ${source}`]
+  if (others.length > 0) lines.push(`    beside ${others.map(valueOf).join(', ')}`)
+  if (first.writer !== undefined) lines.push(`    last written by the instruction at RIP ${codeAddress(first.writer, nameOf)}`)
+  if (wants !== undefined) lines.push(`    ${wants} would do`)
+  return lines
+}
+
+/** The processor stops at the first broken rule; this names all. */
+export function explainFailure(event: EntryFailure, nameOf: NameOf = () => undefined): string {
+  const structure = event.vendor === 'vmx' ? 'VMCS' : 'VMCB'
+  const where = `on CPU ${event.cpu}, at RIP ${codeAddress(event.rip, nameOf)}, with the ${structure} at ${hex(event.structure)}`
+  return [`VM entry failed ${where}: ${event.verdict}.`, ...event.broken.flatMap(each => explainRule(each, nameOf))].join('\n')
+}
