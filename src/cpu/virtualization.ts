@@ -37,6 +37,8 @@ export interface PortAccess {
   readonly port: number
   readonly size: number
   readonly write: boolean
+  /** IN and OUT: the port is an immediate. */
+  readonly immediate?: boolean
   readonly string?: { readonly segment: number; readonly address: bigint; readonly repeats: boolean; readonly addressSize: number }
 }
 

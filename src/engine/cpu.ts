@@ -640,11 +640,13 @@ export class Cpu implements Processor {
   codeBytes(length: number): Uint8Array {
     const out = new Uint8Array(length)
     let have = 0
-    for (; have < length; have++) {
+    while (have < length) {
       const linear = (this.state.rip + this.state.codeBase + BigInt(have)) & this.state.addressMask
       const physical = this.translation.probe(linear)
       if (physical === undefined) break
-      this.mmu.physical.peek(physical, out.subarray(have, have + 1))
+      const inPage = Math.min(length - have, 4096 - (physical & 4095))
+      this.mmu.physical.peek(physical, out.subarray(have, have + inPage))
+      have += inPage
     }
     return out.subarray(0, have)
   }

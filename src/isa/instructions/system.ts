@@ -201,11 +201,12 @@ plain('MWAIT', 'NP 0F 01 C9', 'mwait', { feature: 'monitor', intercept: 'mwait',
 const portBytes = (accumulator: Operand): number => Math.min(accumulator.bits, 32) / 8
 instruction('IN', {
   forms: [form('E4 ib', AL, Ib), form('E5 ib', rAX, Ib), form('EC', AL, DX), form('ED', rAX, DX)],
-  semantics: (b, to, port) => b.helper('in', b.read(port), b.i32(0), b.i32(portBytes(to))),
+  semantics: (b, to, port) => b.helper('in', b.read(port), b.i32(0), b.i32(portBytes(to)), b.i32(port.class === 'immediate' ? 1 : 0)),
 })
 instruction('OUT', {
   forms: [form('E6 ib', Ib, AL), form('E7 ib', Ib, rAX), form('EE', DX, AL), form('EF', DX, rAX)],
-  semantics: (b, port, from) => b.helper('out', b.read(port), b.read(from), b.i32(portBytes(from))),
+  semantics: (b, port, from) =>
+    b.helper('out', b.read(port), b.read(from), b.i32(portBytes(from)), b.i32(port.class === 'immediate' ? 1 : 0)),
 })
 
 // ---- strings ----

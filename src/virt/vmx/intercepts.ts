@@ -256,18 +256,12 @@ function portExits(unit: VmxUnit, port: number, size: number): boolean {
   return false
 }
 
-const immediateForm = (code: Uint8Array): boolean => {
-  let i = 0
-  while ([0x66, 0x67, 0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0xf2, 0xf3].includes(code[i]) || (code[i] & 0xf0) === 0x40) i++
-  return (code[i] & 0xfc) === 0xe4
-}
-
 export function interceptsPort(unit: VmxUnit, io: PortAccess): void {
   if (!portExits(unit, io.port, io.size)) return
   const { string } = io
   let qualification = (io.size - 1) | (io.write ? 0 : 8)
   if (string) qualification |= 0x10 | (string.repeats ? 0x20 : 0)
-  else if (io.port < 256 && unit.cpu.operation.length > 1 && immediateForm(unit.codeBytes())) qualification |= 0x40
+  else if (io.immediate) qualification |= 0x40
   const address = string ? (string.addressSize === 16 ? 0 : string.addressSize === 32 ? 1 : 2) << 7 : 0
   throw unit.instructionExit(reason.io, BigInt(qualification) | (BigInt(io.port) << 16n), string
     ? { information: address | (string.segment << 15), linear: string.address } : {})
