@@ -56,6 +56,12 @@ export interface NetworkOptions {
   restrict?: boolean
 }
 
+/** A unit that remaps DMA and interrupts: `vtd`, Intel's. Properties are those of `--iommu help`. */
+export interface IommuOptions {
+  model: string
+  properties: Record<string, string>
+}
+
 export interface MachineOptions extends BootOptions {
   cpu?: CpuSelection
   cpus?: number
@@ -68,6 +74,8 @@ export interface MachineOptions extends BootOptions {
   /** What disks are made of; a device such as virtio-blk-pci names one by its ID. */
   drives?: DriveOptions[]
   networks?: NetworkOptions[]
+  /** Remapping units; the last one has what no other names. Needs the chipset q35. */
+  iommus?: IommuOptions[]
   /** Which engine runs instructions; the result is the same. */
   engine?: 'interpreter' | 'jit' | 'step'
   /** Seed of everything that is random in the machine. */

@@ -117,7 +117,8 @@ export class VitrineMachine implements Machine {
         map,
         cpus,
         rtcEpoch: options.rtcEpoch ?? defaultEpoch,
-        devices: options.devices ?? [], drives: options.drives ?? [], networks: options.networks ?? [], seed: options.seed ?? 0,
+        devices: options.devices ?? [], drives: options.drives ?? [], networks: options.networks ?? [], iommus: options.iommus ?? [],
+        seed: options.seed ?? 0,
         processor: {
           vendor: model.vendor, brand: model.identity.brand, signature: model.identity.signature, megahertz: 1000,
           features: featureBits(model, 1, 0, 3),

@@ -2,6 +2,7 @@
  * QEMU's command line as a table: which options there are, which take an argument, and what each sets (QEMU documentation, "Invocation").
  * A new option is a row here and, where its value has parts, a function in qemu-values.ts.
  */
+import type { IommuOptions } from '../api.ts'
 import { nearest } from '../cpu/features.ts'
 import { InputError } from '../errors.ts'
 import * as value from './qemu-values.ts'
@@ -27,6 +28,7 @@ export interface QemuSettings {
   noGraphic: boolean
   display?: string
   devices: DeviceSelection[]
+  iommus: IommuOptions[]
   drives: string[]
   netdevs: string[]
   nics: string[]
@@ -49,6 +51,7 @@ export interface QemuSettings {
 export function defaultSettings(): QemuSettings {
   return {
     machine: 'pc', cpu: 'max', cpus: 1, memory: 128 << 20, append: '', serials: [], chardevs: new Map(), noGraphic: false, devices: [],
+    iommus: [],
     drives: [], netdevs: [], nics: [], bootMenu: false, snapshot: false, noReboot: false, wait: false, seed: 0, log: false, warnings: [],
   }
 }

@@ -1,5 +1,6 @@
 /** The values of QEMU's options, taken apart (QEMU documentation, "Invocation"). Each function sets what its option means, or throws. */
 import { nearest } from '../cpu/features.ts'
+import type { IommuOptions } from '../api.ts'
 import { InputError } from '../errors.ts'
 import { cdromDrive } from './drives.ts'
 import type { QemuSettings } from './qemu-options.ts'
@@ -89,7 +90,21 @@ export function device(settings: QemuSettings, text: string): void {
   if (isHelp(text)) return void (settings.help = 'devices')
   const selection = parseDevice(text)
   if (Object.keys(selection.properties).some(isHelp)) settings.help = { device: selection.name }
+  else if (selection.name === 'intel-iommu') settings.iommus.push(intelIommu(settings, selection.properties))
   else settings.devices.push(selection)
+}
+
+const withoutEffect = ['device-iotlb', 'dma-drain', 'dma-translation', 'pci-root', 'version', 'x-pasid-mode']
+
+/** QEMU does not compare the source of an I/O APIC's interrupts with that of the entry; kvm-unit-tests relies on it. */
+function intelIommu(settings: QemuSettings, given: Record<string, string>): IommuOptions {
+  const properties: Record<string, string> = { 'ioapic-source-check': 'off', 'scalable-mode': 'off' }
+  for (const [key, text] of Object.entries(given)) {
+    if (key === 'id') continue
+    if (!withoutEffect.includes(key)) properties[key.replace(/^x-/, '')] = text
+    else settings.warnings.push(`warning: intel-iommu.${key}=${text} has no effect`)
+  }
+  return { model: 'vtd', properties }
 }
 
 export function drive(settings: QemuSettings, text: string): void {

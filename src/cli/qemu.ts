@@ -62,6 +62,7 @@ function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue)
       memory: settings.memory,
       chipset: settings.machine,
       ...(nets.networks.length === 0 ? {} : { networks: nets.networks }),
+      ...(settings.iommus.length === 0 ? {} : { iommus: settings.iommus }),
       devices: allDevices,
       ...(drives.length === 0 ? {} : { drives }),
       seed: settings.seed,

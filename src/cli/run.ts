@@ -4,6 +4,7 @@ import type { BootOptions, MachineOptions } from '../api.ts'
 import { InputError, isInputError } from '../errors.ts'
 import { readSymbols, type Symbols } from '../insight/symbols.ts'
 import { bootProtocols } from '../platform/boot/boot.ts'
+import { iommuHelp } from '../platform/iommu.ts'
 import { cdromDrive, driveHelp, parseDrives } from './drives.ts'
 import { firmwareOptions } from './firmware.ts'
 import { parseModules } from './modules.ts'
@@ -11,7 +12,8 @@ import { parseNetworks } from './networks.ts'
 import { sayEnding, statusOf, statusTable } from './status.ts'
 import type { Catalogue, RunRequest, RunResult, System } from './system.ts'
 import {
-  describeDevice, type DeviceSelection, listChoices, parseCount, parseCpu, parseDate, parseDevice, parseGdb, parseMemory, parseSeconds,
+  describeDevice, type DeviceSelection, listChoices, parseCount, parseCpu, parseDate, parseDevice, parseGdb, parseIommu, parseMemory,
+  parseSeconds,
   parseTrace,
 } from './values.ts'
 
@@ -32,6 +34,7 @@ interface RunFlags {
   device?: string[]
   drive?: string[]
   net?: string[]
+  iommu?: string[]
   engine: NonNullable<MachineOptions['engine']>
   maxInstructions?: string
   timeout?: string
@@ -78,6 +81,7 @@ export function runCommand(system: System, done: (status: number) => void): Comm
     .option('--device <name[,key=value]>', 'add a device (again for more); `help` lists them', collect)
     .option('--drive <file[,key=value]>', 'a disk image: if=virtio|none, id, format=raw|qcow2, snapshot, readonly, serial; `help`', collect)
     .option('--net <user[,key=value]>', 'a network card and a router to our network: hostfwd=tcp::PORT-:PORT, restrict, mac, id', collect)
+    .option('--iommu <vtd[,key=value]>', 'an Intel remapping unit (VT-d); `help` lists its properties', collect)
     .optionsGroup('How to run it:')
     .addOption(new Option('--engine <name>', 'what runs instructions; results are the same').choices([...engines]).default('jit'))
     .option('--max-instructions <n>', 'stop after exactly so many instructions of all CPUs')
@@ -117,6 +121,10 @@ async function run(flags: RunFlags, system: System): Promise<number> {
   const asked = flags.device?.map(parseDevice).find(({ properties }) => 'help' in properties)
   if (asked) {
     system.print(describeDevice(asked.name, catalogue.devices))
+    return 0
+  }
+  if (flags.iommu?.includes('help')) {
+    system.print(iommuHelp)
     return 0
   }
   if (flags.drive?.includes('help')) {
@@ -178,6 +186,7 @@ function requestOf(flags: RunFlags, system: System, catalogue: Catalogue): RunRe
       memory: parseMemory(flags.memory, '--memory'),
       chipset: flags.chipset,
       ...(nets.networks.length === 0 ? {} : { networks: nets.networks }),
+      ...(flags.iommu ? { iommus: flags.iommu.map(parseIommu) } : {}),
       devices: allDevices,
       ...(drives.length === 0 ? {} : { drives }),
       engine: flags.engine,

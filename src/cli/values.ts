@@ -1,5 +1,5 @@
 /** Values of options as people write them, parsed into what the machine takes; both command lines use these. */
-import type { CpuSelection } from '../api.ts'
+import type { CpuSelection, IommuOptions } from '../api.ts'
 import { nearest } from '../cpu/features.ts'
 import { InputError } from '../errors.ts'
 import type { Catalogue, Choice, SocketAddress } from './system.ts'
@@ -97,6 +97,12 @@ export function parseDevice(text: string): DeviceSelection {
       return equals < 0 ? [part, 'on'] : [part.slice(0, equals), part.slice(equals + 1)]
     })),
   }
+}
+
+/** `vtd[,key=value...]`. */
+export function parseIommu(text: string): IommuOptions {
+  const { name, properties } = parseDevice(text)
+  return { model: name, properties }
 }
 
 export function suggest(word: string, known: readonly string[]): string {

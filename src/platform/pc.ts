@@ -12,7 +12,7 @@ import { type ChipsetFunctions, pcFunctions, q35Functions } from '../devices/pci
 import { Shadow } from '../devices/pci/shadow.ts'
 import { noSmram, type Smram, type SmramControl } from '../devices/pci/smram.ts'
 import { Pit, pitPorts } from '../devices/pit/pit.ts'
-import type { NetworkOptions } from '../api.ts'
+import type { IommuOptions, NetworkOptions } from '../api.ts'
 import type { Clock, DeviceState, DmaPort, InterruptPin, LogUnhandled, MmioHandler, MsiPort, Stateful } from '../devices/ports.ts'
 import { type A20Gate, ResetControl } from '../devices/reset-control/reset-control.ts'
 import { memoryCmos, Rtc } from '../devices/rtc/rtc.ts'
@@ -35,6 +35,7 @@ import { type BootRequest, loadBootImage } from './boot/boot.ts'
 import { type BootImage, type BootRegisters, makeRegisters, type MemoryWrite, viewOf } from './boot/image.ts'
 import { type Board, type DeviceRequest, plugDevice } from './device-catalogue.ts'
 import { type BootSettings, bootOrderCmos, checkFirmware, firmwareFiles, ramEntries, romBase, romBehindShadow } from './firmware.ts'
+import { Iommu, platformRequester } from './iommu.ts'
 import { type E820Entry, type MemoryMap } from './memory-map.ts'
 import { biosWrites, startBios } from './legacy-bios.ts'
 import { PortBus } from './port-bus.ts'
@@ -57,6 +58,7 @@ export interface PcOptions extends BootRequest {
   drives?: readonly DriveOptions[]
   /** What network devices are plugged into: a device takes one by its ID. */
   networks?: readonly NetworkOptions[]
+  iommus?: readonly IommuOptions[]
   /** Seed of what is random in devices. */
   seed?: number
   /** What SMBIOS says of the processor. Default: nothing is said. */
@@ -117,8 +119,6 @@ const elcrPorts = [0x4d0, 0x4d1]
 /** What firmware makes level-triggered: the SCI and PCI's IRQs 9, 10 and 11. */
 const firmwareElcr = [0, 0x0e]
 const firstPciGsi = 16
-/** Requester IDs of what is not on a PCI bus, as an IOMMU's tables name them: bus FFh is nobody else's. */
-const platformRequester = { ioapic: bdf(0xff, 0, 0), hpet: bdf(0xff, 1, 0) } as const
 const rsdpSignature = 'RSD PTR '
 
 const line = (gsi: number): string => `gsi${gsi}`
@@ -139,6 +139,7 @@ export class Pc {
   readonly #embedding: PcEmbedding
   readonly #wires = new Wires()
   readonly #acpiPm: AcpiPm
+  readonly #iommu: Iommu | undefined
   readonly #acpi: readonly AcpiTable[]
   readonly #firmwareImages: readonly MemoryWrite[]
   readonly #bootDevices: { index: number; path: string }[] = []
@@ -164,13 +165,14 @@ export class Pc {
     this.#options = options
     this.#embedding = embedding
     this.map = map
+    this.apicBus = new ApicBus(log)
+    this.#iommu = this.#makeIommu()
     this.#acpi = acpiTables(this.#acpiOptions())
     const rsdp = this.#acpi.find(({ signature }) => signature === rsdpSignature)!.bytes
     this.boot = loadBootImage({ ...options, textScreen: this.#hasVga }, { map, rsdp })
     this.boot?.remarks?.forEach(remark => log('boot', remark))
     this.ports = new PortBus(log)
 
-    this.apicBus = new ApicBus(log)
     this.pic = new Pic({ output: { set: asserted => this.lapics.forEach(lapic => lapic.lint0.set(asserted)) }, log })
     this.ioapic = new IoApic({ messages: this.#msiFor(() => platformRequester.ioapic), log })
     this.apicBus.onEoi(vector => this.ioapic.endOfInterrupt(vector))
@@ -273,11 +275,24 @@ export class Pc {
   // ---- interrupts
 
   /** The ways of requesters to memory and to the local APICs: an IOMMU decorates these two, and asks who it is at each request. */
-  #dmaFor(_requester: () => Bdf): DmaPort {
-    return this.#embedding.dma
+  #dmaFor(requester: () => Bdf): DmaPort {
+    return this.#iommu?.dmaFor(requester) ?? this.#embedding.dma
   }
-  #msiFor(_requester: () => Bdf): MsiPort {
-    return this.apicBus.msi
+  #msiFor(requester: () => Bdf): MsiPort {
+    return this.#iommu?.msiFor(requester) ?? this.apicBus.msi
+  }
+
+  #makeIommu(): Iommu | undefined {
+    const { iommus = [], lapic, map } = this.#options
+    if (iommus.length === 0) return undefined
+    if (map.chipset !== 'q35') throw new InputError(`--iommu: expected the chipset q35, found ${map.chipset}`)
+    const { dma: memory, addMmio, log } = this.#embedding
+    const { apicBus } = this
+    const iommu = new Iommu(iommus, lapic.physicalAddressBits ?? 39, {
+      memory, addMmio, log, deliver: message => apicBus.deliver(message), message: (address, data) => apicBus.msi.signal(address, data),
+    })
+    for (const unit of iommu.units) this.#stateful.set(unit.name, unit)
+    return iommu
   }
 
   #makeLapic(cpu: number): Lapic {
@@ -544,7 +559,7 @@ export class Pc {
     const { cpus } = this.#options
     const legacyIrq = [10, 10, 11, 11]
     return {
-      map: this.map, cpus, apicIds: Array.from({ length: cpus }, (_, cpu) => cpu), hpetBase, pmBase,
+      map: this.map, cpus, dmar: this.#iommu?.dmar, apicIds: Array.from({ length: cpus }, (_, cpu) => cpu), hpetBase, pmBase,
       hasVga: this.#hasVga, canSleep: this.#embedding.sleep !== undefined && this.#options.bios === undefined,
       serialPorts: serialPorts.slice(0, this.#options.secondSerialPort ? 2 : 1),
       gsiOf: (device, pin) => firstPciGsi + wireOf(device, pin),

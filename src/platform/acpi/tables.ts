@@ -1,11 +1,12 @@
 /**
- * The ACPI tables that firmware leaves in memory: RSDP, XSDT, FADT, FACS, DSDT, MADT, HPET, MCFG, WAET (ACPI specification 6.4, "System
- * Description Tables").
+ * The ACPI tables that firmware leaves in memory: RSDP, XSDT, FADT, FACS, DSDT, MADT, HPET, MCFG, DMAR, WAET (ACPI specification 6.4,
+ * "System Description Tables").
  */
 import { pmLayout, smiCommand } from '../../devices/acpi-pm/acpi-pm.ts'
 import { alignUp } from '../boot/image.ts'
 import { ioapicBase, lapicBase } from '../memory-map.ts'
 import { littleEndian } from './aml.ts'
+import { dmarBody, type DmarOptions } from './dmar.ts'
 import { dsdtBody, type DsdtOptions } from './dsdt.ts'
 
 export interface AcpiOptions extends DsdtOptions {
@@ -14,6 +15,7 @@ export interface AcpiOptions extends DsdtOptions {
   /** First port of the PM registers. */
   pmBase: number
   hasVga?: boolean
+  dmar?: DmarOptions | undefined
 }
 
 export interface AcpiTable {
@@ -46,6 +48,7 @@ export function acpiTables(options: AcpiOptions): AcpiTable[] {
     add('APIC', madt(options)),
     ...(options.hpetBase === undefined ? [] : [add('HPET', hpet(options.hpetBase))]),
     ...(map.ecam ? [add('MCFG', mcfg(map.ecam.base))] : []),
+    ...(options.dmar ? [add('DMAR', table('DMAR', 1, dmarBody(options.dmar)))] : []),
     add('WAET', table('WAET', 1, littleEndian(waet.rtcGood | waet.pmTimerGood, 4))),
   ]
   const rsdt = add('RSDT', table('RSDT', 1, listed.flatMap(address => littleEndian(address, 4))))

@@ -1,0 +1,220 @@
+/**
+ * What a unit remembers until software invalidates it: context and PASID entries, translations, paging structures, interrupt entries
+ * (Intel VT-d specification, "Caching Translation Information"). Entries carry the tags by which invalidations find them.
+ */
+import type { RemappingFault, SourceId } from './ports.ts'
+import type { ContextEntry, PasidEntry } from './context.ts'
+import type { InterruptEntry } from './interrupt-entry.ts'
+
+/** Whose translations: those of a domain, or of one PASID in it (first stage and nested). -1: of the domain, without PASID. */
+export interface Tag {
+  domain: number
+  pasid: number
+}
+
+export interface Translation {
+  input: number
+  size: number
+  output: number
+  readable: boolean
+  writable: boolean
+  /** For user requests only; second-stage pages are for all. */
+  userAllowed: boolean
+  /** Caching mode keeps faults too. */
+  fault?: RemappingFault
+}
+
+export interface Structure {
+  table: number
+  readable: boolean
+  writable: boolean
+  userAllowed: boolean
+}
+
+interface Space<T> extends Tag {
+  entries: Map<number, T>
+}
+
+/** Entries in the order in which they came: the oldest one goes when it is full. */
+const capacity = { contexts: 1024, pasids: 1024, translations: 4096, structures: 2048, interrupts: 2048 } as const
+
+const spaceKey = ({ domain, pasid }: Tag): number => domain * 2 ** 21 + pasid + 1
+
+const pageKinds = [{ size: 2 ** 12, kind: 0 }, { size: 2 ** 21, kind: 1 }, { size: 2 ** 30, kind: 2 }] as const
+
+class TaggedCache<T> {
+  readonly #spaces = new Map<number, Space<T>>()
+  readonly #limit: number
+  #count = 0
+
+  constructor(limit: number) {
+    this.#limit = limit
+  }
+
+  get(tag: Tag, key: number): T | undefined {
+    return this.#spaces.get(spaceKey(tag))?.entries.get(key)
+  }
+  set(tag: Tag, key: number, entry: T): void {
+    let space = this.#spaces.get(spaceKey(tag))
+    if (!space) this.#spaces.set(spaceKey(tag), (space = { domain: tag.domain, pasid: tag.pasid, entries: new Map() }))
+    if (!space.entries.has(key)) this.#count++
+    space.entries.set(key, entry)
+  }
+  get isFull(): boolean {
+    return this.#count >= this.#limit
+  }
+  drop(matches: (tag: Tag) => boolean, selects?: (key: number, entry: T) => boolean): void {
+    for (const [spaceId, space] of this.#spaces) {
+      if (!matches(space)) continue
+      if (!selects) {
+        this.#count -= space.entries.size
+        this.#spaces.delete(spaceId)
+        continue
+      }
+      for (const [key, entry] of space.entries) {
+        if (!selects(key, entry)) continue
+        space.entries.delete(key)
+        this.#count--
+      }
+    }
+  }
+  clear(): void {
+    this.#spaces.clear()
+    this.#count = 0
+  }
+  save(): [number, number, [number, T][]][] {
+    return [...this.#spaces.values()].map(({ domain, pasid, entries }) => [domain, pasid, [...entries]])
+  }
+  restore(saved: [number, number, [number, T][]][]): void {
+    this.clear()
+    for (const [domain, pasid, entries] of saved) for (const [key, entry] of entries) this.set({ domain, pasid }, key, entry)
+  }
+}
+
+export class UnitCaches {
+  /** Goes up whenever something was dropped: what requesters remember of translations is over then. */
+  epoch = 0
+  readonly #contexts = new Map<SourceId, ContextEntry>()
+  /** By source and PASID. */
+  readonly #pasids = new Map<number, PasidEntry>()
+  readonly #translations = new TaggedCache<Translation>(capacity.translations)
+  readonly #structures = new TaggedCache<Structure>(capacity.structures)
+  readonly #interrupts = new Map<number, InterruptEntry>()
+
+  // ---- context and PASID entries
+
+  context(source: SourceId): ContextEntry | undefined {
+    return this.#contexts.get(source)
+  }
+  keepContext(source: SourceId, entry: ContextEntry): void {
+    if (this.#contexts.size >= capacity.contexts) this.#forget(this.#contexts)
+    this.#contexts.set(source, entry)
+  }
+  dropContexts(matches: (source: SourceId, entry: ContextEntry) => boolean): void {
+    this.epoch++
+    for (const [source, entry] of this.#contexts) if (matches(source, entry)) this.#contexts.delete(source)
+  }
+
+  pasid(source: SourceId, pasid: number): PasidEntry | undefined {
+    return this.#pasids.get(source * 2 ** 20 + pasid)
+  }
+  keepPasid(source: SourceId, pasid: number, entry: PasidEntry): void {
+    if (this.#pasids.size >= capacity.pasids) this.#forget(this.#pasids)
+    this.#pasids.set(source * 2 ** 20 + pasid, entry)
+  }
+  dropPasids(matches: (pasid: number, entry: PasidEntry) => boolean): void {
+    this.epoch++
+    for (const [key, entry] of this.#pasids) if (matches(key % 2 ** 20, entry)) this.#pasids.delete(key)
+  }
+
+  // ---- translations and paging structures
+
+  translation(tag: Tag, address: number): Translation | undefined {
+    for (const { size, kind } of pageKinds) {
+      const hit = this.#translations.get(tag, Math.floor(address / size) * 4 + kind)
+      if (hit) return hit
+    }
+    return undefined
+  }
+  keepTranslation(tag: Tag, entry: Translation): void {
+    // Which ones a full cache keeps is the implementation's choice; this one starts afresh.
+    if (this.#translations.isFull) this.dropTranslations(() => true)
+    const { size, kind } = pageKinds.find(each => each.size >= entry.size) ?? pageKinds[2]
+    this.#translations.set(tag, Math.floor(entry.input / size) * 4 + kind, entry)
+  }
+  dropTranslations(matches: (tag: Tag) => boolean, range?: { first: number; size: number }): void {
+    this.epoch++
+    if (!range) return this.#translations.drop(matches)
+    const end = range.first + range.size
+    this.#translations.drop(matches, (_, { input, size }) => input < end && input + size > range.first)
+  }
+
+  /** The entry of `level` on the way to an address: where the next lower table lies. */
+  structure(tag: Tag, address: number, level: number): Structure | undefined {
+    return this.#structures.get(tag, structureKey(address, level))
+  }
+  keepStructure(tag: Tag, address: number, level: number, entry: Structure): void {
+    if (this.#structures.isFull) this.#structures.clear()
+    this.#structures.set(tag, structureKey(address, level), entry)
+  }
+  dropStructures(matches: (tag: Tag) => boolean, range?: { first: number; size: number }): void {
+    if (!range) return this.#structures.drop(matches)
+    const end = range.first + range.size
+    this.#structures.drop(matches, key => {
+      const span = levelSpan(key % 8)
+      const first = Math.floor(key / 8) * span
+      return first < end && first + span > range.first
+    })
+  }
+
+  // ---- interrupt entries
+
+  interrupt(index: number): InterruptEntry | undefined {
+    return this.#interrupts.get(index)
+  }
+  keepInterrupt(index: number, entry: InterruptEntry): void {
+    if (this.#interrupts.size >= capacity.interrupts) this.#forget(this.#interrupts)
+    this.#interrupts.set(index, entry)
+  }
+  dropInterrupts(matches: (index: number) => boolean): void {
+    for (const index of this.#interrupts.keys()) if (matches(index)) this.#interrupts.delete(index)
+  }
+
+  #forget(cache: Map<number, unknown>): void {
+    this.epoch++
+    for (const key of cache.keys()) return void cache.delete(key)
+  }
+
+  reset(): void {
+    this.epoch++
+    this.#contexts.clear()
+    this.#pasids.clear()
+    this.#translations.clear()
+    this.#structures.clear()
+    this.#interrupts.clear()
+  }
+
+  saveState(): unknown {
+    return {
+      contexts: [...this.#contexts], pasids: [...this.#pasids], interrupts: [...this.#interrupts],
+      translations: this.#translations.save(), structures: this.#structures.save(),
+    }
+  }
+  restoreState(state: unknown): void {
+    const saved = structuredClone(state) as {
+      contexts: [number, ContextEntry][]; pasids: [number, PasidEntry][]; interrupts: [number, InterruptEntry][]
+      translations: Parameters<TaggedCache<Translation>['restore']>[0]; structures: Parameters<TaggedCache<Structure>['restore']>[0]
+    }
+    this.reset()
+    for (const [key, entry] of saved.contexts) this.#contexts.set(key, entry)
+    for (const [key, entry] of saved.pasids) this.#pasids.set(key, entry)
+    for (const [key, entry] of saved.interrupts) this.#interrupts.set(key, entry)
+    this.#translations.restore(saved.translations)
+    this.#structures.restore(saved.structures)
+  }
+}
+
+/** Bytes that one entry of a table of this level covers. */
+export const levelSpan = (level: number): number => 2 ** (12 + 9 * (level - 1))
+
+const structureKey = (address: number, level: number): number => Math.floor(address / levelSpan(level)) * 8 + level
