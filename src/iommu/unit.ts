@@ -90,8 +90,9 @@ export class RemappingUnit implements MmioHandler, Stateful {
   isProtected(address: number, length: number): boolean {
     if (!(this.#registers.get(offsets.protectedEnable) & 1)) return false
     const low = [this.#registers.get(offsets.protectedLowBase), this.#registers.get(offsets.protectedLowLimit) + 0x20_0000]
-    const high = [this.#wide(offsets.protectedHighBase), this.#wide(offsets.protectedHighLimit) + 0x20_0000]
-    const hit = [low, high].some(([base, end]) => address < end && address + length > base)
+    // The high region lies above 4 GiB: left at 0, it is none.
+    const high = [Math.max(2 ** 32, this.#wide(offsets.protectedHighBase)), this.#wide(offsets.protectedHighLimit) + 0x20_0000]
+    const hit = [low, high].some(([base, end]) => base < end && address < end && address + length > base)
     if (hit) this.#tell(`an access to ${hex(address)} is blocked: it is in a protected memory region`)
     return hit
   }
