@@ -101,6 +101,12 @@ export function readMsr(cpu: Processor, index: number): bigint | undefined {
   return row.field ? cpu.state[row.field] : cpu.state.msrMisc[slotOf(index)]
 }
 
+/** Its write is only stored: no interrupt, no deadline and no other translation can follow. */
+export const isStorage = (index: number): boolean => storage.has(index)
+const isBase = (index: number): boolean => index === 0xc0000100 || index === 0xc0000101
+const storage: ReadonlySet<number> = new Set([...rows].filter(([index, each]) => isBase(index) || each.every(row => !row.write))
+  .map(([index]) => index))
+
 /** False for #GP. */
 export function writeMsr(cpu: Processor, index: number, value: bigint): boolean {
   const virtual = cpu.guest?.writeMsr?.(index, value) ?? (cpu.guest?.writeMsr ? undefined : false)

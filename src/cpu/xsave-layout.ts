@@ -16,6 +16,8 @@ export const extendedStateLayout: Readonly<Record<number, StateComponent>> = {
 }
 
 export const component = { x87: 1n, sse: 2n, pkru: 1n << 9n } as const
+/** The same as numbers: all components have bits below 32. */
+export const componentBit = { x87: 1, sse: 2, pkru: 1 << 9 } as const
 export const legacyBytes = 512
 export const headerBytes = 64
 

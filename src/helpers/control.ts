@@ -7,14 +7,15 @@ import {
   debugRegister, loadMachineStatusWord, writeCr0, writeCr3, writeCr4, writeCr8, writeDebugRegister, writeXcr
 } from '../cpu/control.ts'
 import { generalProtection, invalidOpcode } from '../cpu/fault.ts'
-import { readMsr, writeMsr } from '../cpu/msr.ts'
+import { at } from '../cpu/layout.ts'
+import { isStorage, readMsr, writeMsr } from '../cpu/msr.ts'
 import { after, type After, type Processor } from '../cpu/processor.ts'
 import { flag } from '../cpu/rflags.ts'
 import { component, supportedXcr0 } from '../cpu/xsave-layout.ts'
 import { copyOut } from './bulk.ts'
 import { readPair, requireCpl0, requireFeature, requireSystemInformation, storeWord, writeGpr, writePair } from './registers.ts'
 
-const ecx = (cpu: Processor): number => Number(cpu.state.gpr[1] & 0xffffffffn)
+const ecx = (cpu: Processor): number => cpu.state.words[(at.gpr >> 2) + 2]
 
 export function rdmsr(cpu: Processor): After {
   requireCpl0(cpu)
@@ -24,11 +25,12 @@ export function rdmsr(cpu: Processor): After {
   return after.next
 }
 
-/** Back to the run loop: an interrupt or a deadline may have come up. */
+/** Back to the run loop when an interrupt or a deadline may have come up. */
 export function wrmsr(cpu: Processor): After {
   requireCpl0(cpu)
-  if (!writeMsr(cpu, ecx(cpu), readPair(cpu.state))) throw generalProtection()
-  return after.leave
+  const index = ecx(cpu)
+  if (!writeMsr(cpu, index, readPair(cpu.state))) throw generalProtection()
+  return isStorage(index) ? after.next : after.leave
 }
 
 /** Virtual nanoseconds: writing CR0 and CR3 drains the pipeline, CR8 does not; CR4 is the slowest. */

@@ -6,96 +6,122 @@ import { at } from '../cpu/layout.ts'
 import { after, type After, type Processor } from '../cpu/processor.ts'
 import { initialFpuControl } from '../cpu/reset.ts'
 import type { CpuState } from '../cpu/state.ts'
-import { component, extendedStateLayout, headerBytes, legacyBytes } from '../cpu/xsave-layout.ts'
+import { componentBit as component, extendedStateLayout, headerBytes, legacyBytes } from '../cpu/xsave-layout.ts'
 import { copyIn, copyOut } from './bulk.ts'
-import { readPair, requireCpl0 } from './registers.ts'
+import { requireCpl0 } from './registers.ts'
 
-/** The legacy area and the header on their way between memory and state. */
-const area = new Uint32Array((legacyBytes + headerBytes) / 4)
-const view = new DataView(area.buffer)
+/**
+ * Where the legacy area and the header are put together or taken apart: in memory itself when they are one piece of plain RAM, else in
+ * `buffer`, on their way.
+ */
+const buffer = new Uint32Array((legacyBytes + headerBytes) / 4)
+const areaWords = buffer.length
 
-/** Offsets in the legacy area. Intel SDM vol. 1, "Legacy Region of an XSAVE Area". */
-const legacy = { control: 0, status: 2, tags: 4, opcode: 6, ip: 8, cs: 12, dp: 16, ds: 20, mxcsr: 24, mxcsrMask: 28, registers: 32,
-  vectors: 160 } as const
+/** Words of the legacy area, and of the header behind it. Intel SDM vol. 1, "Legacy Region of an XSAVE Area". */
+const legacy = { control: 0, tags: 1, ip: 2, dp: 4, mxcsr: 6, mxcsrMask: 7, registers: 8, vectors: 40 } as const
+const header = { present: legacyBytes / 4, format: legacyBytes / 4 + 2, reserved: legacyBytes / 4 + 4 } as const
 /** With AMD's bit 17, MM, where that is offered. */
 const mxcsrMask = (cpu: Processor): number => (cpu.model.has('misalignsse') ? 0x2ffff : 0xffff)
 const initialMxcsr = 0x1f80
 const vectorBytes = 64
+const vectorWords = vectorBytes / 4
+const firstVector = at.vector >> 2
+const firstFpr = at.fpr >> 2
+/** Of the x87 status. */
+const topMask = 0x3800
+const topShift = 11
+
+const index = {
+  rax: at.gpr >> 2, rdx: (at.gpr >> 2) + 4, argument: at.argument >> 2, xcr0: at.xcr0 >> 2, xss: at.msrXss >> 2, mxcsr: at.mxcsr >> 2,
+  control: at.fpControl >> 2, status: at.fpStatus >> 2, top: at.fpTop >> 2, tags: at.fpTags >> 2, opcode: at.fpOpcode >> 2,
+  cs: at.fpCs >> 2, ds: at.fpDs >> 2, ip: at.fpIp >> 2, dp: at.fpDp >> 2, pkru: at.pkru >> 2,
+} as const
 
 const vectorCount = (state: CpuState): number => (is64(state) ? 16 : 8)
 
-function putX87(cpu: Processor): void {
-  const { state } = cpu
-  view.setUint16(legacy.control, state.fpControl, true)
-  view.setUint16(legacy.status, (state.fpStatus & ~0x3800) | (state.fpTop << 11), true)
-  view.setUint8(legacy.tags, state.fpTags)
-  view.setUint8(legacy.tags + 1, 0)
-  view.setUint16(legacy.opcode, state.fpOpcode, true)
+function putX87(cpu: Processor, to: Uint32Array, base: number): void {
+  const { words } = cpu.state
+  const top = words[index.top]
+  to[base + legacy.control] = (words[index.control] & 0xffff) | (((words[index.status] & ~topMask) | (top << topShift)) << 16)
+  to[base + legacy.tags] = (words[index.tags] & 0xff) | (words[index.opcode] << 16)
   const wide = cpu.operation.operandSize === 64
-  view.setBigUint64(legacy.ip, wide ? state.fpIp : (state.fpIp & 0xffffffffn) | (BigInt(state.fpCs & 0xffff) << 32n), true)
-  view.setBigUint64(legacy.dp, wide ? state.fpDp : (state.fpDp & 0xffffffffn) | (BigInt(state.fpDs & 0xffff) << 32n), true)
-  for (let i = 0; i < 8; i++) {
-    const place = (at.fpr + ((state.fpTop + i) & 7) * 16) >> 2
-    const to = (legacy.registers + i * 16) >> 2
-    area[to] = state.words[place]
-    area[to + 1] = state.words[place + 1]
-    area[to + 2] = state.words[place + 2] & 0xffff
-    area[to + 3] = 0
+  to[base + legacy.ip] = words[index.ip]
+  to[base + legacy.ip + 1] = wide ? words[index.ip + 1] : words[index.cs] & 0xffff
+  to[base + legacy.dp] = words[index.dp]
+  to[base + legacy.dp + 1] = wide ? words[index.dp + 1] : words[index.ds] & 0xffff
+  for (let i = 0, at = base + legacy.registers; i < 8; i++, at += 4) {
+    const from = firstFpr + ((top + i) & 7) * 4
+    to[at] = words[from]
+    to[at + 1] = words[from + 1]
+    to[at + 2] = words[from + 2] & 0xffff
+    to[at + 3] = 0
   }
 }
 
-function takeX87(cpu: Processor): void {
-  const { state } = cpu
-  const status = view.getUint16(legacy.status, true)
-  state.fpControl = view.getUint16(legacy.control, true) | 0x40
-  state.fpStatus = status & ~0x3800
-  state.fpTop = (status >> 11) & 7
-  state.fpTags = view.getUint8(legacy.tags)
-  state.fpOpcode = view.getUint16(legacy.opcode, true) & 0x7ff
+function takeX87(cpu: Processor, from: Uint32Array, base: number): void {
+  const { words } = cpu.state
+  const status = from[base + legacy.control] >>> 16
+  const top = (status & topMask) >> topShift
+  words[index.control] = (from[base + legacy.control] & 0xffff) | 0x40
+  words[index.status] = status & ~topMask
+  words[index.top] = top
+  words[index.tags] = from[base + legacy.tags] & 0xff
+  words[index.opcode] = (from[base + legacy.tags] >>> 16) & 0x7ff
   const wide = cpu.operation.operandSize === 64
-  const ip = view.getBigUint64(legacy.ip, true)
-  const dp = view.getBigUint64(legacy.dp, true)
-  state.fpIp = wide ? ip : ip & 0xffffffffn
-  state.fpDp = wide ? dp : dp & 0xffffffffn
-  state.fpCs = wide ? 0 : Number((ip >> 32n) & 0xffffn)
-  state.fpDs = wide ? 0 : Number((dp >> 32n) & 0xffffn)
-  for (let i = 0; i < 8; i++) {
-    const place = (at.fpr + ((state.fpTop + i) & 7) * 16) >> 2
-    const from = (legacy.registers + i * 16) >> 2
-    state.words[place] = area[from]
-    state.words[place + 1] = area[from + 1]
-    state.words[place + 2] = area[from + 2] & 0xffff
-    state.words[place + 3] = 0
+  words[index.ip] = from[base + legacy.ip]
+  words[index.ip + 1] = wide ? from[base + legacy.ip + 1] : 0
+  words[index.dp] = from[base + legacy.dp]
+  words[index.dp + 1] = wide ? from[base + legacy.dp + 1] : 0
+  words[index.cs] = wide ? 0 : from[base + legacy.ip + 1] & 0xffff
+  words[index.ds] = wide ? 0 : from[base + legacy.dp + 1] & 0xffff
+  for (let i = 0, at = base + legacy.registers; i < 8; i++, at += 4) {
+    const to = firstFpr + ((top + i) & 7) * 4
+    words[to] = from[at]
+    words[to + 1] = from[at + 1]
+    words[to + 2] = from[at + 2] & 0xffff
+    words[to + 3] = 0
   }
 }
 
 function initX87(state: CpuState): void {
   initialFpuControl(state)
-  state.fpr.fill(0n)
+  const { words } = state
+  for (let i = 0; i < 32; i++) words[firstFpr + i] = 0
 }
 
-const vectorWords = vectorBytes / 4
-const firstVector = at.vector >> 2
-
-function putSse(state: CpuState): void {
+function putSse(state: CpuState, to: Uint32Array, base: number): void {
   const { words } = state
-  for (let n = vectorCount(state), from = firstVector, to = legacy.vectors >> 2; n > 0; n--, from += vectorWords, to += 4)
-    for (let i = 0; i < 4; i++) area[to + i] = words[from + i]
+  for (let n = vectorCount(state), from = firstVector, at = base + legacy.vectors; n > 0; n--, from += vectorWords, at += 4) {
+    to[at] = words[from]
+    to[at + 1] = words[from + 1]
+    to[at + 2] = words[from + 2]
+    to[at + 3] = words[from + 3]
+  }
 }
 
-function takeSse(state: CpuState): void {
+function takeSse(state: CpuState, from: Uint32Array, base: number): void {
   const { words } = state
-  for (let n = vectorCount(state), to = firstVector, from = legacy.vectors >> 2; n > 0; n--, to += vectorWords, from += 4)
-    for (let i = 0; i < 4; i++) words[to + i] = area[from + i]
+  for (let n = vectorCount(state), to = firstVector, at = base + legacy.vectors; n > 0; n--, to += vectorWords, at += 4) {
+    words[to] = from[at]
+    words[to + 1] = from[at + 1]
+    words[to + 2] = from[at + 2]
+    words[to + 3] = from[at + 3]
+  }
 }
 
 function initSse(state: CpuState): void {
-  for (let n = vectorCount(state), to = firstVector; n > 0; n--, to += vectorWords) state.words.fill(0, to, to + 4)
+  const { words } = state
+  for (let n = vectorCount(state), to = firstVector; n > 0; n--, to += vectorWords) {
+    words[to] = 0
+    words[to + 1] = 0
+    words[to + 2] = 0
+    words[to + 3] = 0
+  }
 }
 
-function putMxcsr(cpu: Processor): void {
-  view.setUint32(legacy.mxcsr, cpu.state.mxcsr, true)
-  view.setUint32(legacy.mxcsrMask, mxcsrMask(cpu), true)
+function putMxcsr(cpu: Processor, to: Uint32Array, base: number): void {
+  to[base + legacy.mxcsr] = cpu.state.words[index.mxcsr]
+  to[base + legacy.mxcsrMask] = mxcsrMask(cpu)
 }
 
 function checkMxcsr(cpu: Processor, value: number): number {
@@ -103,8 +129,9 @@ function checkMxcsr(cpu: Processor, value: number): number {
   return value
 }
 
-function checkAlignment(address: bigint, bytes: bigint): void {
-  if (address & (bytes - 1n)) throw generalProtection()
+/** Of the operand, whose linear address is argument[0]. */
+function checkAlignment(cpu: Processor, bytes: number): void {
+  if (cpu.state.words[index.argument] & (bytes - 1)) throw generalProtection()
 }
 
 // ---- FXSAVE ----
@@ -113,7 +140,7 @@ function checkAlignment(address: bigint, bytes: bigint): void {
 function beginFx(cpu: Processor): bigint {
   const { state } = cpu
   if (cr0Low(state) & (cr0.EM | cr0.TS)) throw new Fault(vector.NM)
-  checkAlignment(state.argument[0], 16n)
+  checkAlignment(cpu, 16)
   return state.argument[0]
 }
 
@@ -123,72 +150,73 @@ const skipsSse = (state: CpuState): boolean => (eferLow(state) & efer.FFXSR) !==
 export function fxsave(cpu: Processor): After {
   const { state } = cpu
   const address = beginFx(cpu)
-  putX87(cpu)
-  putMxcsr(cpu)
+  putX87(cpu, buffer, 0)
+  putMxcsr(cpu, buffer, 0)
   const withSse = !skipsSse(state)
-  if (withSse) putSse(state)
-  copyOut(cpu, address, area, 0, (withSse ? legacy.vectors + vectorCount(state) * 16 : legacy.vectors) / 4)
+  if (withSse) putSse(state, buffer, 0)
+  copyOut(cpu, address, buffer, 0, withSse ? legacy.vectors + vectorCount(state) * 4 : legacy.vectors)
   return after.next
 }
 
 export function fxrstor(cpu: Processor): After {
   const { state } = cpu
-  copyIn(cpu, beginFx(cpu), area, 0, legacyBytes / 4)
-  const mxcsr = checkMxcsr(cpu, view.getUint32(legacy.mxcsr, true))
-  takeX87(cpu)
-  if (!skipsSse(state)) takeSse(state)
+  copyIn(cpu, beginFx(cpu), buffer, 0, legacyBytes / 4)
+  const mxcsr = checkMxcsr(cpu, buffer[legacy.mxcsr])
+  takeX87(cpu, buffer, 0)
+  if (!skipsSse(state)) takeSse(state, buffer, 0)
   state.mxcsr = mxcsr
   deriveFpu(state)
   return after.next
 }
 
-// ---- XSAVE ----
+// ---- XSAVE: components are bits 31:0 of their masks, for there are none above ----
 
-const compacted = 1n << 63n
+const compacted = 0x80000000
 
-/** argument[0]: linear address. */
+/** Checks, then the linear address of the operand. */
 function beginXsave(cpu: Processor): bigint {
   const { state } = cpu
   if (!(cr4Low(state) & cr4.OSXSAVE)) throw invalidOpcode()
   if (cr0Low(state) & cr0.TS) throw new Fault(vector.NM)
-  checkAlignment(state.argument[0], 64n)
+  checkAlignment(cpu, 64)
   return state.argument[0]
 }
+/** Of EDX:EAX. */
+const requestedOf = (state: CpuState, available: number): number => state.words[index.rax] & available
+const supervisorComponents = (state: CpuState): number => state.words[index.xcr0] | state.words[index.xss]
+
+/** Whether legacy area and header lie in one page. */
+const isOnePage = (state: CpuState): boolean => (state.words[index.argument] & 0xfff) <= 4096 - areaWords * 4
 
 /** Components that are not in their initial state. Intel SDM vol. 1, "Processor Tracking of XSAVE-Managed State". */
-function inUse(state: CpuState): bigint {
-  let bits = 0n
-  const x87Initial = state.fpControl === 0x37f && state.fpStatus === 0 && state.fpTop === 0 && state.fpTags === 0 && state.fpOpcode === 0
-    && state.fpIp === 0n && state.fpDp === 0n && state.fpCs === 0 && state.fpDs === 0
-  if (!x87Initial || !allZero(state, at.fpr, 8, 16)) bits |= component.x87
-  if (!allZero(state, at.vector, vectorCount(state), vectorBytes)) bits |= component.sse
-  if (state.pkru !== 0) bits |= component.pkru
+function inUse(state: CpuState): number {
+  const { words } = state
+  let bits = 0
+  const x87Initial = words[index.control] === 0x37f && (words[index.status] | words[index.top] | words[index.tags] | words[index.opcode]
+    | words[index.ip] | words[index.ip + 1] | words[index.dp] | words[index.dp + 1] | words[index.cs] | words[index.ds]) === 0
+  if (!x87Initial || !allZero(words, firstFpr, 8, 4)) bits |= component.x87
+  if (!allZero(words, firstVector, vectorCount(state), vectorWords)) bits |= component.sse
+  if (words[index.pkru] !== 0) bits |= component.pkru
   return bits
 }
 
-function allZero(state: CpuState, place: number, count: number, stride: number): boolean {
-  const { words } = state
-  for (let i = 0; i < count; i++) {
-    const first = (place + i * stride) >> 2
-    if ((words[first] | words[first + 1] | words[first + 2] | words[first + 3]) !== 0) return false
-  }
+function allZero(words: Uint32Array, first: number, count: number, stride: number): boolean {
+  for (let i = 0, at = first; i < count; i++, at += stride)
+    if ((words[at] | words[at + 1] | words[at + 2] | words[at + 3]) !== 0) return false
   return true
 }
 
-/** Bytes `start` to `end` of the area. */
-function writePart(cpu: Processor, address: bigint, start: number, end: number): void {
-  copyOut(cpu, address + BigInt(start), area, start / 4, (end - start) / 4)
-}
-
 /** The legacy parts of `which`, and MXCSR with `withMxcsr`. Bytes between them are not written. */
-function writeLegacy(cpu: Processor, address: bigint, which: bigint, withMxcsr: boolean): void {
+function writeLegacy(cpu: Processor, address: bigint, which: number, withMxcsr: boolean, place: number): void {
   const { state } = cpu
-  const x87 = (which & component.x87) !== 0n
-  const sse = (which & component.sse) !== 0n
-  const vectorsEnd = legacy.vectors + vectorCount(state) * 16
-  if (x87) putX87(cpu)
-  if (withMxcsr) putMxcsr(cpu)
-  if (sse) putSse(state)
+  const x87 = (which & component.x87) !== 0
+  const sse = (which & component.sse) !== 0
+  const to = place === 0 ? buffer : state.words
+  if (x87) putX87(cpu, to, place)
+  if (withMxcsr) putMxcsr(cpu, to, place)
+  if (sse) putSse(state, to, place)
+  if (place !== 0) return
+  const vectorsEnd = legacy.vectors + vectorCount(state) * 4
   if (x87 && sse && withMxcsr) return writePart(cpu, address, 0, vectorsEnd)
   if (x87) {
     writePart(cpu, address, 0, legacy.mxcsr)
@@ -197,17 +225,22 @@ function writeLegacy(cpu: Processor, address: bigint, which: bigint, withMxcsr: 
   if (withMxcsr) writePart(cpu, address, legacy.mxcsr, legacy.registers)
   if (sse) writePart(cpu, address, legacy.vectors, vectorsEnd)
 }
+/** Words `start` to `end` of the area. */
+function writePart(cpu: Processor, address: bigint, start: number, end: number): void {
+  copyOut(cpu, address + BigInt(start * 4), buffer, start, end - start)
+}
 
 const pkruNumber = 9
+const extended = Object.entries(extendedStateLayout).map(([number, each]) => ({ number: Number(number), ...each }))
 
 /** Where an extended component lies in this format. */
-function placeOf(number: number, compactMask: bigint | undefined): bigint {
+function placeOf(number: number, compactMask: number | undefined): bigint {
   if (compactMask === undefined) return BigInt(extendedStateLayout[number].offset)
   let offset = legacyBytes + headerBytes
-  for (const [index, each] of Object.entries(extendedStateLayout)) {
-    if (!(compactMask & (1n << BigInt(index)))) continue
+  for (const each of extended) {
+    if (!(compactMask & (1 << each.number))) continue
     if (each.aligned) offset = (offset + 63) & ~63
-    if (Number(index) === number) break
+    if (each.number === number) break
     offset += each.size
   }
   return BigInt(offset)
@@ -216,65 +249,74 @@ function placeOf(number: number, compactMask: bigint | undefined): bigint {
 function saveStandard(cpu: Processor, optimised: boolean): After {
   const { state, memory } = cpu
   const address = beginXsave(cpu)
-  const requested = state.xcr0 & readPair(state)
+  const requested = requestedOf(state, state.words[index.xcr0])
   const used = inUse(state)
-  const header = address + BigInt(legacyBytes)
-  memory.probeWrite(address, legacyBytes + headerBytes)
+  const headerAddress = address + BigInt(legacyBytes)
+  memory.probeWrite(address, areaWords * 4)
   const written = optimised ? requested & used : requested
   if (written & component.pkru) memory.write32(address + placeOf(pkruNumber, undefined), state.pkru)
-  writeLegacy(cpu, address, written, (requested & component.sse) !== 0n)
-  memory.write64(header, (memory.read64(header) & ~requested) | (used & requested))
+  writeLegacy(cpu, address, written, (requested & component.sse) !== 0, 0)
+  memory.write64(headerAddress, (memory.read64(headerAddress) & ~BigInt(requested)) | BigInt(used & requested))
   return after.next
 }
 
 export const xsave = (cpu: Processor): After => saveStandard(cpu, false)
 export const xsaveopt = (cpu: Processor): After => saveStandard(cpu, true)
 
-function saveCompact(cpu: Processor, available: bigint): After {
+function saveCompact(cpu: Processor, available: number): After {
   const { state, memory } = cpu
+  const { words } = state
   const address = beginXsave(cpu)
-  const requested = available & readPair(state)
+  const requested = requestedOf(state, available)
   // MXCSR belongs to SSE here.
-  const used = (inUse(state) | (state.mxcsr !== initialMxcsr ? component.sse : 0n)) & requested
-  const header = address + BigInt(legacyBytes)
-  memory.probeWrite(address, legacyBytes + headerBytes)
+  const used = (inUse(state) | (words[index.mxcsr] !== initialMxcsr ? component.sse : 0)) & requested
+  const place = isOnePage(state) ? memory.placeForWrite(address) >>> 2 : 0
+  if (place === 0) memory.probeWrite(address, areaWords * 4)
   if (used & component.pkru) {
-    const place = address + placeOf(pkruNumber, requested)
-    memory.probeWrite(place, 8)
-    memory.write64(place, BigInt(state.pkru))
+    const pkru = address + placeOf(pkruNumber, requested)
+    memory.probeWrite(pkru, 8)
+    memory.write64(pkru, BigInt(state.pkru))
   }
-  writeLegacy(cpu, address, used, (used & component.sse) !== 0n)
-  memory.write64(header, used)
-  memory.write64(header + 8n, requested | compacted)
+  writeLegacy(cpu, address, used, (used & component.sse) !== 0, place)
+  if (place === 0) {
+    memory.write64(address + BigInt(legacyBytes), BigInt(used))
+    memory.write64(address + BigInt(legacyBytes + 8), BigInt(requested) | (BigInt(compacted) << 32n))
+    return after.next
+  }
+  words[place + header.present] = used
+  words[place + header.present + 1] = 0
+  words[place + header.format] = requested
+  words[place + header.format + 1] = compacted
   return after.next
 }
 
-export const xsavec = (cpu: Processor): After => saveCompact(cpu, cpu.state.xcr0)
+export const xsavec = (cpu: Processor): After => saveCompact(cpu, cpu.state.words[index.xcr0])
 
 export function xsaves(cpu: Processor): After {
   beginXsave(cpu)
   requireCpl0(cpu)
-  return saveCompact(cpu, cpu.state.xcr0 | cpu.state.msrXss)
+  return saveCompact(cpu, supervisorComponents(cpu.state))
 }
 
-function restore(cpu: Processor, available: bigint, compactOnly: boolean): After {
+function restore(cpu: Processor, available: number, compactOnly: boolean): After {
   const { state, memory } = cpu
   const address = beginXsave(cpu)
-  const requested = available & readPair(state)
-  copyIn(cpu, address, area, 0, area.length)
-  const present = view.getBigUint64(legacyBytes, true)
-  const format = view.getBigUint64(legacyBytes + 8, true)
-  const isCompact = (format & compacted) !== 0n
-  checkHeader(cpu, { present, format, available, isCompact, compactOnly })
+  const requested = requestedOf(state, available)
+  const place = isOnePage(state) ? memory.placeForRead(address) >>> 2 : 0
+  if (place === 0) copyIn(cpu, address, buffer, 0, areaWords)
+  const from = place === 0 ? buffer : state.words
+  const isCompact = checkHeader(cpu, from, place, available, compactOnly)
+  const present = from[place + header.present]
   const load = requested & present
   const initialise = requested & ~present
-  const loadsMxcsr = isCompact ? (load & component.sse) !== 0n : (requested & component.sse) !== 0n
-  const mxcsr = loadsMxcsr ? checkMxcsr(cpu, view.getUint32(legacy.mxcsr, true)) : initialMxcsr
-  const pkru = load & component.pkru ? memory.read32(address + placeOf(pkruNumber, isCompact ? format & ~compacted : undefined)) : 0
+  const loadsMxcsr = ((isCompact ? load : requested) & component.sse) !== 0
+  const mxcsr = loadsMxcsr ? checkMxcsr(cpu, from[place + legacy.mxcsr]) : initialMxcsr
+  const listed = isCompact ? from[place + header.format] : undefined
+  const pkru = load & component.pkru ? memory.read32(address + placeOf(pkruNumber, listed)) : 0
 
-  if (load & component.x87) takeX87(cpu)
+  if (load & component.x87) takeX87(cpu, from, place)
   else if (initialise & component.x87) initX87(state)
-  if (load & component.sse) takeSse(state)
+  if (load & component.sse) takeSse(state, from, place)
   else if (initialise & component.sse) initSse(state)
   if (requested & component.sse) state.mxcsr = mxcsr
   deriveFpu(state)
@@ -286,26 +328,29 @@ function restore(cpu: Processor, available: bigint, compactOnly: boolean): After
   return after.next
 }
 
-function checkHeader(cpu: Processor,
-  header: { present: bigint; format: bigint; available: bigint; isCompact: boolean; compactOnly: boolean }): void {
-  const { present, format, available, isCompact, compactOnly } = header
-  if (!isCompact) {
-    const reserved = view.getBigUint64(legacyBytes + 16, true)
-    if (compactOnly || format !== 0n || reserved !== 0n || present & ~available) throw generalProtection()
-    return
+/** Whether the area is in the compacted format. #GP(0) for a header that the instruction does not take. */
+function checkHeader(cpu: Processor, from: Uint32Array, base: number, available: number, compactOnly: boolean): boolean {
+  const present = from[base + header.present]
+  const presentHigh = from[base + header.present + 1]
+  const format = from[base + header.format]
+  const formatHigh = from[base + header.format + 1]
+  if (!(formatHigh & compacted)) {
+    const reserved = from[base + header.reserved] | from[base + header.reserved + 1]
+    if (compactOnly || (format | formatHigh | reserved) !== 0 || (present & ~available) | presentHigh) throw generalProtection()
+    return false
   }
   if (!cpu.model.has('xsavec') && !cpu.model.has('xsaves')) throw generalProtection()
-  const listed = format & ~compacted
-  for (let i = 16; i < headerBytes; i += 8) if (view.getBigUint64(legacyBytes + i, true) !== 0n) throw generalProtection()
-  if (listed & ~available || present & ~listed) throw generalProtection()
+  for (let i = header.reserved; i < areaWords; i++) if (from[base + i] !== 0) throw generalProtection()
+  if ((format & ~available) | (formatHigh ^ compacted) | (present & ~format) | presentHigh) throw generalProtection()
+  return true
 }
 
-export const xrstor = (cpu: Processor): After => restore(cpu, cpu.state.xcr0, false)
+export const xrstor = (cpu: Processor): After => restore(cpu, cpu.state.words[index.xcr0], false)
 
 export function xrstors(cpu: Processor): After {
   beginXsave(cpu)
   requireCpl0(cpu)
-  return restore(cpu, cpu.state.xcr0 | cpu.state.msrXss, true)
+  return restore(cpu, supervisorComponents(cpu.state), true)
 }
 
 // ---- MXCSR ----

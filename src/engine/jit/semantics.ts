@@ -62,7 +62,12 @@ export const helperImport = 0
 /** Helpers that regions call; for others they leave. */
 const calledInside: ReadonlySet<string> = new Set([
   'sti', 'popf', 'rdtsc', 'rdtscp', 'rdpkru', 'stac', 'clac', 'rdsegbase', 'movs', 'stos', 'lods', 'scas', 'cmps',
+  // what a hypervisor does around a world switch
+  'vmread', 'vmwrite', 'vmload', 'vmsave', 'clgi', 'stgi', 'rdmsr', 'wrmsr', 'mov_from_cr', 'mov_from_dr', 'sldt', 'str', 'sgdt', 'sidt',
+  'lgdt', 'lidt', 'ltr', 'xgetbv', 'xsaves', 'xrstors', 'xsave', 'xsavec', 'xsaveopt', 'xrstor', 'fxsave', 'fxrstor',
 ])
+/** Of those, the ones that look at vector registers, or change them. */
+const seesVectors: ReadonlySet<string> = new Set(['xsaves', 'xrstors', 'xsave', 'xsavec', 'xsaveopt', 'xrstor', 'fxsave', 'fxrstor'])
 
 export class RegionSemantics extends Semantics {
   protected readonly budget: Variable
@@ -103,6 +108,8 @@ export class RegionSemantics extends Semantics {
   /** Where locals are stored and loaded around calls of helpers: known when everything is emitted. */
   private readonly savings: ((fill: () => void) => void)[] = []
   private readonly reloads: ((fill: () => void) => void)[] = []
+  private readonly vectorSavings: ((fill: () => void) => void)[] = []
+  private readonly vectorReloads: ((fill: () => void) => void)[] = []
 
   constructor(name: string, helperNumber: (name: string) => number) {
     super(name, ['i32'], 'i32')
@@ -128,13 +135,21 @@ export class RegionSemantics extends Semantics {
     this.set(this.tables.read, super.state('tlbRead'))
     this.set(this.tables.write, super.state('tlbWrite'))
     this.loadScalars()
-    for (const [index, variable] of this.vectors) this.set(variable, super.load('v128', 0, vectorAddress(index)))
+    this.loadVectors()
     for (const save of this.savings) save(() => this.storeScalars())
     for (const reload of this.reloads) reload(() => this.loadScalars())
+    for (const save of this.vectorSavings) save(() => this.storeVectors())
+    for (const reload of this.vectorReloads) reload(() => this.loadVectors())
   }
   protected emitEpilogue(): void {
-    for (const index of this.writtenVectors) super.store('v128', 0, this.get(this.vectors.get(index)!), vectorAddress(index))
+    this.storeVectors()
     this.storeScalars()
+  }
+  private loadVectors(): void {
+    for (const [index, variable] of this.vectors) this.set(variable, super.load('v128', 0, vectorAddress(index)))
+  }
+  private storeVectors(): void {
+    for (const index of this.writtenVectors) super.store('v128', 0, this.get(this.vectors.get(index)!), vectorAddress(index))
   }
   private loadScalars(): void {
     for (const register of this.usedRegisters) this.set(this.registers[register], this.load('i64', 0, at.gpr + 8 * register))
@@ -536,11 +551,13 @@ export class RegionSemantics extends Semantics {
     this.usesFlags = true
     const reserved = this.remaining - this.recordLeft
     this.savings.push(this.placeholder())
+    if (seesVectors.has(name)) this.vectorSavings.push(this.placeholder())
     super.setState('budget', this.add(this.get(this.budget), reserved))
     this.saveCodePage()
     const status = this.call(helperImport, [this.i32(this.helperNumber(name)), this.i32(this.record)], ['i32', 'i32'], 'i32')
     this.set(this.status, status)
     this.reloads.push(this.placeholder())
+    if (seesVectors.has(name)) this.vectorReloads.push(this.placeholder())
     this.set(this.tables.read, super.state('tlbRead'))
     this.set(this.tables.write, super.state('tlbWrite'))
     this.plainIf(this.get(this.status), () => {
