@@ -49,6 +49,7 @@ function resetCommon(state: CpuState, model: CpuModel): void {
   state.fixedCr0 = 0
   state.fixedCr4 = 0
   state.vmcsPointer = 0xffff_ffff_ffff_ffffn
+  state.vmcsPlace = 0
   state.vmxTrap = 0n
   state.apicAccessPage = 0n
   state.vmxDeadline = 0xffff_ffff_ffff_ffffn

@@ -84,6 +84,8 @@ export abstract class Semantics extends FunctionBuilder {
   abstract prefixes(): Node
   /** i64 RIP of the next instruction. */
   abstract nextRip(): Node
+  /** RIP of the instruction, i64. */
+  abstract instructionRip(): Node
   /** i32 from a slow access: the place, or the row has been left. `write` selects the function. */
   protected abstract slowPlace(write: boolean, address: Node, sizeAndFlags: number): Node
   /** Leaves the row with a fault that is already stored in the state. */

@@ -26,6 +26,8 @@ export const hotCounters = 0xa0000
 export const hotCounterCount = 16384
 /** A read or write table without entries: each access then takes the slow way, where it can be watched. */
 export const emptyTlbTable = 0xb0000
+/** From encodings of VMCS fields to their places in a region: src/cpu/vmcs-region.ts. */
+export const vmcsFieldTable = 0xf0000
 export const codeBase = 64 * MiB
 export const codeSize = 160 * MiB
 /** RAM and ROM are backed from here on, a chunk at a time. */

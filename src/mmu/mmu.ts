@@ -104,6 +104,7 @@ export class Mmu implements PlaceKeeper {
     this.cpu = cpu
     this.tlb = this.tlbs[cpu]
     this.key = -1
+    this.words[word.vmcsPlace] = 0
     this.updateContext()
   }
 
@@ -285,6 +286,7 @@ export class Mmu implements PlaceKeeper {
 
   dropWritePlaces(place: number): void {
     this.firstLevel.dropWritePlaces(place)
+    if (((this.words[word.vmcsPlace] ^ place) & ~0xfff) === 0) this.words[word.vmcsPlace] = 0
   }
 
   dropAllPlaces(): void {

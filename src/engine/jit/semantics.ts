@@ -423,6 +423,9 @@ export class RegionSemantics extends Semantics {
   nextRip(): Node {
     return this.add(this.get(this.page), this.i64(this.instruction.offset + this.instruction.length))
   }
+  instructionRip(): Node {
+    return this.add(this.get(this.page), this.i64(this.instruction.offset))
+  }
   relativeTarget(_operand: Operand): Node {
     return this.add(this.get(this.page), this.i64(this.instruction.immediate))
   }

@@ -25,8 +25,13 @@ function mustRunAll(vmcs: Vmcs, hostIsLong: boolean): boolean {
   if (vmcs.allChanged) return true
   const last = lastControls.get(vmcs)
   if (!last || last[controlWords.length] !== (hostIsLong ? 1 : 0)) return true
-  return controlWords.some((word, i) => ((last[i] ^ vmcs.get32(word)) & (i === 1 ? ~windows : -1)) !== 0)
+  for (let i = 0; i < controlWords.length; i++)
+    if (((last[i] ^ vmcs.get32(controlWords[i])) & (i === 1 ? ~windows : -1)) !== 0) return true
+  return false
 }
+
+/** What was written since the last entry: taken when a check begins. */
+const changed = new Uint8Array(fieldList.length)
 
 /** All checks passed. */
 export function settle(view: EntryView): void {
@@ -53,9 +58,13 @@ export function firstBroken(view: EntryView, group: RuleGroup): Rule | undefined
   const all = ruleGroups[group]
   if (mustRunAll(vmcs, view.hostIsLong)) return all.find(rule => fails(rule, view))
   const rules = rulesOf[group]
-  let broken = alwaysChecked[group].some(rule => fails(rule, view))
-  for (const number of vmcs.changed) for (const rule of rules[number]) if (fails(rule, view)) broken = true
+  let broken = anyFails(alwaysChecked[group], view)
+  for (let i = vmcs.changedFields(changed) - 1; i >= 0 && !broken; i--) broken = anyFails(rules[changed[i]], view)
   return broken ? all.find(rule => fails(rule, view)) : undefined
+}
+function anyFails(rules: readonly Rule[], view: EntryView): boolean {
+  for (let i = 0; i < rules.length; i++) if (fails(rules[i], view)) return true
+  return false
 }
 
 /** Every broken rule of a group, for people. */

@@ -77,6 +77,7 @@ function loadGuest(unit: VmxUnit, vmcs: Vmcs): void {
   // "enabled breakpoint" only says that another bit is meant
   state.pendingDebug = vmcs.get32(field.guestPendingDebug) & 0x400f
   state.guestMode = 1
+  state.vmcsPlace = 0
   state.vmxFlags = vmxFlag.operation | vmxFlag.evaluateTpr | (state.vmxFlags & initFlags)
   const unrestricted = unit.isOn('secondary', secondaryBit.unrestrictedGuest)
   state.fixedCr0 = unrestricted ? 0x20 : 0x80000021

@@ -136,6 +136,7 @@ function loadHost(unit: VmxUnit, vmcs: Vmcs, byNmi: boolean): void {
   const long = (unit.exitControls & exitBit.host64) !== 0
   unit.translations.leave()
   state.guestMode = 0
+  unit.publish(vmcs)
   state.interceptMask.fill(0)
   state.vmxFlags = vmxFlag.operation | (state.vmxFlags & initFlags)
   state.vmxDeadline = noDeadline

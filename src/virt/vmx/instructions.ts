@@ -25,7 +25,7 @@ const inEax = 0xffffffffn
 
 /** Virtual nanoseconds besides the one of every instruction: as on recent processors. */
 export const vmxTimes = {
-  vmxon: 100, vmxoff: 100, vmclear: 40, vmptrld: 40, vmptrst: 10, vmread: 10, vmwrite: 10, vmlaunch: 200, vmresume: 200, vmcall: 10,
+  vmxon: 100, vmxoff: 100, vmclear: 40, vmptrld: 40, vmptrst: 10, vmread: 0, vmwrite: 0, vmlaunch: 200, vmresume: 200, vmcall: 10,
     vmfunc: 40,
   invept: 100, invvpid: 100,
 } as const
@@ -122,7 +122,9 @@ function accessed(cpu: Processor, unit: VmxUnit, basic: number, encoding: number
   if (!unit.inOperation || hasParagraphs(state) || (eferLow(state) & efer.LMA && !is64(state))) throw invalidOpcode()
   if (!unit.inGuest) {
     if (state.words[cplWord] !== 0) throw generalProtection()
-    return unit.currentOrNone()
+    const current = unit.currentOrNone()
+    if (current) unit.publish(current)
+    return current
   }
   const shadows = (unit.secondary & secondaryBit.vmcsShadowing) !== 0
   const bitmap = basic === reason.vmread ? 'vmreadBitmap' : 'vmwriteBitmap'

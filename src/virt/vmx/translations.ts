@@ -5,6 +5,7 @@
 import type { VmExit } from '../../cpu/virtualization.ts'
 import type { Mmu } from '../../mmu/mmu.ts'
 import { secondaryBit } from './controls.ts'
+import { writeEncodingTable } from './encoding-table.ts'
 import { Ept } from './ept.ts'
 import { at } from '../../cpu/layout.ts'
 import { at as field } from './fields.ts'
@@ -33,6 +34,7 @@ export class TranslationsOfMachine {
   constructor(mmu: Mmu, running: () => VmxUnit) {
     this.mmu = mmu
     this.ept = new Ept(mmu.physical, running)
+    writeEncodingTable(mmu.physical.bytes.buffer)
     this.ept.spaces = { save: () => this.spaces, restore: saved => this.renumber(saved as Space[]) }
     mmu.secondStage = this.ept
     mmu.apicPage = {

@@ -31,6 +31,7 @@ import { Vmcs } from './vmcs.ts'
 
 const noVmcs = 0xffff_ffff_ffff_ffffn
 const waitForSipi = 3
+const placeWord = state.vmcsPlace >> 2
 
 /** What the unit needs of the CPU besides what helpers see. */
 export interface VmxCpu extends Processor {
@@ -99,6 +100,7 @@ export class VmxUnit implements Virtualization {
   setOperation(on: boolean): void {
     const { state: cpuState } = this
     cpuState.vmxFlags = on ? vmxFlag.operation : 0
+    cpuState.vmcsPlace = 0
     cpuState.fixedCr0 = on ? 0x80000021 : 0
     cpuState.fixedCr4 = on ? 0x2000 : 0
   }
@@ -111,6 +113,11 @@ export class VmxUnit implements Virtualization {
   setCurrent(pointer: bigint): void {
     this.state.vmcsPointer = pointer
     this.currentKnown = undefined
+    this.state.vmcsPlace = 0
+  }
+  /** From now on generated code reads and writes the current VMCS by itself: in root operation, until something changes. */
+  publish(vmcs: Vmcs): void {
+    this.state.words[placeWord] = vmcs.plainPlace
   }
   /** VMCLEAR: what is cached goes, the launch state is clear. */
   clear(pointer: bigint): void {
@@ -125,6 +132,7 @@ export class VmxUnit implements Virtualization {
   forgetAll(): void {
     this.known.clear()
     this.currentKnown = undefined
+    this.state.vmcsPlace = 0
   }
   private vmcsAt(pointer: bigint): Vmcs | undefined {
     const address = Number(pointer)

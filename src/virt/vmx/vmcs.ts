@@ -3,25 +3,24 @@
  * part of snapshots as memory is. Intel SDM vol. 3, "Format of the VMCS Region".
  */
 import { join } from '../../cpu/bits.ts'
+import { vmcsRegion } from '../../cpu/vmcs-region.ts'
 import type { PhysicalMemory } from '../../memory/physical.ts'
 import { at, fieldList, regionSize, regionWord, vmcsRevision, type FieldName, type VmcsField } from './fields.ts'
 
 const firstWord = fieldList[0].word
 /** Place in `fieldList`. */
-export const ordinal = (word: number): number => (word - firstWord) >> 1
+const ordinal = (word: number): number => (word - firstWord) >> 1
+const changedWord = vmcsRegion.changed / 4
+const changedWords = Math.ceil(fieldList.length / 32)
+const writerWords = vmcsRegion.writer / 4
 
 export class Vmcs {
   /** Physical address of the region; -1: none, and all accesses go to a scrap page. */
   readonly address: number
-  /** Ordinals of the fields written since the last entry that passed all checks; `allChanged`: nothing is known. */
-  readonly changed: number[] = []
-  private readonly isChanged = new Uint8Array(fieldList.length)
+  /** Nothing is known of the fields yet: all of them may have changed since the last entry that passed all checks. */
   allChanged = true
   /** The intercept mask that follows from two words of controls: kept, for most entries are with those of the one before. */
   readonly masks = { primary: 0, secondary: 0, bits: undefined as Uint32Array | undefined }
-  /** RIP of the VMWRITE that last wrote a field, halves; for reports. */
-  private readonly writerLow = new Uint32Array(fieldList.length)
-  private readonly writerHigh = new Uint32Array(fieldList.length)
   readonly words: Int32Array
   /** Word index of the region in linear memory. */
   readonly base: number
@@ -82,28 +81,31 @@ export class Vmcs {
     this.noteChange(ordinal(word))
   }
   private noteChange(number: number): void {
-    if (this.isChanged[number] === 0) {
-      this.isChanged[number] = 1
-      this.changed.push(number)
-    }
+    this.words[this.base + changedWord + (number >>> 5)] |= 1 << (number & 31)
     this.touched()
+  }
+  /** Places in `fieldList` of what was written since the last entry that passed all checks, into a list; answers how many. */
+  changedFields(into: Uint8Array): number {
+    let count = 0
+    for (let i = 0; i < changedWords; i++)
+      for (let bits = this.words[this.base + changedWord + i]; bits !== 0; bits &= bits - 1)
+        into[count++] = i * 32 + 31 - Math.clz32(bits & -bits)
+    return count
   }
 
   noteWriter(field: VmcsField, low: number, high: number): void {
-    this.writerLow[ordinal(field.word)] = low
-    this.writerHigh[ordinal(field.word)] = high
+    this.words[this.base + field.word + writerWords] = low
+    this.words[this.base + field.word + writerWords + 1] = high
   }
-  /** RIP of the instruction that last wrote a field on this CPU; undefined when it is not known. */
+  /** RIP of the instruction that last wrote a field; undefined when it is not known. */
   writerOf(field: VmcsField): bigint | undefined {
-    const i = ordinal(field.word)
-    return this.writerLow[i] || this.writerHigh[i] ? join(this.writerLow[i], this.writerHigh[i]) : undefined
+    return this.get64(field.word + writerWords) || undefined
   }
 
   /** All checks passed: what is not written from now on needs none. */
   settled(): void {
     this.allChanged = false
-    for (const number of this.changed) this.isChanged[number] = 0
-    this.changed.length = 0
+    for (let i = 0; i < changedWords; i++) this.words[this.base + changedWord + i] = 0
   }
 
   get launched(): boolean {
@@ -123,6 +125,10 @@ export class Vmcs {
     this.touched()
   }
 
+  /** Linear address of the region if generated code may write there: nobody watches the page. Else 0. */
+  get plainPlace(): number {
+    return this.physical.pageFlags[this.base >>> 10] === 0 ? this.base * 4 : 0
+  }
   /** The region was written without the page's watchers hearing of it: if there are any, they hear now. */
   touched(): void {
     const place = this.base * 4
