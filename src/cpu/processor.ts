@@ -148,6 +148,8 @@ export const after = {
   jumpAndLeave: 4,
   /** Not finished: progress is in the registers, RIP stays; return to the run loop, which checks for interrupts (REP, HLT uses leave). */
   again: 5,
+  /** The instruction has not taken effect yet, and does now: what looks at it first (an intercept) lets it pass. */
+  proceed: 6,
 } as const
 
 export type After = (typeof after)[keyof typeof after]

@@ -209,6 +209,10 @@ export class Cpu implements Processor {
     const drops = this.code.drops
     try {
       let status: number = this.parts.helpers[number](this)
+      if (status === after.proceed) {
+        this.currentRecord = 0
+        return after.next
+      }
       const waited = this.mmu.physical.takeDeviceTime()
       const time = waited + (status === after.again ? 0 : this.parts.helperTimes[number])
       if (time !== 0) this.spend(time)

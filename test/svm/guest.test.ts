@@ -128,6 +128,30 @@ for (const [engine, h] of machines)
       assert.equal(h.read('eventInjection'), 0xb0dn)
     })
 
+    test('EVENTINJ is not intercepted: the handler runs, where the same exception of the guest exits', () => {
+      const injected = (info: bigint) => (): void => {
+        h.write('eventInjection', info)
+        h.write('exceptionIntercepts', 0xffffffffn)
+        h.load(place.gdt + 8, [0xff, 0xff, 0, 0, 0, 0x9b, 0xaf, 0])
+        const handler = BigInt(place.guest + 0x100)
+        h.quad(place.idt + 6 * 16, (handler & 0xffffn) | (8n << 16n) | (0x8en << 40n) | ((handler >> 16n) << 48n))
+        h.load(Number(handler), bytes.vmmcall)
+      }
+      assert.equal(launch(bytes.ud2, injected(0x80000306n)), 'VMMCALL')
+      assert.equal(h.read('rsp'), BigInt(place.guestStack - 40))
+      assert.equal(launch(bytes.ud2, injected(0n)), 'EXCP6')
+    })
+
+    test('an MSR that the map leaves alone is written while a virtual interrupt waits for the guest\'s IF', () => {
+      launch([...bytes.wrmsr, ...bytes.vmmcall], () => {
+        intercept3(28)()
+        h.write('virtualInterrupt', BigInt(virtualInterrupt.masking | virtualInterrupt.irq | (1 << 16)))
+        state.eflags |= 0x200
+        Object.assign(state.gpr, { 1: 0xc0000101n, 2: 0x1234n })
+      })
+      assert.deepEqual([exitName(Number(h.read('exitCode'))), state.segBase[5]], ['VMMCALL', 0x1234_00000000n])
+    })
+
     test('a page that nested paging does not map: address and cause, final or in a table walk', () => {
       launch(bytes.store, () => {
         h.quad(place.nestedDirectory + 8, 0n)

@@ -273,8 +273,12 @@ export class Svm implements Virtualization {
     const info = words[start + (offsetOf.eventInjection >> 2)]
     if (!(info & eventInfo.valid)) return
     const next = this.offers.nrips ? this.getWide(start + (offsetOf.nextRip >> 2)) : cpu.state.rip
-    cpu.deliver(eventOf(info, words[start + (offsetOf.eventInjectionError >> 2)], cpu.state.rip, next))
+    this.injecting = eventOf(info, words[start + (offsetOf.eventInjectionError >> 2)], cpu.state.rip, next)
+    cpu.deliver(this.injecting)
+    this.injecting = undefined
   }
+  /** Its delivery is not intercepted; exceptions that come up in it are. */
+  private injecting: CpuEvent | undefined
 
   // ---- #VMEXIT ----
 
@@ -485,6 +489,7 @@ export class Svm implements Virtualization {
 
   exception(event: CpuEvent): void {
     const { state } = this.cpu
+    if (event === this.injecting) return
     if (!(this.words[svmWord.exceptionIntercepts] & (1 << event.vector)) || event.vector > 31) return
     const software = event.kind === 'softwareException' || event.kind === 'privilegedSoftware'
     const info2 = event.vector === vector.PF ? (event.address ?? 0n) : 0n
