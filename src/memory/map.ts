@@ -5,7 +5,7 @@ const MiB = 1024 * KiB
 
 /** Entries of the first-level TLB tables: 16 bytes each, { i64 page, i32 place, i32 unused }. Powers of two. */
 export const tlbDataEntries = 16384
-export const tlbFetchEntries = 1024
+export const tlbFetchEntries = 2048
 export const tlbEntrySize = 16
 
 /** One set of tables is one translation context at one privilege: read, write, fetch. */

@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { tlbDataEntries, tlbEntrySize } from '../memory/map.ts'
 import {
   attempt, CR0, CR4, firstLevelHit, G, map, MiB, P, PS, root, setControl, setCpl, setPaging, startTables, testMachine, U, W,
   type TestMachine,
@@ -32,7 +33,7 @@ function entryAt(machine: TestMachine, linear: bigint, choose: (below: number) =
 
 function place(machine: TestMachine, what: 'read' | 'write', linear: bigint): number {
   const table = what === 'read' ? machine.state.tlbRead : machine.state.tlbWrite
-  return machine.physical.words[(table + Number((linear >> 12n) & 4095n) * 16 + 8) >> 2] >>> 0
+  return machine.physical.words[(table + Number((linear >> 12n) & BigInt(tlbDataEntries - 1)) * tlbEntrySize + 8) >> 2] >>> 0
 }
 
 function step(machine: TestMachine, choose: (below: number) => number, tops: readonly number[]): void {

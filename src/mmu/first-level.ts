@@ -34,6 +34,8 @@ export class FirstLevel {
   private readonly words: Int32Array
   private readonly bytes: Uint8Array
   private readonly filled = new Int32Array(tlbSets * mapWords)
+  /** The same of what is not global: a flush of one address space keeps the rest. */
+  private readonly filledLocal = new Int32Array(tlbSets * mapWords)
   /** By set: whether anything was filled since it was cleared. */
   private readonly used = new Uint8Array(tlbSets)
   /** By place >>> 12: linear word index of the only write entry that may hold the page; 0 none; -1 several. */
@@ -61,37 +63,43 @@ export class FirstLevel {
     return tlbBase + set * tlbSetSize + fetchTable * 4
   }
 
-  /** `place` is that of the page's first byte, int32. */
-  fillRead(set: number, lo: number, hi: number, place: number): void {
-    this.used[set] = 1
+  /** `place` is that of the page's first byte, int32. `global`: the translation is, so it outlives its address space. */
+  fillRead(set: number, lo: number, hi: number, place: number, global: boolean): void {
     const index = (lo >>> 12) & dataIndexMask
-    this.put((this.readTable(set) >>> 2) + index * wordsPerEntry, lo, hi, place)
-    this.filled[set * mapWords + (index >>> (pieceShift + 5))] |= 1 << ((index >>> pieceShift) & 31)
+    this.put((this.readTable(set) >>> 2) + index * wordsPerEntry, lo, hi, place, global)
+    this.note(set, 0, index, global)
   }
 
   /** Only for pages whose writes nobody must hear of (no page flags). */
-  fillWrite(set: number, lo: number, hi: number, place: number): void {
-    this.used[set] = 1
+  fillWrite(set: number, lo: number, hi: number, place: number, global: boolean): void {
     const page = place >>> 12
     const index = (lo >>> 12) & dataIndexMask
     const slot = (this.writeTable(set) >>> 2) + index * wordsPerEntry
-    this.put(slot, lo, hi, place)
-    this.filled[set * mapWords + dataMap + (index >>> (pieceShift + 5))] |= 1 << ((index >>> pieceShift) & 31)
+    this.put(slot, lo, hi, place, global)
+    this.note(set, dataMap, index, global)
     const last = this.lastWriteSlot[page]
     if (last !== slot) this.lastWriteSlot[page] = last === 0 || (last !== several && this.words[last + 2] !== place) ? slot : several
   }
 
-  fillFetch(set: number, lo: number, hi: number, codeTable: number): void {
-    this.used[set] = 1
+  fillFetch(set: number, lo: number, hi: number, codeTable: number, global: boolean): void {
     const index = (lo >>> 12) & fetchIndexMask
-    this.put((this.fetchTable(set) >>> 2) + index * wordsPerEntry, lo, hi, codeTable)
-    this.filled[set * mapWords + 2 * dataMap] |= 1 << (index >>> pieceShift)
+    this.put((this.fetchTable(set) >>> 2) + index * wordsPerEntry, lo, hi, codeTable, global)
+    this.note(set, 2 * dataMap, index, global)
   }
 
-  private put(slot: number, lo: number, hi: number, place: number): void {
+  private put(slot: number, lo: number, hi: number, place: number, global: boolean): void {
     this.words[slot] = lo & ~0xfff
     this.words[slot + 1] = hi
     this.words[slot + 2] = place
+    this.words[slot + 3] = global ? 1 : 0
+  }
+  /** Notes a filled entry of the table whose bitmap starts at word `map`. */
+  private note(set: number, map: number, index: number, global: boolean): void {
+    const word = set * mapWords + map + (index >>> (pieceShift + 5))
+    const bit = 1 << ((index >>> pieceShift) & 31)
+    this.used[set] = 1
+    this.filled[word] |= bit
+    if (!global) this.filledLocal[word] |= bit
   }
 
   clearSet(set: number): void {
@@ -102,8 +110,27 @@ export class FirstLevel {
       const index = set * mapWords + word
       let map = this.filled[index]
       this.filled[index] = 0
+      this.filledLocal[index] = 0
       for (; map !== 0; map &= map - 1) this.clearPiece(base, word, 31 - Math.clz32(map & -map))
     }
+  }
+
+  /** Empties a set but for global translations. */
+  clearLocal(set: number): void {
+    if (this.used[set] === 0) return
+    const base = this.readTable(set)
+    for (let word = 0; word < mapWords; word++) {
+      const index = set * mapWords + word
+      let map = this.filledLocal[index]
+      this.filledLocal[index] = 0
+      for (; map !== 0; map &= map - 1) this.clearLocalPiece((base + (word * 32 + 31 - Math.clz32(map & -map)) * pieceBytes) >>> 2)
+    }
+  }
+
+  private clearLocalPiece(start: number): void {
+    const { words } = this
+    for (let slot = start; slot < start + pieceEntries * wordsPerEntry; slot += wordsPerEntry)
+      if (words[slot + 2] !== 0 && words[slot + 3] === 0) this.empty(slot)
   }
 
   private clearPiece(base: number, word: number, bit: number): void {
@@ -161,6 +188,7 @@ export class FirstLevel {
       const index = set * mapWords + map + (piece >>> 5)
       if (!(this.filled[index] & (1 << (piece & 31)))) continue
       this.filled[index] &= ~(1 << (piece & 31))
+      this.filledLocal[index] &= ~(1 << (piece & 31))
       this.clearPiece(base, map + (piece >>> 5), piece & 31)
     }
   }

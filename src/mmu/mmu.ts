@@ -25,7 +25,7 @@ import { PendingStores } from './pending.ts'
 import type { ApicAccessPage } from './apic-page.ts'
 import { allowedBy } from './rights.ts'
 import type { SecondStage } from './second-stage.ts'
-import { Tlb, type TlbState } from './tlb.ts'
+import { entryWord, Tlb, type TlbState } from './tlb.ts'
 import { PageWalk } from './walk.ts'
 
 /** Flags of an access besides its size in bytes (bits 0-7). */
@@ -227,9 +227,11 @@ export class Mmu implements PlaceKeeper {
   flushTag(index: number): void {
     this.tlb.retire(index)
     const contexts = this.contexts
-    for (let set = 0; set < contexts.tagIndex.length; set++)
-      if ((contexts.tagIndex[set] === index || contexts.globalTagIndex[set] === index) && contexts.belongsTo(set, this.cpu))
-        this.firstLevel.clearSet(set)
+    for (let set = 0; set < contexts.tagIndex.length; set++) {
+      if (!contexts.belongsTo(set, this.cpu)) continue
+      if (contexts.globalTagIndex[set] === index) this.firstLevel.clearSet(set)
+      else if (contexts.tagIndex[set] === index) this.firstLevel.clearLocal(set)
+    }
     this.renewTags()
   }
 
@@ -442,13 +444,18 @@ export class Mmu implements PlaceKeeper {
   /** The first level holds what the present privilege may do; other accesses leave it alone. */
   private keepRead(lo: number, hi: number, place: number, sizeAndFlags: number): void {
     if (this.aligned || sizeAndFlags & (accessFlag.supervisor | accessFlag.user)) return
-    this.firstLevel.fillRead(this.set, lo, hi, place)
+    this.firstLevel.fillRead(this.set, lo, hi, place, this.isGlobal())
     this.tlb.noteSet(this.entry, this.set)
+  }
+
+  /** Of the translation just found. */
+  private isGlobal(): boolean {
+    return (this.tlb.entries[this.entry + entryWord.flags] & translationFlag.global) !== 0
   }
 
   private keepWrite(lo: number, hi: number, place: number, sizeAndFlags: number): void {
     if (this.aligned || sizeAndFlags & (accessFlag.supervisor | accessFlag.user)) return
-    this.firstLevel.fillWrite(this.set, lo, hi, place)
+    this.firstLevel.fillWrite(this.set, lo, hi, place, this.isGlobal())
     this.tlb.noteSet(this.entry, this.set)
   }
 
@@ -461,7 +468,7 @@ export class Mmu implements PlaceKeeper {
     if (place === 0) return 0
     if (!this.physical.code) throw new Error('a fetch without code tracking')
     const codeTable = this.physical.code.tableFor(place & ~0xfff)
-    this.firstLevel.fillFetch(this.set, lo, hi, codeTable)
+    this.firstLevel.fillFetch(this.set, lo, hi, codeTable, this.isGlobal())
     this.tlb.noteSet(this.entry, this.set)
     return codeTable
   }

@@ -4,7 +4,7 @@ import { mode } from '../cpu/mode.ts'
 import { stateBase, stateSize } from '../cpu/layout.ts'
 import type { LogUnhandled } from '../devices/ports.ts'
 import { createLinearMemory } from '../memory/linear.ts'
-import { backingBase, tlbBase, tlbSets, tlbSetSize } from '../memory/map.ts'
+import { backingBase, tlbBase, tlbDataEntries, tlbEntrySize, tlbFetchEntries, tlbSets, tlbSetSize } from '../memory/map.ts'
 import { PhysicalMemory, type RamRange } from '../memory/physical.ts'
 import { MmuControl } from './control.ts'
 import { MmuLinearMemory } from './linear-memory.ts'
@@ -163,8 +163,8 @@ export function outcome(machine: TestMachine, what: 'read' | 'write' | 'fetch', 
 export function firstLevelHit(machine: TestMachine, what: 'read' | 'write' | 'fetch', linear: bigint, size = 1): boolean {
   const { state } = machine
   const table = { read: state.tlbRead, write: state.tlbWrite, fetch: state.tlbFetch }[what]
-  const entries = what === 'fetch' ? 1024n : 4096n
-  const slot = table + Number((linear >> 12n) & (entries - 1n)) * 16
+  const entries = what === 'fetch' ? tlbFetchEntries : tlbDataEntries
+  const slot = table + Number((linear >> 12n) & BigInt(entries - 1)) * tlbEntrySize
   const page = new DataView(memory.buffer).getBigUint64(slot, true)
   return (BigInt.asUintN(64, linear) ^ page) <= BigInt(4096 - size)
 }
