@@ -2,6 +2,7 @@
  * What TypeScript helpers see of the CPU they run for. A helper is the meaning of an instruction that is too big for WebAssembly:
  * one function, called by every engine.
  */
+import type { Fault } from './fault.ts'
 import type { CpuState } from './state.ts'
 import type { CpuModel } from './model.ts'
 import type { Virtualization } from './virtualization.ts'
@@ -132,6 +133,8 @@ export interface Processor {
    * CS, SS, CPL, CR0, CR4, EFER, EFLAGS.VM, MXCSR.
    */
   stateChanged(): void
+  /** The instruction has not happened, a VM exit happens: as by throwing it, at a tenth of the cost. */
+  exitGuest(exit: Fault): After
   /** Says once per message what is not implemented or not there. */
   log(message: string): void
 }
@@ -150,6 +153,8 @@ export const after = {
   again: 5,
   /** The instruction has not taken effect yet, and does now: what looks at it first (an intercept) lets it pass. */
   proceed: 6,
+  /** A guest is left before this instruction: what `exitGuest` answers. */
+  exit: 7,
 } as const
 
 export type After = (typeof after)[keyof typeof after]

@@ -103,6 +103,9 @@ export function createTestProcessor(modelName = 'intel'): TestProcessor {
     spend: nanoseconds => void (cpu.time += nanoseconds),
     singleStep: trap => void calls.push(`singleStep ${trap}`),
     stateChanged: () => deriveState(state),
+    exitGuest: exit => {
+      throw exit
+    },
     log: () => {},
   }
   resetState(state, model, true)

@@ -50,13 +50,12 @@ export interface Virtualization {
   // ---- while a guest runs (Processor.guest) ----
 
   /**
-   * An instruction whose bit of `interceptMask` is set (`number`: interceptNames) is about to take effect: may exit, answers that it has
-   * left
-   * the guest (true), or returns to let it. argument[0] is the linear address of its memory operand, if argument[2] is 1.
+   * An instruction whose bit of `interceptMask` is set (`number`: interceptNames) is about to take effect: answers its exit, or undefined
+   * to let it. argument[0] is the linear address of its memory operand, if argument[2] is 1.
    */
-  intercept(number: number): boolean | void
-  /** IN, OUT, INS, OUTS after their permission checks. May exit. */
-  portAccess(access: PortAccess): void
+  intercept(number: number): VmExit | undefined
+  /** IN, OUT, INS, OUTS after their permission checks: the exit, or undefined. */
+  portAccess(access: PortAccess): VmExit | undefined
   /** An exception, or a double fault that follows from two, is about to be delivered: nothing has changed. May exit. */
   exception(event: CpuEvent): void
   /** An event was delivered. */

@@ -13,6 +13,7 @@ import { deliver, type Delivery } from '../cpu/interrupt.ts'
 import { debugException, exceptionFrom, externalInterrupt, nonMaskableInterrupt, type CpuEvent } from '../cpu/event.ts'
 import {
   after,
+  type After,
   type ApicPort,
   type CurrentOperation,
   type Helper,
@@ -213,6 +214,10 @@ export class Cpu implements Processor {
         this.currentRecord = 0
         return after.next
       }
+      if (status === after.exit) {
+        this.currentRecord = 0
+        return leave.abort
+      }
       const waited = this.mmu.physical.takeDeviceTime()
       const time = waited + (status === after.again ? 0 : this.parts.helperTimes[number])
       if (time !== 0) this.spend(time)
@@ -258,6 +263,10 @@ export class Cpu implements Processor {
     this.thrown = fault
   }
   private thrown: Fault | undefined
+  exitGuest(exit: Fault): After {
+    this.storeFault(exit)
+    return after.exit
+  }
 
   // ---- the run loop ----
 

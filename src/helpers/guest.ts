@@ -9,5 +9,6 @@ const number = (at.argument >> 2) + 2
 export function intercept(cpu: Processor): After {
   const { guest, state } = cpu
   if (!guest) throw new Error('an instruction is intercepted, but no guest runs')
-  return guest.intercept(state.words[number]) ? after.jumpAndLeave : after.proceed
+  const exit = guest.intercept(state.words[number])
+  return exit ? cpu.exitGuest(exit) : after.proceed
 }

@@ -28,7 +28,8 @@ function access(cpu: Processor): { port: number; size: 1 | 2 | 4; immediate: boo
 
 function readIn(cpu: Processor): After {
   const { port, size, immediate } = access(cpu)
-  cpu.guest?.portAccess({ port, size, write: false, immediate })
+  const exit = cpu.guest?.portAccess({ port, size, write: false, immediate })
+  if (exit) return cpu.exitGuest(exit)
   writeGpr(cpu.state, 0, size * 8, BigInt(cpu.ports.read(port, size)))
   cpu.spend(portTime)
   return after.leave
@@ -36,7 +37,8 @@ function readIn(cpu: Processor): After {
 
 export function out(cpu: Processor): After {
   const { port, size, immediate } = access(cpu)
-  cpu.guest?.portAccess({ port, size, write: true, immediate })
+  const exit = cpu.guest?.portAccess({ port, size, write: true, immediate })
+  if (exit) return cpu.exitGuest(exit)
   cpu.ports.write(port, size, Number(cpu.state.argument[1] & 0xffffffffn))
   cpu.spend(portTime)
   return after.leave

@@ -350,7 +350,8 @@ export function ins(cpu: Processor): After {
   checkPorts(cpu, port, Number(cpu.state.argument[0]))
   return run(cpu, op => {
     const to = op.linear(rdi, segment.es, true)
-    cpu.guest?.portAccess(stringAccess(op, port, false, segment.es, to))
+    const exit = cpu.guest?.portAccess(stringAccess(op, port, false, segment.es, to))
+    if (exit) throw exit
     cpu.memory.probeWrite(to, op.size)
     op.write(to, BigInt(cpu.ports.read(port, op.size as 1 | 2 | 4)))
     op.advance(rdi, 1)
@@ -364,7 +365,8 @@ export function outs(cpu: Processor): After {
   checkPorts(cpu, port, Number(cpu.state.argument[0]))
   return run(cpu, op => {
     const from = op.linear(rsi, cpu.operation.segment, false)
-    cpu.guest?.portAccess(stringAccess(op, port, true, cpu.operation.segment, from))
+    const exit = cpu.guest?.portAccess(stringAccess(op, port, true, cpu.operation.segment, from))
+    if (exit) throw exit
     const value = op.read(from)
     cpu.ports.write(port, op.size as 1 | 2 | 4, Number(value))
     op.advance(rsi, 1)

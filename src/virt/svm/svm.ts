@@ -377,11 +377,11 @@ export class Svm implements Virtualization {
 
   // ---- intercepted instructions ----
 
-  private instructionExit(code: number, info1 = 0n, info2 = 0n): never {
-    throw new VmExit(code, info1, info2, { nextRip: this.cpu.operation.nextRip } satisfies Detail)
+  private instructionExit(code: number, info1 = 0n, info2 = 0n): VmExit {
+    return new VmExit(code, info1, info2, { nextRip: this.cpu.operation.nextRip } satisfies Detail)
   }
 
-  intercept(number: number): void {
+  intercept(number: number): VmExit | undefined {
     const { words, cpu } = this
     const name = interceptNames[number]
     switch (name) {
@@ -402,56 +402,57 @@ export class Svm implements Virtualization {
     }
     const row = instructionIntercepts[name]
     if (!row) throw new Error(`nobody intercepts ${name}`)
-    this.instructionExit(row.code)
+    return this.instructionExit(row.code)
   }
 
   /** Decode assists: bit 63 says MOV, bits 3:0 the general register. */
   private movInfo(gpr: number): bigint {
     return this.offers.decode ? (1n << 63n) | BigInt(gpr) : 0n
   }
-  private readCr(): void {
+  private readCr(): VmExit | undefined {
     const [gpr, cr] = this.cpu.operation.registers
-    if (this.words[index.cpl] !== 0 || !(this.words[svmWord.crIntercepts] & (1 << cr))) return
-    this.instructionExit(exitCode.readCr0 + cr, this.movInfo(gpr))
+    if (this.words[index.cpl] !== 0 || !(this.words[svmWord.crIntercepts] & (1 << cr))) return undefined
+    return this.instructionExit(exitCode.readCr0 + cr, this.movInfo(gpr))
   }
-  private writeCr(): void {
+  private writeCr(): VmExit | undefined {
     const { operation, state } = this.cpu
     const [cr, gpr] = operation.registers
     if (cr === 0) return this.writeCr0(state.gpr[gpr], this.movInfo(gpr))
-    if (this.words[svmWord.crIntercepts] & (0x10000 << cr)) this.instructionExit(exitCode.writeCr0 + cr, this.movInfo(gpr))
+    return this.words[svmWord.crIntercepts] & (0x10000 << cr) ? this.instructionExit(exitCode.writeCr0 + cr, this.movInfo(gpr)) : undefined
   }
   /** The selective intercept leaves alone what changes only TS and MP. */
-  private writeCr0(value: bigint, info: bigint): void {
+  private writeCr0(value: bigint, info: bigint): VmExit | undefined {
     const { words } = this
-    if (words[svmWord.crIntercepts] & 0x10000) this.instructionExit(exitCode.writeCr0, info)
+    if (words[svmWord.crIntercepts] & 0x10000) return this.instructionExit(exitCode.writeCr0, info)
     const changes = (Number(value & 0xffffffffn) ^ words[index.cr0]) & ~(cr0.TS | cr0.MP)
-    if (words[svmWord.intercepts3] & (1 << intercept3.selectiveCr0) && changes) this.instructionExit(exitCode.selectiveCr0, info)
+    const selective = (words[svmWord.intercepts3] & (1 << intercept3.selectiveCr0)) !== 0
+    return selective && changes ? this.instructionExit(exitCode.selectiveCr0, info) : undefined
   }
   /** The selective intercept takes it also when it changes only MP or TS: so does silicon. */
-  private lmsw(): void {
+  private lmsw(): VmExit | undefined {
     const { words } = this
     const value = this.lmswValue()
     const changed = value !== this.cpu.state.cr0
     if (changed && words[svmWord.intercepts3] & (1 << intercept3.selectiveCr0) && !(words[svmWord.crIntercepts] & 0x10000))
-      this.instructionExit(exitCode.selectiveCr0)
-    this.writeCr0(value, 0n)
+      return this.instructionExit(exitCode.selectiveCr0)
+    return this.writeCr0(value, 0n)
   }
   private lmswValue(): bigint {
     const { operation, state, memory } = this.cpu
     const source = state.argument[2] === 1n ? memory.read16(state.argument[0]) : Number(state.gpr[operation.registers[0]] & 0xffffn)
     return (state.cr0 & ~0xen) | BigInt(source & 0xf)
   }
-  private debugAccess(dr: number, gpr: number, write: boolean): void {
-    if (!(this.words[svmWord.drIntercepts] & ((write ? 0x10000 : 1) << dr))) return
-    this.instructionExit((write ? exitCode.writeDr0 : exitCode.readDr0) + dr, this.offers.decode ? BigInt(gpr) : 0n)
+  private debugAccess(dr: number, gpr: number, write: boolean): VmExit | undefined {
+    if (!(this.words[svmWord.drIntercepts] & ((write ? 0x10000 : 1) << dr))) return undefined
+    return this.instructionExit((write ? exitCode.writeDr0 : exitCode.readDr0) + dr, this.offers.decode ? BigInt(gpr) : 0n)
   }
 
   /** The MSR permission map: two bits an MSR, in three ranges of 2 KiB; all others are intercepted. APM vol. 2, "MSR Intercepts". */
-  private msr(write: boolean): void {
-    const number = Number(this.cpu.state.gpr[1] & 0xffffffffn)
+  private msr(write: boolean): VmExit | undefined {
+    const number = this.words[index.rax + 2]
     const range = number < 0x2000 ? 0 : number >>> 13 === 0xc0000000 >>> 13 ? 1 : number >>> 13 === 0xc0010000 >>> 13 ? 2 : -1
     const bit = range * 0x4000 + (number & 0x1fff) * 2 + (write ? 1 : 0)
-    if (range < 0 || this.mapBit(svmWord.msrpmBase, bit)) this.instructionExit(exitCode.msr, write ? 1n : 0n)
+    return range < 0 || this.mapBit(svmWord.msrpmBase, bit) ? this.instructionExit(exitCode.msr, write ? 1n : 0n) : undefined
   }
   private mapBit(base: number, bit: number): boolean {
     const lo = (this.words[base] & ~0xfff) + (bit >>> 3)
@@ -461,28 +462,29 @@ export class Svm implements Virtualization {
   }
 
   /** The I/O permission map: a bit a port; an access of several bytes tests several, those beyond FFFFH lie behind the map's end. */
-  portAccess({ port, size, write, string }: PortAccess): void {
-    if (!(this.words[svmWord.intercepts3] & (1 << intercept3.ioio))) return
+  portAccess({ port, size, write, string }: PortAccess): VmExit | undefined {
+    if (!(this.words[svmWord.intercepts3] & (1 << intercept3.ioio))) return undefined
     let hit = false
     for (let i = 0; i < size && !hit; i++) hit = this.mapBit(svmWord.iopmBase, port + i)
-    if (!hit) return
+    if (!hit) return undefined
     const { operation } = this.cpu
     const bits = (write ? 0 : 1) | (string ? 4 | (string.repeats ? 8 : 0) | (this.offers.decode ? string.segment << 10 : 0) : 0)
     const info = BigInt((bits | (size << 4) | ((operation.addressSize >> 4) << 7) | (port << 16)) >>> 0)
-    this.instructionExit(exitCode.ioio, info, operation.nextRip)
+    return this.instructionExit(exitCode.ioio, info, operation.nextRip)
   }
 
   /** APM vol. 2, "Pause Intercept Filtering". */
-  private pause(): void {
+  private pause(): VmExit | undefined {
     const { words } = this
-    if (!this.offers.pauseFilter || words[svmWord.pauseFilter] === 0) this.instructionExit(0x77)
+    if (!this.offers.pauseFilter || words[svmWord.pauseFilter] === 0) return this.instructionExit(0x77)
     const now = Math.floor(this.cpu.now()) >>> 0
     const elapsed = (now - words[svmWord.lastPause]) >>> 0
     words[svmWord.lastPause] = now
     const threshold = words[svmWord.pauseThreshold]
     if (this.offers.pauseThreshold && threshold !== 0 && elapsed > threshold) words[svmWord.pauseCount] = words[svmWord.pauseFilter]
-    if (words[svmWord.pauseCount] === 0) this.instructionExit(0x77)
+    if (words[svmWord.pauseCount] === 0) return this.instructionExit(0x77)
     words[svmWord.pauseCount]--
+    return undefined
   }
 
   // ---- events ----

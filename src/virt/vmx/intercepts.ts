@@ -239,11 +239,8 @@ function makeMask(unit: VmxUnit, mask: Uint32Array): void {
   }
 }
 
-/** True: the guest was left. */
-export function interceptInstruction(unit: VmxUnit, number: number): boolean {
-  const exit = byNumber[number]?.decide(unit)
-  if (exit) unit.exit(exit)
-  return exit !== undefined
+export function interceptInstruction(unit: VmxUnit, number: number): VmExit | undefined {
+  return byNumber[number]?.decide(unit)
 }
 
 // ---- ports ----
@@ -256,14 +253,14 @@ function portExits(unit: VmxUnit, port: number, size: number): boolean {
   return false
 }
 
-export function interceptsPort(unit: VmxUnit, io: PortAccess): void {
-  if (!portExits(unit, io.port, io.size)) return
+export function interceptsPort(unit: VmxUnit, io: PortAccess): VmExit | undefined {
+  if (!portExits(unit, io.port, io.size)) return undefined
   const { string } = io
   let qualification = (io.size - 1) | (io.write ? 0 : 8)
   if (string) qualification |= 0x10 | (string.repeats ? 0x20 : 0)
   else if (io.immediate) qualification |= 0x40
   const address = string ? (string.addressSize === 16 ? 0 : string.addressSize === 32 ? 1 : 2) << 7 : 0
-  throw unit.instructionExit(reason.io, BigInt(qualification) | (BigInt(io.port) << 16n), string
+  return unit.instructionExit(reason.io, BigInt(qualification) | (BigInt(io.port) << 16n), string
     ? { information: address | (string.segment << 15), linear: string.address } : {})
 }
 

@@ -256,11 +256,11 @@ export class VmxUnit implements Virtualization {
 
   // ---- what the processor asks ----
 
-  intercept(number: number): boolean {
+  intercept(number: number): VmExit | undefined {
     return interceptInstruction(this, number)
   }
-  portAccess(access: PortAccess): void {
-    interceptsPort(this, access)
+  portAccess(access: PortAccess): VmExit | undefined {
+    return interceptsPort(this, access)
   }
   exception(event: CpuEvent): void {
     interceptException(this, event)
