@@ -112,6 +112,7 @@ export const fields = {
   apicAccessPage: i64('physical address of the APIC-access page of the guest that runs, with bit 0 set; 0: none'),
   vmxTrap: i64('an exit that follows the instruction which runs: bit 63 set, reason and qualification in the halves; 0: none'),
   vmxPause: i64('virtual times of the first and the last PAUSE of a loop, for PAUSE-loop exiting', 2),
+  vmxInSmm: i64('in SMM: VMX operation as it was (src/virt/vmx/smm.ts)', 11),
   svm: i64('state of AMD-V: src/virt/svm/state.ts has its names', 192),
   randomState: i64('state of the generator behind RDRAND and RDSEED'),
   msrMisc: i64('other MSRs that are storage only; numbered by the MSR table', 128),

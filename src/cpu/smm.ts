@@ -86,6 +86,7 @@ export function leaveSmm(cpu: Processor): boolean {
   const old = { cr0: state.cr0, cr4: state.cr4, efer: state.efer }
   const saved = map.restore(state, area)
   state.smbase = BigInt(saved.smbase)
+  cpu.virt?.leaveSmm?.()
   // RSM leaves SMM whatever NMIs were: they are blocked again if the SMI interrupted their handler.
   state.interruptShadow = saved.nmiBlocked ? blockedByNmi : 0
   cpu.smm.modeChanged()

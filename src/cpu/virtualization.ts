@@ -81,6 +81,8 @@ export interface Virtualization {
   readonly wantsInterrupts?: boolean
   /** Every instruction is to be stepped; told after one has retired. */
   readonly needsSteps?: boolean
+  /** IRET has unblocked NMIs, and ends in this fault or exit. */
+  unblockedNmis?(): void
   stepped?(): void
   /** Leaves the guest. */
   exit(exit: VmExit): void
@@ -103,6 +105,10 @@ export interface Virtualization {
   woke?(activity: number): void
   /** INIT came: the processor takes it, it stays pending, or it became an exit. */
   takesInit(): 'accepted' | 'held' | 'exit'
+  /** An SMI is taken in place, by a guest too: what belongs to virtualization is put aside. Absent: guests keep SMIs waiting. */
+  enterSmm?(): void
+  /** RSM has loaded the registers: what was put aside is taken back. */
+  leaveSmm?(): void
   /** State and memory were replaced by saved ones: what was derived from them is derived anew. */
   restored?(): void
   /** A start-up message came for a processor that waits for one in a guest. */

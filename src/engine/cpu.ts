@@ -435,7 +435,8 @@ export class Cpu implements Processor {
   private takeSmi(): void {
     const words = this.words
     const before = words[word.activity]
-    if (this.holdInterrupts || this.virt?.ownsEvents || words[word.interruptShadow] & smiBlocked || this.shadowed()) return
+    if (this.holdInterrupts || words[word.interruptShadow] & smiBlocked || this.shadowed()) return
+    if (this.virt?.ownsEvents && !this.virt.enterSmm) return
     if (before === activity.running || before === activity.halt) this.enterSmm()
   }
   /** Takes the latched SMI now. */
@@ -444,6 +445,7 @@ export class Cpu implements Processor {
     this.words[word.pendingSmi] = 0
     this.words[word.budget] -= smiTime
     const cause = { port: smiPort >>> 16, size: (smiPort >> 4) & 7, write: (smiPort & 1) === 0, rip: smiRip }
+    this.virt?.enterSmm?.()
     enterSmm(this, before === activity.halt, smiPort === 0 ? undefined : cause)
   }
 

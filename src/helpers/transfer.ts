@@ -9,11 +9,11 @@ import { segment } from '../cpu/layout.ts'
 import { after, type After, type Processor } from '../cpu/processor.ts'
 import { flag, readRflags } from '../cpu/rflags.ts'
 import { setParagraph } from '../cpu/segments.ts'
-import { inSmm, leaveSmm } from '../cpu/smm.ts'
+import { blockedByNmi, inSmm, leaveSmm } from '../cpu/smm.ts'
 import { currentStack } from '../cpu/stack.ts'
 import { systemCall, systemEnter, systemExit, systemReturn } from '../cpu/syscall.ts'
 import { modeOf, transferred } from '../cpu/transfer.ts'
-import { VmExit } from '../cpu/virtualization.ts'
+import { VmExit, type Virtualization } from '../cpu/virtualization.ts'
 import { redirectsInterrupt } from '../cpu/tss.ts'
 import { iopl } from './registers.ts'
 
@@ -53,9 +53,20 @@ const immediateOffset = (cpu: Processor): bigint => cpu.operation.immediate & 0x
 export const far_jmp_immediate = (cpu: Processor): After => transfer(cpu, () => farJump(cpu, immediateSelector(cpu), immediateOffset(cpu)))
 export const far_call_immediate = (cpu: Processor): After => transfer(cpu, () => farCall(cpu, immediateSelector(cpu), immediateOffset(cpu)))
 
+/** NMIs are unblocked even when IRET faults or its memory accesses exit: a hypervisor may have to block them again. */
+function returnInGuest(cpu: Processor, guest: Virtualization): void {
+  try {
+    interruptReturn(cpu)
+  } catch (fault) {
+    guest.unblockedNmis?.()
+    throw fault
+  }
+}
+
 export function iret(cpu: Processor): After {
   const before = modeOf(cpu)
-  interruptReturn(cpu)
+  if (cpu.guest && cpu.state.interruptShadow & blockedByNmi) returnInGuest(cpu, cpu.guest)
+  else interruptReturn(cpu)
   return transferred(cpu, before)
 }
 

@@ -7,6 +7,8 @@
 export interface ApicAccessPage {
   /** Whether the access can be made; false: an exit is kept for `SecondStage.exit`. */
   allows(offset: number, size: number, write: boolean): boolean
+  /** An instruction is fetched there: an exit is kept. */
+  fetched(offset: number): void
   read(offset: number, size: number): number
   write(offset: number, size: number, value: number): void
 }

@@ -2,7 +2,7 @@
  * Memory as TypeScript helpers see it: linear addresses, checked and translated, at once. Intel SDM vol. 3, "Access Rights"; an access
  * that crosses pages checks both before a byte changes.
  */
-import { Fault } from '../cpu/fault.ts'
+import { Fault, vector } from '../cpu/fault.ts'
 import type { LinearMemory, Privilege } from '../cpu/processor.ts'
 import { helperScratch, tlbDataEntries } from '../memory/map.ts'
 import { accessFlag, type Mmu } from './mmu.ts'
@@ -165,6 +165,8 @@ export class MmuLinearMemory implements LinearMemory {
 
   private fault(): Fault {
     const words = this.words
+    // the delivery of an event must see what it is
+    if (words[word.faultVector] === vector.EXIT) return this.mmu.secondStage!.exit()
     const isPage = words[word.faultVector] === 14
     const address = isPage ? this.view.getBigUint64(word.faultAddress * 4, true) : undefined
     return new Fault(words[word.faultVector], words[word.faultError], address)

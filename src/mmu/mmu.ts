@@ -483,6 +483,10 @@ export class Mmu implements PlaceKeeper {
   /** Reads code bytes of one page into linear memory at `target`, wherever they are; false: a fault is stored. */
   readCode(lo: number, hi: number, target: number, length: number): boolean {
     if (!this.translate(lo, hi, access.fetch, 0)) return this.fault() !== 0
+    if (this.words[word.apicAccessPage] !== 0 && this.isApicPage(this.physicalLo, this.physicalHi)) {
+      this.pending.apicPage!.fetched(lo & 0xfff)
+      return this.secondFault()
+    }
     this.physical.fetch(this.physicalLo | (lo & 0xfff), this.physicalHi, target, length)
     return true
   }

@@ -11,7 +11,7 @@ const bytes = {
     sti: [0xfb],
   outDx: [0xee], outImmediate: [0xe6, 0x42], insb: [0xf3, 0x6c], movToCr3: [0x0f, 0x22, 0xd8], movFromCr0: [0x0f, 0x20, 0xc0],
   invlpg: [0x0f, 0x01, 0x3b], sgdt: [0x0f, 0x01, 0x45, 0x10], vmlaunch: [0x0f, 0x01, 0xc2], vmresume: [0x0f, 0x01, 0xc3],
-  vmreadRbx: [0x0f, 0x78, 0xd8], store: [0x48, 0x89, 0x07], load: [0x48, 0x8b, 0x07], jump: [0xeb, 0xfe],
+  vmreadRbx: [0x0f, 0x78, 0xd8], store: [0x48, 0x89, 0x07], load: [0x48, 0x8b, 0x07], jump: [0xeb, 0xfe], iretq: [0x48, 0xcf],
 } as const
 
 const machines = [['interpreter', createHypervisor('max', false)], ['jit', createHypervisor('max', true)]] as const
@@ -150,6 +150,60 @@ for (const [engine, hypervisor] of machines)
       hypervisor.unit.translations.invept(undefined)
       write('guestRip', BigInt(place.guest) - 3n)
       assert.equal(resume(), 'eptViolation')
+    })
+
+    test('IRET that ends in an EPT violation has unblocked NMIs, and bit 12 of the qualification says so', () => {
+      const blocked = (state: bigint) => (): void => {
+        withEpt()
+        turnOn('pinControls', 0x28)
+        write('guestInterruptibility', state)
+        write('guestRsp', 0x80_0100n)
+        load(place.eptDirectory + 4 * 8, [0, 0, 0, 0, 0, 0, 0, 0])
+      }
+      assert.equal(launch(bytes.iretq, blocked(8n)), 'eptViolation')
+      assert.deepEqual([read('exitQualification') & 0x1001n, read('guestInterruptibility')], [0x1001n, 0n])
+      assert.equal(launch(bytes.iretq, blocked(0n)), 'eptViolation')
+      assert.equal(read('exitQualification') & 0x1001n, 1n)
+      // a #GP for a code selector that is null
+      const faults = (): void => { blocked(8n)(); write('guestRsp', 0x70_0000n); write('exceptionBitmap', 1n << 13n) }
+      assert.equal(launch(bytes.iretq, faults), 'exceptionOrNmi')
+      assert.equal(read('exitInterruption'), 0x80001b0dn)
+    })
+
+    test('the APIC-access page: fetches and event delivery have access types of their own', () => {
+      const page = 0x70_0000
+      const apic = (): void => {
+        turnOn('primaryControls', primaryBit.tprShadow)
+        turnOn('secondaryControls', secondaryBit.virtualizeApicAccesses)
+        write('virtualApicAddress', BigInt(place.virtualApic))
+        write('apicAccessAddress', BigInt(page))
+      }
+      assert.equal(launch(bytes.nop, () => { apic(); write('guestRip', BigInt(page + 0x123)) }), 'apicAccess')
+      assert.equal(read('exitQualification'), 0x2123n)
+      // a push onto the page while #UD is delivered
+      launch(bytes.ud2, () => {
+        apic()
+        write('guestRsp', BigInt(page + 0x200))
+        load(place.idt + 6 * 16, [0, 0, 8, 0, 0, 0x8e, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+      })
+      load(place.idt + 6 * 16, Array.from({ length: 16 }, () => 0))
+      assert.deepEqual([read('exitReason'), read('exitQualification') >> 12n, read('idtVectoring')], [44n, 3n, 0x80000306n])
+    })
+
+    test('an SMI is taken in the guest, outside of VMX operation, and RSM returns into the guest', () => {
+      const at = 0x40000
+      // what SMM sees of CR4.VMXE; then RSM
+      load(at + 0x8000, [0x66, 0x0f, 0x20, 0xe0, 0x66, 0x2e, 0x66, 0xa3, 0x00, 0x70, 0x0f, 0xaa])
+      hypervisor.unit.observer = ({ kind }) => { if (kind === 'entry') core.state.pendingSmi = 1 }
+      assert.equal(launch([...bytes.jump], () => {
+        turnOn('pinControls', 0x40)
+        write('preemptionTimer', 100_000n)
+        load(at + 0x7000, [0xff, 0xff, 0xff, 0xff])
+        core.state.smbase = BigInt(at)
+      }), 'preemptionTimer')
+      hypervisor.unit.observer = undefined
+      assert.equal(hypervisor.unit.readPhysical32(BigInt(at + 0x7000)), 0)
+      assert.deepEqual([core.state.pendingSmi, core.state.vmxFlags & 1, read('guestRip')], [0, 1, BigInt(place.guest)])
     })
 
     test('the preemption timer ends an endless guest, at an exact time', () => {

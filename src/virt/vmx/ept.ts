@@ -42,6 +42,8 @@ interface EptState {
   readonly caches: readonly (readonly (readonly number[])[])[]
 }
 
+const apicPage = at.apicAccessPage >> 2
+
 type Failure = 'violation' | 'misconfiguration' | 'pmlFull'
 
 export class Ept implements SecondStage {
@@ -190,7 +192,11 @@ export class Ept implements SecondStage {
   table(lo: number, hi: number, write: boolean): boolean {
     this.current()
     const asked = write || this.marksAccess ? access.write | access.read : access.read
-    return this.translate(lo, hi, asked, true, false)
+    if (!this.translate(lo, hi, asked, true, false)) return false
+    const { words } = this
+    if (words[apicPage] === 0 || words[apicPage] !== (this.lo | 1) || words[apicPage + 1] !== this.hi) return true
+    this.instead = this.running().apic.tableExit()
+    return false
   }
 
   page(lo: number, hi: number, what: number, user: boolean): boolean {

@@ -38,9 +38,8 @@ function pageFaultMatches(unit: VmxUnit, error: number): boolean {
 
 /** With the monitor trap flag, an exit follows the delivery. */
 export function noteDelivered(unit: VmxUnit, _event: CpuEvent): void {
-  if (unit.injecting || unit.isOn('primary', primaryBit.monitorTrapFlag)) {
-    if (unit.isOn('primary', primaryBit.monitorTrapFlag)) unit.state.vmxFlags |= vmxFlag.trapPending
-  }
+  unit.state.vmxFlags &= ~vmxFlag.iretUnblocked
+  if (unit.isOn('primary', primaryBit.monitorTrapFlag)) unit.state.vmxFlags |= vmxFlag.trapPending
 }
 
 export function tripleFault(unit: VmxUnit, during: CpuEvent): boolean {
@@ -148,6 +147,7 @@ export function wakesGuest(unit: VmxUnit): boolean {
   const { state } = unit
   if (state.activity === activity.waitForSipi) return false
   const halted = state.activity === activity.halt
+  if (halted && state.pendingSmi !== 0) return true
   if (state.vmxFlags & (vmxFlag.trapPending | vmxFlag.initHeld) || state.vmxTrap !== 0n) return true
   if (timerExpired(unit) || nmiWindowOpen(unit, 0) || nmiGoes(unit)) return true
   const enabled = (state.eflags & flag.IF) !== 0

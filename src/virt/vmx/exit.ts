@@ -51,13 +51,28 @@ export function leaveFailedEntry(unit: VmxUnit, basic: number, qualification: bi
   loadHost(unit, vmcs, false)
 }
 
+/** Bit 12: "NMI unblocking due to IRET". */
+const nmiUnblocking = 1 << 12
+/** Hardware exceptions but #DF. */
+const isFault = (interruption: number): boolean => (interruption & 0x700) === interruptionType.exception << 8 && (interruption & 0xff) !== 8
+const apicAccessDuringDelivery = 3n << 12n
+
+/** What is known only here: whether IRET unblocked NMIs, and whether an event was being delivered. */
+function qualificationOf({ reason: basic, info1, during }: VmExit, unblocking: number): bigint {
+  if (basic === reason.apicAccess && during) return (info1 & 0xfffn) | apicAccessDuringDelivery
+  if (basic === reason.eptViolation || basic === reason.pmlFull) return info1 | BigInt(unblocking)
+  return info1
+}
+
 function recordExit(unit: VmxUnit, vmcs: Vmcs, exit: VmExit, details: ExitDetails): void {
   const during = exit.during as CpuEvent | undefined
+  const unblocking = unit.state.vmxFlags & vmxFlag.iretUnblocked ? nmiUnblocking : 0
   set32(vmcs, field.exitReason, exit.reason)
-  vmcs.set64(field.exitQualification, exit.info1)
+  vmcs.set64(field.exitQualification, qualificationOf(exit, unblocking))
   vmcs.set64(field.guestPhysicalAddress, exit.info2)
   vmcs.set64(field.guestLinearAddress, details.linear ?? 0n)
-  set32(vmcs, field.exitInterruption, details.interruption ?? 0)
+  const { interruption = 0 } = details
+  set32(vmcs, field.exitInterruption, isFault(interruption) ? interruption | unblocking : interruption)
   set32(vmcs, field.exitErrorCode, details.errorCode ?? 0)
   set32(vmcs, field.exitInstructionInformation, details.information ?? 0)
   set32(vmcs, field.idtVectoring, during ? interruptionOf(during) : 0)

@@ -44,6 +44,9 @@ export class TranslationsOfMachine {
         this.ept.instead = apic.accessExit(offset, write)
         return false
       },
+      fetched: offset => {
+        this.ept.instead = running().apic.fetchExit(offset)
+      },
       read: (offset, size) => running().apic.readPage(offset, size),
       write: (offset, size, value) => running().apic.writePage(offset, size, value),
     }

@@ -24,6 +24,7 @@ import { leaveGuest } from './exit.ts'
 import { reason } from './exit-reasons.ts'
 import { at as field } from './fields.ts'
 import type { BrokenRule } from './rule.ts'
+import { leaveForSmm, returnFromSmm } from './smm.ts'
 import { nextDeadline } from './timer.ts'
 import { Translations, type TranslationsOfMachine } from './translations.ts'
 import { VirtualApic } from './virtual-apic.ts'
@@ -346,6 +347,15 @@ export class VmxUnit implements Virtualization {
   }
   startup(vector: number): void {
     this.exit(new VmExit(reason.sipi, BigInt(vector)))
+  }
+  enterSmm(): void {
+    leaveForSmm(this)
+  }
+  leaveSmm(): void {
+    returnFromSmm(this)
+  }
+  unblockedNmis(): void {
+    this.state.vmxFlags |= vmxFlag.iretUnblocked
   }
   nextDeadline(): number {
     return nextDeadline(this)

@@ -13,7 +13,7 @@ const offset = { tpr: 0x80, ppr: 0xa0, eoi: 0xb0, isr: 0x100, tmr: 0x180, irr: 0
 const eoiBitmaps: readonly FieldName[] = ['eoiExitBitmap0', 'eoiExitBitmap1', 'eoiExitBitmap2', 'eoiExitBitmap3']
 /** Of `vmxTrap`: there is one; below it reason and qualification. */
 export const trapBit = 1n << 63n
-const accessType = { read: 0, write: 1 } as const
+const accessType = { read: 0, write: 1, fetch: 2, guestPhysical: 15 } as const
 
 /** A read with register virtualization takes these from the page; others exit. */
 const readable: ReadonlySet<number> = new Set([
@@ -222,6 +222,14 @@ export class VirtualApic {
   accessExit(at: number, write: boolean): VmExit {
     const qualification = BigInt((at & 0xfff) | ((write ? accessType.write : accessType.read) << 12))
     return new VmExit(reason.apicAccess, qualification, 0n, { length: this.unit.cpu.instructionLength })
+  }
+
+  fetchExit(at: number): VmExit {
+    return new VmExit(reason.apicAccess, BigInt(at | (accessType.fetch << 12)))
+  }
+  /** A paging structure lies on the page. */
+  tableExit(): VmExit {
+    return new VmExit(reason.apicAccess, BigInt(accessType.guestPhysical << 12))
   }
 
   // ---- x2APIC mode ----
