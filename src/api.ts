@@ -6,10 +6,14 @@ import type { GuestListener } from './cpu/guest-event.ts'
 import type { Nanoseconds } from './devices/ports.ts'
 import type { BlockStore } from './devices/storage/block-store.ts'
 import type { DriveOptions } from './devices/storage/drive.ts'
+import type { SharedFolder } from './devices/virtio/p9/folder.ts'
 import type { TextScreen } from './devices/vga/vga.ts'
 import type { OutsideAddress, OutsideEvent, OutsideRequest } from './net/outside.ts'
 
-export type { BlockStore, DriveOptions, OutsideAddress, OutsideEvent, OutsideRequest, TextScreen }
+export type { BlockStore, DriveOptions, OutsideAddress, OutsideEvent, OutsideRequest, SharedFolder, TextScreen }
+export type {
+  FileStatus, FolderEntry, FolderFile, FolderPath, FolderSpace, Instant, OpenMode, StatusChange,
+} from './devices/virtio/p9/folder.ts'
 
 /** A CPU model by name with features switched on or off, such as `{ model: 'intel', add: ['pku'], remove: ['la57'] }`. */
 export interface CpuSelection {
@@ -62,6 +66,12 @@ export interface IommuOptions {
   properties: Record<string, string>
 }
 
+/** A folder that the device virtio-9p-pci shows, by its ID. */
+export interface ShareOptions {
+  id: string
+  folder: SharedFolder
+}
+
 export interface MachineOptions extends BootOptions {
   cpu?: CpuSelection
   cpus?: number
@@ -76,6 +86,8 @@ export interface MachineOptions extends BootOptions {
   networks?: NetworkOptions[]
   /** Remapping units; the last one has what no other names. Needs the chipset q35. */
   iommus?: IommuOptions[]
+  /** Folders shared with software: what it reads of them is input, as that of a disk image is. */
+  shares?: ShareOptions[]
   /** Which engine runs instructions; the result is the same. */
   engine?: 'interpreter' | 'jit' | 'step'
   /** Seed of everything that is random in the machine. */

@@ -5,7 +5,7 @@ import { createMachine as create } from './machine.ts'
 export { InputError } from './errors.ts'
 export { helloGuest } from './guests/hello.ts'
 export type {
-  BlockStore, BootOptions, CpuRegisters, CpuSelection, DriveOptions, Machine, MachineOptions, RunLimits, StopReason,
+  BlockStore, BootOptions, CpuRegisters, CpuSelection, DriveOptions, Machine, MachineOptions, RunLimits, SharedFolder, StopReason,
 } from './api.ts'
 
 /** Throws an InputError for options that make no machine. */

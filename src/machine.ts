@@ -118,7 +118,7 @@ export class VitrineMachine implements Machine {
         cpus,
         rtcEpoch: options.rtcEpoch ?? defaultEpoch,
         devices: options.devices ?? [], drives: options.drives ?? [], networks: options.networks ?? [], iommus: options.iommus ?? [],
-        seed: options.seed ?? 0,
+        shares: options.shares ?? [], seed: options.seed ?? 0,
         processor: {
           vendor: model.vendor, brand: model.identity.brand, signature: model.identity.signature, megahertz: 1000,
           features: featureBits(model, 1, 0, 3),
@@ -783,7 +783,7 @@ export class VitrineMachine implements Machine {
 
   /** What two machines must share for a state to go from one to the other. The engine may differ. */
   private configuration(): string {
-    const { engine: _engine, noReboot: _noReboot, drives: _drives, ...options } = this.options
+    const { engine: _engine, noReboot: _noReboot, drives: _drives, shares: _shares, ...options } = this.options
     const disks = this.pc.disks.map(({ id, byteLength, readOnly }) => ({ id, byteLength, readOnly }))
     return JSON.stringify(withDigests({ ...options, disks }))
   }

@@ -32,6 +32,8 @@ export interface QemuSettings {
   drives: string[]
   netdevs: string[]
   nics: string[]
+  fsdevs: string[]
+  virtfs: string[]
   bios?: string
   bootOrder?: string
   bootMenu: boolean
@@ -52,7 +54,8 @@ export function defaultSettings(): QemuSettings {
   return {
     machine: 'pc', cpu: 'max', cpus: 1, memory: 128 << 20, append: '', serials: [], chardevs: new Map(), noGraphic: false, devices: [],
     iommus: [],
-    drives: [], netdevs: [], nics: [], bootMenu: false, snapshot: false, noReboot: false, wait: false, seed: 0, log: false, warnings: [],
+    drives: [], netdevs: [], nics: [], fsdevs: [], virtfs: [], bootMenu: false, snapshot: false, noReboot: false, wait: false, seed: 0,
+    log: false, warnings: [],
   }
 }
 
@@ -140,6 +143,14 @@ export const qemuOptions: readonly QemuOption[] = [
     apply: (s, text) => { s.netdevs.push(text) },
   },
   { names: ['nic'], argument: 'user[,...]|none', help: 'the same with a virtio card', apply: (s, text) => { s.nics.push(text) } },
+  {
+    names: ['virtfs'], argument: 'local,path=folder,mount_tag=tag[,...]', help: 'a folder of ours that the guest mounts: readonly=on',
+    apply: (s, text) => { s.virtfs.push(text) },
+  },
+  {
+    names: ['fsdev'], argument: 'local,path=folder,id=id[,...]', help: 'the same for a -device virtio-9p-pci',
+    apply: (s, text) => { s.fsdevs.push(text) },
+  },
   onlyNone(['net'], 'type', 'network of that kind (-nic user is)'),
 
   { names: ['no-reboot'], help: 'exit instead of rebooting', apply: s => { s.noReboot = true } },

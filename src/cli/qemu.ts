@@ -9,6 +9,7 @@ import { type Networks, parseNetworks } from './networks.ts'
 import { parseQemu, type QemuSettings } from './qemu-options.ts'
 import { serial } from './qemu-values.ts'
 import { report } from './run.ts'
+import { parseQemuShares } from './shares.ts'
 import { statuses, statusOf } from './status.ts'
 import type { Catalogue, ConsoleOptions, RunRequest, System } from './system.ts'
 import { parseCpu, suggest } from './values.ts'
@@ -50,7 +51,10 @@ function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue)
   for (const device of settings.devices) checkName(device, catalogue)
   const { drives, devices } = parseDrives(settings.drives.map(text => (settings.snapshot ? `${text},snapshot=on` : text)), system, 'ide')
   const nets = networksOf(settings)
-  const allDevices = [...devices, ...nets.devices, ...settings.devices]
+  const shared = [parseQemuShares(settings.fsdevs, false, system), parseQemuShares(settings.virtfs, true, system)]
+  for (const warning of shared.flatMap(each => each.warnings)) warn(system, warning)
+  const shares = shared.flatMap(each => each.shares)
+  const allDevices = [...devices, ...nets.devices, ...shared.flatMap(each => each.devices), ...settings.devices]
   const console = consoleOf(settings)
   if (console.serial === 'none' && settings.serials.length === 0 && settings.display !== 'none') {
     warn(system, 'warning: no display is emulated; -nographic or -serial stdio shows the serial port')
@@ -63,6 +67,7 @@ function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue)
       chipset: settings.machine,
       ...(nets.networks.length === 0 ? {} : { networks: nets.networks }),
       ...(settings.iommus.length === 0 ? {} : { iommus: settings.iommus }),
+      ...(shares.length === 0 ? {} : { shares }),
       devices: allDevices,
       ...(drives.length === 0 ? {} : { drives }),
       seed: settings.seed,

@@ -9,6 +9,7 @@ import { cdromDrive, driveHelp, parseDrives } from './drives.ts'
 import { firmwareOptions } from './firmware.ts'
 import { parseModules } from './modules.ts'
 import { parseNetworks } from './networks.ts'
+import { parseShares } from './shares.ts'
 import { sayEnding, statusOf, statusTable } from './status.ts'
 import type { Catalogue, RunRequest, RunResult, System } from './system.ts'
 import {
@@ -35,6 +36,7 @@ interface RunFlags {
   drive?: string[]
   net?: string[]
   iommu?: string[]
+  share?: string[]
   engine: NonNullable<MachineOptions['engine']>
   maxInstructions?: string
   timeout?: string
@@ -82,6 +84,7 @@ export function runCommand(system: System, done: (status: number) => void): Comm
     .option('--drive <file[,key=value]>', 'a disk image: if=virtio|none, id, format=raw|qcow2, snapshot, readonly, serial; `help`', collect)
     .option('--net <user[,key=value]>', 'a network card and a router to our network: hostfwd=tcp::PORT-:PORT, restrict, mac, id', collect)
     .option('--iommu <vtd[,key=value]>', 'an Intel remapping unit (VT-d); `help` lists its properties', collect)
+    .option('--share <folder[,key=value]>', 'a folder of ours, mounted by tag with -t 9p -o trans=virtio: tag=NAME, readonly', collect)
     .optionsGroup('How to run it:')
     .addOption(new Option('--engine <name>', 'what runs instructions; results are the same').choices([...engines]).default('jit'))
     .option('--max-instructions <n>', 'stop after exactly so many instructions of all CPUs')
@@ -178,7 +181,8 @@ function requestOf(flags: RunFlags, system: System, catalogue: Catalogue): RunRe
   if (!flags.quiet) for (const remark of remarks) system.printError(`vitrine: ${remark}\n`)
   const { drives, devices } = parseDrives([...(flags.drive ?? []), ...(flags.cdrom === undefined ? [] : [cdromDrive(flags.cdrom)])], system)
   const nets = parseNetworks(flags.net ?? [], { cards: true })
-  const allDevices = [...devices, ...nets.devices, ...(flags.device ?? []).map(parseDevice)]
+  const shared = parseShares(flags.share ?? [], system)
+  const allDevices = [...devices, ...nets.devices, ...shared.devices, ...(flags.device ?? []).map(parseDevice)]
   return {
     machine: {
       cpu,
@@ -187,6 +191,7 @@ function requestOf(flags: RunFlags, system: System, catalogue: Catalogue): RunRe
       chipset: flags.chipset,
       ...(nets.networks.length === 0 ? {} : { networks: nets.networks }),
       ...(flags.iommu ? { iommus: flags.iommu.map(parseIommu) } : {}),
+      ...(shared.shares.length === 0 ? {} : { shares: shared.shares }),
       devices: allDevices,
       ...(drives.length === 0 ? {} : { drives }),
       engine: flags.engine,

@@ -1,5 +1,5 @@
 /** What the command line needs of the place where it runs. The embedder provides it; tests provide a fake. */
-import type { BlockStore, MachineOptions } from '../api.ts'
+import type { BlockStore, MachineOptions, SharedFolder } from '../api.ts'
 import type { Ending, SessionOptions } from '../embedder/session.ts'
 import type { Symbols } from '../insight/symbols.ts'
 
@@ -117,6 +117,8 @@ export interface System {
   readFile(path: string): Uint8Array
   /** A disk image, read and written in place. Throws an InputError that says why not. */
   openStore(path: string, readOnly: boolean): BlockStore
+  /** A folder that the machine shares. Throws an InputError that says why not. */
+  openFolder(path: string, readOnly: boolean): SharedFolder
   /** The path of a file that is named within another one, as a backing file is. */
   pathBeside(path: string, name: string): string
   writeFile(path: string, text: string): void

@@ -1,4 +1,5 @@
 /** A system in memory for tests of the command lines: files, what was printed, and the request that a run was given. */
+import type { SharedFolder } from '../api.ts'
 import { createModel, describeModel, modelNames } from '../cpu/models.ts'
 import { InputError } from '../errors.ts'
 import { commandLine } from './main.ts'
@@ -13,6 +14,7 @@ export const catalogue: Catalogue = {
     { name: 'pc-testdev', description: 'test device', bus: 'ISA' },
     { name: 'pci-testdev', description: 'test device', bus: 'PCI' },
     { name: 'VGA', description: 'a screen', bus: 'PCI' },
+    { name: 'virtio-9p-pci', description: 'a folder', bus: 'PCI' },
   ],
   checkCpu: createModel,
   describeCpu: describeModel,
@@ -51,6 +53,10 @@ export async function command(args: string[], result: RunResult | Error = ended(
     openStore(path, readOnly) {
       if (!path.startsWith('disk')) throw new InputError(`cannot open '${path}': no such file`)
       return { byteLength: 1024, readOnly, read: () => 'ok', write: () => 'ok', flush: () => 'ok' }
+    },
+    openFolder(path, readOnly) {
+      if (!path.startsWith('folder')) throw new InputError(`cannot share '${path}': no such folder`)
+      return { readOnly } as SharedFolder
     },
     writeFile(path, text) { outcome.written[path] = text },
     now: () => 1_800_000_000,

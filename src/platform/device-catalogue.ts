@@ -18,6 +18,8 @@ import { VirtioBlk } from '../devices/virtio/blk/blk.ts'
 import { Vga } from '../devices/vga/vga.ts'
 import { VirtioConsole } from '../devices/virtio/console/console.ts'
 import { type NetworkPort, VirtioNet, type VirtioNetOptions } from '../devices/virtio/net/net.ts'
+import type { SharedFolder } from '../devices/virtio/p9/folder.ts'
+import { VirtioP9 } from '../devices/virtio/p9/p9.ts'
 import { VirtioPci } from '../devices/virtio/pci.ts'
 import { VirtioRng } from '../devices/virtio/rng/rng.ts'
 import { InputError } from '../errors.ts'
@@ -55,6 +57,8 @@ export interface Board {
   bootDevice: (index: number, path: string) => void
   /** Plugs one device into a network, by its ID. */
   takeNetwork: (id: string, deliver: (frame: Uint8Array) => void) => NetworkPort
+  /** Takes a shared folder for one device, by its ID. */
+  takeShare: (id: string) => { folder: SharedFolder }
   /** Joins a console to the terminal. */
   joinTerminal: (makeConsole: (output: (bytes: Uint8Array) => void) => VirtioConsole) => VirtioConsole
   seed: number
@@ -174,6 +178,16 @@ const entries: readonly Entry[] = [
       const plug: VirtioNetOptions['plug'] = deliver => board.takeNetwork(property('netdev'), deliver)
       return new VirtioPci(new VirtioNet({ mac, clock: board.clock, alarmName: `virtio-net ${bdfText(slot.id)}`, plug }), slot, board.log)
     }),
+  },
+  {
+    name: 'virtio-9p-pci', description: 'a folder of the embedder, mounted by its tag: the share with that id', bus: 'PCI',
+    properties: { fsdev: '', mount_tag: '' },
+    plug: (board, property) => {
+      const tag = property('mount_tag')
+      if (!/^[!-~]{1,31}$/.test(tag)) throw new InputError(`property 'mount_tag': expected 1 to 31 ASCII characters, found '${tag}'`)
+      const device = new VirtioP9({ ...board.takeShare(property('fsdev')), tag, log: board.log })
+      return plugPci(board, property('addr'), 'virtio-9p-pci', slot => new VirtioPci(device, slot, board.log))
+    },
   },
   {
     name: 'virtio-rng-pci', description: "random numbers, from the machine's seed", bus: 'PCI', properties: {},

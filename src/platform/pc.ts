@@ -12,7 +12,7 @@ import { type ChipsetFunctions, pcFunctions, q35Functions } from '../devices/pci
 import { Shadow } from '../devices/pci/shadow.ts'
 import { noSmram, type Smram, type SmramControl } from '../devices/pci/smram.ts'
 import { Pit, pitPorts } from '../devices/pit/pit.ts'
-import type { IommuOptions, NetworkOptions } from '../api.ts'
+import type { IommuOptions, NetworkOptions, ShareOptions } from '../api.ts'
 import type { Clock, DeviceState, DmaPort, InterruptPin, LogUnhandled, MmioHandler, MsiPort, Stateful } from '../devices/ports.ts'
 import { type A20Gate, ResetControl } from '../devices/reset-control/reset-control.ts'
 import { memoryCmos, Rtc } from '../devices/rtc/rtc.ts'
@@ -39,6 +39,7 @@ import { Iommu, platformRequester } from './iommu.ts'
 import { type E820Entry, type MemoryMap } from './memory-map.ts'
 import { biosWrites, startBios } from './legacy-bios.ts'
 import { PortBus } from './port-bus.ts'
+import { shelf } from './shelf.ts'
 import { type ProcessorDescription, smbios, type Smbios } from './smbios.ts'
 import { Wires } from './wires.ts'
 
@@ -59,6 +60,8 @@ export interface PcOptions extends BootRequest {
   /** What network devices are plugged into: a device takes one by its ID. */
   networks?: readonly NetworkOptions[]
   iommus?: readonly IommuOptions[]
+  /** Folders of the embedder: a device takes one by its ID. */
+  shares?: readonly ShareOptions[]
   /** Seed of what is random in devices. */
   seed?: number
   /** What SMBIOS says of the processor. Default: nothing is said. */
@@ -441,6 +444,7 @@ export class Pc {
       addMmio: this.#embedding.addMmio, line: (gsi: number) => this.#wires.source(line(gsi)),
       debugExit: this.#embedding.debugExit, debugOutput: this.#embedding.debugOutput ?? (() => {}),
       takeDrive: this.#driveShelf(), takeNetwork: this.#networkShelf(), sata: () => this.#sata(),
+      takeShare: shelf('shared folder', this.#options.shares ?? []),
       bootDevice: (index: number, path: string) => void this.#bootDevices.push({ index, path }),
       firmware: this.#options.bios !== undefined,
       showScreen: (vga: Vga) => { this.#vga = vga },
@@ -452,27 +456,19 @@ export class Pc {
     })
   }
 
-  /** Hands out each drive once: two devices on one would not know of each other's writes. */
   #driveShelf(): (id: string) => BlockStore {
-    const drives = new Map((this.#options.drives ?? []).map(drive => [drive.id, drive]))
-    if (drives.size !== (this.#options.drives?.length ?? 0)) throw new InputError('two drives have the same id')
+    const take = shelf('drive', this.#options.drives ?? [])
     return id => {
-      const drive = drives.get(id)
-      if (!drive) throw new InputError(`expected the id of a drive that no other device has, found '${id}'`)
-      drives.delete(id)
-      const disk = openDrive(drive, this.#embedding.log)
+      const disk = openDrive(take(id), this.#embedding.log)
       this.#disks.push(disk)
       return disk
     }
   }
 
   #networkShelf(): Board['takeNetwork'] {
-    const networks = new Map((this.#options.networks ?? []).map(network => [network.id, network]))
-    if (networks.size !== (this.#options.networks?.length ?? 0)) throw new InputError('two networks have the same id')
+    const take = shelf('network', this.#options.networks ?? [])
     return (id, deliver) => {
-      const network = networks.get(id)
-      if (!network) throw new InputError(`expected the id of a network that no other device has, found '${id}'`)
-      networks.delete(id)
+      const network = take(id)
       return network.kind === 'user' ? this.#userNetwork(network, deliver) : this.#link(network, deliver)
     }
   }

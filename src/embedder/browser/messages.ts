@@ -2,8 +2,8 @@
 import type { MachineOptions } from '../../api.ts'
 import type { Ending, SessionOptions } from '../session.ts'
 
-/** Disks are missing from these options: their stores are functions, which no message can hold. */
-export type WorkerMachineOptions = Omit<MachineOptions, 'drives'>
+/** Disks and shared folders are missing from these options: they are functions, which no message can hold. */
+export type WorkerMachineOptions = Omit<MachineOptions, 'drives' | 'shares'>
 
 export type ToWorker =
   | { kind: 'start'; machine: WorkerMachineOptions; session?: SessionOptions }

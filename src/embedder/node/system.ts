@@ -13,6 +13,7 @@ import { serveGdb } from './gdb.ts'
 import { NodeNetwork } from './network.ts'
 import { observeGuests } from './guest-events.ts'
 import { openSerialPort, type SerialPort } from './serial-port.ts'
+import { openFolder } from './shared-folder.ts'
 import { readState, writeState } from './state-file.ts'
 import { attachInput, onTerminal, outputTo } from './stdio.ts'
 import { onSignals, watchStarter } from './process.ts'
@@ -207,6 +208,7 @@ export function nodeSystem(createMachine: MachineFactory): System {
   return {
     readFile,
     openStore,
+    openFolder,
     pathBeside,
     writeFile,
     now: () => Math.floor(Date.now() / 1000),
