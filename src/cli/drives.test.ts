@@ -18,6 +18,11 @@ test('each drive becomes a virtio disk; with if=none a device takes it by its id
   ])
 })
 
+test('an NVMe disk', async () => {
+  const { machine } = (await run('disk,if=nvme,serial=S,bootindex=0')).request!
+  assert.deepEqual(machine.devices, [{ name: 'nvme', properties: { drive: 'drive0', serial: 'S', bootindex: '0' } }])
+})
+
 test("QEMU's spelling", async () => {
   const { machine } = (await command(['qemu', '-kernel', 'kernel', '-nographic', '-drive', 'file=disk,if=virtio,format=qcow2'])).request!
   assert.deepEqual(machine.devices, [{ name: 'virtio-blk-pci', properties: { drive: 'drive0' } }])
@@ -70,7 +75,7 @@ describe('refused, saying what was expected', () => {
     ['disk,fromat=raw', /no key 'fromat'; the nearest is 'format'/],
     ['disk,format=vmdk', /format: expected raw or qcow2, found 'vmdk'/],
     ['disk,snapshot=maybe', /snapshot: expected on or off/],
-    ['disk,if=scsi', /if: expected virtio or ide or none, found 'scsi'/],
+    ['disk,if=scsi', /if: expected virtio or ide or nvme or none, found 'scsi'/],
     ['disk,media=cdrom,if=virtio', /media=cdrom: expected if=ide/],
     ['if=none', /expected a file/],
   ]

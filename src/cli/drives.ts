@@ -10,10 +10,13 @@ const known = [
   'file', 'if', 'media', 'id', 'bootindex', 'format', 'snapshot', 'readonly', 'read-only', 'serial', 'cache', 'aio', 'index', 'bus', 'unit',
 ]
 
+const disks = { virtio: 'virtio-blk-pci', ide: 'ide-hd', nvme: 'nvme' } as const
+
 export const driveHelp = `\
 FILE[,key=value...], or file=FILE among the keys:
   file=FILE            the image
-  if=virtio|ide|none   a virtio disk, a SATA one, or left to a --device that names its id
+  if=virtio|ide|nvme   a virtio disk, a SATA one, an NVMe one
+  if=none              none of them: a --device names its id
   media=disk|cdrom     cdrom: a disc in a SATA drive, never written
   bootindex=N          firmware tries the lowest one first
   id=NAME              its name (default: drive0, drive1, ...)
@@ -47,9 +50,11 @@ export function parseDrives(texts: readonly string[], system: System, usual: 'vi
     if (keys.serial !== undefined) properties.serial = keys.serial
     if (keys.bootindex !== undefined) properties.bootindex = keys.bootindex
     const isDisc = choice(keys, 'media', ['disk', 'cdrom']) === 'cdrom'
-    const bus = choice(keys, 'if', ['virtio', 'ide', 'none']) ?? (isDisc ? 'ide' : usual)
-    if (bus === 'virtio' && isDisc) throw new InputError(`drive '${keys.file}': media=cdrom: expected if=ide, found if=virtio`)
-    if (bus !== 'none') devices.push({ name: bus === 'virtio' ? 'virtio-blk-pci' : isDisc ? 'ide-cd' : 'ide-hd', properties })
+    const bus = choice(keys, 'if', ['virtio', 'ide', 'nvme', 'none']) ?? (isDisc ? 'ide' : usual)
+    if (isDisc && bus !== 'ide' && bus !== 'none') {
+      throw new InputError(`drive '${keys.file}': media=cdrom: expected if=ide, found if=${bus}`)
+    }
+    if (bus !== 'none') devices.push({ name: isDisc ? 'ide-cd' : disks[bus], properties })
   }
   return { drives, devices }
 }

@@ -7,6 +7,7 @@ import { AtaDisk } from '../devices/ahci/disk.ts'
 import { DebugConsole } from '../devices/debugcon/debugcon.ts'
 import { DebugExit } from '../devices/debug-exit/debug-exit.ts'
 import { Edu } from '../devices/edu/edu.ts'
+import { Nvme } from '../devices/nvme/nvme.ts'
 import { PcTestDevice, testDeviceMemorySize } from '../devices/pc-testdev/pc-testdev.ts'
 import { bridgeKinds, PciBridge, type BridgeKind } from '../devices/pci/bridge.ts'
 import type { PciBus } from '../devices/pci/bus.ts'
@@ -152,6 +153,11 @@ const entries: readonly Entry[] = [
     },
   },
   {
+    name: 'nvme', description: 'an NVMe solid-state disk: the drive with that id', bus: 'PCI',
+    properties: { drive: '', serial: '', max_ioqpairs: '64', logical_block_size: '512', bootindex: '' },
+    plug: (board, property) => plugPci(board, property('addr'), 'nvme', nvmeMaker(board, property)),
+  },
+  {
     name: 'ide-hd', description: 'a SATA disk: the drive with that id', bus: 'PCI', properties: { drive: '', serial: '', bootindex: '' },
     plug: (board, property) => plugSata(board, property, 'ide-hd', (store, serial) => new AtaDisk(store, serial)),
   },
@@ -280,6 +286,24 @@ function placeFrom(addr: string): number | undefined {
   return device === undefined || parseInt(device, 16) > 31 ? undefined : bdf(0, parseInt(device, 16), Number(fn))
 }
 
+function nvmeMaker(board: Board, property: (name: string) => string): (slot: PciSlot) => PciFunction {
+  const store = board.takeDrive(property('drive'))
+  const queuePairs = number('max_ioqpairs', property('max_ioqpairs'), 64)
+  if (queuePairs === 0) throw new InputError("property 'max_ioqpairs': expected 1 to 64, found 0")
+  const blockSize = number('logical_block_size', property('logical_block_size'), 4096)
+  if (blockSize !== 512 && blockSize !== 4096) {
+    throw new InputError(`property 'logical_block_size': expected 512 or 4096, found ${blockSize}`)
+  }
+  if (store.byteLength < blockSize) throw new InputError(`device 'nvme': expected a drive of a block, found ${store.byteLength} bytes`)
+  return slot => {
+    if (property('bootindex') !== '') board.bootDevice(bootIndex(property), nvmePath(slot.id))
+    const place = bdfText(slot.id)
+    const serial = property('serial') || `VT-NVME-${place}`
+    const { clock, log } = board
+    return new Nvme({ slot, clock, alarmName: `nvme ${place}`, stores: [store], serial, blockSize, queuePairs, log })
+  }
+}
+
 /** Disks and CD-ROM drives go to the next port of the one controller. */
 function plugSata(
   board: Board, property: (name: string) => string, name: string, make: (store: BlockStore, serial: string) => AtaDevice,
@@ -294,10 +318,9 @@ function plugSata(
 
 const bootIndex = (property: (name: string) => string): number => number('bootindex', property('bootindex'), 0x7fffffff)
 
-function virtioPath(id: Bdf): string {
-  const fn = functionOf(id)
-  return `/pci@i0cf8/scsi@${deviceOf(id).toString(16)}${fn === 0 ? '' : `,${fn}`}/disk@0,0`
-}
+const unitOf = (id: Bdf): string => `${deviceOf(id).toString(16)}${functionOf(id) === 0 ? '' : `,${functionOf(id)}`}`
+const virtioPath = (id: Bdf): string => `/pci@i0cf8/scsi@${unitOf(id)}/disk@0,0`
+const nvmePath = (id: Bdf): string => `/pci@i0cf8/pci1b36,10@${unitOf(id)}/namespace@1,0`
 
 /** Without one a card has QEMU's first address, but for its last byte: that is its place on the bus. */
 function macOf(text: string, id: Bdf): Uint8Array {
