@@ -31,6 +31,11 @@ export interface BoundInstruction {
   readonly flat: boolean
 }
 
+export interface ReturnSite {
+  readonly offset: number
+  readonly block: number
+}
+
 export interface Block {
   readonly start: number
   /** How often it runs for each time that the region is entered, as far as branches have told: at most 1. */
@@ -38,13 +43,13 @@ export interface Block {
   readonly instructions: BoundInstruction[]
   /** Index of the block that follows when the last instruction does not branch; -1: it leaves the region. */
   next: number
-  /** Index of the block that the last instruction branches, calls or returns to; -1: outside. Only with `branches`. */
+  /** Index of the block that the last instruction branches to or calls; -1: outside. Only with `branches`. */
   taken: number
   branches: boolean
   /** The last instruction is a call that goes on inside the region. */
   calls: boolean
-  /** The last instruction is a return that is expected to go to this offset. */
-  returnsTo: number | undefined
+  /** The last instruction is a return that is expected to go to one of these: their offsets, and their blocks in the region. */
+  returns: ReturnSite[]
   /** Offset after the last instruction. */
   end: number
   /** The last instruction never goes on to `next`. */
@@ -66,7 +71,12 @@ interface Frame {
   readonly callee: number
   readonly depth: number
   readonly leaders: Map<number, number>
+  /** Frames of the calls in it, by the offset that each returns to. */
   readonly frames: Map<number, Frame>
+  /** Recursive calls of it by itself or by what it calls: offsets that they return to, and the frames of these. */
+  readonly recursions: { readonly offset: number; readonly frame: Frame; readonly heat: number }[]
+  /** A return was seen in it. */
+  ends: boolean
 }
 
 interface Start {
@@ -88,10 +98,19 @@ export interface Limits {
 }
 
 const longestInstruction = 15
+/** Recursive calls of one function that a region follows. */
+const mostRecursions = 4
 
 const isRelative = (instruction: BoundInstruction): boolean => instruction.context.operands.some(o => o.class === 'relative')
 const isCall = (instruction: BoundInstruction): boolean => instruction.row.name === 'CALL'
 const isReturn = (instruction: BoundInstruction): boolean => instruction.row.name === 'RET'
+
+/** Where a return may go to: the recursive calls, then the call that led here. */
+function returnSites(frame: Frame): ReturnSite[] {
+  const sites = frame.recursions.map(({ offset, frame: caller }) => ({ offset, block: caller.leaders.get(offset) ?? -1 }))
+  if (frame.caller) sites.push({ offset: frame.returns, block: frame.caller.leaders.get(frame.returns) ?? -1 })
+  return sites.filter((site, i) => site.block >= 0 && sites.findIndex(other => other.offset === site.offset) === i)
+}
 
 export class Discovery {
   /** Distances of the pages that the region's code lies in, the entry's own (0) included. */
@@ -113,7 +132,7 @@ export class Discovery {
 
   /** Blocks in the order in which they were found; the first is the entry. Empty when nothing can be decoded there. */
   blocks(entry: number): Block[] {
-    const root: Frame = { caller: undefined, returns: 0, callee: entry, depth: 0, leaders: new Map(), frames: new Map() }
+    const root: Frame = { caller: undefined, returns: 0, callee: entry, depth: 0, leaders: new Map(), frames: new Map(), recursions: [], ends: false }
     const starts = this.leaders(root, entry)
     const blocks: Block[] = []
     for (const { frame, start, heat } of starts) {
@@ -135,13 +154,11 @@ export class Discovery {
     const last = block.instructions[block.instructions.length - 1]
     block.next = block.stops ? -1 : (frame.leaders.get(block.end) ?? -1)
     if (block.calls) block.taken = frame.frames.get(block.end)?.leaders.get(Number(last.immediate)) ?? -1
-    else if (block.returnsTo !== undefined) block.taken = frame.caller?.leaders.get(block.returnsTo) ?? -1
+    else if (isReturn(last)) block.returns = returnSites(frame)
     else if (block.branches) block.taken = frame.leaders.get(Number(last.immediate)) ?? -1
     // a call or return without its other end is an ordinary way out
-    if (block.taken < 0 && (block.calls || block.returnsTo !== undefined)) {
-      block.branches = block.calls = false
-      block.returnsTo = undefined
-    }
+    if (block.taken < 0 && block.calls) block.branches = block.calls = false
+    if (isReturn(last)) block.branches = block.returns.length > 0
   }
 
   /** Starts of blocks, the likeliest first. */
@@ -168,14 +185,20 @@ export class Discovery {
         if (isRelative(instruction)) {
           const target = Number(instruction.immediate)
           if (isCall(instruction)) {
-            const called = this.call(frame, target, end)
+            const outer = this.recursion(frame, target, end, heat)
+            const called = outer ?? this.call(frame, target, end)
             if (called) add(called, target, heat)
+            if (outer?.ends) add(frame, end, heat)
           } else if (instruction.row.ends) add(frame, target, heat)
           else
             for (const way of this.ways(instruction, target, end)) add(frame, way.to, heat * way.share)
           break
         }
-        if (isReturn(instruction) && frame.caller) add(frame.caller, frame.returns, heat)
+        if (isReturn(instruction)) {
+          frame.ends = true
+          if (frame.caller) add(frame.caller, frame.returns, heat)
+          for (const site of frame.recursions) add(site.frame, site.offset, site.heat)
+        }
         if (instruction.row.ends) break
         offset = end
         if (frame.leaders.has(offset)) break
@@ -194,10 +217,20 @@ export class Discovery {
       { to: target, share: share(taken), follow: followed(taken, notTaken) },
     ].filter(way => way.follow)
   }
+  /** The frame that a recursive call goes back to: its returns then may go to where this call was made, too. */
+  private recursion(frame: Frame, callee: number, returns: number, heat: number): Frame | undefined {
+    let outer: Frame | undefined = frame
+    while (outer && outer.callee !== callee) outer = outer.caller
+    if (!outer || callee === returns || outer.recursions.length >= mostRecursions) return undefined
+    frame.frames.set(returns, outer)
+    outer.recursions.push({ offset: returns, frame, heat })
+    return outer
+  }
   private call(frame: Frame, callee: number, returns: number): Frame | undefined {
     if (frame.depth >= this.limits.depth || callee === returns) return undefined
-    for (let outer: Frame | undefined = frame; outer; outer = outer.caller) if (outer.callee === callee) return undefined
-    const called: Frame = { caller: frame, returns, callee, depth: frame.depth + 1, leaders: new Map(), frames: new Map() }
+    const called: Frame = {
+      caller: frame, returns, callee, depth: frame.depth + 1, leaders: new Map(), frames: new Map(), recursions: [], ends: false,
+    }
     frame.frames.set(returns, called)
     return called
   }
@@ -211,7 +244,7 @@ export class Discovery {
       taken: -1,
       branches: false,
       calls: false,
-      returnsTo: undefined,
+      returns: [],
       end: start,
       stops: false,
     }
@@ -230,10 +263,6 @@ export class Discovery {
       }
       if (instruction.row.ends) {
         block.stops = true
-        if (isReturn(instruction) && frame.caller) {
-          block.branches = true
-          block.returnsTo = frame.returns
-        }
         break
       }
       if (frame.leaders.has(block.end)) break

@@ -57,7 +57,7 @@ export class Jit {
   /** Compiling an instruction costs as much time as compiled code saves on so many executions of one. */
   private costPerInstruction = 8192
   /** What becomes part of a region. */
-  private readonly limits: Limits = { instructions: 400, blocks: 100, depth: 10, blockLength: 100, warm: 64, rare: 20 }
+  private readonly limits: Limits = { instructions: 400, blocks: 100, depth: 10, blockLength: 100, warm: 64, rare: 100 }
   private readonly threshold: number
   readonly statistics: JitStatistics = { regions: 0, modules: 0, instructions: 0, bytes: 0, milliseconds: 0 }
   /** Set by an embedder that wants compile times: milliseconds from anywhere. They never influence the run. */
@@ -136,11 +136,16 @@ export class Jit {
   }
 
   private branchCounts(table: number, offset: number): { taken: number; notTaken: number } {
-    let record = this.words[(table >> 2) + offset]
+    const record = this.words[(table >> 2) + offset]
     if (record === 0) return { taken: 0, notTaken: 0 }
-    if (this.view.getUint16(record, true) === pseudo.crossing) record += recordSize
-    const count = (field: number): number => this.view.getUint32(record + field, true)
+    const counters = this.countersOf(record)
+    const count = (field: number): number => this.view.getUint32(counters + field, true)
     return { taken: count(recordField.taken), notTaken: count(recordField.notTaken) }
+  }
+
+  /** The record that counts the ways of a branch: behind its guard when it crosses a page. */
+  private countersOf(record: number): number {
+    return this.view.getUint16(record, true) === pseudo.crossing ? record + recordSize : record
   }
 
   /** Counts an arrival that no generated code has counted; true when the record has just become hot. */
@@ -215,6 +220,7 @@ export class Jit {
       name: `region ${request.name}`,
       blocks,
       recordAt: at => (at === offset ? entryCopy : this.recordOf(request, at)),
+      countersOf: of => this.countersOf(of),
       leftOf: of => this.bytes[of + recordField.left],
       entryLeft: this.bytes[record + recordField.left],
       severalPages: pages.size > 1,

@@ -1,8 +1,9 @@
 /** Emits a region as one WebAssembly function: (record) → status, called like a handler of the interpreter. */
+import { recordField } from '../../decode/record.ts'
 import { leave } from '../leave.ts'
 import { tlbEntrySize, tlbFetchEntries } from '../../memory/map.ts'
 import type { Label, Node } from '../../wasm/function.ts'
-import type { Block } from './discover.ts'
+import type { Block, ReturnSite } from './discover.ts'
 import { exitEntrySize, RegionSemantics } from './semantics.ts'
 import { structureOf, type Structure } from './structure.ts'
 
@@ -13,6 +14,8 @@ export interface RegionInput {
   recordAt(offset: number): number
   /** A record's field `left`. */
   leftOf(record: number): number
+  /** Where a conditional branch's record, as `recordAt` gives it, counts its ways. */
+  countersOf(record: number): number
   /** What entering the region has taken from the budget. */
   readonly entryLeft: number
   /** The code lies in more pages than the entry's. */
@@ -182,14 +185,35 @@ export class RegionFunction extends RegionSemantics {
     this.pagesAfter.set(index, new Set(this.pagesEntered))
     const branch = this.branch
     if (!block.branches) return this.goTo(index, block.next, block.end)
-    const target = block.returnsTo ?? Number(block.instructions[count - 1].immediate)
     if (!branch) throw new Error(`${this.name}: a block that branches has no branch`)
+    if (block.returns.length > 0) return this.goBack(index, block.returns)
+    const target = Number(block.instructions[count - 1].immediate)
     if (!branch.condition) return this.goTo(index, block.taken, target)
     branch.condition.uses--
     const known = this.knowledge()
-    this.plainIf(branch.condition, () => this.goTo(index, block.taken, target))
+    const counters = this.input.countersOf(this.record)
+    this.plainIf(branch.condition, () => {
+      if (block.taken < 0) this.countWay(counters + recordField.taken)
+      this.goTo(index, block.taken, target)
+    })
     this.know(known)
+    if (block.next < 0) this.countWay(counters + recordField.notTaken)
     this.goTo(index, block.next, block.end)
+  }
+
+  /** A way out that becomes a usual one is followed by the regions that are made later. */
+  private countWay(counter: number): void {
+    this.store('i32', 0, this.add(this.load('i32', 0, counter), 1), counter)
+  }
+  /** After a return that was found to go to one of these. */
+  private goBack(from: number, sites: readonly ReturnSite[]): void {
+    const known = this.knowledge()
+    sites.slice(0, -1).forEach((site, i) => {
+      this.plainIf(this.eq(this.get(this.returned), i), () => this.goTo(from, site.block, site.offset))
+      this.know(known)
+    })
+    const last = sites[sites.length - 1]
+    this.goTo(from, last.block, last.offset)
   }
 
   private emitAt(index: number, i: number): void {
@@ -199,7 +223,7 @@ export class RegionFunction extends RegionSemantics {
     this.record = this.input.recordAt(instruction.offset)
     this.recordLeft = this.input.leftOf(this.record)
     this.calls = block.calls && this.remaining === 1
-    this.returnsTo = this.remaining === 1 ? block.returnsTo : undefined
+    this.returnsTo = this.remaining === 1 ? block.returns : []
     this.inLoop = this.structure.isInLoop(index)
     this.instruction = instruction
     this.atEntry = index === 0 && i === 0

@@ -13,7 +13,7 @@ import type { ValueType } from '../../wasm/encode.ts'
 import { simd, type LoadKind, type StoreKind } from '../../wasm/opcodes.ts'
 import { leave } from '../leave.ts'
 import { Addresses, pageOrigin, type AddressKnowledge, type KnownPage, type Origin } from './addresses.ts'
-import type { BoundInstruction } from './discover.ts'
+import type { BoundInstruction, ReturnSite } from './discover.ts'
 
 const flagNames = ['flagZero', 'flagSign', 'flagAux', 'flagCarry'] as const
 type FlagName = (typeof flagNames)[number]
@@ -85,9 +85,11 @@ export class RegionSemantics extends Semantics {
   protected record = 0
   /** What that record has in its field `left`. */
   protected recordLeft = 0
-  /** The current instruction is a call into the region, or a return that is expected to go to this offset of it. */
+  /** The current instruction is a call into the region, or a return that is expected to go to one of these places in it. */
   protected calls = false
-  protected returnsTo: number | undefined
+  protected returnsTo: readonly ReturnSite[] = []
+  /** Which of several sites the last return has found. */
+  protected readonly returned: Variable
   /** The region's code lies in several pages: leaving says in which. */
   protected severalPages = false
   protected readonly usedRegisters = new Set<number>()
@@ -118,6 +120,7 @@ export class RegionSemantics extends Semantics {
     this.page = this.variable('i64')
     this.status = this.variable('i32')
     this.resume = this.variable('i32')
+    this.returned = this.variable('i32')
     this.registers = Array.from({ length: 16 }, () => this.variable('i64'))
     this.flagVariables = {
       flagZero: this.variable('i64'),
@@ -588,8 +591,15 @@ export class RegionSemantics extends Semantics {
     this.branch = { condition }
   }
   override returnTo(target: Node, check: (target: Node) => Node): void {
-    if (this.returnsTo === undefined || this.operandSize !== 64) return super.returnTo(target, check)
-    this.bailIf(this.ne(target, this.add(this.get(this.page), this.i64(this.returnsTo))))
+    const sites = this.returnsTo
+    if (sites.length === 0 || this.operandSize !== 64) return super.returnTo(target, check)
+    const goesTo = (site: ReturnSite): Node => this.eq(target, this.add(this.get(this.page), this.i64(site.offset)))
+    const last = sites.length - 1
+    this.bailIf(this.eqz(sites.slice(0, last).reduceRight((others, site) => this.or(goesTo(site), others), goesTo(sites[last]))))
+    if (last > 0) {
+      const number = sites.slice(0, last).reduceRight((others, site, i) => this.select(goesTo(site), this.i32(i), others), this.i32(last))
+      this.pending.push(() => this.set(this.returned, number))
+    }
     this.commit()
     this.branch = { condition: undefined }
   }

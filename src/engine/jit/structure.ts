@@ -23,6 +23,7 @@ export interface Structure {
 export const successors = (block: Block): number[] => {
   const list: number[] = []
   if (block.branches && block.taken >= 0) list.push(block.taken)
+  for (const site of block.returns) list.push(site.block)
   if (!block.stops && block.next >= 0) list.push(block.next)
   return list
 }
