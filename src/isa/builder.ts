@@ -254,7 +254,7 @@ export abstract class Semantics extends FunctionBuilder {
   /** One exclusive-or and one unsigned compare decide tag, canonicality and page crossing at once. */
   protected place(write: boolean, address: Node, sizeAndFlags: number): Node {
     const bytes = sizeAndFlags & 0xff
-    const index = this.and(this.wrap(this.shrU(address, 12 - 4)), (tlbDataEntries - 1) * tlbEntrySize)
+    const index = this.and(this.shrU(this.wrap(address), 12 - 4), (tlbDataEntries - 1) * tlbEntrySize)
     const entry = this.add(this.tlbTable(write), index)
     const inPage = this.xor(address, this.load('i64', entry))
     return this.ifValue(

@@ -1,5 +1,5 @@
 /**
- * Random programs of several functions, which call each other over pages that are not neighbours in physical memory, do the same compiled
+ * Random programs of several functions, which call each other and themselves over pages that are not neighbours in physical memory, do the same compiled
  * as interpreted, in quanta of any length. No expectation comes from here but that both agree.
  */
 import assert from 'node:assert/strict'
@@ -92,6 +92,14 @@ function functionBody(random: Random, to: Assembler, number: number, count: numb
       to.label(skip)
     }
     if (random.chance(3) && number + 1 < count) to.branch([0xe8], `f${number + 1 + random.below(count - number - 1)}`)
+    if (random.chance(4)) {
+      // recursion, as long as R14D lasts
+      const enough = `r${number}.${part}`
+      to.put(0x41, 0xff, 0xce) // DEC R14D
+      to.branch([0x0f, 0x88], enough)
+      to.branch([0xe8], `f${random.below(number + 1)}`)
+      to.label(enough)
+    }
   }
   if (loops) {
     to.put(0xff, 0xc9) // DEC ECX
@@ -108,6 +116,7 @@ function program(random: Random): Uint8Array {
   const count = 3 + random.below(5)
   to.put(0x41, 0xbf, 200, 0, 0, 0) // MOV R15D, turns
   to.label('main')
+  to.put(0x41, 0xbe, 12, 0, 0, 0) // MOV R14D, recursive calls
   for (let i = 0; i < 3; i++) to.branch([0xe8], `f${random.below(count)}`)
   to.put(0x41, 0xff, 0xcf) // DEC R15D
   to.branch([0x0f, 0x85], 'main')
@@ -171,7 +180,7 @@ class Rig {
     const start = cpu.reached
     let stop = 'time'
     for (let now = start; stop === 'time' && cpu.reached - start < 3_000_000; now = cpu.reached) {
-      stop = cpu.execute(now, quantum)
+      stop = cpu.execute(now, Math.min(quantum, 3_000_000 - (now - start)))
       core.jit?.compile()
     }
     const memory = new Uint8Array(0x8000)

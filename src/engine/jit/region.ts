@@ -57,7 +57,7 @@ export class RegionFunction extends RegionSemantics {
       this.exit = exit
       this.block(near => {
         this.nearLabel = near
-        this.know(undefined, new Set([0]))
+        this.pagesEntered.add(0)
         this.tree(0)
       })
       this.leaveByTable()

@@ -48,6 +48,8 @@ const storeLanes: Partial<Record<StoreKind, { readonly bytes: number; readonly o
 interface Knowledge {
   flags: Partial<Record<FlagName, Node>>
   origin: FlagOrigin | undefined
+  /** The locals may hold operands of a comparison in place of flags. */
+  compared: boolean
   addresses: AddressKnowledge<Variable>
   pages: ReadonlySet<number>
 }
@@ -105,6 +107,15 @@ export class RegionSemantics extends Semantics {
   private lazyFlags: Partial<Record<FlagName, Node>> = {}
   private origin: FlagOrigin | undefined
   private branchDepth = 0
+  /**
+   * Flags in locals: the pieces, or what they come from. `shift` is 0 when the pieces are there; else it is one more than what moves the
+   * operands of a subtraction to the upper end of 64 bits: computing the pieces is left to whoever looks.
+   */
+  private readonly difference: { left: Variable; right: Variable; shift: Variable }
+  /** `shift` may be other than 0 here. */
+  private mayBeDifference = false
+  /** Some path sets it. */
+  private usesDifference = false
 
   private readonly helperNumber: (name: string) => number
   /** Where locals are stored and loaded around calls of helpers: known when everything is emitted. */
@@ -128,6 +139,7 @@ export class RegionSemantics extends Semantics {
       flagAux: this.variable('i64'),
       flagCarry: this.variable('i32'),
     }
+    this.difference = { left: this.variable('i64'), right: this.variable('i64'), shift: this.variable('i32') }
     this.tables = { read: this.variable('i32'), write: this.variable('i32') }
   }
 
@@ -145,6 +157,7 @@ export class RegionSemantics extends Semantics {
     for (const reload of this.vectorReloads) reload(() => this.loadVectors())
   }
   protected emitEpilogue(): void {
+    if (this.usesDifference) this.computePieces()
     this.storeVectors()
     this.storeScalars()
   }
@@ -210,12 +223,13 @@ export class RegionSemantics extends Semantics {
       emit()
       return
     }
+    const { origin, mayBeDifference } = this
     super.block(after => {
       super.block(label => {
         this.bailLabel = label
         if (emit()) this.br(after)
       })
-      for (const name of flagNames) if (flags[name]) this.set(this.variableOf(name), flags[name])
+      this.setFlagVariables(flags, origin, mayBeDifference)
       this.br(this.nearLabel)
     })
   }
@@ -243,7 +257,7 @@ export class RegionSemantics extends Semantics {
   }
   /** Writes inside a branch go to the locals at once, so what is pending must be there before. */
   override when(condition: Node, then: () => void, otherwise?: () => void): void {
-    if (this.constantOf(condition) === undefined) this.flushFlags()
+    if (this.constantOf(condition) === undefined) this.flushPieces()
     super.when(condition, then, otherwise)
   }
   override loop(body: (label: Label) => void): void {
@@ -265,17 +279,23 @@ export class RegionSemantics extends Semantics {
     return this.flagVariables[name]
   }
   protected override readFlagPiece(name: FlagName): Node {
-    return this.lazyFlags[name] ?? this.get(this.variableOf(name))
+    const pending = this.lazyFlags[name]
+    if (pending) return pending
+    const variable = this.variableOf(name)
+    this.needPieces()
+    return this.get(variable)
   }
   protected override writeFlagPiece(name: FlagName, value: Node): void {
+    const variable = this.variableOf(name)
     if (this.branchDepth > 0) {
-      this.set(this.variableOf(name), value)
+      this.needPieces()
+      this.set(variable, value)
       return
     }
-    this.variableOf(name)
     this.rematerialize(value)
     value.uses++
     this.lazyFlags[name] = value
+    this.origin = undefined
     this.flagVersion++
   }
   override setFlags(pieces: FlagPieces): void {
@@ -286,21 +306,56 @@ export class RegionSemantics extends Semantics {
     })
     if (pieces.origin) for (const node of [pieces.origin.left, pieces.origin.right]) node.uses++
   }
-  private writeLazyFlags(): void {
-    for (const name of flagNames) {
-      const value = this.lazyFlags[name]
-      if (value) this.set(this.variableOf(name), value)
+  /** Puts pending flags into locals: as what they come from when that is cheaper. */
+  private setFlagVariables(flags: Partial<Record<FlagName, Node>>, origin: FlagOrigin | undefined, mayBeDifference: boolean): void {
+    const names = flagNames.filter(name => flags[name])
+    if (names.length === 0) return
+    if (origin) {
+      this.usesDifference = true
+      this.set(this.difference.left, this.widenUnsigned(origin.left, origin.bits))
+      this.set(this.difference.right, origin.kind === 'sub' ? this.widenUnsigned(origin.right, origin.bits) : 0n)
+      this.set(this.difference.shift, 65 - origin.bits)
+      return
     }
+    if (mayBeDifference && names.length < flagNames.length) this.computePieces()
+    for (const name of names) this.set(this.variableOf(name), flags[name]!)
+    if (mayBeDifference) this.set(this.difference.shift, 0)
   }
   /** Puts the flags into their locals: at the ends of blocks, and where paths part. */
   protected flushFlags(): void {
-    this.writeLazyFlags()
-    this.forgetFlags()
-  }
-  private forgetFlags(): void {
+    const { lazyFlags, origin } = this
+    this.setFlagVariables(lazyFlags, origin, this.mayBeDifference)
+    if (origin) this.mayBeDifference = true
+    else if (Object.keys(lazyFlags).length > 0) this.mayBeDifference = false
     this.lazyFlags = {}
     this.origin = undefined
     this.flagVersion++
+  }
+  /** The same for those who look at the pieces. */
+  private flushPieces(): void {
+    this.origin = undefined
+    this.flushFlags()
+    this.needPieces()
+  }
+  private needPieces(): void {
+    if (!this.mayBeDifference) return
+    this.computePieces()
+    if (this.branchDepth === 0) this.mayBeDifference = false
+  }
+  private computePieces(): void {
+    const { left, right, shift } = this.difference
+    this.usesFlags = true
+    super.if(this.get(shift), () => {
+      const by = this.extendU(this.sub(this.get(shift), 1))
+      const upper = (operand: Variable): Node => this.shl(this.get(operand), by)
+      const lower = (value: Node): Node => this.shrS(value, by)
+      const result = lower(this.sub(upper(left), upper(right)))
+      this.set(this.flagVariables.flagZero, result)
+      this.set(this.flagVariables.flagSign, result)
+      this.set(this.flagVariables.flagAux, this.xor(this.xor(lower(upper(left)), lower(upper(right))), result))
+      this.set(this.flagVariables.flagCarry, this.ltU(upper(left), upper(right)))
+      this.set(shift, 0)
+    })
   }
   override setState(name: FieldName, value: Value, index = 0): void {
     if (name === 'segBase') this.addresses.setSegment(index)
@@ -498,7 +553,7 @@ export class RegionSemantics extends Semantics {
   }
   /** The first-level entry of an address, or the region is left. */
   private lookUp(write: boolean, address: Node, bytes: number): { inPage: Node; place: Node } {
-    const index = this.and(this.wrap(this.shrU(address, 12 - 4)), (tlbDataEntries - 1) * tlbEntrySize)
+    const index = this.and(this.shrU(this.wrap(address), 12 - 4), (tlbDataEntries - 1) * tlbEntrySize)
     const entry = this.add(this.get(write ? this.tables.write : this.tables.read), index)
     const distance = this.xor(address, this.load('i64', entry))
     this.bailIf(this.gtU(distance, this.i64(4096 - bytes)))
@@ -524,12 +579,13 @@ export class RegionSemantics extends Semantics {
 
   protected knowledge(): Knowledge {
     const addresses = this.addresses.snapshot()
-    return { flags: { ...this.lazyFlags }, origin: this.origin, addresses, pages: new Set(this.pagesEntered) }
+    return { flags: { ...this.lazyFlags }, origin: this.origin, compared: this.mayBeDifference, addresses, pages: new Set(this.pagesEntered) }
   }
   /** Sets what is known at the start of a block; `undefined`: nothing but pages of code. */
   protected know(knowledge: Knowledge | undefined, pages: ReadonlySet<number> | undefined = knowledge?.pages): void {
     this.lazyFlags = { ...knowledge?.flags }
     this.origin = knowledge?.origin
+    this.mayBeDifference = knowledge ? knowledge.compared : true
     this.addresses.restore(knowledge?.addresses)
     this.pagesEntered = new Set(pages)
     this.flagVersion++
@@ -552,7 +608,7 @@ export class RegionSemantics extends Semantics {
   }
   /** Calls a helper that neither branches nor changes translations, with the CPU's state as the interpreter would leave it to it. */
   protected callHelper(name: string): void {
-    this.flushFlags()
+    this.flushPieces()
     this.addresses.restore(undefined)
     this.usesFlags = true
     const reserved = this.remaining - this.recordLeft
