@@ -54,6 +54,12 @@ export const accessFlag = { stack: 1 << 8, supervisor: 1 << 9, modify: 1 << 10 }
 const loadKinds: Record<number, LoadKind> = { 8: 'i32_8u', 16: 'i32_16u', 32: 'i32', 64: 'i64' }
 const storeKinds: Record<number, StoreKind> = { 8: 'i32_8', 16: 'i32_16', 32: 'i32', 64: 'i64' }
 
+/** A condition (i32) for going on without a helper: it nearly always holds as first said; else another way to hold is asked. */
+export interface Requirement {
+  readonly likely: () => Node
+  readonly otherwise?: () => Node
+}
+
 export abstract class Semantics extends FunctionBuilder {
   protected row!: RowContext
   protected pending: (() => void)[] = []
@@ -476,6 +482,20 @@ export abstract class Semantics extends FunctionBuilder {
     this.commit()
     this.callHelper(name)
   }
+
+  /** Does what `then` does when all requirements hold; else a helper does the row's work. */
+  provedOr(requirements: readonly Requirement[], then: () => void, name: string, ...args: Node[]): void {
+    const whole = requirements.map(({ likely, otherwise }) => (otherwise ? this.or(likely(), otherwise()) : likely()))
+    this.when(whole.reduce((p, q) => this.and(p, q), this.i32(1)), then, () => this.helper(name, ...args))
+  }
+  /** SSE arithmetic may run natively: see state.sseNative. */
+  readonly nativeFloat: Requirement = { likely: () => this.state('sseNative') }
+  /** The floating-point elements (of 32 or 64 bits) of this value are known not to be denormal. */
+  isPlain(_value: Node, _bits: number): boolean {
+    return false
+  }
+  /** From here on they are. */
+  markPlain(_value: Node, _bits: number): void {}
 
   /** A helper inside a branch of `when`: what the body writes after it in that branch is not possible. */
   helperInside(name: string, ...args: Node[]): void {

@@ -7,7 +7,7 @@
  */
 import type { Node } from '../wasm/function.ts'
 import { simd } from '../wasm/opcodes.ts'
-import type { Semantics } from './builder.ts'
+import type { Requirement, Semantics } from './builder.ts'
 
 export type Bits = 32 | 64
 export type ShapeName = 'ss' | 'sd' | 'ps' | 'pd'
@@ -22,6 +22,8 @@ export interface Shape {
   readonly bits: Bits
   readonly packed: boolean
   load(b: Semantics, place: Node): Node
+  /** Each fact is a requirement of its own; for vectors all elements are asked at once. */
+  requirements(b: Semantics, facts: readonly Requirement[]): Requirement[]
   both(b: Semantics, p: Fact, q: Fact): Fact
   either(b: Semantics, p: Fact, q: Fact): Fact
   /** i32: the fact holds for every element. */
@@ -29,15 +31,22 @@ export interface Shape {
   /** Finite, and too large to have been tiny before it was rounded. */
   safe: OneValue
   zero: OneValue
+  /** Neither denormal nor zero. */
+  normal: OneValue
   /** Not denormal. */
   plain: OneValue
   notNaN: OneValue
   equal(b: Semantics, x: Node, y: Node): Fact
 }
 
-/** Exponent field's place and largest value, in the encoding without its sign bit and shifted left by one. */
-const encoding = { 32: { shift: 24n, max: 0xffn }, 64: { shift: 53n, max: 0x7ffn } } as const
+/** The exponent field's place, in the encoding without its sign bit and shifted left by one, and its largest value. */
+const encoding = { 32: { shift: 24n, max: 0xff }, 64: { shift: 53n, max: 0x7ff } } as const
 
+/** i32: the exponent field of a number's encoding. */
+const exponent = (b: Semantics, bits: Bits, value: Node): Node =>
+  bits === 64
+    ? b.and(b.wrap(b.shrU(b.convert('bitsOfF64', value), 52n)), 0x7ff)
+    : b.and(b.shrU(b.convert('bitsOfF32', value), 23), 0xff)
 /** The encoding shifted left by one: no sign. */
 const doubled = (b: Semantics, bits: Bits, value: Node): Node => {
   const raw = b.convert(bits === 64 ? 'bitsOfF64' : 'bitsOfF32', value)
@@ -52,8 +61,10 @@ function scalar(name: ShapeName, bits: Bits): Shape {
     both: (b, p, q) => b.and(p, q),
     either: (b, p, q) => b.or(p, q),
     every: (_, p) => p,
-    safe: (b, value) => b.ltU(b.sub(doubled(b, bits, value), 2n << shift), (max - 2n) << shift),
+    requirements: (_, facts) => [...facts],
+    safe: (b, value) => b.ltU(b.sub(exponent(b, bits, value), 2), max - 2),
     zero: (b, value) => b.eqz(doubled(b, bits, value)),
+    normal: (b, value) => b.ne(exponent(b, bits, value), 0),
     plain: (b, value) => b.geU(b.sub(doubled(b, bits, value), 1), (1n << shift) - 1n),
     notNaN: (b, value) => b.eq(value, value),
     equal: (b, x, y) => b.eq(x, y),
@@ -91,7 +102,13 @@ function packed(name: ShapeName, bits: Bits): Shape {
       const large = vector(b, le, everyElement(b, bits, 2 * smallest), size)
       return vector(b, simd.and, large, vector(b, lt, size, everyElement(b, bits, Infinity)))
     },
+    requirements: (b, facts) => {
+      const whole = facts.map(fact => (fact.otherwise ? vector(b, simd.or, fact.likely(), fact.otherwise()) : fact.likely()))
+      const [first, ...others] = whole
+      return first ? [{ likely: () => b.simd(all, 'i32', [others.reduce((p, q) => vector(b, simd.and, p, q), first)]) }] : []
+    },
     zero,
+    normal: (b, value) => vector(b, le, everyElement(b, bits, smallest), absolute(b, bits, value)),
     // said the other way round, so that a NaN is plain
     plain: (b, value) => {
       const small = vector(b, lt, absolute(b, bits, value), everyElement(b, bits, smallest))
@@ -105,24 +122,29 @@ function packed(name: ShapeName, bits: Bits): Shape {
 export const shapes: Record<ShapeName, Shape> = { ss: scalar('ss', 32), sd: scalar('sd', 64), ps: packed('ps', 32), pd: packed('pd', 64) }
 
 /** The result's exponent decides, or it is a zero that had to be one. */
-const result = (b: Semantics, s: Shape, value: Node, exactZero: (isZero: Fact) => Fact): Fact =>
-  s.either(b, s.safe(b, value), exactZero(s.zero(b, value)))
+const exactResult = (b: Semantics, s: Shape, value: Node, exactZero: (isZero: Fact) => Fact): Requirement => ({
+  likely: () => s.safe(b, value),
+  otherwise: () => exactZero(s.zero(b, value)),
+})
+/** Operands are not denormal. */
+const plain = (b: Semantics, s: Shape, ...values: Node[]): Requirement[] =>
+  values.filter(value => !b.isPlain(value, s.bits)).map(value => ({ likely: () => s.normal(b, value), otherwise: () => s.zero(b, value) }))
 
-const bothPlain = (b: Semantics, s: Shape, x: Node, y: Node): Fact => s.both(b, s.plain(b, x), s.plain(b, y))
-
-/** Nothing but precision can have happened in r = x operation y. */
-type Proof = (b: Semantics, s: Shape, x: Node, y: Node, r: Node) => Fact
+/** Nothing but precision can have happened in r = x operation y, if all these hold. */
+type Proof = (b: Semantics, s: Shape, x: Node, y: Node, r: Node) => Requirement[]
 
 // a sum or a root is zero only when it is exactly zero
-const sum: Proof = (b, s, x, y, r) => s.both(b, result(b, s, r, zero => zero), bothPlain(b, s, x, y))
+const sum: Proof = (b, s, x, y, r) => s.requirements(b, [exactResult(b, s, r, zero => zero), ...plain(b, s, x, y)])
 const product: Proof = (b, s, x, y, r) => {
   const exactZero = (zero: Fact): Fact => s.both(b, zero, s.either(b, s.zero(b, x), s.zero(b, y)))
-  return s.both(b, result(b, s, r, exactZero), bothPlain(b, s, x, y))
+  return s.requirements(b, [exactResult(b, s, r, exactZero), ...plain(b, s, x, y)])
 }
-const quotient: Proof = (b, s, x, y, r) => s.both(b, result(b, s, r, zero => s.both(b, zero, s.zero(b, x))), bothPlain(b, s, x, y))
-const root = (b: Semantics, s: Shape, x: Node, r: Node): Fact => s.both(b, result(b, s, r, zero => zero), s.plain(b, x))
+const quotient: Proof = (b, s, x, y, r) =>
+  s.requirements(b, [exactResult(b, s, r, zero => s.both(b, zero, s.zero(b, x))), ...plain(b, s, x, y)])
+const root = (b: Semantics, s: Shape, x: Node, r: Node): Requirement[] =>
+  s.requirements(b, [exactResult(b, s, r, zero => zero), ...plain(b, s, x)])
 /** For comparisons, which round nothing: neither NaN nor denormal. */
-const comparison = (b: Semantics, s: Shape, x: Node, y: Node): Fact =>
-  s.both(b, s.both(b, s.notNaN(b, x), s.notNaN(b, y)), bothPlain(b, s, x, y))
+const comparison = (b: Semantics, s: Shape, x: Node, y: Node): Requirement[] =>
+  s.requirements(b, [{ likely: () => s.both(b, s.notNaN(b, x), s.notNaN(b, y)) }, ...plain(b, s, x, y)])
 
 export const proofs = { sum, product, quotient, root, comparison }

@@ -1,6 +1,6 @@
 /**
- * Random programs of several functions, which call each other and themselves over pages that are not neighbours in physical memory, do the same compiled
- * as interpreted, in quanta of any length. No expectation comes from here but that both agree.
+ * Random programs of several functions, which call each other and themselves over pages that are not neighbours in physical memory, do
+ * the same compiled as interpreted, in quanta of any length. No expectation comes from here but that both agree.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -105,6 +105,10 @@ const isRelative = (instruction: BoundInstruction): boolean => instruction.conte
 const isCall = (instruction: BoundInstruction): boolean => instruction.row.name === 'CALL'
 const isReturn = (instruction: BoundInstruction): boolean => instruction.row.name === 'RET'
 
+const newFrame = (caller: Frame | undefined, returns: number, callee: number): Frame => ({
+  caller, returns, callee, depth: caller ? caller.depth + 1 : 0, leaders: new Map(), frames: new Map(), recursions: [], ends: false,
+})
+
 /** Where a return may go to: the recursive calls, then the call that led here. */
 function returnSites(frame: Frame): ReturnSite[] {
   const sites = frame.recursions.map(({ offset, frame: caller }) => ({ offset, block: caller.leaders.get(offset) ?? -1 }))
@@ -132,7 +136,7 @@ export class Discovery {
 
   /** Blocks in the order in which they were found; the first is the entry. Empty when nothing can be decoded there. */
   blocks(entry: number): Block[] {
-    const root: Frame = { caller: undefined, returns: 0, callee: entry, depth: 0, leaders: new Map(), frames: new Map(), recursions: [], ends: false }
+    const root = newFrame(undefined, 0, entry)
     const starts = this.leaders(root, entry)
     const blocks: Block[] = []
     for (const { frame, start, heat } of starts) {
@@ -228,9 +232,7 @@ export class Discovery {
   }
   private call(frame: Frame, callee: number, returns: number): Frame | undefined {
     if (frame.depth >= this.limits.depth || callee === returns) return undefined
-    const called: Frame = {
-      caller: frame, returns, callee, depth: frame.depth + 1, leaders: new Map(), frames: new Map(), recursions: [], ends: false,
-    }
+    const called = newFrame(frame, returns, callee)
     frame.frames.set(returns, called)
     return called
   }

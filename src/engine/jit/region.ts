@@ -4,7 +4,7 @@ import { leave } from '../leave.ts'
 import { tlbEntrySize, tlbFetchEntries } from '../../memory/map.ts'
 import type { Label, Node } from '../../wasm/function.ts'
 import type { Block, ReturnSite } from './discover.ts'
-import { exitEntrySize, RegionSemantics } from './semantics.ts'
+import { exitEntrySize, RegionSemantics, type Finding } from './semantics.ts'
 import { structureOf, type Structure } from './structure.ts'
 
 export interface RegionInput {
@@ -57,7 +57,7 @@ export class RegionFunction extends RegionSemantics {
       this.exit = exit
       this.block(near => {
         this.nearLabel = near
-        this.pagesEntered.add(0)
+        this.checked.add(0)
         this.tree(0)
       })
       this.leaveByTable()
@@ -121,8 +121,8 @@ export class RegionFunction extends RegionSemantics {
    * same way, and finds it otherwise.
    */
   private enterPage(delta: number): void {
-    if (!this.severalPages || this.pagesEntered.has(delta)) return
-    this.pagesEntered.add(delta)
+    if (!this.severalPages || this.checked.has(delta)) return
+    this.checked.add(delta)
     const linear = this.add(this.get(this.page), this.i64(delta * 4096))
     const index = this.and(this.wrap(this.shrU(linear, 12 - 4)), (tlbFetchEntries - 1) * tlbEntrySize)
     const entry = this.add(this.state('tlbFetch'), index)
@@ -146,7 +146,7 @@ export class RegionFunction extends RegionSemantics {
 
   private tree(block: number): void {
     if (!this.structure.isLoopHeader(block)) return this.within(block, this.merges(block))
-    this.know(undefined, this.pagesEntered)
+    this.know(undefined, this.checked)
     this.plainLoop(label => {
       this.labels.set(block, label)
       this.within(block, this.merges(block))
@@ -163,12 +163,12 @@ export class RegionFunction extends RegionSemantics {
       this.forward.set(outermost, label)
       this.within(block, rest)
     })
-    this.know(undefined, this.pagesAfter.get(block))
+    this.know(undefined, this.checkedAfter.get(block))
     this.tree(outermost)
   }
   private readonly forward = new Map<number, Label>()
-  /** Pages that were entered when a block has ended: they are known in all that it dominates. */
-  private readonly pagesAfter = new Map<number, ReadonlySet<number>>()
+  /** What was checked when a block has ended: it is known in all that it dominates. */
+  private readonly checkedAfter = new Map<number, ReadonlySet<Finding>>()
 
   private code(index: number): void {
     const block = this.input.blocks[index]
@@ -182,7 +182,7 @@ export class RegionFunction extends RegionSemantics {
         return !this.left
       })
     if (this.left) return
-    this.pagesAfter.set(index, new Set(this.pagesEntered))
+    this.checkedAfter.set(index, new Set(this.checked))
     const branch = this.branch
     if (!block.branches) return this.goTo(index, block.next, block.end)
     if (!branch) throw new Error(`${this.name}: a block that branches has no branch`)

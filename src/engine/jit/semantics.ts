@@ -5,7 +5,8 @@
  */
 import { at, segBaseAddress, segment, vectorAddress } from '../../cpu/layout.ts'
 import type { FieldName } from '../../cpu/layout.ts'
-import { Semantics, type FlagOrigin, type FlagPieces } from '../../isa/builder.ts'
+import { Semantics, type FlagOrigin, type FlagPieces, type Requirement } from '../../isa/builder.ts'
+import type { Check } from '../../isa/define.ts'
 import type { Operand } from '../../isa/operands.ts'
 import { tlbDataEntries, tlbEntrySize } from '../../memory/map.ts'
 import type { Label, Node, Operand as Value, Variable } from '../../wasm/function.ts'
@@ -44,6 +45,22 @@ const storeLanes: Partial<Record<StoreKind, { readonly bytes: number; readonly o
   i32_8: { bytes: 1, opcode: simd.replaceI8 },
 }
 
+/** Pages of code are where they were (distances from the entry's page), checks do not trap, SSE is in its usual state. */
+export type Finding = number | Check | 'native'
+/** Checks whose outcome only helpers change that regions do not call. */
+const lasting: ReadonlySet<Check> = new Set(['fpu', 'sse'])
+
+/** Floating-point elements of a value: twice their byte, and 1 if they are 64 bits wide. */
+const elementsOf = (value: Node, bits: number): number[] => {
+  const one = bits === 64 ? 1 : 0
+  return Array.from({ length: value.type === 'v128' ? 128 / bits : 1 }, (_, i) => (i * bits) / 4 + one)
+}
+const byteOf = (element: number): number => element >> 1
+const endOf = (element: number): number => byteOf(element) + (element & 1 ? 8 : 4)
+/** Those of the `bytes` from `byte` on, counted from there. */
+const inside = (elements: ReadonlySet<number>, byte: number, bytes: number): Set<number> =>
+  new Set([...elements].filter(element => byteOf(element) >= byte && endOf(element) <= byte + bytes).map(element => element - 2 * byte))
+
 /** What holds at a point of the region whatever way led there. */
 interface Knowledge {
   flags: Partial<Record<FlagName, Node>>
@@ -51,7 +68,8 @@ interface Knowledge {
   /** The locals may hold operands of a comparison in place of flags. */
   compared: boolean
   addresses: AddressKnowledge<Variable>
-  pages: ReadonlySet<number>
+  checked: ReadonlySet<Finding>
+  plain: ReadonlyMap<number, ReadonlySet<number>>
 }
 
 /**
@@ -185,7 +203,11 @@ export class RegionSemantics extends Semantics {
     this.left = false
     if (!instruction.flat) return this.bail()
     this.beginRow(instruction.context)
-    for (const check of instruction.row.checks ?? []) this.emitCheck(check)
+    for (const check of instruction.row.checks ?? []) {
+      if (this.checked.has(check)) continue
+      this.emitCheck(check)
+      if (lasting.has(check)) this.checked.add(check)
+    }
     if (instruction.row.intercept) this.bailIf(this.intercepted(instruction.row.intercept))
     instruction.row.semantics(this, ...instruction.context.operands)
     if (!this.left && !this.branch) this.commit()
@@ -512,9 +534,12 @@ export class RegionSemantics extends Semantics {
     if (sum) return super.load(kind, sum.base, sum.offset + offset)
     if (!found) return super.load(kind, address, offset)
     const register = this.get(this.vectorVariable(found.index))
-    if (kind === 'v128') return register
-    if (!lane) throw new Error(`${this.name}: no lane for a load of ${kind}`)
-    return this.simd(lane.opcode, lane.type, [register], found.byte / lane.bytes)
+    if (kind !== 'v128' && !lane) throw new Error(`${this.name}: no lane for a load of ${kind}`)
+    const value = lane ? this.simd(lane.opcode, lane.type, [register], found.byte / lane.bytes) : register
+    this.lanes.set(value, { ...found, bytes: lane?.bytes ?? 16 })
+    const plain = this.plainLanes.get(found.index)
+    if (plain) this.plainElements.set(value, inside(plain, found.byte, lane?.bytes ?? 16))
+    return value
   }
   override store(kind: StoreKind, address: Value, value: Node, offset = 0): void {
     const lane = storeLanes[kind]
@@ -524,9 +549,44 @@ export class RegionSemantics extends Semantics {
     if (!found) return super.store(kind, address, value, offset)
     const variable = this.vectorVariable(found.index)
     this.writtenVectors.add(found.index)
+    this.keepPlain(found, lane?.bytes ?? 16, value)
     if (kind === 'v128') return this.set(variable, value)
     if (!lane) throw new Error(`${this.name}: no lane for a store of ${kind}`)
     this.set(variable, this.simd(lane.opcode, 'v128', [this.get(variable), value], found.byte / lane.bytes))
+  }
+
+  // ---- elements of vectors that are known not to be denormal: numbers that say the byte of a register and the width ----
+
+  private plainLanes = new Map<number, ReadonlySet<number>>()
+  private readonly plainElements = new WeakMap<Node, Set<number>>()
+  private readonly lanes = new WeakMap<Node, { index: number; byte: number; bytes: number }>()
+  override isPlain(value: Node, bits: number): boolean {
+    const known = this.plainElements.get(value)
+    return known !== undefined && elementsOf(value, bits).every(element => known.has(element))
+  }
+  override markPlain(value: Node, bits: number): void {
+    const known = this.plainElements.get(value) ?? new Set()
+    for (const element of elementsOf(value, bits)) known.add(element)
+    this.plainElements.set(value, known)
+    const lane = this.lanes.get(value)
+    if (lane && this.branchDepth === 0) this.keepPlain(lane, 0, value)
+  }
+  /** `bytes` of a register are replaced by a value, or (0) something was found about the value that they have. */
+  private keepPlain({ index, byte }: { index: number; byte: number }, bytes: number, value: Node): void {
+    const before = [...(this.plainLanes.get(index) ?? [])]
+    const kept = before.filter(element => endOf(element) <= byte || byteOf(element) >= byte + bytes)
+    const added = this.branchDepth === 0 ? [...(this.plainElements.get(value) ?? [])].map(element => element + 2 * byte) : []
+    this.plainLanes.set(index, new Set([...kept, ...added]))
+  }
+  override provedOr(requirements: readonly Requirement[], then: () => void, name: string, ...args: Node[]): void {
+    if (this.branchDepth > 0) return super.provedOr(requirements, then, name, ...args)
+    for (const requirement of requirements) {
+      if (requirement === this.nativeFloat && this.checked.has('native')) continue
+      const { likely, otherwise } = requirement
+      this.nestedIf(this.eqz(likely()), () => (otherwise ? this.bailIf(this.eqz(otherwise())) : this.bail()))
+      if (requirement === this.nativeFloat) this.checked.add('native')
+    }
+    then()
   }
 
   // ---- memory ----
@@ -579,20 +639,22 @@ export class RegionSemantics extends Semantics {
 
   protected knowledge(): Knowledge {
     const addresses = this.addresses.snapshot()
-    return { flags: { ...this.lazyFlags }, origin: this.origin, compared: this.mayBeDifference, addresses, pages: new Set(this.pagesEntered) }
+    const { origin, mayBeDifference: compared } = this
+    return { flags: { ...this.lazyFlags }, origin, compared, addresses, checked: new Set(this.checked), plain: new Map(this.plainLanes) }
   }
-  /** Sets what is known at the start of a block; `undefined`: nothing but pages of code. */
-  protected know(knowledge: Knowledge | undefined, pages: ReadonlySet<number> | undefined = knowledge?.pages): void {
+  /** Sets what is known at the start of a block; `undefined`: nothing but what was checked. */
+  protected know(knowledge: Knowledge | undefined, checked: ReadonlySet<Finding> | undefined = knowledge?.checked): void {
     this.lazyFlags = { ...knowledge?.flags }
     this.origin = knowledge?.origin
     this.mayBeDifference = knowledge ? knowledge.compared : true
     this.addresses.restore(knowledge?.addresses)
-    this.pagesEntered = new Set(pages)
+    this.checked = new Set(checked)
+    this.plainLanes = new Map(knowledge?.plain)
     this.flagVersion++
   }
   protected inLoop = false
-  /** Pages of code that are known to be where they were: distances from the entry's page. */
-  protected pagesEntered = new Set<number>()
+  /** What was found on every way here and stays so in the region. */
+  protected checked = new Set<Finding>()
 
   protected slowPlace(_write: boolean, _address: Node, _sizeAndFlags: number): Node {
     throw new Error('regions have no slow accesses')

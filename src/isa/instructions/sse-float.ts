@@ -8,7 +8,7 @@
 import type { HelperName } from '../../helpers/index.ts'
 import type { Node } from '../../wasm/function.ts'
 import { simd } from '../../wasm/opcodes.ts'
-import type { Semantics } from '../builder.ts'
+import type { Requirement, Semantics } from '../builder.ts'
 import { form, instruction, type Body, type Check } from '../define.ts'
 import { proofs, shapes, everyElement, type Bits, type Shape, type ShapeName } from '../native-float.ts'
 import { Ey, Gy, Ib, Mq, Nq, Pq, Vx, Wd, Wq, Wx, type Operand, type OperandSpec } from '../operands.ts'
@@ -29,9 +29,19 @@ function sourcePlace(b: Semantics, operand: Operand): Node {
   return b.readablePlace(operand.bits === 128 ? alignedAddress(b, operand) : b.address(operand), operand.bits / 8)
 }
 const helper = (b: Semantics, name: HelperName, ...args: Node[]): void => b.helper(name, ...args)
-/** Keeps a result that is proved right (i32), or lets the helper do it all. */
+/** Keeps a result that is proved right, or lets the helper do it all; `numbers` are then known not to be denormal. */
+function keep(
+  b: Semantics, proof: Requirement[], { bits }: Shape, numbers: Node[], to: Operand, result: Node, name: HelperName, ...args: Node[]
+): void {
+  const then = (): void => {
+    for (const number of numbers) b.markPlain(number, bits)
+    b.write(to, result)
+  }
+  b.provedOr(proof, then, name, ...args)
+}
+/** The same for one condition (i32). */
 const keepIf = (b: Semantics, proved: Node, to: Operand, result: Node, name: HelperName, ...args: Node[]): void =>
-  b.when(proved, () => b.write(to, result), () => b.helper(name, ...args))
+  b.provedOr([{ likely: () => proved }], () => b.write(to, result), name, ...args)
 const native = (b: Semantics): Node => b.state('sseNative')
 const vector = (b: Semantics, opcode: number, ...args: Node[]): Node => b.simd(opcode, 'v128', args)
 
@@ -42,7 +52,7 @@ type Compute = (b: Semantics, shape: Shape, x: Node, y: Node) => Node
 interface Operation {
   readonly opcode: string
   readonly compute: Compute
-  readonly proof: (b: Semantics, shape: Shape, x: Node, y: Node, result: Node) => Node
+  readonly proof: (b: Semantics, shape: Shape, x: Node, y: Node, result: Node) => Requirement[]
   /** It rounds nothing, so that MXCSR's state does not matter once operands are neither NaN nor denormal. */
   readonly exact?: boolean
 }
@@ -76,8 +86,8 @@ const elementwise = (name: HelperName, shape: Shape, operation: Operation): Body
   const x = shape.load(b, left)
   const y = shape.load(b, right)
   const result = operation.compute(b, shape, x, y)
-  const proved = shape.every(b, operation.proof(b, shape, x, y, result))
-  keepIf(b, operation.exact ? proved : b.and(native(b), proved), v, result, name, left, left, right)
+  const proof = operation.proof(b, shape, x, y, result)
+  keep(b, operation.exact ? proof : [b.nativeFloat, ...proof], shape, [x, y, result], v, result, name, left, left, right)
 }
 
 for (const name of Object.keys(operations) as (keyof typeof operations)[])
@@ -94,8 +104,8 @@ for (const shape of all) {
     const place = sourcePlace(b, w)
     const x = shape.load(b, place)
     const result = shape.packed ? vector(b, packed, x) : b.unary('sqrt', x)
-    const proved = shape.every(b, proofs.root(b, shape, x, result))
-    keepIf(b, b.and(native(b), proved), v, result, `sse.squareRoot.${shape.name}`, b.registerPlace(v), place, place)
+    const proof = [b.nativeFloat, ...proofs.root(b, shape, x, result)]
+    keep(b, proof, shape, [x, result], v, result, `sse.squareRoot.${shape.name}`, b.registerPlace(v), place, place)
   }
   row(`SQRT${shape.name.toUpperCase()}`, `${prefixes[shape.name]} 0F 51 /r`, [Vx, sources[shape.name]], feature(shape), semantics)
 }
@@ -114,8 +124,7 @@ const arranged = (name: HelperName, shape: Shape, compute: Compute, arrange: Arr
   const right = sourcePlace(b, w)
   const [x, y] = arrange(b, shape.load(b, left), shape.load(b, right))
   const result = compute(b, shape, x, y)
-  const proved = shape.every(b, proofs.sum(b, shape, x, y, result))
-  keepIf(b, b.and(native(b), proved), v, result, name, left, left, right)
+  keep(b, [b.nativeFloat, ...proofs.sum(b, shape, x, y, result)], shape, [result], v, result, name, left, left, right)
 }
 for (const [shape, prefix] of [[shapes.pd, '66'], [shapes.ps, 'F2']] as const) {
   const name = shape.name as 'ps' | 'pd'
@@ -172,7 +181,7 @@ for (const shape of all) {
     const y = shape.load(b, right)
     const relations = b.shrU(b.i32(satisfying), b.shl(predicate, 2))
     const result = (shape.packed ? comparePacked : compareScalar)(b, shape, x, y, relations)
-    keepIf(b, shape.every(b, proofs.comparison(b, shape, x, y)), v, result, `sse.compare.${shape.name}`, left, left, right, predicate)
+    b.provedOr(proofs.comparison(b, shape, x, y), () => b.write(v, result), `sse.compare.${shape.name}`, left, left, right, predicate)
   }
   const encoding = `${prefixes[shape.name]} 0F C2 /r ib`
   row(`CMP${shape.name.toUpperCase()}`, encoding, [Vx, sources[shape.name], Ib], feature(shape), semantics)
@@ -187,7 +196,7 @@ for (const [name, key, opcode] of [['UCOMI', 'ucomi', '2E'], ['COMI', 'comi', '2
       const y = shape.load(b, right)
       const less = b.ltF(x, y)
       const flags = (): void => b.setFlags({ zero: b.extendU(b.ne(x, y)), sign: b.i64(1), aux: b.shl(b.extendU(less), 63n), carry: less })
-      b.when(proofs.comparison(b, shape, x, y), flags, () => helper(b, `sse.${key}.${shape.name as 'ss' | 'sd'}`, left, left, right))
+      b.provedOr(proofs.comparison(b, shape, x, y), flags, `sse.${key}.${shape.name as 'ss' | 'sd'}`, left, left, right)
     }
     row(name + shape.name.toUpperCase(), `${prefix} 0F ${opcode} /r`, [Vx, source], feature(shape), semantics)
   }
