@@ -49,6 +49,7 @@ export class RegionFunction extends RegionSemantics {
     this.exitTable = input.exitTable
     this.severalPages = input.severalPages
     this.structure = structureOf(input.blocks)
+    this.restoresState = input.blocks.some(block => block.instructions.some(({ row }) => row.name.includes('XRSTOR')))
   }
 
   build(): void {

@@ -649,9 +649,15 @@ export class RegionSemantics extends Semantics {
     this.mayBeDifference = knowledge ? knowledge.compared : true
     this.addresses.restore(knowledge?.addresses)
     this.checked = new Set(checked)
+    if (!knowledge && this.restoresState) this.forgetState()
     this.plainLanes = new Map(knowledge?.plain)
     this.flagVersion++
   }
+  private forgetState(): void {
+    for (const finding of this.checked) if (typeof finding !== 'number') this.checked.delete(finding)
+  }
+  /** Somewhere in the region FPU state is restored: findings about it hold only as far as a path has no fork. */
+  protected restoresState = false
   protected inLoop = false
   /** What was found on every way here and stays so in the region. */
   protected checked = new Set<Finding>()
@@ -681,7 +687,11 @@ export class RegionSemantics extends Semantics {
     const status = this.call(helperImport, [this.i32(this.helperNumber(name)), this.i32(this.record)], ['i32', 'i32'], 'i32')
     this.set(this.status, status)
     this.reloads.push(this.placeholder())
-    if (seesVectors.has(name)) this.vectorReloads.push(this.placeholder())
+    if (seesVectors.has(name)) {
+      this.vectorReloads.push(this.placeholder())
+      this.plainLanes.clear()
+      this.forgetState()
+    }
     this.set(this.tables.read, super.state('tlbRead'))
     this.set(this.tables.write, super.state('tlbWrite'))
     this.plainIf(this.get(this.status), () => {
