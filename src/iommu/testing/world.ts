@@ -6,22 +6,24 @@ import { command, offsets } from '../registers.ts'
 import { RemappedDma, remappedMsi } from '../requester.ts'
 import { RemappingUnit } from '../unit.ts'
 
-export const world = (options: Partial<UnitOptions> = {}): World => new World(options)
+export const world = (options: Partial<UnitOptions> = {}, ram = new FakeDma(16 << 20)): World => new World(options, ram)
 
 /** Where tests have their tables: all below 16 MiB. */
 export const place = { root: 0x1000, context: 0x2000, interrupts: 0x3000, queue: 0x4000, status: 0x5000, tables: 0x10_0000 } as const
 export const device = 0x18 // 00:03.0
 
 export class World {
-  readonly ram = new FakeDma(16 << 20)
-  readonly view = new DataView(this.ram.memory.buffer)
+  readonly ram: FakeDma
+  readonly view: DataView
   readonly delivered: RemappedInterrupt[] = []
   readonly messages: { address: number; data: number }[] = []
   readonly told: string[] = []
   readonly unit: RemappingUnit
   #nextTable: number = place.tables
 
-  constructor(options: Partial<UnitOptions>) {
+  constructor(options: Partial<UnitOptions>, ram: FakeDma) {
+    this.ram = ram
+    this.view = new DataView(ram.memory.buffer)
     this.unit = new RemappingUnit({
       name: 'vtd.0', options: { ...defaultUnit, scalableMode: false, ...options },
       ports: {
