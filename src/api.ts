@@ -72,6 +72,18 @@ export interface ShareOptions {
   folder: SharedFolder
 }
 
+/** What a remapping unit did: translated an access, delivered an interrupt, refused either, forgot what software told it to. */
+export interface RemappingEvent {
+  time: Nanoseconds
+  /** `vtd.0` is the first unit. */
+  unit: string
+  kind: 'dma' | 'interrupt' | 'fault' | 'invalidation'
+  /** The requester ID: bus << 8 | device << 3 | function; undefined for software. */
+  source: number | undefined
+  /** Who asked what, which entry decided, and where that lies. */
+  words: string
+}
+
 export interface MachineOptions extends BootOptions {
   cpu?: CpuSelection
   cpus?: number
@@ -204,6 +216,8 @@ export interface Machine {
   onLog: (message: string) => void
   /** Called at each VM entry, VM exit and failed entry while it is set; costs time, and changes nothing. */
   onGuestEvent: GuestListener | undefined
+  /** Called at each decision of a remapping unit while it is set; costs time, and changes nothing. */
+  onRemappingEvent: ((event: RemappingEvent) => void) | undefined
   /** What the device VGA shows in a text mode; undefined without it, and in a graphics mode. */
   screen(): TextScreen | undefined
   registers(cpu?: number): CpuRegisters

@@ -68,6 +68,7 @@ export class VitrineMachine implements Machine {
   onDebugOutput: (byte: number) => void = () => {}
   onOutside: Machine['onOutside'] = () => {}
   #onGuestEvent: GuestListener | undefined
+  #onRemappingEvent: Machine['onRemappingEvent']
 
   private readonly options: MachineOptions
   private readonly slots: CpuSlot[] = []
@@ -202,6 +203,14 @@ export class VitrineMachine implements Machine {
   set onGuestEvent(listener: GuestListener | undefined) {
     this.#onGuestEvent = listener
     this.observeGuests()
+  }
+  set onRemappingEvent(listener: Machine['onRemappingEvent']) {
+    this.#onRemappingEvent = listener
+    for (const unit of this.pc.remappingUnits)
+      unit.onEvent = listener && (event => listener({ time: this.clock.now(), unit: unit.name, ...event }))
+  }
+  get onRemappingEvent(): Machine['onRemappingEvent'] {
+    return this.#onRemappingEvent
   }
   private observeGuests(): void {
     const listens = this.options.explain === true || this.#onGuestEvent !== undefined

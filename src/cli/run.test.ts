@@ -55,8 +55,8 @@ describe('options', () => {
 
   test('--trace and --explain, with names as a profile has them', async () => {
     const { request } = await command([...run, '--trace', 'exits:out', '--explain'])
-    assert.deepEqual([request!.trace, request!.explain, request!.symbols], [{ file: 'out' }, true, undefined])
-    assert.deepEqual((await command([...run, '--trace', 'exits'])).request!.trace, {})
+    assert.deepEqual([request!.trace, request!.explain, request!.symbols], [{ kinds: ['exits'], file: 'out' }, true, undefined])
+    assert.deepEqual((await command([...run, '--trace', 'exits+iommu'])).request!.trace, { kinds: ['exits', 'iommu'] })
   })
 
   test('--rtc takes a date, or today', async () => {
@@ -72,7 +72,7 @@ describe('bad input is one line that says what is wrong, with status 2', () => {
     [['run', '--kernel'], /--kernel/],
     [['run', '--memroy', '3'], /'--memroy'.*--memory/],
     [['run', '--tarce', 'exits'], /'--tarce'.*--trace/],
-    [[...run, '--trace', 'exit'], /--trace 'exit': expected exits or exits:FILE/],
+    [[...run, '--trace', 'exit'], /--trace 'exit': expected exits, iommu or exits\+iommu/],
     [['rnu'], /'rnu'.*run/],
     [['run', '--kernel', 'nowhere'], /'nowhere': no such file/],
     [[...run, '--memory', '3.3M'], /--memory '3.3M'.*multiple of 1M/],

@@ -33,6 +33,10 @@ export interface ConsoleOptions {
   collect: boolean
 }
 
+/** VM entries and exits; decisions of remapping units. */
+export const traceKinds = ['exits', 'iommu'] as const
+export type TraceKind = (typeof traceKinds)[number]
+
 export interface RunRequest {
   machine: MachineOptions
   /** A file with the state in which the machine begins. */
@@ -45,8 +49,8 @@ export interface RunRequest {
   session: SessionOptions
   /** Where a GDB may connect; with `wait`, nothing runs until it says so. */
   gdb?: { address: SocketAddress; wait: boolean }
-  /** Print a line for each VM entry and VM exit, or write it to the file. */
-  trace?: { file?: string }
+  /** Print a line for each event of these kinds, or write it to the file. */
+  trace?: { kinds: readonly TraceKind[]; file?: string }
   /** Say why VM entries fail. */
   explain?: boolean
   /** Names of addresses, for `trace` and `explain`. */

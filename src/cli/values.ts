@@ -2,7 +2,7 @@
 import type { CpuSelection, IommuOptions } from '../api.ts'
 import { nearest } from '../cpu/features.ts'
 import { InputError } from '../errors.ts'
-import type { Catalogue, Choice, SocketAddress } from './system.ts'
+import { type Catalogue, type Choice, type SocketAddress, type TraceKind, traceKinds } from './system.ts'
 
 const multipliers: Readonly<Record<string, number>> = { '': 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30, t: 2 ** 40 }
 
@@ -26,10 +26,11 @@ export function parseCount(text: string, option: string, least = 1, most = Numbe
 }
 
 /** What `--trace` shows, and the file that it goes to. */
-export function parseTrace(text: string): { file?: string } {
-  const [, what, file] = /^([^:]*)(?::(.+))?$/.exec(text) ?? []
-  if (what !== 'exits') throw new InputError(`--trace '${text}': expected exits or exits:FILE`)
-  return file === undefined ? {} : { file }
+export function parseTrace(text: string): { kinds: TraceKind[]; file?: string } {
+  const [, what = '', file] = /^([^:]*)(?::(.+))?$/.exec(text) ?? []
+  const kinds = what.split('+').map(word => traceKinds.find(kind => kind === word))
+  if (kinds.includes(undefined)) throw new InputError(`--trace '${text}': expected exits, iommu or exits+iommu, or one with :FILE`)
+  return { kinds: kinds as TraceKind[], ...(file === undefined ? {} : { file }) }
 }
 
 export function parseSeconds(text: string, option: string): number {

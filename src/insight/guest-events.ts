@@ -1,4 +1,5 @@
-/** World switches for people: a line each for a trace, and the explanation of an entry that fails. */
+/** World switches and remapping for people: a line each for a trace, and the explanation of an entry that fails. */
+import type { RemappingEvent } from '../api.ts'
 import type { BrokenRuleReport, EntryFailure, FieldValue, GuestEvent } from '../cpu/guest-event.ts'
 import type { Symbols } from './symbols.ts'
 
@@ -38,6 +39,9 @@ export function traceLine(event: GuestEvent, nameOf: NameOf = () => undefined): 
   const error = injects?.error === undefined ? '' : ` error ${hex(injects.error)}`
   return [start, rip, ...(injects ? [`injects ${injects.kind} ${hex(injects.vector)}${error}`] : [])].join('  ')
 }
+
+/** One line, without its end. */
+export const remappingLine = ({ time, unit, kind, words }: RemappingEvent): string => `${seconds(time)} ${unit} ${kind.padEnd(12)} ${words}`
 
 const valueOf = ({ name, place, value }: FieldValue): string => `${name} (${place}) = ${hex(value)}`
 

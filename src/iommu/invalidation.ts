@@ -5,7 +5,7 @@
 import type { UnitCaches } from './caches.ts'
 import { maximumAddressMask, type UnitOptions } from './capabilities.ts'
 import { clearPending, type FaultLog, raiseEvent } from './fault-log.ts'
-import type { Quad, RemappedInterrupt } from './ports.ts'
+import { type Quad, quadText, type RemappedInterrupt } from './ports.ts'
 import { faultStatus, offsets, type RegisterFile } from './registers.ts'
 import type { TableMemory } from './tables.ts'
 
@@ -20,6 +20,8 @@ export interface InvalidationUnit {
   faults: FaultLog
   deliver: (message: RemappedInterrupt) => void
   log: (what: string) => void
+  /** What was done, for who listens. */
+  told: (what: string) => void
   /** Whether tables are of scalable mode. */
   scalable: () => boolean
   queueEnabled: () => boolean
@@ -185,6 +187,7 @@ function runDescriptor(unit: InvalidationUnit, [low, high, ...rest]: Quad[]): [n
   const words = [low.lo, low.hi, high.lo, high.hi]
   const reserved = words.some((word, index) => (word & descriptor.reserved[index]) !== 0) || rest.some(({ lo, hi }) => lo !== 0 || hi !== 0)
   if (reserved) return [queueErrors.reserved, `reserved bits in a descriptor of the ${descriptor.name}`]
+  unit.told(`invalidates by descriptor: ${descriptor.name}, ${quadText(high)} ${quadText(low)}`)
   if (!descriptor.run(unit, low, high)) return [queueErrors.reserved, `granularity or mask, in a descriptor of the ${descriptor.name}`]
   return undefined
 }
@@ -202,6 +205,7 @@ export function runContextCommand(unit: InvalidationUnit): void {
   if (!(high & 0x8000_0000)) return
   const granularity = (high >>> 29) & 3
   if (unit.queueEnabled()) unit.log('a context command by register while the queue is on is ignored')
+  unit.told(`invalidates by register: context cache, 0x${high.toString(16)}${low.toString(16).padStart(8, '0')}`)
   const done = !unit.queueEnabled() && invalidateContexts(caches, granularity, low & 0xffff, low >>> 16, high & 3)
   registers.set(offsets.contextCommand + 4, (high & 0x6000_0003) | (done ? granularity << 27 : 0))
 }
@@ -214,6 +218,7 @@ export function runIotlbCommand(unit: InvalidationUnit): void {
   const address = { lo: registers.get(offsets.invalidateAddress), hi: registers.get(offsets.invalidateAddress + 4) }
   if (unit.queueEnabled()) unit.log('an IOTLB command by register while the queue is on is ignored')
   const range = granularity === 3 ? pages(address) : undefined
+  unit.told(`invalidates by register: IOTLB, 0x${high.toString(16)} at ${quadText(address)}`)
   const done = !unit.queueEnabled() && invalidateIotlb(caches, granularity, high & 0xffff, range, (address.lo & hint) !== 0)
   registers.set(offsets.iotlbInvalidate + 4, (high & 0x3003_ffff) | (done ? granularity << 25 : 0))
 }

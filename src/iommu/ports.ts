@@ -32,6 +32,14 @@ export interface UnitPorts {
   message: (address: number, data: number) => void
 }
 
+/** One decision of a unit, for who listens. */
+export interface UnitEvent {
+  kind: 'dma' | 'interrupt' | 'fault' | 'invalidation'
+  /** Who asked; undefined for software, and where nobody knows. */
+  source: SourceId | undefined
+  words: string
+}
+
 /** A 64-bit table entry or register, as two unsigned halves. */
 export interface Quad {
   lo: number

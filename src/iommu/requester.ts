@@ -1,7 +1,7 @@
 /** A device's ports when there are remapping units: each request goes through the one that has its requester in its scope. */
 import type { DmaPort, DmaResult, MsiPort } from '../devices/ports.ts'
 import type { Translation } from './caches.ts'
-import { interruptRange, isInterruptAddress, type SourceId } from './ports.ts'
+import { hex, interruptRange, isInterruptAddress, type SourceId, sourceText, type UnitEvent } from './ports.ts'
 import type { RemappingUnit } from './unit.ts'
 
 /** Pages that a requester remembers: rings and buffers of one device take turns. A power of two. */
@@ -39,7 +39,7 @@ export class RemappedDma implements DmaPort {
     const unit = this.#options.unitFor(source)
     if (source !== this.#source || unit !== this.#unit || unit.caches.epoch !== this.#epoch) this.#forget(source, unit)
     const page = this.#pages[(address / 4096) & (remembered - 1)]
-    if (page && (write ? page.writable : page.readable)) {
+    if (page && !unit.onEvent && (write ? page.writable : page.readable)) {
       const offset = address - page.input
       if (offset >= 0 && offset + bytes.length <= page.size && !reachesInterrupts(address, bytes.length))
         return write ? this.#memory.write(page.output + offset, bytes) : this.#memory.read(page.output + offset, bytes)
@@ -65,6 +65,7 @@ export class RemappedDma implements DmaPort {
       const length = Math.min(bytes.length - done, end - at)
       const target = page.output + (at - page.input)
       if (page.size > 2 ** 40 && unit.isProtected(target, length)) return 'blocked'
+      unit.onEvent?.(accessEvent(unit, source, at, length, write, page))
       const piece = bytes.subarray(done, done + length)
       const result = write ? this.#memory.write(target, piece) : this.#memory.read(target, piece)
       if (result !== 'ok') return result
@@ -86,6 +87,15 @@ export class RemappedDma implements DmaPort {
 }
 
 const untranslated: Translation = { input: 0, size: 2 ** 53, output: 0, readable: true, writable: true, userAllowed: true }
+
+function accessEvent(unit: RemappingUnit, source: SourceId, at: number, length: number, write: boolean, page: Translation): UnitEvent {
+  const asked = `${write ? 'write' : 'read'} of ${length} bytes at ${hex(at)} by ${sourceText(source)}`
+  const context = unit.caches.context(source)
+  const domain = context === undefined || context.kind === 'scalable' ? '' : ` by domain ${context.domain}`
+  const how = !unit.translating ? 'is not translated' : page.size > 2 ** 40 ? 'passes through'
+    : `is at ${hex(page.output + (at - page.input))}${domain}, in a page of ${page.size / 1024} KiB`
+  return { kind: 'dma', source, words: `${asked} ${how}` }
+}
 
 const reachesInterrupts = (address: number, length: number): boolean =>
   address <= interruptRange.last && address + length > interruptRange.first

@@ -4,7 +4,7 @@
  */
 import { levelSpan, type Tag, type Translation, type UnitCaches } from './caches.ts'
 import { faultReasons, type FaultReason } from './fault-reasons.ts'
-import type { Quad, RemappingFault } from './ports.ts'
+import type { EntryPlace, Quad, RemappingFault } from './ports.ts'
 import { addressOf, beyondHost, type TableMemory } from './tables.ts'
 
 export interface StageContext {
@@ -34,7 +34,8 @@ export interface FirstStage {
   second: SecondStage | undefined
 }
 
-export type Walked = { translation: Translation } | { fault: RemappingFault }
+/** `limit`: the entry that withholds the right to read or write, if the walk met one. */
+export type Walked = { translation: Translation; limit?: EntryPlace | undefined } | { fault: RemappingFault }
 
 const fault = (reason: FaultReason, entry?: RemappingFault['entry'], detail?: string): { fault: RemappingFault } => ({
   fault: { reason: reason.number, silent: false, ...(entry ? { entry } : {}), ...(detail === undefined ? {} : { detail }) },
@@ -65,6 +66,7 @@ export function walkSecondStage(context: StageContext, stage: SecondStage, addre
     }
   let { table, levels: level } = stage
   let [readable, writable] = [true, true]
+  let limit: EntryPlace | undefined
   for (let cached = 2; cached <= stage.levels; cached++) {
     const hit = caches.structure(stage.tag, address, cached)
     if (!hit) continue
@@ -79,12 +81,14 @@ export function walkSecondStage(context: StageContext, stage: SecondStage, addre
     if ((quad.lo & (second.read | second.write)) === 0) return fault(words.absent, place, 'not present')
     const leaf = level === 1 || (level <= 3 && (quad.lo & pageSizeBit) !== 0)
     if (secondReserved(context, stage, quad, level, leaf)) return fault(words.reserved, place)
+    const wanted = write ? second.write : second.read
+    if (!limit && (quad.lo & wanted) === 0) limit = place
     readable &&= (quad.lo & second.read) !== 0
     writable &&= (quad.lo & second.write) !== 0
     if (stage.accessedDirty) mark(tables, at, quad, second.accessed | (leaf && write && writable ? second.dirty : 0))
     if (leaf) {
       const clean = stage.accessedDirty && !(write && writable) && (quad.lo & second.dirty) === 0
-      return { translation: { ...pageOf(quad, address, level), readable, writable: writable && !clean, userAllowed: true } }
+      return { translation: { ...pageOf(quad, address, level), readable, writable: writable && !clean, userAllowed: true }, limit }
     }
     table = addressOf(quad)
     caches.keepStructure(stage.tag, address, level, { table, readable, writable, userAllowed: true })
@@ -208,5 +212,6 @@ export function walkNested(context: StageContext, stage: FirstStage & { second: 
       input: Math.floor(request.address / size) * size, size, output: outer.output + (guestPage - outer.input),
       readable: inner.readable && outer.readable, writable: inner.writable && outer.writable, userAllowed: inner.userAllowed,
     },
+    limit: walkedOuter.limit,
   }
 }

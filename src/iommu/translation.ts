@@ -123,14 +123,15 @@ function cachedWalk(
   if (cached?.fault) return { fault: cached.fault }
   if (cached && allows(cached, request)) return { translation: cached }
   const walked = walk({ tables, caches, hostAddressBits: options.hostAddressBits, snoopControl: options.snoopControl })
-  const outcome = 'fault' in walked ? { fault: { ...walked.fault, silent } } : checked(walked.translation, request, silent, words)
+  const outcome = 'fault' in walked
+    ? { fault: { ...walked.fault, silent } } : checked(walked.translation, request, silent, words, walked.limit)
   if ('translation' in outcome) caches.keepTranslation(tag, outcome.translation)
   else if (options.cachingMode) caches.keepTranslation(tag, negative(request.address, outcome.fault))
   return outcome
 }
 
-function checked(page: Translation, request: DmaRequest, silent: boolean, words: Words): Walked {
-  if (!(request.write ? page.writable : page.readable)) return fault(request.write ? words.noWrite : words.noRead, silent)
+function checked(page: Translation, request: DmaRequest, silent: boolean, words: Words, limit?: EntryPlace): Walked {
+  if (!(request.write ? page.writable : page.readable)) return fault(request.write ? words.noWrite : words.noRead, silent, limit)
   const output = page.output + (request.address - page.input)
   if (output >= interruptRange.first && output <= interruptRange.last) return fault(words.toInterruptRange, silent)
   return { translation: page }

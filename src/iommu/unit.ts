@@ -10,7 +10,7 @@ import { explainFault, explainInterrupt } from './explain.ts'
 import { FaultLog, unmaskEvent } from './fault-log.ts'
 import { type InterruptUnit, remap } from './interrupts.ts'
 import { type InvalidationUnit, runContextCommand, runIotlbCommand, runQueue, settleCompletion } from './invalidation.ts'
-import { type DmaRequest, hex, type RemappingFault, type SourceId, type UnitPorts } from './ports.ts'
+import { type DmaRequest, hex, type RemappingFault, type SourceId, type UnitEvent, type UnitPorts } from './ports.ts'
 import { command, faultRecordOffset, offsets, RegisterFile, registerSpan } from './registers.ts'
 import type { Walked } from './stages.ts'
 import { TableMemory } from './tables.ts'
@@ -37,8 +37,8 @@ export class RemappingUnit implements MmioHandler, Stateful {
   readonly name: string
   readonly options: UnitOptions
   readonly caches = new UnitCaches()
-  /** Told of every decision, when somebody wants to know. */
-  onEvent: ((what: string) => void) | undefined
+  /** Told of every decision while it is set; requesters remember no pages then. */
+  onEvent: ((event: UnitEvent) => void) | undefined
   readonly #ports: UnitPorts
   readonly #log: LogUnhandled
   readonly #registers = new RegisterFile()
@@ -47,7 +47,7 @@ export class RemappingUnit implements MmioHandler, Stateful {
   readonly #translation: TranslationUnit
   readonly #interrupts: InterruptUnit
   readonly #invalidation: InvalidationUnit
-  #faultsLogged = 0
+  #faultsTold = 0
 
   constructor(setup: { name: string; options: UnitOptions; ports: UnitPorts; log: LogUnhandled }) {
     const { name, options, ports, log } = setup
@@ -64,7 +64,8 @@ export class RemappingUnit implements MmioHandler, Stateful {
     }
     this.#invalidation = {
       options, registers: this.#registers, caches: this.caches, tables: this.#tables, faults: this.#faults, deliver: ports.deliver,
-      log: what => log(name, what), scalable: () => this.#translation.root.scalable,
+      log: what => log(name, what), told: words => this.onEvent?.({ kind: 'invalidation', source: undefined, words }),
+      scalable: () => this.#translation.root.scalable,
       queueEnabled: () => this.#isOn(command.queuedInvalidation),
     }
     this.reset()
@@ -93,7 +94,7 @@ export class RemappingUnit implements MmioHandler, Stateful {
     // The high region lies above 4 GiB: left at 0, it is none.
     const high = [Math.max(2 ** 32, this.#wide(offsets.protectedHighBase)), this.#wide(offsets.protectedHighLimit) + 0x20_0000]
     const hit = [low, high].some(([base, end]) => base < end && address < end && address + length > base)
-    if (hit) this.#tell(`an access to ${hex(address)} is blocked: it is in a protected memory region`)
+    if (hit) this.#tell(undefined, `an access to ${hex(address)} is blocked: it is in a protected memory region`)
     return hit
   }
 
@@ -103,7 +104,7 @@ export class RemappingUnit implements MmioHandler, Stateful {
     const remapped = remap(this.#interrupts, { source, address, data })
     if (this.onEvent) {
       const what = explainInterrupt(source, remapped)
-      if (what !== undefined) this.onEvent(what)
+      if (what !== undefined) this.onEvent({ kind: 'interrupt', source, words: what })
     }
     switch (remapped.kind) {
       case 'remapped': return this.#ports.deliver(remapped.message)
@@ -117,7 +118,7 @@ export class RemappingUnit implements MmioHandler, Stateful {
   refuseInterruptAccess(source: SourceId, address: number, write: boolean): DmaResult {
     const reason = 0x29
     if (this.remapsInterrupts) this.#report({ source, info: 0, write }, { reason, silent: false })
-    this.#tell(`a ${write ? 'write' : 'read'} at ${hex(address)} that is no interrupt message is blocked`)
+    this.#tell(source, `a ${write ? 'write' : 'read'} at ${hex(address)} that is no interrupt message is blocked`)
     return 'blocked'
   }
 
@@ -131,15 +132,16 @@ export class RemappingUnit implements MmioHandler, Stateful {
   #report(record: { source: SourceId; info: number; write: boolean; pasid?: number; privileged?: boolean }, fault: RemappingFault): void {
     const full = { ...record, reason: fault.reason }
     const recorded = !fault.silent && this.#faults.record(full)
-    if (!this.onEvent && this.#faultsLogged >= loggedFaults) return
+    if (!this.onEvent && this.#faultsTold >= loggedFaults) return
     const unrecorded = fault.silent ? '; not recorded, as the entry asks' : '; not recorded: overflow'
-    this.#tell(`${explainFault(full, fault)}${recorded ? '' : unrecorded}`)
-    if (!this.onEvent && ++this.#faultsLogged === loggedFaults) this.#log(this.name, 'further faults are recorded, and not told of here')
+    this.#tell(record.source, `${explainFault(full, fault)}${recorded ? '' : unrecorded}`)
   }
 
-  #tell(what: string): void {
-    if (this.onEvent) this.onEvent(what)
-    else this.#log(this.name, what)
+  #tell(source: SourceId | undefined, words: string): void {
+    this.onEvent?.({ kind: 'fault', source, words })
+    if (this.#faultsTold >= loggedFaults) return
+    this.#log(this.name, words)
+    if (++this.#faultsTold === loggedFaults) this.#log(this.name, 'further faults are recorded, and not told of here')
   }
 
   // ---- registers

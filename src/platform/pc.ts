@@ -215,6 +215,10 @@ export class Pc {
     return this.#disks
   }
 
+  get remappingUnits(): Iommu['units'] {
+    return this.#iommu?.units ?? []
+  }
+
   /** What of SMRAM there is, and who sees it. */
   get smram(): Smram {
     return this.#smram?.view ?? noSmram

@@ -3,7 +3,7 @@ import { closeSync, openSync, writeSync } from 'node:fs'
 import type { Machine } from '../../api.ts'
 import type { RunRequest } from '../../cli/system.ts'
 import { InputError } from '../../errors.ts'
-import { explainFailure, nameFinder, traceLine } from '../../insight/guest-events.ts'
+import { explainFailure, nameFinder, remappingLine, traceLine } from '../../insight/guest-events.ts'
 
 /** Lines that gather before they are written. */
 const batch = 1000
@@ -21,15 +21,20 @@ export function observeGuests({ trace, explain, symbols }: RunRequest, machine: 
     if (file === undefined) say(text)
     else writeSync(file, text)
   }
-  machine.onGuestEvent = event => {
-    if (trace) lines.push(traceLine(event, nameOf))
-    if (lines.length >= batch) write()
+  const add = (line: string): void => {
+    if (lines.push(line) >= batch) write()
+  }
+  const exits = trace?.kinds.includes('exits') ?? false
+  if (trace?.kinds.includes('iommu')) machine.onRemappingEvent = event => add(remappingLine(event))
+  if (exits || explain) machine.onGuestEvent = event => {
+    if (exits) add(traceLine(event, nameOf))
     if (!explain || event.kind !== 'failed') return
     if (file === undefined) write()
     say(`vitrine: ${explainFailure(event, nameOf)}\n`)
   }
   return () => {
     machine.onGuestEvent = undefined
+    machine.onRemappingEvent = undefined
     write()
     if (file !== undefined) closeSync(file)
   }

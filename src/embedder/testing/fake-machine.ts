@@ -19,6 +19,7 @@ export class FakeMachine implements Machine {
   onLog: (message: string) => void = () => {}
   onDebugOutput: (byte: number) => void = () => {}
   onGuestEvent: Machine['onGuestEvent']
+  onRemappingEvent: Machine['onRemappingEvent']
   readonly #guest: string
   readonly #argument: number
   #input: number[] = []
