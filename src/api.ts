@@ -122,6 +122,7 @@ export type StopReason =
   | { kind: 'debug-exit'; status: number } // isa-debug-exit: status is (value << 1) | 1
   | { kind: 'triple-fault'; report: string }
   | { kind: 'breakpoint'; cpu: number }
+  | { kind: 'root'; cpu: number } // a CPU whose root mode is driven from TypeScript (root-door.ts) has come back to it
 
 export interface RunLimits {
   /** At most this many instructions (of all CPUs together), exactly. */

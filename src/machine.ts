@@ -11,7 +11,7 @@ import { at, fieldBytes, fields, stateBase, stateSize, type FieldName } from './
 import { restoreCpuState, saveCpuState } from './cpu/saved-state.ts'
 import { flag, readRflags, writeRflags } from './cpu/rflags.ts'
 import { createCore, type Core } from './engine/core.ts'
-import type { Cpu } from './engine/cpu.ts'
+import type { Cpu, CpuStop } from './engine/cpu.ts'
 import type { TextScreen } from './devices/vga/vga.ts'
 import { InputError } from './errors.ts'
 import type { TlbState } from './mmu/tlb.ts'
@@ -228,7 +228,7 @@ export class VitrineMachine implements Machine {
   }
 
   /** Loads the state of CPU `index`; with one CPU it never leaves the state area. */
-  private switchTo(index: number): void {
+  switchTo(index: number): void {
     if (index !== this.current) {
       const area = new Uint8Array(this.core.memory.buffer, stateBase, stateSize)
       this.slots[this.current].parked.set(area)
@@ -468,18 +468,23 @@ export class VitrineMachine implements Machine {
   /** Runs CPU `index` for its quantum, or less. */
   private turn(index: number, most: number): StopReason | undefined {
     this.switchTo(index)
+    const result = this.execute(Math.min(most, this.slots.length > 1 ? this.turnEnd - this.clock.now() : longestRun))
+    this.core.jit?.tick()
+    this.cpu.stopRequested = false
+    if (result !== 'time') this.turnEnd = 0
+    if (result === 'shutdown') return { kind: 'triple-fault', report: this.describe(index) }
+    return result === 'root' ? { kind: 'root', cpu: index } : undefined
+  }
+  /** The CPU that is loaded executes for up to so many virtual nanoseconds. */
+  execute(nanoseconds: number): CpuStop {
     const { cpu } = this
     const start = this.clock.now()
     cpu.stopRequested = false
     this.idle = false
-    const result = cpu.execute(start, Math.min(most, this.slots.length > 1 ? this.turnEnd - start : longestRun))
+    const result = cpu.execute(start, nanoseconds)
     this.idle = true
     this.advance(cpu.reached)
-    this.core.jit?.tick()
-    cpu.stopRequested = false
-    if (result !== 'time') this.turnEnd = 0
-    if (result === 'shutdown') return { kind: 'triple-fault', report: this.describe(index) }
-    return undefined
+    return result
   }
   /** Whose turn it is or was last, and when that is over: a limit of run() that falls into a turn does not end it. */
   private last = 0
@@ -546,11 +551,7 @@ export class VitrineMachine implements Machine {
     const { cpu } = this
     const before = cpu.retired
     while (cpu.retired === before && !this.stop) {
-      cpu.stopRequested = false
-      this.idle = false
-      const result = cpu.execute(this.clock.now(), 1)
-      this.idle = true
-      this.advance(Math.max(cpu.reached, this.clock.now()))
+      const result = this.execute(1)
       if (result === 'shutdown') return { kind: 'triple-fault', report: this.describe(index) }
       if (result === 'halted') {
         const next = this.clock.nextDeadline()
@@ -559,9 +560,14 @@ export class VitrineMachine implements Machine {
       }
     }
     this.flushSerial()
+    this.settle()
+    return this.stop ? this.takeStop() : undefined
+  }
+  /** Between two instructions: what the last one has asked of the machine. */
+  settle(): void {
     if (this.resetRequested) this.reset()
     if (this.lapicMoved) this.mapLapics()
-    return this.stop ? this.takeStop() : undefined
+    this.advance(this.clock.now())
   }
 
   get retired(): number {

@@ -106,8 +106,8 @@ export interface CpuSavedState {
   shadowAt: number
 }
 
-/** Why execute() returned before its time was used up. */
-export type CpuStop = 'time' | 'halted' | 'shutdown' | 'event'
+/** Why execute() returned before its time was used up. `root`: outside of a guest, where it executes nothing that was not granted. */
+export type CpuStop = 'time' | 'halted' | 'shutdown' | 'event' | 'root'
 
 /** Is told what happens at the border of instructions; used by traces and breakpoints. Set only when somebody looks: stepping is slow. */
 export interface StepObserver {
@@ -136,6 +136,9 @@ export class Cpu implements Processor {
   stopRequested = false
   /** Interrupts and alarms are held off: lockstep with a peer that does the same. */
   holdInterrupts = false
+  /** Outside of guests it executes only as many instructions as were granted: a program of the embedder's drives it (root-door.ts). */
+  driven = false
+  granted = 0
   /** The last events delivered, newest last, for reports. */
   readonly recentEvents: { rip: bigint; event: CpuEvent; retired: number }[] = []
 
@@ -314,6 +317,7 @@ export class Cpu implements Processor {
     const words = this.words
     for (;;) {
       if (this.stopRequested) return 'event'
+      if (this.driven && this.standsInRoot()) return this.takeEvents() === 'shutdown' ? 'shutdown' : 'root'
       if (words[word.pendingSmi] !== 0) this.takeSmi()
       if (words[word.activity] !== activity.running) {
         if (!this.wakes()) return this.isShutDown() ? 'shutdown' : 'halted'
@@ -340,12 +344,18 @@ export class Cpu implements Processor {
       if (this.breakpoints.any && this.breaksHere()) continue
       if (this.observer?.before(this)) return 'event'
       words[word.eflags] &= ~flag.RF
-      if (this.observer || this.needsSteps()) this.stepOne()
+      if (this.driven && words[word.guestMode] === 0) {
+        if (this.granted-- === 0) return 'root'
+        this.stepOne()
+      } else if (this.observer || this.needsSteps()) this.stepOne()
       else this.runFrom()
       if (this.isShutDown()) return 'shutdown'
     }
   }
 
+  private standsInRoot(): boolean {
+    return this.granted === 0 && this.words[word.guestMode] === 0 && this.words[word.activity] === activity.running
+  }
   /** A guest in the shutdown state can still be left. */
   private isShutDown(): boolean {
     return this.words[word.activity] === activity.shutdown && this.words[word.guestMode] === 0
@@ -466,6 +476,7 @@ export class Cpu implements Processor {
     this.recentEvents.push({ rip: this.state.rip, event, retired: this.retired })
     // A handler that faults at once must not keep a quantum from its end.
     this.spend(deliveryTime)
+    this.granted = 0
     const result: Delivery = deliver(this, event)
     return result.outcome === 'shutdown' ? 'shutdown' : 'delivered'
   }

@@ -389,6 +389,7 @@ export class GdbServer {
         this.#print('All CPUs are halted, and nothing is due that could wake them.\n')
         return this.#stopReply(SIGNAL.trap)
       case 'breakpoint':
+      case 'root':
       case 'budget':
       case 'time':
         return this.#stopReply(SIGNAL.trap)

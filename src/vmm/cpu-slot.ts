@@ -1,0 +1,40 @@
+/** What the hypervisor keeps of one physical processor: who runs on it, until when, and what others ask of it. */
+import { Alarms } from './alarms.ts'
+import type { Processor } from './processor.ts'
+import type { Vcpu } from './vcpu.ts'
+
+export interface CpuStatistics {
+  /** Virtual nanoseconds in guests, halted, and in the hypervisor. */
+  guestTime: number
+  idleTime: number
+  hostTime: number
+  switches: number
+}
+
+export class CpuSlot {
+  readonly processor: Processor
+  readonly alarms = new Alarms()
+  readonly statistics: CpuStatistics = { guestTime: 0, idleTime: 0, hostTime: 0, switches: 0 }
+  /** It stands in root mode and waits to be told what to do. */
+  standing: boolean
+  /** In the guest now. */
+  running: Vcpu | undefined
+  /** Who ran last: its state is loaded. */
+  last: Vcpu | undefined
+  /** When that changed hands: entry, exit, halt. */
+  since = 0
+  /** End of the time slice of `last`; Infinity: it has none. */
+  sliceEnd = Infinity
+  /** What the APIC timer is set to. */
+  timerAt = Infinity
+  /** Done here before anything else runs: releases of vCPUs that others want. */
+  readonly requests: (() => void)[] = []
+
+  constructor(processor: Processor, standing: boolean) {
+    this.processor = processor
+    this.standing = standing
+  }
+  get index(): number {
+    return this.processor.index
+  }
+}

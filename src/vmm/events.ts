@@ -1,0 +1,24 @@
+/** What happens in a hypervisor, for those who watch: told in order, with the time. Watching changes nothing. */
+import type { AnyExit, Exit } from './exits.ts'
+import type { Vcpu } from './vcpu.ts'
+
+/** The steps of a migration, in their order. */
+export type MigrationStep =
+  | { step: 'asked'; from: number | undefined; to: number } // it may only run on `to` from now on
+  | { step: 'interrupted'; by: number; processor: number } // the old processor gets an IPI
+  | { step: 'released'; processor: number; how: string } // VMCLEAR or VMSAVE there: the control structure is in memory
+  | { step: 'loaded'; processor: number; how: string; tag: number } // VMPTRLD or VMLOAD on the new one
+  | { step: 'entered'; processor: number; how: string }
+
+export type VmmEvent = { time: number; processor: number } & (
+  | { kind: 'created'; vcpu: Vcpu }
+  | { kind: 'entry'; vcpu: Vcpu }
+  | { kind: 'exit'; vcpu: Vcpu; exit: AnyExit }
+  | { kind: 'switch'; from: Vcpu | undefined; to: Vcpu }
+  | { kind: 'idle' }
+  | { kind: 'waits'; vcpu: Vcpu }
+  | { kind: 'wakes'; vcpu: Vcpu }
+  | { kind: 'injected'; vcpu: Vcpu; vector: number }
+  | { kind: 'stopped'; vcpu: Vcpu; exit: Exit | undefined }
+  | ({ kind: 'migration'; vcpu: Vcpu } & MigrationStep)
+)

@@ -1,0 +1,253 @@
+/** A guest's memory: which of its pages have one of ours, which are shared, written, or out. */
+import { pageSize } from './layout.ts'
+import { largePage, type PagePool } from './page-pool.ts'
+import { allRights, readOnly, type SecondStage } from './second-stage.ts'
+
+/** Where pages go that do not fit: the embedder keeps them. */
+export interface PageStore {
+  put(key: string, bytes: Uint8Array): void
+  take(key: string): Uint8Array
+}
+
+const state = { shared: 1, out: 2, logged: 4, locked: 8 } as const
+const none = -1
+
+export interface MemoryStatistics {
+  firstTouches: number
+  copies: number
+  pagedOut: number
+  pagedIn: number
+  logged: number
+}
+
+export class GuestMemory {
+  readonly size: number
+  readonly stage: SecondStage
+  readonly statistics: MemoryStatistics = { firstTouches: 0, copies: 0, pagedOut: 0, pagedIn: 0, logged: 0 }
+  /** Called when rights were taken away: translations of all vCPUs of this guest are to be forgotten before they go on. */
+  onNarrowed: () => void = () => {}
+  /** Called when a page is needed and none is left; true when there is one now. */
+  onShort: () => boolean = () => false
+  private readonly pool: PagePool
+  private readonly frames: Float64Array
+  private readonly flags: Uint8Array
+  private readonly name: string
+  private readonly store: PageStore | undefined
+  private readonly largePages: boolean
+
+  constructor(name: string, size: number, stage: SecondStage, pool: PagePool, options: { store?: PageStore; largePages?: boolean } = {}) {
+    if (size % pageSize !== 0) throw new Error(`a guest's memory is whole pages: ${size} bytes are not`)
+    this.name = name
+    this.size = size
+    this.stage = stage
+    this.pool = pool
+    this.store = options.store
+    this.largePages = options.largePages ?? false
+    this.frames = new Float64Array(size / pageSize).fill(none)
+    this.flags = new Uint8Array(size / pageSize)
+  }
+
+  get pages(): number {
+    return this.frames.length
+  }
+  contains(address: number): boolean {
+    return address >= 0 && address < this.size
+  }
+  isPresent(page: number): boolean {
+    return this.frames[page] !== none
+  }
+  get present(): number {
+    return this.frames.reduce((sum, frame) => sum + (frame === none ? 0 : 1), 0)
+  }
+
+  // ---- what exits ask ----
+
+  /** The guest touched an address of its memory that the second stage does not allow; false: it may indeed not do that. */
+  touched(address: number, write: boolean): boolean {
+    const page = Math.floor(address / pageSize)
+    if (this.flags[page] & state.locked) return false
+    if (!this.isPresent(page)) this.bringIn(page)
+    else if (write && this.flags[page] & state.shared) this.copy(page)
+    else if (write && this.flags[page] & state.logged) this.log(page)
+    return true
+  }
+  private takePage(): number {
+    if (this.pool.free <= 0 && !this.onShort()) return this.pool.take() // throws, with its own words
+    return this.pool.take()
+  }
+  private bringIn(page: number): void {
+    if (this.flags[page] & state.out) {
+      const frame = this.takePage()
+      this.pool.memory.write(frame, this.store!.take(this.key(page)))
+      this.flags[page] &= ~state.out
+      this.statistics.pagedIn++
+      return this.install(page, frame)
+    }
+    if (this.largePages && this.bringInLarge(page)) return
+    this.statistics.firstTouches++
+    this.install(page, this.takePage())
+  }
+  private bringInLarge(page: number): boolean {
+    const first = page - (page % 512)
+    if (first + 512 > this.pages) return false
+    for (let each = first; each < first + 512; each++) if (this.isPresent(each) || this.flags[each]) return false
+    const frame = this.pool.takeRun(512, largePage)
+    if (frame === undefined) return false
+    for (let each = 0; each < 512; each++) this.frames[first + each] = frame + each * pageSize
+    this.stage.map(first * pageSize, frame, allRights, largePage)
+    this.statistics.firstTouches++
+    return true
+  }
+  private install(page: number, frame: number): void {
+    this.frames[page] = frame
+    this.stage.map(page * pageSize, frame, this.rightsOf(page))
+  }
+  private rightsOf(page: number): typeof allRights {
+    return this.flags[page] & (state.shared | state.logged) ? readOnly : allRights
+  }
+
+  // ---- the hypervisor's own accesses ----
+
+  /** Physical address of a guest-physical one, for reading or writing now; undefined beyond the guest's memory. */
+  frameOf(address: number, write: boolean): number | undefined {
+    if (!this.contains(address)) return undefined
+    const page = Math.floor(address / pageSize)
+    if (!this.isPresent(page)) this.bringIn(page)
+    if (write && this.flags[page] & state.shared) this.copy(page)
+    else if (write && this.flags[page] & state.logged) this.log(page)
+    return this.frames[page] + (address % pageSize)
+  }
+  read(address: number, into: Uint8Array): boolean {
+    return this.pieces(address, into.length, (frame, offset, length) =>
+      this.pool.memory.read(frame, into.subarray(offset, offset + length)), false)
+  }
+  write(address: number, from: Uint8Array): boolean {
+    return this.pieces(address, from.length, (frame, offset, length) =>
+      this.pool.memory.write(frame, from.subarray(offset, offset + length)), true)
+  }
+  private pieces(address: number, length: number, use: (frame: number, offset: number, length: number) => void, write: boolean): boolean {
+    for (let done = 0; done < length;) {
+      const now = Math.min(length - done, pageSize - ((address + done) % pageSize))
+      const frame = this.frameOf(address + done, write)
+      if (frame === undefined) return false
+      use(frame, done, now)
+      done += now
+    }
+    return true
+  }
+  read64(address: number): bigint {
+    const frame = this.frameOf(address, false)
+    if (frame === undefined) throw new Error(`${this.name} has no memory at 0x${address.toString(16)}`)
+    return this.pool.memory.read64(frame)
+  }
+
+  // ---- sharing ----
+
+  /** The other guest's pages are this one's too until one of them writes: a copy is made then. Both have to be of the same size. */
+  shareFrom(other: GuestMemory): void {
+    for (let page = 0; page < other.pages; page++) {
+      if (!other.isPresent(page)) continue
+      const frame = other.frames[page]
+      this.pool.share(frame)
+      for (const memory of [other, this]) memory.flags[page] |= state.shared
+      other.stage.protect(page * pageSize, readOnly)
+      this.install(page, frame)
+    }
+    other.onNarrowed()
+  }
+  private copy(page: number): void {
+    const old = this.frames[page]
+    this.flags[page] &= ~state.shared
+    if (this.pool.users(old) > 1) {
+      const bytes = new Uint8Array(pageSize)
+      this.pool.memory.read(old, bytes)
+      const frame = this.takePage()
+      this.pool.memory.write(frame, bytes)
+      this.pool.give(old)
+      this.frames[page] = frame
+      this.statistics.copies++
+      // the old translation goes to another page: it must not be used any more
+      this.onNarrowed()
+    }
+    this.stage.map(page * pageSize, this.frames[page], this.rightsOf(page))
+  }
+
+  // ---- paging out, ballooning ----
+
+  /** Gives a page's frame back; its bytes go to the store. */
+  pageOut(page: number): boolean {
+    if (!this.store || !this.isPresent(page) || this.flags[page] & state.shared) return false
+    const bytes = new Uint8Array(pageSize)
+    this.pool.memory.read(this.frames[page], bytes)
+    this.store.put(this.key(page), bytes)
+    this.flags[page] |= state.out
+    this.statistics.pagedOut++
+    this.drop(page)
+    return true
+  }
+  /** The guest does not need a page's bytes any more: a balloon has taken it. */
+  release(page: number): void {
+    if (this.isPresent(page)) this.drop(page)
+  }
+  private drop(page: number): void {
+    this.stage.unmap(page * pageSize)
+    this.pool.give(this.frames[page])
+    this.frames[page] = none
+    this.onNarrowed()
+  }
+  private key(page: number): string {
+    return `${this.name}/${page}`
+  }
+  /** Whether the guest has used a page since this was last asked. */
+  wasUsed(page: number): boolean {
+    return this.isPresent(page) && this.stage.takeBit(page * pageSize, 'accessed')
+  }
+
+  // ---- dirty logging and other rights ----
+
+  /** From now on each first write to a page is noted. */
+  startLog(): void {
+    for (let page = 0; page < this.pages; page++) {
+      if (!this.isPresent(page)) continue
+      this.flags[page] |= state.logged
+      this.stage.protect(page * pageSize, readOnly)
+    }
+    this.written.clear()
+    this.onNarrowed()
+  }
+  private readonly written = new Set<number>()
+  private log(page: number): void {
+    this.flags[page] &= ~state.logged
+    this.written.add(page)
+    this.statistics.logged++
+    this.stage.protect(page * pageSize, this.rightsOf(page))
+  }
+  /** Pages that were written since the log was started or taken, in ascending order; they are watched again. */
+  takeLog(): number[] {
+    const pages = [...this.written].sort((a, b) => a - b)
+    this.written.clear()
+    for (const page of pages) {
+      this.flags[page] |= state.logged
+      this.stage.protect(page * pageSize, readOnly)
+    }
+    this.onNarrowed()
+    return pages
+  }
+  /** Other rights for a page: what they forbid is an exit of kind `memory`, until `unlock`. */
+  lock(page: number, rights: typeof allRights): void {
+    if (!this.isPresent(page)) this.bringIn(page)
+    this.flags[page] |= state.locked
+    this.stage.protect(page * pageSize, rights)
+    this.onNarrowed()
+  }
+  unlock(page: number): void {
+    this.flags[page] &= ~state.locked
+    this.stage.protect(page * pageSize, this.rightsOf(page))
+  }
+
+  destroy(): void {
+    for (let page = 0; page < this.pages; page++) if (this.isPresent(page)) this.pool.give(this.frames[page])
+    this.frames.fill(none)
+    this.stage.destroy()
+  }
+}

@@ -1,0 +1,36 @@
+/** Which MSRs a guest reads and writes by itself. Intel SDM vol. 3, "MSR-Bitmap Address"; AMD APM vol. 2, "MSR Intercepts". */
+
+/** MSRs that belong to the guest while it runs: the control structure or the switch between vCPUs keeps them apart. */
+export const guestMsrs: readonly number[] = [
+  0x174, 0x175, 0x176, // SYSENTER
+  0x277, // PAT
+  0xc0000081, 0xc0000082, 0xc0000083, 0xc0000084, // STAR, LSTAR, CSTAR, FMASK
+  0xc0000100, 0xc0000101, 0xc0000102, 0xc0000103, // FS.base, GS.base, kernel GS.base, TSC_AUX
+]
+/** The time-stamp counter may be read: the offset is added. */
+export const readableMsrs: readonly number[] = [0x10]
+
+/** One page: reads of low and high MSRs, then writes; a 1 exits. */
+export function msrBitmap(): Uint8Array {
+  const page = new Uint8Array(4096).fill(0xff)
+  const allow = (index: number, half: number): void => {
+    const bit = half * 2048 + (index >= 0xc0000000 ? 1024 : 0) + ((index & 0x1fff) >> 3)
+    page[bit] &= ~(1 << (index & 7))
+  }
+  for (const index of [...guestMsrs, ...readableMsrs]) allow(index, 0)
+  for (const index of guestMsrs) allow(index, 1)
+  return page
+}
+
+/** Two pages: two bits an MSR, for the ranges from 0, C0000000h and C0010000h. */
+export function msrPermissionMap(): Uint8Array {
+  const pages = new Uint8Array(8192).fill(0xff)
+  const allow = (index: number, bit: number): void => {
+    const range = index >= 0xc0010000 ? 0x1000 : index >= 0xc0000000 ? 0x800 : 0
+    const position = (index & 0x1fff) * 2 + bit
+    pages[range + (position >> 3)] &= ~(1 << (position & 7))
+  }
+  for (const index of [...guestMsrs, ...readableMsrs]) allow(index, 0)
+  for (const index of guestMsrs) allow(index, 1)
+  return pages
+}

@@ -1,0 +1,155 @@
+/** A virtual processor: who it is, in which state, the parts of it that control structures do not hold, and what it has cost. */
+import type { AnyExitKind, Exit } from './exits.ts'
+import type { Guest } from './guest.ts'
+import { register, type RegisterName } from './port.ts'
+import type { Processor } from './processor.ts'
+import type { ControlStructure, Intercepts, SystemRegister, Virtualizer } from './virtualizer.ts'
+
+/**
+ * created → ready ⇄ running, running → exited → ready | waiting | stopped, waiting → ready; moving: on its way to another processor; any →
+ * destroyed.
+ */
+export type VcpuState = 'created' | 'ready' | 'running' | 'exited' | 'waiting' | 'moving' | 'stopped' | 'destroyed'
+
+const arrows: Readonly<Record<VcpuState, readonly VcpuState[]>> = {
+  created: ['ready', 'waiting', 'destroyed'],
+  ready: ['running', 'moving', 'stopped', 'destroyed', 'exited'],
+  running: ['exited'],
+  exited: ['ready', 'waiting', 'stopped', 'running', 'moving'],
+  waiting: ['ready', 'stopped', 'moving', 'destroyed'],
+  moving: ['ready', 'waiting'],
+  stopped: ['ready', 'destroyed'],
+  destroyed: [],
+}
+
+/** An event to be injected at the next entry. */
+export interface PendingEvent {
+  readonly type: 'interrupt' | 'nmi' | 'exception' | 'software'
+  readonly vector: number
+  readonly error?: number
+  /** Of the instruction that raised a software interrupt or exception. */
+  readonly length?: number
+}
+
+/** Where a vCPU's interrupts come from: a local APIC, or a list. */
+export interface InterruptSource {
+  pending(): boolean
+  /** The vector of the most urgent one, which is in service now. */
+  acknowledge(): number
+}
+
+/** Interrupts in the order in which they came. */
+export class InterruptList implements InterruptSource {
+  private readonly vectors: number[] = []
+  raise(vector: number): void {
+    this.vectors.push(vector)
+  }
+  pending(): boolean {
+    return this.vectors.length > 0
+  }
+  acknowledge(): number {
+    return this.vectors.shift()!
+  }
+}
+
+export interface ExitCount {
+  count: number
+  /** Virtual nanoseconds from the exit to the next entry, or to the choice of another vCPU. */
+  time: number
+}
+
+export class VcpuStatistics {
+  entries = 0
+  /** Virtual nanoseconds in the guest. */
+  guestTime = 0
+  slices = 0
+  switches = 0
+  migrations = 0
+  injected = 0
+  readonly exits = new Map<AnyExitKind, ExitCount>()
+  /** Times that units were saved and loaded. */
+  readonly units = { fpuSaves: 0, fpuLoads: 0, fpuTraps: 0, debugSwitches: 0, msrSwitches: 0 }
+
+  exit(kind: AnyExitKind, time: number): void {
+    const entry = this.exits.get(kind)
+    if (!entry) this.exits.set(kind, { count: 1, time })
+    else {
+      entry.count++
+      entry.time += time
+    }
+  }
+}
+
+export class Vcpu {
+  readonly id: number
+  readonly guest: Guest
+  readonly name: string
+  /** General registers by number; RSP lies in the control structure: use `get` and `set`. */
+  readonly registers = new BigUint64Array(16)
+  /** VMCS or VMCB. */
+  readonly control: ControlStructure
+  /** The processor on which the control structure, or a register that belongs to this vCPU, is. */
+  processor: Processor | undefined
+  /** On which processors it may run. */
+  affinity: ReadonlySet<number> | undefined
+  weight = 1024
+  /** Runs in virtual nanoseconds, divided by the weight: what fairness is about. For the policy. */
+  virtualRuntime = 0
+  interrupts: InterruptSource & Partial<Pick<InterruptList, 'raise'>> = new InterruptList()
+  /** To be injected before anything else: what an exit interrupted, and exceptions for the guest. */
+  event: PendingEvent | undefined
+  nmi = false
+  /** Its translations are to be forgotten before it goes on. */
+  flush = true
+  /** Whether the first use of the FPU, or of debug registers, exits. */
+  fpuTrapped = false
+  debugTrapped = false
+  /** AMD: CR0.TS as the guest wrote it, while the one in the VMCB is ours. */
+  taskSwitched = false
+  intercepts: Intercepts = { exceptions: 0, pause: false, translation: false, timestamp: false }
+  /** The exit that waits for an answer. */
+  exit: Exit | undefined
+  readonly statistics = new VcpuStatistics()
+  private readonly virtualizer: Virtualizer
+  private current: VcpuState = 'created'
+
+  constructor(id: number, guest: Guest, name: string, virtualizer: Virtualizer) {
+    this.id = id
+    this.guest = guest
+    this.name = name
+    this.virtualizer = virtualizer
+    this.control = virtualizer.create(this)
+  }
+
+  get state(): VcpuState {
+    return this.current
+  }
+  /** Throws where the figure has no such arrow. */
+  become(next: VcpuState): void {
+    if (!arrows[this.current].includes(next)) throw new Error(`${this.name} is ${this.current}: it cannot become ${next}`)
+    this.current = next
+  }
+
+  // ---- registers ----
+
+  get(name: RegisterName | SystemRegister): bigint {
+    if (name === 'rsp' || !(name in register)) return this.virtualizer.read(this, name as SystemRegister)
+    return this.registers[register[name as RegisterName]]
+  }
+  set(name: RegisterName | SystemRegister, value: bigint): void {
+    if (name === 'rsp' || !(name in register)) this.virtualizer.write(this, name as SystemRegister, value)
+    else this.registers[register[name as RegisterName]] = value
+  }
+  /** CR0 or CR4 as the guest sees it. */
+  seenControl(number: 0 | 4): bigint {
+    return this.virtualizer.readControl(this, number)
+  }
+  /** By number, as instructions encode it. */
+  general(number: number): bigint {
+    return number === register.rsp ? this.virtualizer.read(this, 'rsp') : this.registers[number]
+  }
+  setGeneral(number: number, value: bigint): void {
+    if (number === register.rsp) this.virtualizer.write(this, 'rsp', value)
+    else this.registers[number] = value
+  }
+}

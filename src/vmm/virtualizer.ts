@@ -1,0 +1,75 @@
+/** What Intel VT-x and AMD-V have in common, as the rest of the hypervisor uses it. What differs stays reachable in `ControlStructure`. */
+import type { AnyExit } from './exits.ts'
+import type { EntryFormat } from './second-stage.ts'
+import type { Processor } from './processor.ts'
+import type { PendingEvent, Vcpu } from './vcpu.ts'
+import type { Vmcs } from './intel/vmcs.ts'
+import type { Vmcb } from './amd/vmcb.ts'
+
+export const segmentNames = ['es', 'cs', 'ss', 'ds', 'fs', 'gs', 'ldtr', 'tr'] as const
+export type SegmentName = (typeof segmentNames)[number]
+
+/** Registers that the control structures of both vendors hold. Attributes have the format of VT-x's access rights. */
+export type SystemRegister =
+  | 'rip' | 'rsp' | 'rflags' | 'cr0' | 'cr3' | 'cr4' | 'efer' | 'dr7' | 'pat'
+  | 'gdtrBase' | 'gdtrLimit' | 'idtrBase' | 'idtrLimit' | 'sysenterCs' | 'sysenterEsp' | 'sysenterEip'
+  | `${SegmentName}${'Selector' | 'Base' | 'Limit' | 'Attributes'}`
+
+export type ControlStructure = Vmcs | Vmcb
+
+/** What a guest's vCPUs exit on, where that is a choice. */
+export interface Intercepts {
+  /** Bit i: exception vector i. */
+  exceptions: number
+  pause: boolean
+  /** MOV to CR3 and INVLPG: for shadow paging. */
+  translation: boolean
+  /** RDTSC and RDTSCP. */
+  timestamp: boolean
+}
+
+export interface EntryFailure {
+  reason: string
+}
+
+export interface Virtualizer {
+  readonly vendor: 'intel' | 'amd'
+  readonly format: EntryFormat
+  /** Intel: slices end by the preemption timer. */
+  readonly hasPreemptionTimer: boolean
+  /** Switches virtualization on. */
+  prepare(processor: Processor): void
+  create(vcpu: Vcpu): ControlStructure
+  destroy(vcpu: Vcpu): void
+  /** Makes the vCPU's control structure the one that this processor enters and reads. It may be active on no other one. */
+  load(vcpu: Vcpu, processor: Processor): void
+  /** Takes the vCPU off its processor: afterwards any processor may load it. */
+  unload(vcpu: Vcpu): void
+  /** Enters the guest; an answer says that it did not work. General registers are loaded already. */
+  enter(vcpu: Vcpu): EntryFailure | undefined
+  /** What brought the guest back. Also takes note of an event whose delivery the exit interrupted. */
+  exit(vcpu: Vcpu): AnyExit
+  /** Goes on after the instruction that exited. */
+  advance(vcpu: Vcpu): void
+  read(vcpu: Vcpu, name: SystemRegister): bigint
+  write(vcpu: Vcpu, name: SystemRegister, value: bigint): void
+  /** CR0 and CR4 as the guest sees them, and what its write does. */
+  readControl(vcpu: Vcpu, register: 0 | 4): bigint
+  writeControl(vcpu: Vcpu, register: 0 | 4, value: bigint): void
+  inject(vcpu: Vcpu, event: PendingEvent): void
+  canTakeInterrupt(vcpu: Vcpu): boolean
+  /** Exit as soon as the guest can take an interrupt. */
+  wantWindow(vcpu: Vcpu, wanted: boolean): void
+  setIntercepts(vcpu: Vcpu, intercepts: Intercepts): void
+  /** First use of the FPU, or of debug registers, exits. */
+  trapFpu(vcpu: Vcpu, on: boolean): void
+  trapDebug(vcpu: Vcpu, on: boolean): void
+  /** With a preemption timer: ends the guest after so many nanoseconds in it. */
+  setSlice(vcpu: Vcpu, nanoseconds: number): void
+  /** The bytes of the instruction that exited, if the processor says them. */
+  instructionBytes(vcpu: Vcpu): Uint8Array | undefined
+  /** MSRs of the guest that lie in the processor while it runs and that entries and exits leave alone. */
+  readonly switchedMsrs: readonly number[]
+  /** For reports: VPID or ASID. */
+  tag(vcpu: Vcpu): number
+}

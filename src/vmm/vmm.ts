@@ -1,0 +1,528 @@
+/**
+ * A hypervisor: guests, their vCPUs on the machine's processors, and the loop around VM entry. It is software: it touches the machine
+ * through port.ts only. ARCHITECTURE.md, "The hypervisor", says how the parts meet.
+ */
+import { AmdV } from './amd/amd-v.ts'
+import { bringUp } from './bring-up.ts'
+import { CpuSlot } from './cpu-slot.ts'
+import { accessOf, writtenValue } from './device-access.ts'
+import type { MigrationStep, VmmEvent } from './events.ts'
+import type { AnyExit, AnswerOf, Exit, ExitKind } from './exits.ts'
+import type { Guest } from './guest.ts'
+import { GuestMemory, type PageStore } from './guest-memory.ts'
+import { applyAnswer, callHandler, type Handlers, type Outcome } from './handlers.ts'
+import { VtX } from './intel/vt-x.ts'
+import { place } from './layout.ts'
+import { PagePool } from './page-pool.ts'
+import { FairPolicy, type SchedulingPolicy } from './policy.ts'
+import type { HardwarePort } from './port.ts'
+import { hostVector, type CpuidResult } from './processor.ts'
+import { SecondStage } from './second-stage.ts'
+import { Units } from './units.ts'
+import { Vcpu } from './vcpu.ts'
+import type { SystemRegister, Virtualizer } from './virtualizer.ts'
+import type { RegisterName } from './port.ts'
+
+export interface VmmOptions {
+  policy?: SchedulingPolicy
+  /** FPU registers are switched at their first use (default) or with their vCPU. */
+  lazyFpu?: boolean
+  /** Answers exits of all guests that have no handler of their own. */
+  handlers?: Handlers
+  /** Where pages of guests go when memory is short. */
+  store?: PageStore
+}
+
+export interface GuestOptions {
+  name?: string
+  /** Bytes, whole pages. */
+  memory: number
+  handlers?: Handlers
+  /** Pages of 2 MiB where they fit. */
+  largePages?: boolean
+}
+
+export interface VcpuOptions {
+  name?: string
+  /** What differs from a processor after reset. */
+  registers?: Partial<Record<RegisterName | SystemRegister, bigint | number>>
+  weight?: number
+  /** Numbers of the processors that it may run on. */
+  pinned?: readonly number[]
+  /** It waits for an interrupt or to be started, instead of running. */
+  waiting?: boolean
+}
+
+/** Why `run` has returned. */
+export type RunEnd =
+  | { kind: 'exit'; vcpu: Vcpu; exit: Exit; explanation: string } // nobody answered: `answer` it, and run again
+  | { kind: 'done' } // every vCPU is stopped
+  | { kind: 'idle' } // every vCPU waits, and nothing is due that could wake one
+  | { kind: 'time' } // the time given has come
+  | { kind: 'machine'; reason: string } // the machine itself has stopped
+
+interface GuestEntry extends Guest {
+  readonly handlers: Handlers
+}
+
+export class Vmm {
+  readonly hardware: HardwarePort
+  readonly pool: PagePool
+  readonly virtualizer: Virtualizer
+  readonly units: Units
+  readonly cpus: readonly CpuSlot[]
+  readonly guests: GuestEntry[] = []
+  readonly vcpus: Vcpu[] = []
+  policy: SchedulingPolicy
+  onEvent: ((event: VmmEvent) => void) | undefined
+  private readonly handlers: Handlers
+  private readonly store: PageStore | undefined
+  /** The processor in whose name this code runs now. */
+  private present: CpuSlot
+  private ended: RunEnd | undefined
+
+  constructor(hardware: HardwarePort, options: VmmOptions = {}) {
+    if (hardware.tscHertz !== 1e9) throw new Error(`expected a TSC of 1 GHz, found ${hardware.tscHertz} Hz`)
+    this.hardware = hardware
+    this.pool = new PagePool(hardware.memory, place.pool, hardware.memorySize)
+    this.virtualizer = hardware.vendor === 'intel' ? new VtX(hardware, this.pool) : new AmdV(hardware, this.pool)
+    this.policy = options.policy ?? new FairPolicy()
+    this.handlers = options.handlers ?? {}
+    this.store = options.store
+    this.units = new Units(this.virtualizer, this.pool, options.lazyFpu ?? true)
+    this.cpus = bringUp(hardware, processor => this.virtualizer.prepare(processor)).map((each, i) => new CpuSlot(each, i === 0))
+    this.present = this.cpus[0]
+    for (const cpu of this.cpus) cpu.processor.onInterrupt = vector => this.interrupted(cpu, vector)
+  }
+
+  // ---- guests ----
+
+  createGuest(options: GuestOptions): Guest {
+    const name = options.name ?? `guest ${this.guests.length + 1}`
+    const stage = new SecondStage(this.virtualizer.format, this.pool)
+    const memory = new GuestMemory(name, options.memory, stage, this.pool, { store: this.store, largePages: options.largePages })
+    const guest: GuestEntry = { name, memory, stage, vcpus: [], handlers: options.handlers ?? {} }
+    memory.onNarrowed = () => this.flush(guest)
+    memory.onShort = () => this.makeRoom()
+    this.guests.push(guest)
+    return guest
+  }
+  createVcpu(guest: Guest, options: VcpuOptions = {}): Vcpu {
+    const name = options.name ?? (guest.vcpus.length === 0 ? guest.name : `${guest.name}.${guest.vcpus.length}`)
+    const vcpu = new Vcpu(this.vcpus.length, guest, name, this.virtualizer)
+    vcpu.weight = options.weight ?? vcpu.weight
+    if (options.pinned) vcpu.affinity = new Set(options.pinned)
+    this.vcpus.push(vcpu)
+    guest.vcpus.push(vcpu)
+    this.virtualizer.load(vcpu, this.present.processor)
+    for (const [register, value] of Object.entries(options.registers ?? {})) vcpu.set(register as SystemRegister, BigInt(value))
+    this.virtualizer.unload(vcpu)
+    this.tell({ kind: 'created', vcpu })
+    vcpu.become(options.waiting ? 'waiting' : 'ready')
+    if (!options.waiting) this.callProcessor(vcpu)
+    return vcpu
+  }
+  destroyVcpu(vcpu: Vcpu): void {
+    if (vcpu.processor && vcpu.processor !== this.present.processor)
+      throw new Error(`${vcpu.name} is on processor ${vcpu.processor.index}: only there can it be taken apart`)
+    vcpu.become('destroyed')
+    this.units.forget(vcpu)
+    this.virtualizer.destroy(vcpu)
+    for (const list of [this.vcpus, vcpu.guest.vcpus]) list.splice(list.indexOf(vcpu), 1)
+    for (const cpu of this.cpus) if (cpu.last === vcpu) cpu.last = undefined
+  }
+
+  /** What the processor says of itself, without virtualization. */
+  cpuid(leaf: number, subleaf: number): CpuidResult {
+    const result = this.present.processor.cpuid(leaf, subleaf)
+    if (leaf === 1) result.ecx = (result.ecx & ~0x20) | 0x80000000 // no VMX; a hypervisor is there
+    if (leaf === 0x80000001) result.ecx &= ~4 // no SVM
+    return result
+  }
+  /** Virtual nanoseconds, by the TSC of the processor in whose name this runs. */
+  now(): number {
+    return this.present.standing ? Number(this.present.processor.rdtsc()) : this.hardware.now
+  }
+  /** Calls back on the present processor at a time. */
+  at(time: number, callback: () => void): { cancel(): void } {
+    const { alarms } = this.present
+    const alarm = alarms.add(time, callback)
+    return { cancel: () => alarms.remove(alarm) }
+  }
+
+  // ---- what wakes vCPUs ----
+
+  /** An interrupt for a vCPU whose interrupts are a list. */
+  interrupt(vcpu: Vcpu, vector: number): void {
+    if (!vcpu.interrupts.raise) throw new Error(`${vcpu.name} has an interrupt controller: interrupts come from there`)
+    vcpu.interrupts.raise(vector)
+    this.notify(vcpu)
+  }
+  /** Its interrupts have changed: it wakes if it waits, and is brought out of the guest if it runs. */
+  notify(vcpu: Vcpu): void {
+    if (vcpu.state === 'waiting') {
+      vcpu.become('ready')
+      this.policy.woke?.(vcpu, this.vcpus.filter(each => each.state === 'ready' || each.state === 'running'))
+      this.tell({ kind: 'wakes', vcpu })
+      this.callProcessor(vcpu)
+    } else if (vcpu.state === 'running') {
+      const cpu = this.cpus.find(each => each.running === vcpu)
+      if (cpu) this.kick(cpu)
+    }
+  }
+  /** A stopped vCPU goes on. */
+  resume(vcpu: Vcpu): void {
+    vcpu.become('ready')
+    this.callProcessor(vcpu)
+  }
+  /** A processor that has nothing to do is told that there is something. */
+  private callProcessor(vcpu: Vcpu): void {
+    const isFree = (cpu: CpuSlot): boolean => !cpu.standing && !cpu.running && this.allows(vcpu, cpu)
+    const idle = this.cpus.find(cpu => isFree(cpu) && cpu.processor === vcpu.processor) ?? this.cpus.find(isFree)
+    if (idle && !this.cpus.some(cpu => cpu.standing && this.allows(vcpu, cpu) && cpu === this.present && cpu.last === vcpu)) this.kick(idle)
+  }
+  private allows(vcpu: Vcpu, cpu: CpuSlot): boolean {
+    return vcpu.affinity === undefined || vcpu.affinity.has(cpu.index)
+  }
+  /** An inter-processor interrupt: it comes to root mode. */
+  private kick(cpu: CpuSlot): void {
+    if (cpu.standing) return
+    if (!this.present.standing) throw new Error('no processor is in root mode: nobody can send an interrupt')
+    this.present.processor.sendInterrupt(cpu.index, hostVector.kick)
+  }
+  private interrupted(cpu: CpuSlot, vector: number): void {
+    if (vector === hostVector.timer) cpu.timerAt = Infinity
+  }
+
+  /** Translations of a guest's vCPUs are forgotten before they run again; those that run are brought out. */
+  flush(guest: Guest): void {
+    for (const vcpu of guest.vcpus) {
+      vcpu.flush = true
+      const cpu = this.cpus.find(each => each.running === vcpu)
+      if (cpu) this.kick(cpu)
+    }
+  }
+
+  // ---- migration ----
+
+  /** The vCPU runs only on that processor from now on. What it is on the way is told in events. */
+  migrate(vcpu: Vcpu, to: number): void {
+    if (!this.cpus[to]) throw new Error(`there is no processor ${to}`)
+    const from = vcpu.processor?.index
+    this.tellStep(vcpu, { step: 'asked', from, to })
+    vcpu.affinity = new Set([to])
+    vcpu.statistics.migrations++
+    const old = this.cpus.find(cpu => cpu.processor === vcpu.processor)
+    if (!old) return this.callProcessor(vcpu)
+    if (old.index === to) return
+    this.requestRelease(vcpu, old)
+  }
+  private requestRelease(vcpu: Vcpu, old: CpuSlot): void {
+    if (vcpu.state === 'ready') vcpu.become('moving')
+    if (old === this.present && old.standing) {
+      if (vcpu.state !== 'exited') this.release(vcpu, old)
+      return // else when its exit has been answered
+    }
+    old.requests.push(() => this.release(vcpu, old))
+    this.tellStep(vcpu, { step: 'interrupted', by: this.present.index, processor: old.index })
+    this.kick(old)
+  }
+  /** On the old processor: everything of the vCPU goes to memory. */
+  private release(vcpu: Vcpu, cpu: CpuSlot): void {
+    if (vcpu.processor !== cpu.processor || vcpu.state === 'running') return
+    this.units.leave(vcpu, cpu.processor)
+    this.virtualizer.unload(vcpu)
+    if (cpu.last === vcpu) cpu.last = undefined
+    this.tellStep(vcpu, { step: 'released', processor: cpu.index, how: this.virtualizer.vendor === 'intel' ? 'VMCLEAR' : 'VMSAVE' })
+    if (vcpu.state === 'moving') vcpu.become('ready')
+    if (vcpu.state === 'ready') this.callProcessor(vcpu)
+  }
+
+  // ---- the loop ----
+
+  /** Runs until something has to be told; `untilTime` is in virtual nanoseconds. */
+  run(untilTime?: number): RunEnd {
+    this.ended = undefined
+    for (;;) {
+      for (const cpu of this.cpus) if (cpu.standing && !this.ended) this.dispatch(cpu)
+      if (this.ended) return this.ended
+      const arrival = this.hardware.run(untilTime)
+      if (arrival.kind === 'stopped') return { kind: 'machine', reason: arrival.reason }
+      if (arrival.kind !== 'root') return { kind: arrival.kind }
+      this.arrived(this.cpus[arrival.cpu])
+    }
+  }
+
+  /** A processor has come to root mode: out of a guest, or out of HLT. */
+  private arrived(cpu: CpuSlot): void {
+    this.present = cpu
+    cpu.standing = true
+    const vcpu = cpu.running
+    if (vcpu) cpu.processor.port.save(vcpu.registers)
+    else cpu.processor.awake()
+    const now = this.passed(cpu, vcpu ? 'guestTime' : 'idleTime')
+    if (!vcpu) return
+    cpu.running = undefined
+    const ran = now.length
+    vcpu.statistics.guestTime += ran
+    this.policy.ran?.(vcpu, ran)
+    vcpu.become('exited')
+    this.handle(cpu, vcpu, this.virtualizer.exit(vcpu), now.time)
+  }
+  /** Books the time since the processor changed hands. */
+  private passed(cpu: CpuSlot, what: 'guestTime' | 'idleTime' | 'hostTime'): { time: number; length: number } {
+    const time = Number(cpu.processor.rdtsc())
+    const length = time - cpu.since
+    cpu.statistics[what] += length
+    cpu.since = time
+    return { time, length }
+  }
+
+  private handle(cpu: CpuSlot, vcpu: Vcpu, exit: AnyExit, time: number): void {
+    this.tell({ kind: 'exit', vcpu, exit }, time)
+    const outcome = this.handleOwn(cpu, vcpu, exit) ?? this.ask(vcpu, exit as Exit)
+    const now = outcome === 'asked' ? { time, length: 0 } : this.passed(cpu, 'hostTime')
+    vcpu.statistics.exit(exit.kind, now.length)
+    if (outcome !== 'asked') this.settle(vcpu, outcome)
+  }
+  /** What the guest's exit leaves it in. */
+  private settle(vcpu: Vcpu, outcome: Outcome): void {
+    vcpu.exit = undefined
+    const cpu = this.present
+    if (outcome === 'ready') vcpu.become('ready')
+    else if (outcome === 'waiting') {
+      vcpu.become('waiting')
+      this.tell({ kind: 'waits', vcpu })
+    } else {
+      vcpu.become('stopped')
+      this.tell({ kind: 'stopped', vcpu, exit: undefined })
+    }
+    if (!this.allows(vcpu, cpu) && vcpu.processor === cpu.processor) this.release(vcpu, cpu)
+  }
+
+  /** Exits that are the hypervisor's own business. */
+  private handleOwn(cpu: CpuSlot, vcpu: Vcpu, exit: AnyExit): Outcome | undefined {
+    switch (exit.kind) {
+      case 'interrupt':
+        cpu.processor.openWindow()
+        return 'ready'
+      case 'window':
+        this.virtualizer.wantWindow(vcpu, false)
+        return 'ready'
+      case 'slice':
+        cpu.sliceEnd = 0
+        return 'ready'
+      case 'fpu':
+        this.units.fpuUsed(vcpu, cpu.processor)
+        return 'ready'
+      case 'debug':
+        this.units.debugUsed(vcpu, cpu.processor)
+        return 'ready'
+      case 'controlWrite':
+        this.virtualizer.writeControl(vcpu, exit.register, exit.value)
+        this.virtualizer.advance(vcpu)
+        return 'ready'
+      case 'xsetbv':
+        vcpu.event = { type: 'exception', vector: 13, error: 0 }
+        return 'ready'
+      case 'memory':
+        return vcpu.guest.memory.contains(exit.address) && vcpu.guest.memory.touched(exit.address, exit.access === 'write') ? 'ready'
+          : undefined
+      default:
+        return undefined
+    }
+  }
+
+  /** Somebody has to answer. */
+  private ask(vcpu: Vcpu, said: Exit): Outcome | 'asked' {
+    const exit = said.kind === 'memory' ? this.asAccess(vcpu, said) : said
+    vcpu.exit = exit
+    const answer = callHandler((vcpu.guest as GuestEntry).handlers, exit, vcpu) ?? callHandler(this.handlers, exit, vcpu)
+    if (answer !== undefined) return applyAnswer(vcpu, exit, answer, this.virtualizer)
+    this.tell({ kind: 'stopped', vcpu, exit })
+    this.ended = { kind: 'exit', vcpu, exit, explanation: this.explain(vcpu, exit) }
+    return 'asked'
+  }
+  /** Beyond the guest's memory there are devices: what its instruction does with one. */
+  private asAccess(vcpu: Vcpu, exit: Extract<Exit, { kind: 'memory' }>): Exit {
+    if (vcpu.guest.memory.contains(exit.address) || exit.access === 'execute') return exit
+    const instruction = accessOf(vcpu, this.virtualizer.instructionBytes(vcpu))
+    if (!instruction) return exit
+    const { address, raw } = exit
+    vcpu.event = undefined
+    if (!instruction.write) return { kind: 'mmioRead', address, size: instruction.size, instruction, raw }
+    return { kind: 'mmioWrite', address, size: instruction.size, value: writtenValue(vcpu, instruction), instruction, raw }
+  }
+  /** For people: an exit that nobody answered. */
+  private explain(vcpu: Vcpu, exit: Exit): string {
+    const { kind, raw, ...says } = exit
+    const facts = Object.entries(says).filter(([, value]) => typeof value !== 'object').map(([name, value]) =>
+      `${name} ${show(value)}`).join(', ')
+    const vendor = this.virtualizer.vendor === 'intel' ? `exit reason ${raw.code}, ${raw.name}` : `VMEXIT_${raw.name}`
+    const at = vcpu.processor ? ` at RIP 0x${vcpu.get('rip').toString(16)}` : ''
+    return `${vcpu.name} stopped${at}: nobody answers its exit '${kind}'${facts ? ` (${facts})` : ''}; the processor calls it ${vendor}`
+  }
+
+  /** Answers the exit on which `run` has returned. */
+  answer<Kind extends ExitKind>(vcpu: Vcpu, kind: Kind, answer: AnswerOf<Kind> | 'stop'): void {
+    if (vcpu.exit?.kind !== kind) throw new Error(`${vcpu.name} waits for an answer to '${vcpu.exit?.kind ?? 'nothing'}', not to '${kind}'`)
+    this.settle(vcpu, applyAnswer(vcpu, vcpu.exit, answer, this.virtualizer))
+  }
+
+  // ---- who is next ----
+
+  /** A processor stands in root mode: it enters a guest, or halts. */
+  private dispatch(cpu: CpuSlot): void {
+    this.present = cpu
+    for (;;) {
+      for (const request of cpu.requests.splice(0)) request()
+      if (cpu.alarms.next !== Infinity) cpu.alarms.fire(Number(cpu.processor.rdtsc()))
+      if (this.ended) return
+      const vcpu = this.choose(cpu)
+      if (vcpu ? this.enter(cpu, vcpu) : this.rest(cpu)) return
+    }
+  }
+  private choose(cpu: CpuSlot): Vcpu | undefined {
+    const { last } = cpu
+    const candidates = this.vcpus.filter(each => each.state === 'ready' && this.allows(each, cpu)
+      && (each.processor === undefined || each.processor === cpu.processor))
+    if (last && candidates.includes(last) && (candidates.length === 1 || cpu.sliceEnd > cpu.since)) {
+      if (cpu.sliceEnd <= cpu.since) this.newSlice(cpu, last, candidates.length)
+      return last
+    }
+    if (candidates.length > 0) {
+      const next = this.policy.pick(candidates, cpu.index)
+      this.newSlice(cpu, next, candidates.length)
+      return next
+    }
+    this.steal(cpu)
+    return undefined
+  }
+  private newSlice(cpu: CpuSlot, vcpu: Vcpu, candidates: number): void {
+    const length = this.policy.slice(vcpu, candidates - 1)
+    cpu.sliceEnd = cpu.since + length
+    vcpu.statistics.slices++
+    this.freshSlice = length
+  }
+  private freshSlice: number | undefined
+  /** Nothing to do here: a vCPU that waits for its turn elsewhere may come. */
+  private steal(cpu: CpuSlot): void {
+    for (const vcpu of this.vcpus) {
+      if (vcpu.state !== 'ready' || !this.allows(vcpu, cpu)) continue
+      const old = this.cpus.find(each => each.processor === vcpu.processor)
+      if (old && old !== cpu && old.running && old.running !== vcpu) return this.requestRelease(vcpu, old)
+    }
+  }
+
+  /** True: the guest runs. False: it does not, look again. */
+  private enter(cpu: CpuSlot, vcpu: Vcpu): boolean {
+    const { processor } = cpu
+    const arrives = vcpu.processor !== processor
+    this.virtualizer.load(vcpu, processor)
+    if (cpu.last !== vcpu) {
+      this.tell({ kind: 'switch', from: cpu.last, to: vcpu })
+      cpu.statistics.switches++
+      vcpu.statistics.switches++
+      this.units.switchTo(vcpu, processor)
+      cpu.last = vcpu
+    }
+    if (arrives) this.tellArrival(vcpu, cpu)
+    this.injectPending(vcpu)
+    this.setTimers(cpu, vcpu)
+    this.passed(cpu, 'hostTime')
+    vcpu.become('running')
+    vcpu.statistics.entries++
+    if (this.onEvent) this.tell({ kind: 'entry', vcpu }, cpu.since)
+    processor.port.load(vcpu.registers)
+    processor.port.set(4, BigInt(processor.places.stackTop))
+    const failure = this.virtualizer.enter(vcpu)
+    if (!failure) {
+      cpu.running = vcpu
+      cpu.standing = false
+      if (arrives) this.tellStep(vcpu, { step: 'entered', processor: cpu.index, how: this.virtualizer.vendor === 'intel' ? 'VMLAUNCH'
+        : 'VMRUN' })
+      return true
+    }
+    vcpu.become('exited')
+    const explanation = this.hardware.explanation
+    this.handle(cpu, vcpu, { kind: 'entryFailed', reason: failure.reason, explanation,
+      raw: { name: 'entry failure', code: -1, info1: 0n, info2: 0n } }, cpu.since)
+    return this.ended !== undefined
+  }
+  private tellArrival(vcpu: Vcpu, cpu: CpuSlot): void {
+    const how = this.virtualizer.vendor === 'intel' ? 'VMPTRLD' : 'VMLOAD'
+    if (this.onEvent) this.tellStep(vcpu, { step: 'loaded', processor: cpu.index, how, tag: this.virtualizer.tag(vcpu) })
+  }
+  /** Exceptions and interrupted deliveries first, then an interrupt, or an exit as soon as one can be taken. */
+  private injectPending(vcpu: Vcpu): void {
+    const { event, interrupts } = vcpu
+    if (event) {
+      vcpu.event = undefined
+      this.virtualizer.inject(vcpu, event)
+      vcpu.statistics.injected++
+      this.tell({ kind: 'injected', vcpu, vector: event.vector })
+      if (interrupts.pending()) this.virtualizer.wantWindow(vcpu, true)
+      return
+    }
+    if (!interrupts.pending()) return
+    if (!this.virtualizer.canTakeInterrupt(vcpu)) return this.virtualizer.wantWindow(vcpu, true)
+    const vector = interrupts.acknowledge()
+    this.virtualizer.inject(vcpu, { type: 'interrupt', vector })
+    vcpu.statistics.injected++
+    this.tell({ kind: 'injected', vcpu, vector })
+    this.virtualizer.wantWindow(vcpu, interrupts.pending())
+  }
+  /** The preemption timer ends slices, or else the APIC timer, which ends them for alarms too. */
+  private setTimers(cpu: CpuSlot, vcpu: Vcpu): void {
+    const preempts = this.virtualizer.hasPreemptionTimer
+    if (this.freshSlice !== undefined && preempts) this.virtualizer.setSlice(vcpu, this.freshSlice)
+    this.freshSlice = undefined
+    this.setTimer(cpu, Math.min(cpu.alarms.next, preempts ? Infinity : cpu.sliceEnd))
+  }
+  private setTimer(cpu: CpuSlot, at: number): void {
+    if (at === cpu.timerAt) return
+    cpu.timerAt = at
+    cpu.processor.setTimer(at === Infinity ? 0 : Math.max(1, at - Number(cpu.processor.rdtsc())))
+  }
+
+  /** Nothing to run: HLT until an interrupt comes. */
+  private rest(cpu: CpuSlot): boolean {
+    if (!this.vcpus.some(vcpu => vcpu.state !== 'stopped' && vcpu.state !== 'created')) {
+      this.ended = { kind: 'done' }
+      return true
+    }
+    this.tell({ kind: 'idle' })
+    this.setTimer(cpu, cpu.alarms.next)
+    this.passed(cpu, 'hostTime')
+    if (cpu.processor.halt() === 'halted') {
+      cpu.standing = false
+      return true
+    }
+    cpu.processor.awake()
+    this.passed(cpu, 'idleTime')
+    return false
+  }
+
+  // ---- memory that is short ----
+
+  /** Puts a page out that was not used lately, of a guest none of whose other vCPUs runs. */
+  private makeRoom(): boolean {
+    return this.evict?.() ?? false
+  }
+  /** Set by who pages guests out: true when a page has become free. */
+  evict: (() => boolean) | undefined
+
+  // ---- who watches ----
+
+  private tell(event: DistributeOmit<VmmEvent, 'time' | 'processor'>, time?: number): void {
+    this.onEvent?.({ ...event, time: time ?? this.hardware.now, processor: this.present.index } as VmmEvent)
+  }
+  private tellStep(vcpu: Vcpu, step: MigrationStep): void {
+    this.tell({ kind: 'migration', vcpu, ...step } as DistributeOmit<VmmEvent, 'time' | 'processor'>)
+  }
+}
+
+type DistributeOmit<T, Key extends PropertyKey> = T extends unknown ? Omit<T, Key> : never
+
+const show = (value: unknown): string => (typeof value === 'number' || typeof value === 'bigint' ? `0x${value.toString(16)}`
+  : String(value))
