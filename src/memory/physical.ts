@@ -73,6 +73,8 @@ export interface PhysicalMemoryOptions {
 }
 
 export class PhysicalMemory {
+  /** All of linear memory. */
+  readonly memory: WebAssembly.Memory
   readonly bytes: Uint8Array
   readonly words: Int32Array
   /** One byte of `pageFlag` bits a page of linear memory, by place >>> 12. */
@@ -94,6 +96,7 @@ export class PhysicalMemory {
   private readonly watchers = new Map<number, PageWatcher[]>()
 
   constructor(options: PhysicalMemoryOptions) {
+    this.memory = options.memory
     this.bytes = new Uint8Array(options.memory.buffer)
     this.words = new Int32Array(options.memory.buffer)
     this.pageFlags = new Uint8Array(this.bytes.length / pageSize)

@@ -18,7 +18,8 @@ const mayImport: Readonly<Record<string, readonly string[]>> = {
   decode: ['isa', 'cpu'],
   helpers: ['cpu', 'float'],
   mmu: ['memory', 'cpu'],
-  virt: ['mmu', 'memory', 'cpu'],
+  // What a world switch copies is generated code.
+  virt: ['mmu', 'memory', 'cpu', 'wasm'],
   engine: ['wasm', 'isa', 'decode', 'cpu', 'memory', 'mmu', 'helpers', 'virt'],
   devices: [],
   interrupts: [],

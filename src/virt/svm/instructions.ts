@@ -3,7 +3,6 @@ import { invalidOpcode } from '../../cpu/fault.ts'
 import { after, type Helper, type Processor } from '../../cpu/processor.ts'
 import { halvesOf } from '../halves.ts'
 import type { Svm } from './svm.ts'
-import { vmload, vmsave } from './world-switch.ts'
 
 export type SvmHelperName = 'vmrun' | 'vmload' | 'vmsave' | 'vmmcall' | 'stgi' | 'clgi' | 'skinit' | 'invlpga'
 
@@ -16,12 +15,12 @@ export const svmHelpers: Readonly<Record<SvmHelperName, Helper>> = {
     return after.jumpAndLeave
   },
   vmload: cpu => {
-    vmload(cpu.state.words, of(cpu).operandVmcb(false), cpu.model.linearBits)
+    of(cpu).copies.vmload(of(cpu).operandVmcb(false) * 4)
     cpu.stateChanged()
     return after.next
   },
   vmsave: cpu => {
-    vmsave(cpu.state.words, of(cpu).operandVmcb(true))
+    of(cpu).copies.vmsave(of(cpu).operandVmcb(true) * 4)
     return after.next
   },
   /** Only worth something when it is intercepted. */

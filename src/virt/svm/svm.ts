@@ -22,7 +22,7 @@ import { allBroken, firstBroken, ruleWords, type RuleContext } from './rules.ts'
 import { svmWord } from './state.ts'
 import { eventInfo, fetchedBytes, nestedControl, offsetOf, tlbControl, virtualExtension, virtualInterrupt } from './vmcb.ts'
 import type { VmcbFieldName } from './vmcb.ts'
-import { loadControls, loadGuest, loadHost, saveGuest, saveHost } from './world-switch.ts'
+import { vmcbCopies, type VmcbCopies } from './world-switch.ts'
 
 const index = {
   guestMode: at.guestMode >> 2, space: at.translationSpace >> 2, secondStage: at.secondStage >> 2, gate: at.interruptGate >> 2,
@@ -69,6 +69,12 @@ export class Svm implements Virtualization {
     this.offers = { nrips: has('nrip_save'), decode: has('decodeassists'), pauseFilter: has('pausefilter'),
       pauseThreshold: has('pfthreshold') }
   }
+
+  /** Made when they are first needed. */
+  get copies(): VmcbCopies {
+    return this.#copies ?? (this.#copies = vmcbCopies(this.physical.memory, this.cpu.model.linearBits))
+  }
+  #copies: VmcbCopies | undefined
 
   // ---- VMCBs in memory ----
 
@@ -124,12 +130,12 @@ export class Svm implements Virtualization {
       this.accept(start)
     }
 
-    saveHost(words)
+    this.copies.saveHost(0)
     words[svmWord.hostRflags] = readRflags(cpu.state)
     this.setWide(svmWord.hostRip, nextRip)
-    loadControls(words, start)
+    this.copies.loadControls(start * 4)
     this.takeControls(start)
-    loadGuest(words, start, cpu.model.linearBits)
+    this.copies.loadGuest(start * 4)
     this.loadFlags(start)
     words[index.guestMode] = 1
     words[svmWord.globallyHeld] = 0
@@ -310,7 +316,7 @@ export class Svm implements Virtualization {
       this.giveBack(svmWord.lastExceptionFrom, svmWord.hostLastExceptionFrom, field('lastExceptionFrom'))
       this.giveBack(svmWord.lastExceptionTo, svmWord.hostLastExceptionTo, field('lastExceptionTo'))
     }
-    saveGuest(words, start)
+    this.copies.saveGuest(start * 4)
     if (this.observer) this.observer(exitEvent(cpu, this.getVmcb(), { words, start }))
     this.leave(this.getWide(svmWord.hostRip))
     writeRflags(cpu.state, words[svmWord.hostRflags] & ~flag.VM)
@@ -325,7 +331,7 @@ export class Svm implements Virtualization {
   /** The host's registers and modes. GIF is 0. */
   private leave(rip: bigint): void {
     const { cpu, words } = this
-    loadHost(words)
+    this.copies.loadHost(0)
     this.setWide(index.rip, rip)
     words[index.cr0] |= cr0.PE
     words[index.cpl] = 0

@@ -1,13 +1,13 @@
 /**
- * Copying of state between the processor and VMCBs: what VMRUN loads, #VMEXIT saves, VMLOAD and VMSAVE move. In 32-bit words, for this is
- * what a world switch costs. AMD APM vol. 2, "VMRUN Instruction", "#VMEXIT", "VMSAVE and VMLOAD Instructions".
+ * Copying of state between the processor and VMCBs: what VMRUN loads, #VMEXIT saves, VMLOAD and VMSAVE move. As generated code, for this
+ * is what a world switch costs. AMD APM vol. 2, "VMRUN Instruction", "#VMEXIT", "VMSAVE and VMLOAD Instructions".
  */
 import { attribute } from '../../cpu/bits.ts'
 import { at, segment, type FieldName } from '../../cpu/layout.ts'
+import type { FunctionBuilder, Node } from '../../wasm/function.ts'
+import { both, emitMoves, generate, moves, type Emit, type Move } from '../moves.ts'
 import { svmWord, type SvmStateName } from './state.ts'
 import { offsetOf, segmentOffset, type VmcbFieldName } from './vmcb.ts'
-
-type Words = Int32Array | Uint32Array
 
 const word = (name: FieldName, index = 0): number => (at[name] >> 2) + index * 2
 
@@ -40,27 +40,6 @@ const controls: readonly Pair[] = (['iopmBase', 'msrpmBase', 'tscOffset', 'neste
 const controls32: readonly Pair[] = (['crIntercepts', 'drIntercepts', 'exceptionIntercepts', 'intercepts3', 'intercepts4', 'intercepts5',
   'asid', 'virtualInterrupt', 'virtualVector'] as const).map(name => pair(name, svmWord[name]))
 
-function load(words: Words, start: number, pairs: readonly Pair[]): void {
-  for (let i = 0; i < pairs.length; i++) {
-    const { vmcb, state } = pairs[i]
-    words[state] = words[start + vmcb]
-    words[state + 1] = words[start + vmcb + 1]
-  }
-}
-function load32(words: Words, start: number, pairs: readonly Pair[]): void {
-  for (let i = 0; i < pairs.length; i++) words[pairs[i].state] = words[start + pairs[i].vmcb]
-}
-function save(words: Words, start: number, pairs: readonly Pair[]): void {
-  for (let i = 0; i < pairs.length; i++) {
-    const { vmcb, state } = pairs[i]
-    words[start + vmcb] = words[state]
-    words[start + vmcb + 1] = words[state + 1]
-  }
-}
-function save32(words: Words, start: number, pairs: readonly Pair[]): void {
-  for (let i = 0; i < pairs.length; i++) words[start + pairs[i].vmcb] = words[pairs[i].state]
-}
-
 const segments = (names: readonly (keyof typeof segment & keyof typeof segmentOffset)[]): readonly Pair[] =>
   names.map(name => ({ vmcb: segmentOffset[name] >> 2, state: segment[name] }))
 const runSegments = segments(['es', 'cs', 'ss', 'ds'])
@@ -71,69 +50,49 @@ const attributes = at.segAttributes >> 2
 const segmentLimits = at.segLimit >> 2
 const bases = at.segBase >> 2
 
+const pairWords = (pairs: readonly Pair[], words: number, load: boolean): Move[] =>
+  pairs.flatMap(({ vmcb, state }) => (load ? moves(vmcb, state, words) : moves(state, vmcb, words)))
+const load = (pairs: readonly Pair[], words = 2): Emit => emitMoves(pairWords(pairs, words, true), 'from')
+const save = (pairs: readonly Pair[], words = 2): Emit => emitMoves(pairWords(pairs, words, false), 'to')
+
+/** The upper bits of an address as bit `bits` - 1 is. */
+const canonical = (f: FunctionBuilder, address: Node, bits: number): Node => f.shrS(f.shl(address, BigInt(64 - bits)), BigInt(64 - bits))
+
 /** Attributes are the 12 bits of a descriptor in the VMCB, and lie apart in the state. Bases are made canonical. */
-function loadSegmentsFrom(words: Words, start: number, pairs: readonly Pair[], linearBits: number): void {
-  for (let i = 0; i < pairs.length; i++) {
-    const index = pairs[i].state
-    const from = start + pairs[i].vmcb
-    const packed = words[from]
-    const bits = packed >>> 16
-    words[selectors + index] = packed & 0xffff
-    words[attributes + index] = (bits & 0xff) | ((bits & 0xf00) << 4) | (bits & 0x80 ? 0 : attribute.unusable)
-    words[segmentLimits + index] = words[from + 1]
-    words[bases + index * 2] = words[from + 2]
-    words[bases + index * 2 + 1] = canonicalHigh(words[from + 3], linearBits)
+const loadSegmentsFrom = (pairs: readonly Pair[], linearBits: number): Emit => (f, vmcb) => {
+  for (const { vmcb: from, state: index } of pairs) {
+    const packed = f.load('i32', vmcb, from * 4)
+    const bits = f.shrU(packed, 16)
+    const attribute12 = f.or(f.and(bits, 0xff), f.shl(f.and(bits, 0xf00), 4))
+    const unusable = f.select(f.and(bits, 0x80), f.i32(0), f.i32(attribute.unusable))
+    f.store('i32', 0, f.and(packed, 0xffff), (selectors + index) * 4)
+    f.store('i32', 0, f.or(attribute12, unusable), (attributes + index) * 4)
+    f.store('i32', 0, f.load('i32', vmcb, (from + 1) * 4), (segmentLimits + index) * 4)
+    f.store('i64', 0, canonical(f, f.load('i64', vmcb, (from + 2) * 4), linearBits), (bases + index * 2) * 4)
   }
 }
-function saveSegmentsTo(words: Words, start: number, pairs: readonly Pair[]): void {
-  for (let i = 0; i < pairs.length; i++) {
-    const index = pairs[i].state
-    const to = start + pairs[i].vmcb
-    const bits = words[attributes + index]
-    const packed = (bits & (bits & attribute.unusable ? 0x7f : 0xff)) | ((bits >>> 4) & 0xf00)
-    words[to] = (words[selectors + index] & 0xffff) | (packed << 16)
-    words[to + 1] = words[segmentLimits + index]
-    words[to + 2] = words[bases + index * 2]
-    words[to + 3] = words[bases + index * 2 + 1]
-  }
-}
-
-/** The high word of an address, its upper bits as bit `bits` - 1 is. */
-const canonicalHigh = (hi: number, bits: number): number => (hi << (64 - bits)) >> (64 - bits)
-
-/** The guest's registers but RFLAGS, whose flags the CPU keeps in pieces. */
-export function loadGuest(words: Words, start: number, linearBits: number): void {
-  load(words, start, registers)
-  load32(words, start, limits)
-  loadSegmentsFrom(words, start, runSegments, linearBits)
-  words[at.cpl >> 2] = (words[start + (offsetOf.cpl >> 2)] >>> 24) & 3
-}
-
-export function loadControls(words: Words, start: number): void {
-  load(words, start, controls)
-  load32(words, start, controls32)
-}
-
-export function saveGuest(words: Words, start: number): void {
-  save(words, start, registers)
-  save32(words, start, limits)
-  saveSegmentsTo(words, start, runSegments)
-  const cpl = start + (offsetOf.cpl >> 2)
-  words[cpl] = (words[cpl] & 0xffffff) | (words[at.cpl >> 2] << 24)
-}
-
-export function vmload(words: Words, start: number, linearBits: number): void {
-  loadSegmentsFrom(words, start, loadSegments, linearBits)
-  load(words, start, systemRegisters)
-  for (const name of ['kernelGsBase', 'sysenterEsp', 'sysenterEip', 'lstar', 'cstar'] as const) {
-    const state = systemRegisters.find(each => each.vmcb === offsetOf[name] >> 2)!.state
-    words[state + 1] = canonicalHigh(words[state + 1], linearBits)
+const saveSegmentsTo = (pairs: readonly Pair[]): Emit => (f, vmcb) => {
+  for (const { vmcb: to, state: index } of pairs) {
+    const bits = f.load('i32', 0, (attributes + index) * 4)
+    const low = f.and(bits, f.select(f.and(bits, attribute.unusable), f.i32(0x7f), f.i32(0xff)))
+    const packed = f.or(low, f.and(f.shrU(bits, 4), 0xf00))
+    const selector = f.and(f.load('i32', 0, (selectors + index) * 4), 0xffff)
+    f.store('i32', vmcb, f.or(selector, f.shl(packed, 16)), to * 4)
+    f.store('i32', vmcb, f.load('i32', 0, (segmentLimits + index) * 4), (to + 1) * 4)
+    f.store('i64', vmcb, f.load('i64', 0, (bases + index * 2) * 4), (to + 2) * 4)
   }
 }
 
-export function vmsave(words: Words, start: number): void {
-  saveSegmentsTo(words, start, loadSegments)
-  save(words, start, systemRegisters)
+const cplByte = offsetOf.cpl
+const loadCpl: Emit = (f, vmcb) => f.store('i32', 0, f.and(f.load('i32_8u', vmcb, cplByte), 3), at.cpl)
+const saveCpl: Emit = (f, vmcb) => f.store('i32_8', vmcb, f.load('i32', 0, at.cpl), cplByte)
+
+/** Addresses that VMLOAD makes canonical. */
+const canonicalRegisters = (['kernelGsBase', 'sysenterEsp', 'sysenterEip', 'lstar', 'cstar'] as const)
+  .map(name => systemRegisters.find(each => each.vmcb === offsetOf[name] >> 2)!)
+const loadAddresses = (linearBits: number): Emit => (f, vmcb) => {
+  for (const { vmcb: from, state } of canonicalRegisters)
+    f.store('i64', 0, canonical(f, f.load('i64', vmcb, from * 4), linearBits), state * 4)
 }
 
 // ---- the host ----
@@ -150,13 +109,27 @@ const hostPairs32: readonly (readonly [SvmStateName, number])[] = [
     [`hostLimit${i}` as SvmStateName, segmentLimits + i],
   ]),
 ]
-const hostWords = hostPairs.flatMap(([name, state]) => [svmWord[name], state, svmWord[name] + 1, state + 1])
-  .concat(hostPairs32.flatMap(([name, state]) => [svmWord[name], state]))
+const hostMoves: readonly Move[] = [...hostPairs.flatMap(([name, state]) => moves(state, svmWord[name], 2)),
+  ...hostPairs32.flatMap(([name, state]) => moves(state, svmWord[name]))]
 
-/** All but RIP and RFLAGS. */
-export function saveHost(words: Words): void {
-  for (let i = 0; i < hostWords.length; i += 2) words[hostWords[i]] = words[hostWords[i + 1]]
+/** They take the linear address of the VMCB; those of the host's state need none. */
+export interface VmcbCopies {
+  /** The guest's registers but RFLAGS, whose flags the CPU keeps in pieces. */
+  readonly loadGuest: (vmcb: number) => void
+  readonly saveGuest: (vmcb: number) => void
+  readonly loadControls: (vmcb: number) => void
+  readonly vmload: (vmcb: number) => void
+  readonly vmsave: (vmcb: number) => void
+  /** All but RIP and RFLAGS. */
+  readonly saveHost: (none: number) => void
+  readonly loadHost: (none: number) => void
 }
-export function loadHost(words: Words): void {
-  for (let i = 0; i < hostWords.length; i += 2) words[hostWords[i + 1]] = words[hostWords[i]]
-}
+export const vmcbCopies = (memory: WebAssembly.Memory, linearBits: number): VmcbCopies => generate(memory, {
+  loadGuest: both(load(registers), load(limits, 1), loadSegmentsFrom(runSegments, linearBits), loadCpl),
+  saveGuest: both(save(registers), save(limits, 1), saveSegmentsTo(runSegments), saveCpl),
+  loadControls: both(load(controls), load(controls32, 1)),
+  vmload: both(loadSegmentsFrom(loadSegments, linearBits), load(systemRegisters), loadAddresses(linearBits)),
+  vmsave: both(saveSegmentsTo(loadSegments), save(systemRegisters)),
+  saveHost: emitMoves(hostMoves, 'neither'),
+  loadHost: emitMoves(hostMoves.map(([from, to]) => [to, from] as const), 'neither'),
+})

@@ -14,7 +14,6 @@ import { at as field } from './fields.ts'
 import { interceptMaskOf } from './intercepts.ts'
 import { brokenMsr, loadMsrs } from './msr-lists.ts'
 import { entryEvent, failureEvent } from './report.ts'
-import { guestPdptes, guestState, load } from './state-copy.ts'
 import { initFlags, vmxFlag } from './guest-flags.ts'
 import { armTimer } from './timer.ts'
 import type { VmxUnit } from './unit.ts'
@@ -61,7 +60,7 @@ function loadGuest(unit: VmxUnit, vmcs: Vmcs): void {
   const { state } = unit
   const { words } = state
   const { entryControls } = unit
-  load(words, vmcs.base, guestState)
+  unit.copies.loadGuest(vmcs.base * 4)
   words[at.cr0 >> 2] = (words[at.cr0 >> 2] & cr0Kept) | (vmcs.get32(field.guestCr0) & ~cr0Kept)
   if (entryControls & entryBit.loadDebug) {
     words[dr7Word] = (vmcs.get32(field.guestDr7) & 0xffff23ff) | 0x400
@@ -110,7 +109,7 @@ function loadGuestPdptes(unit: VmxUnit, vmcs: Vmcs): void {
   const { state } = unit
   const pae = (state.words[at.cr0 >> 2] & 0x80000000) !== 0 && (state.words[at.cr4 >> 2] & 0x20) !== 0 && !unit.guestIsLong
   if (!pae) return
-  if (unit.isOn('secondary', secondaryBit.ept)) load(state.words, vmcs.base, guestPdptes)
+  if (unit.isOn('secondary', secondaryBit.ept)) unit.copies.loadPdptes(vmcs.base * 4)
   else for (let i = 0; i < 4; i++) state.pdpte[i] = unit.readPhysical64((state.cr3 & 0xffffffe0n) + BigInt(i * 8))
 }
 

@@ -13,7 +13,6 @@ import { noDeadline, remainingTimer } from './timer.ts'
 import { entryFailure, reason } from './exit-reasons.ts'
 import { at as field } from './fields.ts'
 import { loadMsrs, storeMsrs } from './msr-lists.ts'
-import { guestPdptes, guestState, hostState, load, save } from './state-copy.ts'
 import { inactiveMask, initFlags, inactiveShift, vmxFlag, type ExitDetails } from './guest-flags.ts'
 import { interruptionOf } from './interruption.ts'
 import { exitEvent } from './report.ts'
@@ -90,7 +89,7 @@ const enabledBreakpoint = 1 << 12
 function saveGuest(unit: VmxUnit, vmcs: Vmcs): void {
   const { state } = unit
   const { words } = state
-  save(words, vmcs.base, guestState)
+  unit.copies.saveGuest(vmcs.base * 4)
   vmcs.set32(field.guestCr0, words[at.cr0 >> 2])
   vmcs.set32(field.guestCr0 + 1, 0)
   set32(vmcs, field.guestRflags, readRflags(state))
@@ -107,7 +106,7 @@ function saveGuest(unit: VmxUnit, vmcs: Vmcs): void {
   if (exitControls & exitBit.saveEfer) vmcs.set64(field.guestEfer, state.efer)
   if (exitControls & exitBit.savePreemptionTimer && unit.pin & pinBit.preemptionTimer) set32(vmcs, field.preemptionTimer,
     remainingTimer(unit))
-  if (unit.secondary & secondaryBit.ept) save(words, vmcs.base, guestPdptes)
+  if (unit.secondary & secondaryBit.ept) unit.copies.savePdptes(vmcs.base * 4)
   // MISC[5]: LMA is stored here
   const long = (words[at.efer >> 2] & efer.LMA) !== 0 ? 0x200 : 0
   vmcs.set32(field.entryControls, (vmcs.get32(field.entryControls) & ~0x200) | long)
@@ -156,7 +155,7 @@ function loadHost(unit: VmxUnit, vmcs: Vmcs, byNmi: boolean): void {
   state.vmxFlags = vmxFlag.operation | (state.vmxFlags & initFlags)
   state.vmxDeadline = noDeadline
   state.vmxTrap = 0n
-  load(words, vmcs.base, hostState)
+  unit.copies.loadHost(vmcs.base * 4)
   words[at.cr0 >> 2] = (words[at.cr0 >> 2] & cr0Kept) | (vmcs.get32(field.hostCr0) & ~cr0Kept)
   const cr4 = vmcs.get32(field.hostCr4)
   words[at.cr4 >> 2] = long ? cr4 | 0x20 : cr4 & ~0x20000

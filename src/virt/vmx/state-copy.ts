@@ -1,28 +1,15 @@
 /**
- * What is copied word by word between the CPU's state and a VMCS at VM entry and VM exit, as tables made from the names of both sides.
+ * What is copied word by word between the CPU's state and a VMCS at VM entry and VM exit: lists made from the names of both sides.
  * Intel SDM vol. 3, "Loading Guest State", "Saving Guest State", "Loading Host State".
  */
 import { at as state, segment, type FieldName as StateName } from '../../cpu/layout.ts'
+import { emitMoves, generate, moves, type Move } from '../moves.ts'
 import { at as field, type FieldName } from './fields.ts'
-
-/** Pairs of word indexes: in the CPU's state, and in the region. */
-export interface CopyTable {
-  readonly state: Int32Array
-  readonly field: Int32Array
-}
 
 type Pair = readonly [stateAddress: number, field: FieldName, words: 1 | 2]
 
-function table(pairs: readonly Pair[]): CopyTable {
-  const stateWords: number[] = []
-  const fieldWords: number[] = []
-  for (const [address, name, words] of pairs)
-    for (let i = 0; i < words; i++) {
-      stateWords.push((address >> 2) + i)
-      fieldWords.push(field[name] + i)
-    }
-  return { state: Int32Array.from(stateWords), field: Int32Array.from(fieldWords) }
-}
+const fromState = (pairs: readonly Pair[]): Move[] => pairs.flatMap(([address, name, words]) => moves(address >> 2, field[name], words))
+const toState = (pairs: readonly Pair[]): Move[] => pairs.flatMap(([address, name, words]) => moves(field[name], address >> 2, words))
 
 const wide = (name: StateName, to: FieldName, index = 0): Pair => [state[name] + index * 8, to, 2]
 const narrow = (name: StateName, to: FieldName, index = 0): Pair => [state[name] + index * 4, to, 1]
@@ -33,17 +20,17 @@ const segments = (['Es', 'Cs', 'Ss', 'Ds', 'Fs', 'Gs', 'Ldtr', 'Tr'] as const).f
 ])
 
 /** Both loaded and saved as they are. Access rights have one format on both sides. */
-export const guestState = table([
+const guestState: readonly Pair[] = [
   ...segments,
   wide('gdtrBase', 'guestGdtrBase'), narrow('gdtrLimit', 'guestGdtrLimit'), wide('idtrBase', 'guestIdtrBase'),
     narrow('idtrLimit', 'guestIdtrLimit'),
   wide('cr3', 'guestCr3'), wide('cr4', 'guestCr4'), wide('gpr', 'guestRsp', 4), wide('rip', 'guestRip'),
   narrow('msrSysenterCs', 'guestSysenterCs'), wide('msrSysenterEsp', 'guestSysenterEsp'), wide('msrSysenterEip', 'guestSysenterEip'),
-])
-export const guestPdptes = table([wide('pdpte', 'guestPdpte0', 0), wide('pdpte', 'guestPdpte1', 1), wide('pdpte', 'guestPdpte2', 2),
-  wide('pdpte', 'guestPdpte3', 3)])
+]
+const guestPdptes: readonly Pair[] = [wide('pdpte', 'guestPdpte0', 0), wide('pdpte', 'guestPdpte1', 1), wide('pdpte', 'guestPdpte2', 2),
+  wide('pdpte', 'guestPdpte3', 3)]
 
-export const hostState = table([
+const hostState: readonly Pair[] = [
   wide('cr3', 'hostCr3'), wide('gpr', 'hostRsp', 4), wide('rip', 'hostRip'), narrow('msrSysenterCs', 'hostSysenterCs'),
   wide('msrSysenterEsp', 'hostSysenterEsp'), wide('msrSysenterEip', 'hostSysenterEip'), wide('gdtrBase', 'hostGdtrBase'),
     wide('idtrBase', 'hostIdtrBase'),
@@ -53,11 +40,20 @@ export const hostState = table([
   narrow('segSelector', 'hostDsSelector', segment.ds), narrow('segSelector', 'hostFsSelector', segment.fs),
     narrow('segSelector', 'hostGsSelector', segment.gs),
   narrow('segSelector', 'hostTrSelector', segment.tr),
-])
+]
 
-export function load(words: Int32Array | Uint32Array, region: number, { state: to, field: from }: CopyTable): void {
-  for (let i = 0; i < to.length; i++) words[to[i]] = words[region + from[i]]
+/** They take the linear address of the VMCS. */
+export interface VmcsCopies {
+  readonly loadGuest: (region: number) => void
+  readonly saveGuest: (region: number) => void
+  readonly loadPdptes: (region: number) => void
+  readonly savePdptes: (region: number) => void
+  readonly loadHost: (region: number) => void
 }
-export function save(words: Int32Array | Uint32Array, region: number, { state: from, field: to }: CopyTable): void {
-  for (let i = 0; i < to.length; i++) words[region + to[i]] = words[from[i]]
-}
+export const vmcsCopies = (memory: WebAssembly.Memory): VmcsCopies => generate(memory, {
+  loadGuest: emitMoves(toState(guestState), 'from'),
+  saveGuest: emitMoves(fromState(guestState), 'to'),
+  loadPdptes: emitMoves(toState(guestPdptes), 'from'),
+  savePdptes: emitMoves(fromState(guestPdptes), 'to'),
+  loadHost: emitMoves(toState(hostState), 'from'),
+})

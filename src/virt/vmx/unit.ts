@@ -25,6 +25,7 @@ import { reason } from './exit-reasons.ts'
 import { at as field } from './fields.ts'
 import type { BrokenRule } from './rule.ts'
 import { leaveForSmm, returnFromSmm } from './smm.ts'
+import { vmcsCopies, type VmcsCopies } from './state-copy.ts'
 import { nextDeadline } from './timer.ts'
 import { Translations, type TranslationsOfMachine } from './translations.ts'
 import { VirtualApic } from './virtual-apic.ts'
@@ -60,6 +61,8 @@ export class VmxUnit implements Virtualization {
   readonly physical: PhysicalMemory
   readonly view: EntryView
   readonly translations: Translations
+  /** Made when VMX operation is first entered. */
+  copies!: VmcsCopies
   readonly apic: VirtualApic
   readonly ripWord = state.rip >> 2
   observer: GuestListener | undefined
@@ -102,6 +105,7 @@ export class VmxUnit implements Virtualization {
     const { state: cpuState } = this
     cpuState.vmxFlags = on ? vmxFlag.operation : 0
     cpuState.vmcsPlace = 0
+    if (on) this.copies ??= vmcsCopies(this.physical.memory)
     cpuState.fixedCr0 = on ? 0x80000021 : 0
     cpuState.fixedCr4 = on ? 0x2000 : 0
   }
@@ -175,6 +179,7 @@ export class VmxUnit implements Virtualization {
   }
   restored(): void {
     this.forgetAll()
+    if (this.inOperation) this.copies ??= vmcsCopies(this.physical.memory)
     if (!this.inGuest) return
     this.loadControls()
     this.translations.resume()
