@@ -33,6 +33,14 @@ export function join(low: number, high: number): bigint {
   return joined[0]
 }
 
+/** Halves of the last BigInt that was split, without making others. */
+export const halvesOfWide = { low: 0, high: 0 }
+export function split(value: bigint): void {
+  joined[0] = value
+  halvesOfWide.low = pair[0] | 0
+  halvesOfWide.high = pair[1] | 0
+}
+
 export const cr0Low = (state: CpuState): number => state.words[at.cr0 >> 2]
 export const cr4Low = (state: CpuState): number => state.words[at.cr4 >> 2]
 export const eferLow = (state: CpuState): number => state.words[at.efer >> 2]

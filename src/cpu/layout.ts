@@ -152,17 +152,15 @@ export type FieldName = keyof typeof fields
 export const emptyCodeTable = 0
 export const stateBase = 0x8000
 
-/** Linear address of a field of the running CPU. */
-export const at = {} as Record<FieldName, number>
-
 let next = stateBase
-for (const [name, description] of Object.entries(fields) as [FieldName, Field][]) {
-  const size = bytesOf[description.type]
+/** Linear address of a field of the running CPU. Made in one piece: V8 keeps an object that grew so large as a slow dictionary. */
+export const at = Object.fromEntries((Object.entries(fields) as [FieldName, Field][]).map(([name, { type, count }]) => {
+  const size = bytesOf[type]
   const align = Math.min(size, 64)
-  next = (next + align - 1) & -align
-  at[name] = next
-  next += size * description.count
-}
+  const place = (next + align - 1) & -align
+  next = place + size * count
+  return [name, place]
+})) as Record<FieldName, number>
 
 /** Size of one CPU's state in bytes. */
 export const stateSize = ((next + 63) & ~63) - stateBase

@@ -27,6 +27,8 @@ export class Contexts {
   /** When a set was last chosen; 0: never, or given up. */
   private readonly lastUse = new Float64Array(tlbSets)
   private uses = 0
+  /** Counts sets given to contexts: what was found, or not found, before may be otherwise now. */
+  changes = 0
   /** Set last found for a hash: a hint. */
   private readonly hint = new Uint8Array(hashSize)
 
@@ -54,6 +56,7 @@ export class Contexts {
   create(first: number, pcid: number, space: number, pkru: number, pkrs: number): number {
     let set = 0
     for (let other = 1; other < tlbSets; other++) if (this.lastUse[other] < this.lastUse[set]) set = other
+    this.changes++
     this.keys.set([first, pcid, space, pkru, pkrs], set * keyWords)
     this.lastUse[set] = ++this.uses
     const controls = first & ((1 << control.bits) - 1)
@@ -72,6 +75,7 @@ export class Contexts {
 
   /** Forgets all contexts. */
   reset(): void {
+    this.changes++
     this.lastUse.fill(0)
   }
 

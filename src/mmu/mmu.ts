@@ -5,7 +5,7 @@
 import { flag } from '../cpu/rflags.ts'
 import { mode } from '../cpu/mode.ts'
 import { vector } from '../cpu/fault.ts'
-import { emptyTlbTable } from '../memory/map.ts'
+import { emptyTlbTable, tlbSets } from '../memory/map.ts'
 import type { PhysicalMemory, PlaceKeeper } from '../memory/physical.ts'
 import { contextKey, Contexts, rightsKinds, whoIs } from './contexts.ts'
 import { FirstLevel } from './first-level.ts'
@@ -133,7 +133,7 @@ export class Mmu implements PlaceKeeper {
     this.keyPkru = pkru
     this.keyPkrs = pkrs
     this.set = set
-    this.otherLevel = this.setOfOtherLevel(who, controls)
+    this.otherLevel = this.setOfOtherLevel(set, who, controls)
     this.aligned = who === privilege.userAligned
     this.tag = this.tlb.tagOf(this.contexts.tagIndex[set])
     this.globalTag = this.tlb.tagOf(this.contexts.globalTagIndex[set])
@@ -143,7 +143,18 @@ export class Mmu implements PlaceKeeper {
 
   /** The set of the other privilege level of this address space, if it is known and generated code may change over to it; or -1. */
   private otherLevel = -1
-  private setOfOtherLevel(who: number, controls: number): number {
+  private setOfOtherLevel(set: number, who: number, controls: number): number {
+    const { changes } = this.contexts
+    if (this.otherKnownAt[set] !== changes) {
+      this.otherOf[set] = this.findOtherLevel(who, controls)
+      this.otherKnownAt[set] = changes
+    }
+    return this.otherOf[set]
+  }
+  /** By set: what findOtherLevel gave, and after how many changes of the contexts. */
+  private readonly otherOf = new Int8Array(tlbSets)
+  private readonly otherKnownAt = new Int32Array(tlbSets).fill(-1)
+  private findOtherLevel(who: number, controls: number): number {
     const other = who === privilege.user ? privilege.supervisor : who === privilege.supervisor ? privilege.user : undefined
     if (other === undefined || (controls & control.modeMask) === pagingMode.none) return -1
     const key = contextKey(controls, other, this.words[word.mode], this.cpu)

@@ -2,7 +2,7 @@
  * AMD-V of one CPU: VMRUN and #VMEXIT, what is intercepted, virtual interrupts and the global interrupt flag. AMD APM vol. 2, "Secure
  * Virtual Machine".
  */
-import { cr0, cr4, efer } from '../../cpu/bits.ts'
+import { cr0, cr4, efer, halvesOfWide, join, split } from '../../cpu/bits.ts'
 import { softwareInterrupt, type CpuEvent } from '../../cpu/event.ts'
 import { Fault, generalProtection, vector } from '../../cpu/fault.ts'
 import { interceptNames, interceptNumber } from '../../cpu/intercepts.ts'
@@ -31,6 +31,16 @@ const index = {
   cr0: at.cr0 >> 2, efer: at.efer >> 2, cpl: at.cpl >> 2,
   pat: at.msrPat >> 2, debugctl: at.msrDebugctl >> 2, dr7: (at.dr >> 2) + 14, interruptPending: at.interruptPending >> 2,
   rax: at.gpr >> 2,
+} as const
+
+/** Words of a VMCB that every world switch uses. */
+const inVmcb = {
+  brFrom: offsetOf.brFrom >> 2, brTo: offsetOf.brTo >> 2, debugctl: offsetOf.debugctl >> 2, eventInjection: offsetOf.eventInjection >> 2,
+  exitCode: offsetOf.exitCode >> 2, exitInfo1: offsetOf.exitInfo1 >> 2, exitInfo2: offsetOf.exitInfo2 >> 2,
+  exitInterrupt: offsetOf.exitInterrupt >> 2, exitInterruptError: offsetOf.exitInterruptError >> 2, gPat: offsetOf.gPat >> 2,
+  interruptState: offsetOf.interruptState >> 2, lastExceptionFrom: offsetOf.lastExceptionFrom >> 2,
+  lastExceptionTo: offsetOf.lastExceptionTo >> 2, nextRip: offsetOf.nextRip >> 2, rflags: offsetOf.rflags >> 2,
+  virtualInterrupt: offsetOf.virtualInterrupt >> 2,
 } as const
 
 const blockedByNmi = 8
@@ -190,7 +200,7 @@ export class Svm implements Virtualization {
       }
     }
     if (!same) fillMask(mask, maskFor)
-    words.set(mask, index.mask)
+    for (let i = 0; i < 4; i++) words[index.mask + i] = mask[i]
     const masking = words[svmWord.virtualInterrupt] & virtualInterrupt.masking
     words[index.gate] = masking === 0 ? 0 : words[svmWord.hostRflags] & flag.IF ? 1 : 2
     const nested = (words[svmWord.nestedControl] & nestedControl.enable) !== 0
@@ -292,29 +302,28 @@ export class Svm implements Virtualization {
     const { cpu, words } = this
     const start = this.vmcbAt(words[svmWord.vmcb], words[svmWord.vmcb + 1], true)
     const detail = (exit.more ?? {}) as Detail
-    const field = (name: VmcbFieldName): number => start + (offsetOf[name] >> 2)
-    words[field('exitCode')] = exit.reason
-    words[field('exitCode') + 1] = 0
-    this.putWide(start, 'exitInfo1', exit.info1)
-    this.putWide(start, 'exitInfo2', exit.info2)
+    words[start + inVmcb.exitCode] = exit.reason
+    words[start + inVmcb.exitCode + 1] = 0
+    this.setWide(start + inVmcb.exitInfo1, exit.info1)
+    this.setWide(start + inVmcb.exitInfo2, exit.info2)
     const during = exit.during as CpuEvent | undefined
-    words[field('exitInterrupt')] = during ? infoOf(during) : 0
-    words[field('exitInterruptError')] = during?.error ?? 0
-    if (this.offers.nrips) this.putWide(start, 'nextRip', detail.nextRip ?? 0n)
+    words[start + inVmcb.exitInterrupt] = during ? infoOf(during) : 0
+    words[start + inVmcb.exitInterruptError] = during?.error ?? 0
+    if (this.offers.nrips) this.setWide(start + inVmcb.nextRip, detail.nextRip ?? 0n)
     if (this.offers.decode) this.putBytes(start, detail.bytes === true)
 
-    words[field('rflags')] = readRflags(cpu.state)
-    words[field('rflags') + 1] = 0
-    words[field('interruptState')] = words[index.shadow] & instructionShadow ? 1 : 0
-    words[field('virtualInterrupt')] = words[svmWord.virtualInterrupt]
-    words[field('eventInjection')] &= ~eventInfo.valid
-    if (words[svmWord.nestedControl] & nestedControl.enable) this.giveBack(index.pat, svmWord.hostPat, field('gPat'))
+    words[start + inVmcb.rflags] = readRflags(cpu.state)
+    words[start + inVmcb.rflags + 1] = 0
+    words[start + inVmcb.interruptState] = words[index.shadow] & instructionShadow ? 1 : 0
+    words[start + inVmcb.virtualInterrupt] = words[svmWord.virtualInterrupt]
+    words[start + inVmcb.eventInjection] &= ~eventInfo.valid
+    if (words[svmWord.nestedControl] & nestedControl.enable) this.giveBack(index.pat, svmWord.hostPat, start + inVmcb.gPat)
     if (words[svmWord.virtualExtensions] & virtualExtension.lbr) {
-      this.giveBack(index.debugctl, svmWord.hostDebugctl, field('debugctl'))
-      this.giveBack(svmWord.brFrom, svmWord.hostBrFrom, field('brFrom'))
-      this.giveBack(svmWord.brTo, svmWord.hostBrTo, field('brTo'))
-      this.giveBack(svmWord.lastExceptionFrom, svmWord.hostLastExceptionFrom, field('lastExceptionFrom'))
-      this.giveBack(svmWord.lastExceptionTo, svmWord.hostLastExceptionTo, field('lastExceptionTo'))
+      this.giveBack(index.debugctl, svmWord.hostDebugctl, start + inVmcb.debugctl)
+      this.giveBack(svmWord.brFrom, svmWord.hostBrFrom, start + inVmcb.brFrom)
+      this.giveBack(svmWord.brTo, svmWord.hostBrTo, start + inVmcb.brTo)
+      this.giveBack(svmWord.lastExceptionFrom, svmWord.hostLastExceptionFrom, start + inVmcb.lastExceptionFrom)
+      this.giveBack(svmWord.lastExceptionTo, svmWord.hostLastExceptionTo, start + inVmcb.lastExceptionTo)
     }
     this.copies.saveGuest(start * 4)
     if (this.observer) this.observer(exitEvent(cpu, this.getVmcb(), { words, start }))
@@ -340,7 +349,7 @@ export class Svm implements Virtualization {
     words[index.guestMode] = 0
     words[index.space] = 0
     words[index.secondStage] = 0
-    words.fill(0, index.mask, index.mask + 4)
+    for (let i = 0; i < 4; i++) words[index.mask + i] = 0
     words[svmWord.globallyHeld] = 1
     words[index.gate] = 2
     words[index.activity] = activity.running
@@ -366,16 +375,12 @@ export class Svm implements Virtualization {
     return Number(this.getWide(svmWord.vmcb))
   }
   private setWide(at32: number, value: bigint): void {
-    if (value === 0n) {
-      this.words[at32] = 0
-      this.words[at32 + 1] = 0
-      return
-    }
-    this.words[at32] = Number(value & 0xffffffffn)
-    this.words[at32 + 1] = Number((value >> 32n) & 0xffffffffn)
+    split(value)
+    this.words[at32] = halvesOfWide.low
+    this.words[at32 + 1] = halvesOfWide.high
   }
   private getWide(at32: number): bigint {
-    return (BigInt(this.words[at32 + 1]) << 32n) | BigInt(this.words[at32])
+    return join(this.words[at32], this.words[at32 + 1])
   }
   private putWide(start: number, name: VmcbFieldName, value: bigint): void {
     this.setWide(start + (offsetOf[name] >> 2), value)

@@ -9,7 +9,7 @@ import { readRflags, writeRflags } from '../../cpu/rflags.ts'
 import type { VmExit } from '../../cpu/virtualization.ts'
 import { exitBit, pinBit, secondaryBit } from './controls.ts'
 import { interruptionType } from './control-rules.ts'
-import { noDeadline, remainingTimer } from './timer.ts'
+import { remainingTimer } from './timer.ts'
 import { entryFailure, reason } from './exit-reasons.ts'
 import { at as field } from './fields.ts'
 import { loadMsrs, storeMsrs } from './msr-lists.ts'
@@ -125,23 +125,31 @@ export const cr0Kept = 0x7ffaffd0
 /** What has fixed values whatever the VMCS says. */
 function loadHostSegments(unit: VmxUnit, long: boolean): void {
   const { state } = unit
-  const { segLimit, segAttributes, segSelector, segBase } = state
+  const { segLimit, segAttributes, segSelector, words } = state
   for (let i = 0; i < 6; i++) {
     const usable = i === segment.cs || segSelector[i] !== 0
     segLimit[i] = usable ? 0xffffffff : 0
     segAttributes[i] = usable ? hostData : attribute.unusable
-    if (i < segment.fs) segBase[i] = 0n
+    if (i < segment.fs) setWide(words, at.segBase + i * 8, 0)
   }
   segAttributes[segment.cs] = hostCode | (long ? attribute.long : attribute.big)
   segAttributes[segment.ss] = segSelector[segment.ss] !== 0 ? hostData : attribute.unusable
   segSelector[segment.ldtr] = 0
-  segBase[segment.ldtr] = 0n
+  setWide(words, at.segBase + segment.ldtr * 8, 0)
   segLimit[segment.ldtr] = 0
   segAttributes[segment.ldtr] = attribute.unusable
   segLimit[segment.tr] = 0x67
   segAttributes[segment.tr] = hostTss
   state.gdtrLimit = 0xffff
   state.idtrLimit = 0xffff
+}
+
+const firstMask = at.interceptMask >> 2
+const maskWords = 4
+/** Both halves. */
+function setWide(words: Uint32Array, address: number, half: number): void {
+  words[address >> 2] = half
+  words[(address >> 2) + 1] = half
 }
 
 function loadHost(unit: VmxUnit, vmcs: Vmcs, byNmi: boolean): void {
@@ -151,10 +159,10 @@ function loadHost(unit: VmxUnit, vmcs: Vmcs, byNmi: boolean): void {
   unit.translations.leave()
   state.guestMode = 0
   unit.publish(vmcs)
-  state.interceptMask.fill(0)
+  for (let i = 0; i < maskWords; i++) words[firstMask + i] = 0
   state.vmxFlags = vmxFlag.operation | (state.vmxFlags & initFlags)
-  state.vmxDeadline = noDeadline
-  state.vmxTrap = 0n
+  setWide(words, at.vmxDeadline, -1)
+  setWide(words, at.vmxTrap, 0)
   unit.copies.loadHost(vmcs.base * 4)
   words[at.cr0 >> 2] = (words[at.cr0 >> 2] & cr0Kept) | (vmcs.get32(field.hostCr0) & ~cr0Kept)
   const cr4 = vmcs.get32(field.hostCr4)

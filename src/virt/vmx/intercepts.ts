@@ -228,7 +228,7 @@ export function interceptMaskOf(unit: VmxUnit, mask: Uint32Array): void {
     masks.secondary = unit.secondary
     makeMask(unit, masks.bits)
   }
-  mask.set(masks.bits)
+  for (let i = 0; i < mask.length; i++) mask[i] = masks.bits[i]
 }
 function makeMask(unit: VmxUnit, mask: Uint32Array): void {
   mask.fill(0)

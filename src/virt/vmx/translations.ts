@@ -108,7 +108,9 @@ export class Translations {
     if (ept) this.shared.ept.use(low, high)
     if (this.vpid === 0) this.dropVpid0()
     state.secondStage = ept ? 1 : 0
-    state.apicAccessPage = unit.isOn('secondary', secondaryBit.virtualizeApicAccesses) ? vmcs.get('apicAccessAddress') | 1n : 0n
+    const accesses = unit.isOn('secondary', secondaryBit.virtualizeApicAccesses)
+    state.words[at.apicAccessPage >> 2] = accesses ? vmcs.get32(field.apicAccessAddress) | 1 : 0
+    state.words[(at.apicAccessPage >> 2) + 1] = accesses ? vmcs.get32(field.apicAccessAddress + 1) : 0
     state.translationSpace = this.shared.number(this.vpid, this.root)
   }
   /** As they are in the state, after it was restored. */
@@ -124,7 +126,8 @@ export class Translations {
     const { state } = this.unit
     if (this.vpid === 0) this.dropVpid0()
     state.secondStage = 0
-    state.apicAccessPage = 0n
+    state.words[at.apicAccessPage >> 2] = 0
+    state.words[(at.apicAccessPage >> 2) + 1] = 0
     state.translationSpace = 0
   }
 

@@ -34,6 +34,7 @@ import { Vmcs } from './vmcs.ts'
 const noVmcs = 0xffff_ffff_ffff_ffffn
 const waitForSipi = 3
 const placeWord = state.vmcsPlace >> 2
+const pointerWord = state.vmcsPointer >> 2
 
 /** What the unit needs of the CPU besides what helpers see. */
 export interface VmxCpu extends Processor {
@@ -150,9 +151,11 @@ export class VmxUnit implements Virtualization {
     return vmcs
   }
   currentOrNone(): Vmcs | undefined {
+    const { words } = this.state
+    const known = this.currentKnown
+    if (known && known.addressLow === words[pointerWord] && known.addressHigh === words[pointerWord + 1]) return known
     const pointer = this.state.vmcsPointer
     if (pointer === noVmcs) return undefined
-    if (this.currentKnown && this.currentKnown.address === Number(pointer)) return this.currentKnown
     this.currentKnown = this.vmcsAt(pointer)
     return this.currentKnown
   }

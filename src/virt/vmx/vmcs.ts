@@ -2,7 +2,7 @@
  * A VMCS region as the processor uses it: the fields lie in the region itself, so that they survive VMCLEAR, move with the region and are
  * part of snapshots as memory is. Intel SDM vol. 3, "Format of the VMCS Region".
  */
-import { join } from '../../cpu/bits.ts'
+import { halvesOfWide, join, split } from '../../cpu/bits.ts'
 import { vmcsRegion } from '../../cpu/vmcs-region.ts'
 import type { PhysicalMemory } from '../../memory/physical.ts'
 import { at, fieldList, regionSize, regionWord, vmcsRevision, type FieldName, type VmcsField } from './fields.ts'
@@ -22,6 +22,9 @@ export class Vmcs {
   /** The intercept mask that follows from two words of controls: kept, for most entries are with those of the one before. */
   readonly masks = { primary: 0, secondary: 0, bits: undefined as Uint32Array | undefined }
   readonly words: Int32Array
+  /** `address`, halves. */
+  readonly addressLow: number
+  readonly addressHigh: number
   /** Word index of the region in linear memory. */
   readonly base: number
   private readonly physical: PhysicalMemory
@@ -29,6 +32,8 @@ export class Vmcs {
   constructor(physical: PhysicalMemory, address: number, base: number) {
     this.physical = physical
     this.address = address
+    this.addressLow = address >>> 0
+    this.addressHigh = Math.floor(address / 2 ** 32)
     this.words = physical.words
     this.base = base
   }
@@ -48,8 +53,9 @@ export class Vmcs {
       this.words[this.base + field + 1] = 0
       return
     }
-    this.words[this.base + field] = Number(value & 0xffffffffn) | 0
-    this.words[this.base + field + 1] = Number((value >> 32n) & 0xffffffffn) | 0
+    split(value)
+    this.words[this.base + field] = halvesOfWide.low
+    this.words[this.base + field + 1] = halvesOfWide.high
   }
   get(name: FieldName): bigint {
     return this.get64(at[name])
