@@ -52,6 +52,17 @@ const rulesOf = Object.fromEntries(Object.entries(ruleGroups).map(([name, rules]
   fieldList.map(field => rules.filter(rule => rule.fields.includes(field.name as FieldName)))])) as unknown as
   Record<RuleGroup, readonly (readonly Rule[])[]>
 
+const everyAlways = Object.values(alwaysChecked).flat()
+const everyOf = fieldList.map((_, number) => Object.values(rulesOf).flatMap(byField => byField[number]))
+
+/** True: what was written since the last entry breaks no rule of any group, and nothing else can. False says nothing. */
+export function passesAsBefore(view: EntryView): boolean {
+  const { vmcs } = view
+  if (mustRunAll(vmcs, view.hostIsLong) || anyFails(everyAlways, view)) return false
+  for (let i = vmcs.changedFields(changed) - 1; i >= 0; i--) if (anyFails(everyOf[changed[i]], view)) return false
+  return true
+}
+
 /** The first broken rule of a group, as the processor finds it. */
 export function firstBroken(view: EntryView, group: RuleGroup): Rule | undefined {
   const { vmcs } = view

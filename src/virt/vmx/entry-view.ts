@@ -52,6 +52,9 @@ export class EntryView {
   n(name: FieldName): number {
     return this.vmcs.get32(at[name]) >>> 0
   }
+  isAllOnes(name: FieldName): boolean {
+    return (this.vmcs.get32(at[name]) & this.vmcs.get32(at[name] + 1)) === -1
+  }
   b(name: FieldName): bigint {
     return this.vmcs.get64(at[name])
   }

@@ -5,7 +5,7 @@ import { vector } from '../../cpu/fault.ts'
 import { at } from '../../cpu/layout.ts'
 import { after, type After } from '../../cpu/processor.ts'
 import { writeRflags } from '../../cpu/rflags.ts'
-import { firstBroken, settle, type RuleGroup } from './checker.ts'
+import { firstBroken, passesAsBefore, settle, type RuleGroup } from './checker.ts'
 import { interruptionType } from './control-rules.ts'
 import { entryBit, secondaryBit } from './controls.ts'
 import { cr0Kept, leaveFailedEntry } from './exit.ts'
@@ -31,15 +31,20 @@ export function enterGuest(unit: VmxUnit, isLaunch: boolean): After {
   const vmcs = unit.current
   unit.view.look(vmcs, (eferLow(unit.state) & efer.LMA) !== 0)
   if (unit.observer) unit.entryRip = unit.state.rip
-  if (passes(unit, 'controls')) return unit.fail(instructionError.controls)
-  if (passes(unit, 'host')) return unit.fail(instructionError.hostState)
-  unit.loadControls()
-  const guest = passes(unit, 'guest')
-  if (guest) {
-    leaveFailedEntry(unit, reason.invalidGuestState, guest.qualification)
-    return after.jumpAndLeave
+  if (passesAsBefore(unit.view)) {
+    unit.loadControls()
+    vmcs.settled()
+  } else {
+    if (passes(unit, 'controls')) return unit.fail(instructionError.controls)
+    if (passes(unit, 'host')) return unit.fail(instructionError.hostState)
+    unit.loadControls()
+    const guest = passes(unit, 'guest')
+    if (guest) {
+      leaveFailedEntry(unit, reason.invalidGuestState, guest.qualification)
+      return after.jumpAndLeave
+    }
+    settle(unit.view)
   }
-  settle(unit.view)
   loadGuest(unit, vmcs)
   const failed = loadMsrs(unit, field.entryMsrLoadAddress, vmcs.get32(field.entryMsrLoadCount) >>> 0)
   if (failed !== 0) {

@@ -123,7 +123,7 @@ type StateOptions = Pick<Rule, 'when' | 'wants' | 'breaks'> & { fields?: FieldNa
 const state = (text: string, holds: Rule['holds'], { fields = [], ...options }: StateOptions = {}): Rule =>
   other(text, ['guestInterruptibility', ...fields], holds, options)
 
-const linkIsSet = (v: EntryView): boolean => v.b('vmcsLinkPointer') !== none
+const linkIsSet = (v: EntryView): boolean => !v.isAllOnes('vmcsLinkPointer')
 const shadowing = (v: EntryView): boolean => (v.secondary & secondary.vmcsShadowing) !== 0
 
 const nonRegisterRules: readonly Rule[] = [
