@@ -23,6 +23,8 @@ export function leaveForSmm({ state }: VmxUnit): void {
     state.words[word] = 0
   })
   state.vmxDeadline = noDeadline
+  // VMREAD and VMWRITE are undefined in SMM
+  state.vmcsPlace = 0
 }
 
 /** RSM: the registers are there. */
