@@ -7,6 +7,7 @@ import { simd } from '../../wasm/opcodes.ts'
 import {
   combine, constantVector, direct, enterMmx, mmxAndSse, readVector, shuffle, sse, writeVector, zeroVector, type Compute,
 } from '../vector.ts'
+import { compareInline } from '../text.ts'
 
 // ---- one WebAssembly operation each ----
 
@@ -318,6 +319,8 @@ const helperRow = (name: string, encoding: string, feature: string, helper: stri
     semantics: (b, v, w, i) => {
       // string comparisons alone take operands that are not aligned
       const source = w.class === 'memory' && feature === 'sse4_2' ? b.readMemory(b.address(w), 'v128', 16) : readVector(b, w)
+      const known = name === 'PCMPISTRI' ? b.constantOf(b.read(i)) : undefined
+      if (known !== undefined && compareInline(b, Number(known) & 0xff, b.read(v), source)) return
       b.helper(
         helper, b.registerPlace(v), b.simd(simd.extractI64, 'i64', [source], 0), b.simd(simd.extractI64, 'i64', [source], 1), b.read(i),
       )
