@@ -132,7 +132,7 @@ export const fields = {
   interruptPending: derived32('1: the interrupt controller asks for an interrupt, so setting IF must leave generated code'),
 
   budget: scratch32('virtual nanoseconds that this quantum may still use; below 0 ends it (signed)'),
-  extraTime: scratch32('virtual nanoseconds of this quantum that are not instructions: PAUSE, I/O'),
+  extraTime: scratch32("virtual nanoseconds taken from this run's budget that are no instructions: PAUSE, I/O, blocks of bytes"),
   stepping: scratch32('1: accesses to what is not plain RAM are performed, not refused'),
   leaveStatus: scratch32('why a slow access refused: 1 a fault is stored, 2 the instruction needs a step'),
   leaveRecord: scratch32('record at which generated code stopped'),

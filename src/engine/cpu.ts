@@ -190,7 +190,13 @@ export class Cpu implements Processor {
     this.words[word.budget] -= nanoseconds
     this.spent += nanoseconds
   }
-  private spent = 0
+  /** Virtual nanoseconds taken from the budget that are not instructions: generated code adds to it too. */
+  private get spent(): number {
+    return this.words[word.extraTime]
+  }
+  private set spent(nanoseconds: number) {
+    this.words[word.extraTime] = nanoseconds
+  }
   singleStep(trap: boolean): void {
     this.trapDecided = true
     if (trap) this.words[word.pendingDebug] |= singleStep

@@ -15,6 +15,7 @@ import type { PortAccess } from '../cpu/virtualization.ts'
 import { checkPorts, portTime } from './ports.ts'
 import { writeGpr } from './registers.ts'
 import { moveFast, storeFast, type FastResult } from './string-fast.ts'
+import { timeOfBytes } from './string-time.ts'
 import { moveLegacy, storeLegacy } from './string-legacy.ts'
 
 const rax = 0
@@ -25,9 +26,6 @@ const rdi = 7
 /** Bytes that one call may move or compare in bulk, and elements that it may do one at a time, before interrupts are looked at. */
 const bulkLimit = 64 << 10
 const singleLimit = 512
-const bytesPerNanosecond = 16
-/** The nanosecond of the instruction itself pays for this much. */
-const shortestTimed = 16
 
 /** Of a segment's type: bit 3 is code, and without it bit 2 a limit that is a lower one. */
 const codeOrExpandDown = 0xc
@@ -190,7 +188,7 @@ function runFast(cpu: Processor, fast: (cpu: Processor, limit: number) => FastRe
 }
 
 function spendFor(cpu: Processor, bytes: number, singles: number): void {
-  const time = (bytes > shortestTimed ? Math.ceil(bytes / bytesPerNanosecond) : 0) + singles
+  const time = timeOfBytes(bytes) + singles
   if (time > 0) cpu.spend(time)
 }
 

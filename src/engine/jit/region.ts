@@ -4,7 +4,8 @@ import { leave } from '../leave.ts'
 import { tlbEntrySize, tlbFetchEntries } from '../../memory/map.ts'
 import type { Label, Node } from '../../wasm/function.ts'
 import type { Block, ReturnSite } from './discover.ts'
-import { exitEntrySize, RegionSemantics, type Finding } from './semantics.ts'
+import { exitEntrySize, type Finding } from './semantics.ts'
+import { RegionStrings } from './strings.ts'
 import { structureOf, type Structure } from './structure.ts'
 
 export interface RegionInput {
@@ -36,7 +37,7 @@ export const regionCounter = { visits: 0, instructions: 8, near: 16, jumped: 24,
 const budgetExit = 1
 const jumpExit = 2
 
-export class RegionFunction extends RegionSemantics {
+export class RegionFunction extends RegionStrings {
   readonly input: RegionInput
   private readonly structure: Structure
   /** The entry's first instruction is left to the interpreter at once: not worth a region. */

@@ -264,10 +264,11 @@ export class RegionSemantics extends Semantics {
   private bailIf(condition: Node): void {
     this.nestedIf(condition, () => this.bail())
   }
-  private nestedIf(condition: Node, then: () => void, otherwise?: () => void): void {
+  protected nestedIf(condition: Node, then: () => void, otherwise?: () => void): void {
     super.if(condition, () => this.deeper(then), otherwise && (() => this.deeper(otherwise)))
   }
-  private deeper(body: () => void): void {
+  /** Emits what not every path executes. */
+  protected deeper(body: () => void): void {
     this.branchDepth++
     body()
     this.branchDepth--
@@ -354,7 +355,7 @@ export class RegionSemantics extends Semantics {
     this.flagVersion++
   }
   /** The same for those who look at the pieces. */
-  private flushPieces(): void {
+  protected flushPieces(): void {
     this.origin = undefined
     this.flushFlags()
     this.needPieces()
@@ -614,7 +615,7 @@ export class RegionSemantics extends Semantics {
   /** The first-level entry of an address, or the region is left. */
   private lookUp(write: boolean, address: Node, bytes: number): { inPage: Node; place: Node } {
     const index = this.and(this.shrU(this.wrap(address), 12 - 4), (tlbDataEntries - 1) * tlbEntrySize)
-    const entry = this.add(this.get(write ? this.tables.write : this.tables.read), index)
+    const entry = this.add(this.firstLevelTable(write), index)
     const distance = this.xor(address, this.load('i64', entry))
     this.bailIf(this.gtU(distance, this.i64(4096 - bytes)))
     const inPage = this.wrap(distance)
@@ -662,6 +663,10 @@ export class RegionSemantics extends Semantics {
   /** What was found on every way here and stays so in the region. */
   protected checked = new Set<Finding>()
 
+  /** i32 address of the first-level table. */
+  protected firstLevelTable(write: boolean): Node {
+    return this.get(write ? this.tables.write : this.tables.read)
+  }
   protected slowPlace(_write: boolean, _address: Node, _sizeAndFlags: number): Node {
     throw new Error('regions have no slow accesses')
   }
