@@ -4,8 +4,9 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { grubDisk } from './debian/grub.ts'
-import { benchInit, compile, initramfs, shellInit } from './debian/initramfs.ts'
+import { benchInit, compile, initramfs, rootInit, shellInit } from './debian/initramfs.ts'
 import { DebianError, debianKernel, type Flavour, moduleFiles } from './debian/packages.ts'
+import { debianRoot, type RootOptions, smallRoot } from './debian/root.ts'
 
 const help = `\
 usage: node tools/debian.ts COMMAND [options]
@@ -13,12 +14,15 @@ usage: node tools/debian.ts COMMAND [options]
   kernel                    print the path of Debian's kernel image
   initramfs --out FILE      an initial RAM disk with busybox and a shell on the console
   disk --out FILE           a disk image that boots: GRUB, the kernel and such a RAM disk
+  root FOLDER               FOLDER/root.img, a Debian system with systemd; FOLDER/vmlinuz and FOLDER/initrd, which start it from /dev/vda
   bench FOLDER              FOLDER/vmlinuz and FOLDER/initramfs.cpio with the benchmark programs
 
   --flavour cloud|generic   which kernel (default: cloud)
   --out FILE                copy or write to FILE
   --init FILE               initramfs: a script of your own as /init
   --program FILE            initramfs: add a static program to /bin (again for more)
+  --package NAME            root: add a Debian package (again for more)
+  --megabytes N             root: the size of the image (default: 400)
   --module NAME             initramfs: add a kernel module and what it needs, loaded at start (again for more)
 
 Packages are kept in $VITRINE_CACHE, else in the user's cache folder.
@@ -37,6 +41,21 @@ export function benchFiles(folder: string, flavour: Flavour = 'cloud'): { kernel
   return files
 }
 
+/** A Debian system's disk, and what starts it, as files in a folder. */
+export function rootFiles(
+  folder: string, options: RootOptions = smallRoot, flavour: Flavour = 'cloud',
+): Record<'kernel' | 'initrd' | 'image', string> {
+  const kernel = debianKernel(flavour)
+  const files = { kernel: join(folder, 'vmlinuz'), initrd: join(folder, 'initrd'), image: join(folder, 'root.img') }
+  mkdirSync(folder, { recursive: true })
+  copyFileSync(kernel.image, files.kernel)
+  const fileSystem = flavour === 'generic' ? ['ext4'] : []
+  const modules = moduleFiles(kernel, ['virtio_pci', 'virtio_blk', 'virtio_rng', 'virtio_net', 'autofs4', ...fileSystem])
+  writeFileSync(files.initrd, initramfs({ init: rootInit, modules }))
+  copyFileSync(debianRoot(options), files.image)
+  return files
+}
+
 function main(args: string[]): void {
   const { values, positionals } = parseArgs({
     args, allowPositionals: true,
@@ -47,6 +66,8 @@ function main(args: string[]): void {
       init: { type: 'string' },
       program: { type: 'string', multiple: true, default: [] },
       module: { type: 'string', multiple: true, default: [] },
+      package: { type: 'string', multiple: true, default: [] },
+      megabytes: { type: 'string', default: String(smallRoot.megabytes) },
     },
   })
   const [command, folder] = positionals
@@ -77,12 +98,19 @@ function main(args: string[]): void {
       grubDisk(values.out, { files, menu: [{ title: 'Debian', commands }] })
       return void process.stdout.write(`${values.out}\n`)
     }
+    case 'root': {
+      if (folder === undefined) throw new DebianError('root: expected a folder')
+      const megabytes = Number(values.megabytes)
+      if (!Number.isInteger(megabytes) || megabytes < 1) throw new DebianError(`--megabytes '${values.megabytes}': expected a number`)
+      const files = rootFiles(folder, { packages: [...smallRoot.packages, ...values.package], megabytes }, flavour)
+      return void process.stdout.write(`${Object.values(files).join('\n')}\n`)
+    }
     case 'bench': {
       if (folder === undefined) throw new DebianError('bench: expected a folder')
       const { kernel, initrd } = benchFiles(folder, flavour)
       return void process.stdout.write(`${kernel}\n${initrd}\n`)
     }
-    default: throw new DebianError(`unknown command '${command}': expected kernel, initramfs, disk or bench`)
+    default: throw new DebianError(`unknown command '${command}': expected kernel, initramfs, disk, root or bench`)
   }
 }
 

@@ -37,6 +37,15 @@ for module in $(cat /mod/order); do insmod /mod/$module; done
 exec setsid cttyhack sh
 `
 
+/** Starts the system that lies on the first virtio disk. */
+export const rootInit = `#!/bin/sh
+mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t devtmpfs dev /dev
+for module in $(cat /mod/order); do insmod /mod/$module; done
+mkdir -p /root; mount -t ext4 /dev/vda /root || exec setsid cttyhack sh
+for each in proc sys dev; do mount --move /$each /root/$each; done
+exec switch_root /root /sbin/init
+`
+
 export interface InitramfsOptions {
   /** The script that the kernel starts. */
   init: string

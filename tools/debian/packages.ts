@@ -18,7 +18,7 @@ export function cacheFolder(): string {
 
 /** The folder that holds the contents of a package, the newest that apt knows. Fetched and unpacked once. */
 export function packageFolder(name: string): string {
-  const version = candidate(name)
+  const version = packageVersion(name)
   const folder = join(cacheFolder(), `${name}_${version.replaceAll(':', '%3a')}`)
   if (existsSync(folder)) return folder
   // Two of us may fetch at once: each in a folder of its own, and the first one there wins.
@@ -85,7 +85,8 @@ function dependsOf(file: string): string[] {
   return (found?.[1] ?? '').split(',').filter(name => name !== '')
 }
 
-function candidate(name: string): string {
+/** The newest version that apt knows. */
+export function packageVersion(name: string): string {
   const version = (): string | undefined => /Candidate: (\S+)/.exec(tool('apt-cache', ['policy', name]))?.[1]
   let found = version()
   if (found === undefined || found === '(none)') {
