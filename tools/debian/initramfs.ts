@@ -41,9 +41,9 @@ exec setsid cttyhack sh
 export const rootInit = `#!/bin/sh
 mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t devtmpfs dev /dev
 for module in $(cat /mod/order); do insmod /mod/$module; done
-mkdir -p /root; mount -t ext4 /dev/vda /root || exec setsid cttyhack sh
-for each in proc sys dev; do mount --move /$each /root/$each; done
-exec switch_root /root /sbin/init
+mkdir -p /disk; mount -t ext4 /dev/vda /disk || exec setsid cttyhack sh
+for each in proc sys dev; do mount --move /$each /disk/$each; done
+exec switch_root /disk /sbin/init
 `
 
 export interface InitramfsOptions {
