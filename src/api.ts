@@ -195,7 +195,7 @@ export interface Machine {
   run(limits?: RunLimits): StopReason
   /** Executes exactly one instruction (or delivers one interrupt) on a CPU. */
   step(cpu?: number): StopReason | undefined
-  /** Makes `run` stop with `breakpoint` before an instruction at one of these linear addresses, which is slow while there are any. */
+  /** Makes `run` stop with `breakpoint` before an instruction at one of these linear addresses. Code of their pages runs step by step. */
   setBreakpoints(linear: ReadonlySet<bigint>): void
   /** Instructions retired by all CPUs since power-on. */
   readonly retired: number

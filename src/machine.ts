@@ -14,6 +14,7 @@ import { createCore, type Core } from './engine/core.ts'
 import type { Cpu, CpuStop } from './engine/cpu.ts'
 import type { TextScreen } from './devices/vga/vga.ts'
 import { InputError } from './errors.ts'
+import { pageNumber } from './mmu/mmu.ts'
 import type { TlbState } from './mmu/tlb.ts'
 import type { Lapic } from './interrupts/lapic.ts'
 import type { MmioRegion } from './memory/mmio.ts'
@@ -518,14 +519,15 @@ export class VitrineMachine implements Machine {
     return reason
   }
 
-  /** While there are any, every instruction is a step: about a million a second. */
+  /** Code of the pages that they lie in is stepped, about a million instructions a second; the rest runs at full speed. */
   setBreakpoints(linear: ReadonlySet<bigint>): void {
     const hit = (cpu: Cpu): boolean => {
       if (this.steppingOver || !linear.has(this.instructionAddress(cpu))) return false
       this.stopWith({ kind: 'breakpoint', cpu: cpu.index })
       return true
     }
-    for (const { cpu } of this.slots) cpu.observer = linear.size === 0 ? undefined : { before: hit }
+    const pages = new Set([...linear].map(address => pageNumber(Number(address & 0xffffffffn), Number(BigInt.asUintN(64, address) >> 32n))))
+    for (const { cpu } of this.slots) cpu.watchCode(linear.size === 0 ? undefined : { pages, before: hit })
   }
   /** A step executes also what a breakpoint is set on. */
   private steppingOver = false

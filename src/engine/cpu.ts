@@ -27,7 +27,7 @@ import { activity } from '../cpu/reset.ts'
 import { VmExit, type Taken, type Virtualization } from '../cpu/virtualization.ts'
 import { countersArmed, takeOverflows, timeToOverflow } from '../cpu/performance.ts'
 import { enterSmm } from '../cpu/smm.ts'
-import type { Mmu } from '../mmu/mmu.ts'
+import { pageNumber, type Mmu, type WatchedPages } from '../mmu/mmu.ts'
 import { recordField, recordSize } from '../decode/record.ts'
 import { scratchRecords, tlbEntrySize, tlbFetchEntries } from '../memory/map.ts'
 import { Breakpoints } from './breakpoints.ts'
@@ -109,9 +109,11 @@ export interface CpuSavedState {
 /** Why execute() returned before its time was used up. `root`: outside of a guest, where it executes nothing that was not granted. */
 export type CpuStop = 'time' | 'halted' | 'shutdown' | 'event' | 'root'
 
-/** Is told what happens at the border of instructions; used by traces and breakpoints. Set only when somebody looks: stepping is slow. */
-export interface StepObserver {
-  /** Before an instruction; true stops the run here. */
+/** Is told before each instruction of some pages: these are stepped, code elsewhere runs as ever. */
+export interface CodeWatch {
+  /** By the numbers of linear pages, as `pageNumber` gives them. */
+  readonly pages: WatchedPages
+  /** Before an instruction there; true stops the run here. */
   before(cpu: Cpu): boolean
 }
 
@@ -129,7 +131,6 @@ export class Cpu implements Processor {
   virt: Virtualization | undefined
   /** Instructions retired since power-on. */
   retired = 0
-  observer: StepObserver | undefined
   /** Is told of every event before it is delivered; `false` keeps it from the guest (vectors, lockstep). */
   onEvent: ((event: CpuEvent) => boolean) | undefined
   /** Set by the machine when a run must end at the next border: power-off, reset, debug exit. */
@@ -348,12 +349,13 @@ export class Cpu implements Processor {
       if (taken === 'delivered' && words[word.guestMode] !== 0) continue
       if (words[word.activity] !== activity.running || words[word.budget] <= 0) continue
       if (this.breakpoints.any && this.breaksHere()) continue
-      if (this.observer?.before(this)) return 'event'
+      const watched = this.watch?.pages.has(this.codePage()) === true
+      if (watched && this.watch!.before(this)) return 'event'
       words[word.eflags] &= ~flag.RF
       if (this.driven && words[word.guestMode] === 0) {
         if (this.granted-- === 0) return 'root'
         this.stepOne()
-      } else if (this.observer || this.needsSteps()) this.stepOne()
+      } else if (watched || this.needsSteps()) this.stepOne()
       else this.runFrom()
       if (this.isShutDown()) return 'shutdown'
     }
@@ -465,6 +467,18 @@ export class Cpu implements Processor {
     enterSmm(this, before === activity.halt, smiPort === 0 ? undefined : cause)
   }
 
+  private watch: CodeWatch | undefined
+  /** `undefined`: nobody is told. */
+  watchCode(watch: CodeWatch | undefined): void {
+    this.watch = watch
+    this.mmu.watchFetches(watch?.pages)
+  }
+  /** Number of the page that RIP lies in. */
+  private codePage(): number {
+    const linear = (this.state.rip + this.state.codeBase) & this.state.addressMask
+    return pageNumber(Number(linear & 0xffffffffn), Number(linear >> 32n))
+  }
+
   /** An instruction breakpoint at RIP, not held off by RFLAGS.RF or (Intel) MOV SS, is a fault of the instruction that has not begun. */
   private breaksHere(): boolean {
     const words = this.words
@@ -547,6 +561,10 @@ export class Cpu implements Processor {
     if (place === 0) {
       if (this.words[word.leaveStatus] === 1) this.deliverStoredFault()
       else this.stepOne()
+      return 0
+    }
+    if (this.watch?.pages.has(pageNumber(nextLo, nextHi))) {
+      this.stepOne()
       return 0
     }
     this.mmu.slowFetch(nextLo, nextHi)

@@ -44,6 +44,12 @@ export interface MmuOptions {
 }
 
 /** The slow functions take and return i32 only, allocate nothing, and work on the CPU whose state lies in the state area. */
+/** The number of the page of a linear address (two words): exact, as a JavaScript number. */
+export const pageNumber = (lo: number, hi: number): number => (hi >>> 0) * 2 ** 20 + (lo >>> 12)
+export interface WatchedPages {
+  has(page: number): boolean
+}
+
 export class Mmu implements PlaceKeeper {
   readonly physical: PhysicalMemory
   readonly firstLevel: FirstLevel
@@ -311,6 +317,13 @@ export class Mmu implements PlaceKeeper {
     this.firstLevel.dropFetch(codeTable)
   }
 
+  private watchedPages: WatchedPages | undefined
+  /** Fetches from these pages (`pageNumber`) are never left to the first level: the engine is asked each time. */
+  watchFetches(pages: WatchedPages | undefined): void {
+    this.watchedPages = pages
+    this.firstLevel.dropFetch()
+  }
+
   // ---- translation ----
 
   get longMode(): boolean {
@@ -479,6 +492,7 @@ export class Mmu implements PlaceKeeper {
     if (place === 0) return 0
     if (!this.physical.code) throw new Error('a fetch without code tracking')
     const codeTable = this.physical.code.tableFor(place & ~0xfff)
+    if (this.watchedPages?.has(pageNumber(lo, hi))) return codeTable
     this.firstLevel.fillFetch(this.set, lo, hi, codeTable, this.isGlobal())
     this.tlb.noteSet(this.entry, this.set)
     return codeTable

@@ -133,6 +133,12 @@ const physicalPage = (page: number): number => place.code + ((page * 5 + 3) % 16
 
 const log = (): undefined => undefined
 
+interface Outcome {
+  stop: string
+  seen: [bigint, number][]
+  [other: string]: unknown
+}
+
 class Rig {
   readonly core
   readonly cpu
@@ -147,7 +153,8 @@ class Rig {
     else this.core.jit?.compileEagerly()
   }
 
-  run(code: Uint8Array, seed: number, quantum: number): unknown {
+  /** `watched`: instructions of this page of code are counted by address. */
+  run(code: Uint8Array, seed: number, quantum: number, watched?: number): Outcome {
     const { core, cpu } = this
     const { state, physical } = core
     const entry = (at: number, value: number): void => {
@@ -178,6 +185,15 @@ class Rig {
     cpu.stateChanged()
     const retired = cpu.retired
     const start = cpu.reached
+    const counts = new Map<bigint, number>()
+    const first = Number(base >> 12n)
+    const count = (): false => {
+      if (Number((state.rip - base) >> 12n) === watched) counts.set(state.rip, (counts.get(state.rip) ?? 0) + 1)
+      return false
+    }
+    // the interpreter is told of all pages: what it counts is what is expected
+    const pages = core.jit ? new Set([first + (watched ?? 0)]) : { has: () => true }
+    cpu.watchCode(watched === undefined ? undefined : { pages, before: count })
     let stop = 'time'
     for (let now = start; stop === 'time' && cpu.reached - start < 3_000_000; now = cpu.reached) {
       stop = cpu.execute(now, Math.min(quantum, 3_000_000 - (now - start)))
@@ -186,7 +202,8 @@ class Rig {
     const memory = new Uint8Array(0x8000)
     physical.peek(place.data, memory)
     const flags = [state.flagZero === 0n, state.flagSign < 0n, state.flagCarry]
-    return { stop, rip: state.rip, gpr: [...state.gpr], flags, retired: cpu.retired - retired, time: cpu.reached - start, memory }
+    const seen = [...counts].sort(([a], [b]) => Number(a - b))
+    return { stop, seen, rip: state.rip, gpr: [...state.gpr], flags, retired: cpu.retired - retired, time: cpu.reached - start, memory }
   }
 }
 
@@ -197,10 +214,16 @@ test('programs that call over pages do the same compiled and interpreted', () =>
   let halted = 0
   for (let seed = 1; seed <= 40; seed++) {
     const code = program(new Random(seed))
-    const expected = interpreter.run(code, seed, 1_000_000) as { stop: string }
+    const expected = interpreter.run(code, seed, 1_000_000)
     if (expected.stop === 'halted') halted++
     for (const [rig, quantum] of [[chosen, 1_000_000], [everything, 1_000_000], [chosen, 997], [everything, 61]] as const)
       assert.deepEqual(rig.run(code, seed, quantum), expected, `program ${seed}, ${rig === chosen ? 'hot' : 'all'}, ${quantum} ns`)
+  }
+  for (const [seed, watched] of [[1, 0], [2, 1], [3, 0]] as const) {
+    const code = program(new Random(seed))
+    const expected = interpreter.run(code, seed, 1_000_000, watched)
+    assert.ok(expected.seen.length > 5, `program ${seed}: instructions of page ${watched} run`)
+    assert.deepEqual(everything.run(code, seed, 1_000_000, watched), expected, `program ${seed}, page ${watched} watched`)
   }
   assert.ok(halted > 25, `${halted} programs came to their end`)
   for (const rig of [chosen, everything]) assert.ok(rig.core.jit!.statistics.regions > 40, `${rig.core.jit!.statistics.regions} regions`)

@@ -183,7 +183,7 @@ export class CoreVectorEngine implements VectorEngine {
     this.event = undefined
     cpu.stopRequested = false
     if (this.way === 'jit') this.compile()
-    cpu.observer = this.way === 'step' ? { before: () => false } : undefined
+    cpu.watchCode(this.way === 'step' ? { pages: { has: () => true }, before: () => false } : undefined)
     const start = cpu.reached
     const retired = cpu.retired
     let stop = cpu.execute(start, quantum)
