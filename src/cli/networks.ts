@@ -6,8 +6,11 @@ import type { PortForward } from './system.ts'
 import type { DeviceSelection } from './values.ts'
 
 const known = ['id', 'hostfwd', 'restrict', 'mac', 'model']
-/** QEMU's names for what is the only card here. */
-const models = ['virtio', 'virtio-net-pci', 'virtio-net']
+/** The devices that QEMU's names for them mean. */
+const models: Readonly<Record<string, string>> = {
+  virtio: 'virtio-net-pci', 'virtio-net': 'virtio-net-pci', 'virtio-net-pci': 'virtio-net-pci', e1000: 'e1000', 'e1000-82540em': 'e1000',
+}
+const usualModel = 'virtio-net-pci'
 
 export interface Networks {
   networks: NetworkOptions[]
@@ -21,7 +24,7 @@ interface Parsed {
   device: DeviceSelection
 }
 
-/** `user[,hostfwd=tcp:[HOST]:PORT-[HOST]:PORT][,restrict=on][,mac=..]`: a network and, with `cards`, its card. `none` is nothing. */
+/** `user[,hostfwd=tcp:[HOST]:PORT-[HOST]:PORT][,restrict=on][,mac=..][,model=..]`: a network and, with `cards`, its card; or `none`. */
 export function parseNetworks(texts: readonly string[], { cards, needsId = false }: { cards: boolean; needsId?: boolean }): Networks {
   const parsed = texts.filter(text => text !== 'none').map((text, index) => parseNetwork(text, needsId ? undefined : `nic${index}`))
   return {
@@ -41,9 +44,8 @@ function parseNetwork(text: string, defaultId: string | undefined): Parsed {
     return [key, equals < 0 ? 'on' : part.slice(equals + 1)] as const
   })
   const keys = Object.fromEntries(values)
-  if (keys.model !== undefined && !models.includes(keys.model)) {
-    throw new InputError(`network '${text}': model: expected virtio-net-pci, found '${keys.model}'`)
-  }
+  const model = models[keys.model ?? usualModel]
+  if (model === undefined) throw new InputError(`network '${text}': model: expected virtio-net-pci or e1000, found '${keys.model}'`)
   if (keys.restrict !== undefined && !['on', 'off', 'yes', 'no', 'y', 'n'].includes(keys.restrict)) {
     throw new InputError(`network '${text}': restrict: expected on or off, found '${keys.restrict}'`)
   }
@@ -52,7 +54,7 @@ function parseNetwork(text: string, defaultId: string | undefined): Parsed {
   return {
     network: { id, kind: 'user', restrict: /^(on|y)/.test(keys.restrict ?? '') },
     forwards: values.filter(([key]) => key === 'hostfwd').map(([, value]) => parseForward(value)),
-    device: { name: 'virtio-net-pci', properties: { netdev: id, ...(keys.mac === undefined ? {} : { mac: keys.mac }) } },
+    device: { name: model, properties: { netdev: id, ...(keys.mac === undefined ? {} : { mac: keys.mac }) } },
   }
 }
 

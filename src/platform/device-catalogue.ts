@@ -6,7 +6,9 @@ import type { AtaDevice } from '../devices/ahci/device.ts'
 import { AtaDisk } from '../devices/ahci/disk.ts'
 import { DebugConsole } from '../devices/debugcon/debugcon.ts'
 import { DebugExit } from '../devices/debug-exit/debug-exit.ts'
+import { E1000 } from '../devices/e1000/e1000.ts'
 import { Edu } from '../devices/edu/edu.ts'
+import type { NetworkPort, Plug } from '../devices/network/port.ts'
 import { Nvme } from '../devices/nvme/nvme.ts'
 import { PcTestDevice, testDeviceMemorySize } from '../devices/pc-testdev/pc-testdev.ts'
 import { bridgeKinds, PciBridge, type BridgeKind } from '../devices/pci/bridge.ts'
@@ -18,7 +20,7 @@ import type { BlockStore } from '../devices/storage/block-store.ts'
 import { VirtioBlk } from '../devices/virtio/blk/blk.ts'
 import { Vga } from '../devices/vga/vga.ts'
 import { VirtioConsole } from '../devices/virtio/console/console.ts'
-import { type NetworkPort, VirtioNet, type VirtioNetOptions } from '../devices/virtio/net/net.ts'
+import { VirtioNet } from '../devices/virtio/net/net.ts'
 import type { SharedFolder } from '../devices/virtio/p9/folder.ts'
 import { VirtioP9 } from '../devices/virtio/p9/p9.ts'
 import { VirtioPci } from '../devices/virtio/pci.ts'
@@ -181,7 +183,7 @@ const entries: readonly Entry[] = [
     properties: { netdev: '', mac: '' },
     plug: (board, property) => plugPci(board, property('addr'), 'virtio-net-pci', slot => {
       const mac = macOf(property('mac'), slot.id)
-      const plug: VirtioNetOptions['plug'] = deliver => board.takeNetwork(property('netdev'), deliver)
+      const plug: Plug = deliver => board.takeNetwork(property('netdev'), deliver)
       return new VirtioPci(new VirtioNet({ mac, clock: board.clock, alarmName: `virtio-net ${bdfText(slot.id)}`, plug }), slot, board.log)
     }),
   },
@@ -194,6 +196,15 @@ const entries: readonly Entry[] = [
       const device = new VirtioP9({ ...board.takeShare(property('fsdev')), tag, log: board.log })
       return plugPci(board, property('addr'), 'virtio-9p-pci', slot => new VirtioPci(device, slot, board.log))
     },
+  },
+  {
+    name: 'e1000', description: "Intel's 82540EM network card: plugged into the network with that id", bus: 'PCI',
+    properties: { netdev: '', mac: '' },
+    plug: (board, property) => plugPci(board, property('addr'), 'e1000', slot => {
+      const plug: Plug = deliver => board.takeNetwork(property('netdev'), deliver)
+      const { clock, log } = board
+      return new E1000({ slot, clock, alarmName: `e1000 ${bdfText(slot.id)}`, mac: macOf(property('mac'), slot.id), plug, log })
+    }),
   },
   {
     name: 'virtio-rng-pci', description: "random numbers, from the machine's seed", bus: 'PCI', properties: {},

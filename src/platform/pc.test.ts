@@ -195,7 +195,7 @@ test('devices that do not exist, and properties and places that do not fit, are 
   fails(/another function at 0/, make('pci-testdev', { addr: '0' }))
   assert.deepEqual(deviceCatalogue.map(({ name }) => name), [
     'isa-debug-exit', 'isa-debugcon', 'pc-testdev', 'pci-testdev', 'edu', 'pcie-root-port', 'pci-bridge', 'virtio-blk-pci', 'nvme',
-    'ide-hd', 'ide-cd', 'VGA', 'virtio-net-pci', 'virtio-9p-pci', 'virtio-rng-pci', 'virtio-console-pci',
+    'ide-hd', 'ide-cd', 'VGA', 'virtio-net-pci', 'virtio-9p-pci', 'e1000', 'virtio-rng-pci', 'virtio-console-pci',
   ])
 })
 

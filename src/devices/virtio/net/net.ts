@@ -1,26 +1,16 @@
 /** The virtio network device with one pair of queues (VIRTIO 1.2, "Network Device"): frames of Ethernet to and from a network. */
+import type { NetworkPort, Plug } from '../../network/port.ts'
 import type { Alarm, Clock, DeviceState, Nanoseconds } from '../../ports.ts'
 import type { Chain } from '../chain.ts'
 import type { VirtioDevice, VirtioPort } from '../device.ts'
 import { headerFlag, linkUp, netConfig, netFeature, netHeader, netQueue, netType } from './spec.ts'
-
-/** What is at the other end of the cable. */
-export interface NetworkPort {
-  /** Checksums that the driver left to the device are made here, not by the other end. */
-  readonly wantsChecksums: boolean
-  transmit(frame: Uint8Array): void
-  /** After each batch of frames. */
-  flush(): void
-  reset(): void
-}
 
 export interface VirtioNetOptions {
   mac: Uint8Array
   clock: Clock
   /** Identifies the device among the machine's alarms. */
   alarmName: string
-  /** Plugs the cable in: `deliver` takes frames for the machine. */
-  plug: (deliver: (frame: Uint8Array) => void) => NetworkPort
+  plug: Plug
 }
 
 interface Arriving {
