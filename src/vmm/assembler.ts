@@ -31,10 +31,12 @@ export class Assembler {
   private readonly labels = new Map<Label, number>()
   private readonly fixes: { at: number; label: Label; absolute: boolean }[] = []
 
-  /** The code's linear address. */
-  constructor(origin: number) {
+  /** The code's linear address, and whose processor it runs on. */
+  constructor(origin: number, vendor: 'intel' | 'amd' = 'intel') {
     this.origin = origin
+    this.vendor = vendor
   }
+  private readonly vendor: 'intel' | 'amd'
 
   private emit(...bytes: number[]): this {
     this.bytes.push(...bytes)
@@ -164,6 +166,10 @@ export class Assembler {
   }
   lidt(at: Memory): this {
     return this.modRm([0x0f, 0x01], 3, at, false)
+  }
+  /** VMCALL on Intel, VMMCALL on AMD. */
+  hypercall(): this {
+    return this.op(this.vendor === 'intel' ? 'vmcall' : 'vmmcall')
   }
   op(...names: Plain[]): this {
     for (const name of names) this.emit(...plain[name])

@@ -38,7 +38,7 @@ export interface Guest64Options extends Partial<GuestOptions> {
 export function createGuest64(vmm: Vmm, options: Guest64Options): { guest: Guest; vcpu: Vcpu; vcpus: readonly Vcpu[] } {
   const { code, interrupts = {}, vcpus = [{}], memory = 1 << 20, ...rest } = options
   const guest = vmm.createGuest({ memory, ...rest })
-  const assembler = new Assembler(guestPlace.code)
+  const assembler = new Assembler(guestPlace.code, vmm.virtualizer.vendor)
   code(assembler)
   const write = (address: number, bytes: Uint8Array): void => void guest.memory.write(address, bytes)
   write(guestPlace.code, assembler.assemble())

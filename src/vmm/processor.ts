@@ -153,7 +153,8 @@ export class Processor {
   /** Lets what is pending be delivered, and handles it. */
   openWindow(): void {
     this.perform(this.heldBy === 'GIF' ? 'stgi' : 'sti')
-    this.perform('nop')
+    // STI holds them back for one more instruction
+    if (this.heldBy === 'IF') this.perform('nop')
     this.takeInterrupts()
     this.perform(this.heldBy === 'GIF' ? 'clgi' : 'cli')
   }
@@ -162,6 +163,8 @@ export class Processor {
     if (this.heldBy === 'GIF') {
       this.perform('cli')
       this.perform('stgi')
+      // an NMI may have waited
+      this.takeInterrupts()
     }
     this.instructions += 2
     return this.port.execute(addressOf.stiHlt, 2)

@@ -141,7 +141,7 @@ export class Vmm {
   }
   /** Virtual nanoseconds, by the TSC of the processor in whose name this runs. */
   now(): number {
-    return this.present.standing ? Number(this.present.processor.rdtsc()) : this.hardware.now
+    return Number(this.present.processor.rdtsc())
   }
   /** Calls back on the present processor at a time. */
   at(time: number, callback: () => void): { cancel(): void } {
@@ -243,16 +243,23 @@ export class Vmm {
   /** Runs until something has to be told; `untilTime` is in virtual nanoseconds. */
   run(untilTime?: number): RunEnd {
     this.ended = undefined
+    const limit = untilTime === undefined ? undefined : this.at(untilTime, () => (this.ended = { kind: 'time' }))
+    const end = this.loop()
+    limit?.cancel()
+    return end
+  }
+
+  /** When it returns at least one processor stands in root mode, so that there is somebody to act. */
+  private loop(): RunEnd {
     for (;;) {
       for (const cpu of this.cpus) if (cpu.standing && !this.ended) this.dispatch(cpu)
       if (this.ended) return this.ended
-      const arrival = this.hardware.run(untilTime)
+      const arrival = this.hardware.run()
       if (arrival.kind === 'stopped') return { kind: 'machine', reason: arrival.reason }
-      if (arrival.kind !== 'root') return { kind: arrival.kind }
+      if (arrival.kind !== 'root') throw new Error(`the hypervisor let all processors halt for ever: ${arrival.kind}`)
       this.arrived(this.cpus[arrival.cpu])
     }
   }
-
   /** A processor has come to root mode: out of a guest, or out of HLT. */
   private arrived(cpu: CpuSlot): void {
     this.present = cpu
@@ -489,6 +496,11 @@ export class Vmm {
   private rest(cpu: CpuSlot): boolean {
     if (!this.vcpus.some(vcpu => vcpu.state !== 'stopped' && vcpu.state !== 'created')) {
       this.ended = { kind: 'done' }
+      return true
+    }
+    if (this.cpus.every(each => each.alarms.next === Infinity && (each === cpu || (!each.running && !each.standing)))
+      && !this.vcpus.some(({ state }) => state === 'ready' || state === 'moving')) {
+      this.ended = { kind: 'idle' }
       return true
     }
     this.tell({ kind: 'idle' })
