@@ -1,5 +1,5 @@
 /**
- * A clock for a guest: every 50 microseconds the hypervisor injects an interrupt. While the guest holds interrupts off, the hypervisor waits
+ * A clock for a guest: an interrupt every 50 microseconds. While the guest holds interrupts off, the hypervisor waits
  * for an interrupt window.
  *
  *   npx node examples/interrupt-injection.ts

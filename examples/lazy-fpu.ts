@@ -1,5 +1,5 @@
 /**
- * What laziness saves: of four guests one uses the FPU. Eagerly its registers are switched with every vCPU, lazily when they are first used.
+ * What laziness saves: of four guests one uses the FPU. Eagerly its registers are switched with every vCPU, lazily at their first use.
  *
  *   npx node examples/lazy-fpu.ts
  */
