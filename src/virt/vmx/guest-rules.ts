@@ -126,6 +126,8 @@ const state = (text: string, holds: Rule['holds'], { fields = [], ...options }: 
 const linkIsSet = (v: EntryView): boolean => !v.isAllOnes('vmcsLinkPointer')
 const shadowing = (v: EntryView): boolean => (v.secondary & secondary.vmcsShadowing) !== 0
 
+const pendingRtm = (v: EntryView): boolean => (v.n('guestPendingDebug') & 0x10000) !== 0
+
 const nonRegisterRules: readonly Rule[] = [
   other('the activity state is supported (0 to 3)', 'guestActivity', v => v.n('guestActivity') <= 3,
     { wants: () => 0n, breaks: [['guestActivity', 4n]] }),
@@ -163,6 +165,13 @@ const nonRegisterRules: readonly Rule[] = [
   other('reserved bits of the pending debug exceptions (63:17, 15, 13, 11:4) are 0', 'guestPendingDebug',
     v => (v.b('guestPendingDebug') & ~0x1500fn) === 0n, { wants: v => v.b('guestPendingDebug') & 0x1500fn,
       breaks: [['guestPendingDebug', 0x10n]] }),
+  other('with pending RTM (bit 16) bits 11:0 are 0 and bit 12 is 1', 'guestPendingDebug',
+    v => (v.n('guestPendingDebug') & 0x1fff) === 0x1000,
+    { when: pendingRtm, wants: () => 0x11000n, breaks: [['guestPendingDebug', 0x10000n]] }),
+  other('pending RTM (bit 16) needs a processor with RTM', 'guestPendingDebug', v => v.model.has('rtm'),
+    { when: pendingRtm, wants: v => v.b('guestPendingDebug') & ~0x10000n, breaks: [['guestPendingDebug', 0x11000n]] }),
+  other('with pending RTM (bit 16) there is no blocking by MOV SS', ['guestPendingDebug', 'guestInterruptibility'],
+    v => (interruptibility(v) & movSs) === 0, { when: pendingRtm, wants: v => v.b('guestPendingDebug') & ~0x10000n }),
   other('with STI or MOV SS blocking, or in HLT, pending BS is 1 if and only if RFLAGS.TF = 1 and DEBUGCTL.BTF = 0',
     ['guestPendingDebug', 'guestRflags', 'guestInterruptibility', 'guestActivity', 'guestDebugctl'],
     v => ((v.n('guestPendingDebug') & 0x4000) !== 0) === (TF(v) && (v.n('guestDebugctl') & 2) === 0),
