@@ -30,6 +30,9 @@ export const explanations: readonly Explanation[] = [
     applies: each => entersOnlyThere(each) && valueOf(each, 'guestPendingDebug') >> 32n !== 0n },
   { why: 'a usable SS is checked whatever its selector ("Checks on Guest Segment Registers"); Bochs 2.7 skips a null one in 64-bit mode',
     applies: each => entersOnlyThere(each) && (valueOf(each, 'guestSsSelector') & 0xfffcn) === 0n },
+  { why: 'DPL must not be below RPL for types 0 to 11 ("Checks on Guest Segment Registers"); Bochs 2.7 leaves out type 11',
+    applies: each => entersOnlyThere(each) && (['Es', 'Ds', 'Fs', 'Gs'] as const).some(name =>
+      (valueOf(each, `guest${name}AccessRights`) & 0x1006fn) === 0xbn && (valueOf(each, `guest${name}Selector`) & 3n) !== 0n) },
   { why: 'with MOV SS blocking and RFLAGS.TF, pending BS must be 1 ("Checks on Guest Non-Register State"); Bochs 2.7 does not look',
     applies: each => entersOnlyThere(each) && (valueOf(each, 'guestRflags') & 0x100n) !== 0n
       && valueOf(each, 'guestInterruptibility') !== 0n },
