@@ -11,8 +11,8 @@ export const entryWord = { page: 0, pageHi: 1, tag: 2, flags: 3, physicalLo: 4, 
 
 const ways = 8
 const rowWords = ways * entryWords
-/** Rows of the three arrays: 4 KiB, 2 MiB and 1 GiB pages. 32,768, 1,024 and 64 entries. */
-const smallRows = 4096
+/** Rows of the three arrays: 4 KiB, 2 MiB and 1 GiB pages. 131,072 entries (512 MiB), 1,024 and 64. */
+const smallRows = 16384
 const rowCounts: readonly number[] = [smallRows, 128, 8]
 const rowStarts: readonly number[] = [0, smallRows, smallRows + 128]
 const allRows = smallRows + 136

@@ -17,7 +17,7 @@ import { svmWord } from './state.ts'
 const duringFinal = 1n << 32n
 const duringTableWalk = 1n << 33n
 
-const cacheEntries = 16384
+const cacheEntries = 32768
 /** Page (bit 0: valid), its high half, generation, flags, physical page. */
 const entryWords = 6
 

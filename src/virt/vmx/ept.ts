@@ -28,7 +28,7 @@ const qualification = {
 const right = { read: 1, write: 2, execute: 4, userExecute: 8, all: 15 } as const
 
 /** Guest-physical translations: direct-mapped, 8 words each: page, its high half, tag, place's low and high half, rights and size. */
-const cacheEntries = 4096
+const cacheEntries = 32768
 const cacheWords = 8
 const cachedSizeShift = 8
 const cachedDirty = 0x10
