@@ -23,7 +23,8 @@ const instructionShadow = 3
 const dr7GD = 1n << 13n
 /** B0 to B3: a debug exception sets or clears them; software clears the others. */
 const breakpointBits = 15n
-const debugctlLbr = 1n
+/** DEBUGCTL.LBR and BTF. */
+const branchControls = 3n
 
 /** Delivers an event and whatever its delivery raises. Used by the run loop for faults, interrupts and traps. */
 export function deliver(cpu: Processor, event: CpuEvent): Delivery {
@@ -90,6 +91,6 @@ function recordCause(cpu: Processor, event: CpuEvent): void {
   else if (event.vector === vector.DB) {
     state.dr[6] = (state.dr[6] & ~breakpointBits) | event.address
     state.dr[7] &= ~dr7GD
-    state.msrDebugctl &= ~debugctlLbr
+    state.msrDebugctl &= ~branchControls
   }
 }

@@ -97,6 +97,7 @@ export const fields = {
   unhalted: i64('virtual nanoseconds for which this CPU has run, up to its present turn'),
   msrXss: i64('IA32_XSS'),
   msrDebugctl: i64('IA32_DEBUGCTL'),
+  lastBranch: i64('AMD: LastBranchFromIP, LastBranchToIP, LastIntFromIP, LastIntToIP', 4),
   guestMode: u32('1: a guest runs (SVM guest, VMX non-root operation)'),
   interruptGate: u32('external interrupts are taken 0 as RFLAGS.IF says, 1 whatever it says, 2 not at all (guests, GIF)'),
   interceptMask: u32('instructions that a guest does not execute by itself: bits numbered by src/cpu/intercepts.ts; 0 in a host', 4),

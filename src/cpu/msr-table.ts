@@ -62,6 +62,13 @@ const fixedRanges: readonly (readonly [number, string])[] = [
   ...Array.from({ length: 8 }, (_, i): [number, string] => [0x268 + i, `IA32_MTRR_FIX4K_${(0xc0 + i * 8).toString(16).toUpperCase()}000`]),
 ]
 
+/** A row with a `write`, so that the run loop looks anew: branches are recorded in single steps. */
+function writeDebugctl(cpu: Processor, value: bigint): boolean {
+  if (value & ~0xffc3n) return false
+  cpu.state.msrDebugctl = value
+  return true
+}
+
 const physicalMask = (cpu: Processor): bigint => (1n << BigInt(cpu.model.physicalBits)) - 1n
 
 /** IA32_SPEC_CTRL.BHI_DIS_S: where it exists, kernels need no loop that clears branch history at each system call. */
@@ -138,7 +145,9 @@ const system: readonly Msr[] = [
   stored(0xc0000084, 'IA32_FMASK', low32, { feature: 'syscall', field: 'msrFmask' }),
   stored(0xc0000102, 'IA32_KERNEL_GS_BASE', all, { feature: 'lm', field: 'msrKernelGsBase', accepts: canonical }),
   stored(0xc0000103, 'IA32_TSC_AUX', low32, { feature: 'rdtscp', field: 'msrTscAux' }),
-  stored(0x1d9, 'IA32_DEBUGCTL', 0xffc3n, { field: 'msrDebugctl' }),
+  { index: 0x1d9, name: 'IA32_DEBUGCTL', field: 'msrDebugctl', read: cpu => cpu.state.msrDebugctl, write: writeDebugctl },
+  ...['LastBranchFromIP', 'LastBranchToIP', 'LastIntFromIP', 'LastIntToIP'].map((name, i): Msr =>
+    ({ index: 0x1db + i, name, ...amd, field: 'none', read: cpu => cpu.state.lastBranch[i] })),
   stored(0xda0, 'IA32_XSS', 0n, { feature: 'xsaves', field: 'msrXss' }),
   { index: 0x6e1, name: 'IA32_PKRS', feature: 'pks', field: 'msrPkrs', write: writePkrs },
   // Software writes 0, executes CPUID and reads the revision: ours is always there.

@@ -63,8 +63,6 @@ const special: readonly Msr[] = [
     write: (cpu, value) => (moveTsc(cpu, value - readTsc(cpu)), true) },
   { index: 0x3b, name: 'IA32_TSC_ADJUST', feature: 'tsc_adjust', read: cpu => cpu.state.msrTscAdjust,
     write: (cpu, value) => (moveTsc(cpu, value - cpu.state.msrTscAdjust), true) },
-  { index: 0xe7, name: 'IA32_MPERF', vendor: 'AuthenticAMD', read: readTsc, write: () => true },
-  { index: 0xe8, name: 'IA32_APERF', vendor: 'AuthenticAMD', read: readTsc, write: () => true },
   { index: 0xc0000080, name: 'IA32_EFER', read: cpu => cpu.state.efer, write: writeEfer },
   baseOf(0xc0000100, 'IA32_FS_BASE', 4),
   baseOf(0xc0000101, 'IA32_GS_BASE', 5),

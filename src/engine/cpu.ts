@@ -30,6 +30,7 @@ import { enterSmm } from '../cpu/smm.ts'
 import { pageNumber, type Mmu, type WatchedPages } from '../mmu/mmu.ts'
 import { recordField, recordSize } from '../decode/record.ts'
 import { scratchRecords, tlbEntrySize, tlbFetchEntries } from '../memory/map.ts'
+import { Branches } from './branches.ts'
 import { Breakpoints } from './breakpoints.ts'
 import type { CodeCache } from './code-cache.ts'
 import type { Interpreter } from './interpreter.ts'
@@ -60,6 +61,7 @@ const word = {
   pendingDebug: at.pendingDebug >> 2,
   extraTime: at.extraTime >> 2,
   guestMode: at.guestMode >> 2,
+  debugctl: at.msrDebugctl >> 2,
   interruptGate: at.interruptGate >> 2,
 } as const
 
@@ -154,6 +156,7 @@ export class Cpu implements Processor {
   private currentRecord = 0
   private shadowAt = -1
   private readonly breakpoints: Breakpoints
+  private readonly branches: Branches
   /** The instruction that runs has said itself whether a single-step trap follows it. */
   private trapDecided = false
 
@@ -170,6 +173,7 @@ export class Cpu implements Processor {
     this.interpreter = parts.interpreter
     this.words = new Int32Array(parts.memory.buffer)
     this.breakpoints = new Breakpoints(this.words)
+    this.branches = new Branches(parts.state, parts.model.vendor)
     this.ports = this.breakpoints.watchPorts(parts.ports)
     this.smm = parts.smm
     this.bytes = new Uint8Array(parts.memory.buffer)
@@ -497,14 +501,18 @@ export class Cpu implements Processor {
     // A handler that faults at once must not keep a quantum from its end.
     this.spend(deliveryTime)
     this.granted = 0
+    const recording = this.branches.recording
+    const from = this.state.rip
+    if (recording) this.branches.interrupted()
     const result: Delivery = deliver(this, event)
+    if (recording && result.outcome === 'delivered' && this.branches.recording) this.branches.record(from, this.state.rip)
     return result.outcome === 'shutdown' ? 'shutdown' : 'delivered'
   }
 
   private needsSteps(): boolean {
     const words = this.words
     const byFlags = (words[word.eflags] & flag.TF) !== 0 || (words[word.interruptShadow] & instructionShadow) !== 0
-    return byFlags || this.breakpoints.any || this.guest?.needsSteps === true
+    return byFlags || this.breakpoints.any || this.branches.recording || this.guest?.needsSteps === true
   }
 
   /** Runs generated code from RIP until it leaves, and handles why. */
@@ -769,17 +777,22 @@ export class Cpu implements Processor {
     breakpoints.hits = 0
     this.trapDecided = false
     if (watches) this.mmu.observe(breakpoints.noteAccess)
+    const watchesBranches = this.branches.begin(() => this.codeBytes(1))
+    const singleStepsBranches = watchesBranches && (words[word.debugctl] & 2) !== 0
+    const length = this.bytes[scratchRecords + recordField.length] & 15
     words[word.stepping] = 1
     const retired = this.retired
-    this.runScratch(1)
+    const status = this.runScratch(1)
     words[word.stepping] = 0
     if (watches) this.mmu.observe(undefined)
     if (this.retired === retired) return
+    const branched = watchesBranches && this.branches.end(length, status === leave.again)
     guest?.stepped?.()
     if (shadow && this.retired !== this.shadowAt) this.endShadow()
     words[word.pendingDebug] |= breakpoints.hits
     // MOV SS drops the single-step trap after itself, and only puts off those of breakpoints.
-    if (trapFlag && !this.trapDecided && !(words[word.interruptShadow] & movSsShadow)) words[word.pendingDebug] |= singleStep
+    const traps = trapFlag && (branched || !singleStepsBranches)
+    if (traps && !this.trapDecided && !(words[word.interruptShadow] & movSsShadow)) words[word.pendingDebug] |= singleStep
   }
   private endStep(status: number): void {
     if (status === leave.abort) this.mmu.dropPendingStores()

@@ -91,6 +91,17 @@ for (const [engine, h] of machines)
       assert.equal(launch([...bytes.clts, ...bytes.hlt], () => h.write('crIntercepts', 1n << 16n)), 'CR0_WRITE')
     })
 
+    test('INVPCID says where its descriptor is and what its type; INVLPGA which address', () => {
+      const invpcid = [0x66, 0x0f, 0x38, 0x82, 0x5f, 0x08]
+      assert.equal(launch(invpcid, () => {
+        h.write('intercepts5', 4n)
+        Object.assign(state.gpr, { 7: 0x1230n, 3: 2n })
+      }), 'INVPCID')
+      assert.deepEqual([h.read('exitInfo1'), h.read('exitInfo2')], [0x1238n, 2n])
+      assert.equal(launch(bytes.invlpga, () => { intercept3(26)(); h.write('rax', 0x5000n) }), 'INVLPGA')
+      assert.equal(h.read('exitInfo1'), 0x5000n)
+    })
+
     test('exceptions exit before they change anything, with error code and address', () => {
       assert.equal(launch(bytes.ud2, () => h.write('exceptionIntercepts', 1n << 6n)), 'EXCP6')
       launch(bytes.load, () => {

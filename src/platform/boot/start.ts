@@ -36,6 +36,9 @@ export function applyBootRegisters(state: CpuState, registers: BootRegisters): v
     state.segAttributes[number] = name === 'cs' ? kind.code : kind.data
   }
   if (registers.mode === 'real16') return
+  // firmware has executed FNINIT: a reset leaves eight registers in use and every exception unmasked
+  state.fpControl = 0x37f
+  state.fpTags = 0
   state.cr0 = protectionEnable | extensionType | (registers.mode === 'long64' ? paging : 0n)
   if (registers.mode !== 'long64') return
   state.cr4 = physicalAddressExtension

@@ -23,8 +23,8 @@ const names = [
   'hostAttributes0', 'hostAttributes1', 'hostAttributes2', 'hostAttributes3',
   'hostLimit0', 'hostLimit1', 'hostLimit2', 'hostLimit3',
   'hostBase0', 'hostBase1', 'hostBase2', 'hostBase3',
-  // last branch record
-  'brFrom', 'brTo', 'lastExceptionFrom', 'lastExceptionTo', 'hostBrFrom', 'hostBrTo', 'hostLastExceptionFrom', 'hostLastExceptionTo',
+  // its last branch record
+  'hostBrFrom', 'hostBrTo', 'hostLastExceptionFrom', 'hostLastExceptionTo',
 ] as const
 
 export type SvmStateName = (typeof names)[number]

@@ -29,7 +29,8 @@ const index = {
   mask: at.interceptMask >> 2, shadow: at.interruptShadow >> 2, activity: at.activity >> 2, eflags: at.eflags >> 2, rip: at.rip >> 2,
   pendingNmi: at.pendingNmi >> 2, pendingSmi: at.pendingSmi >> 2, pendingDebug: at.pendingDebug >> 2,
   cr0: at.cr0 >> 2, efer: at.efer >> 2, cpl: at.cpl >> 2,
-  pat: at.msrPat >> 2, debugctl: at.msrDebugctl >> 2, dr7: (at.dr >> 2) + 14, interruptPending: at.interruptPending >> 2,
+  pat: at.msrPat >> 2, debugctl: at.msrDebugctl >> 2,
+  lastBranch: at.lastBranch >> 2, dr7: (at.dr >> 2) + 14, interruptPending: at.interruptPending >> 2,
   rax: at.gpr >> 2,
 } as const
 
@@ -46,6 +47,7 @@ const inVmcb = {
 const blockedByNmi = 8
 const blockedBySmi = 4
 const instructionShadow = 3
+const dr7GD = 1n << 13n
 const tscRatioMsr = 0xc0000104
 const tscRatioOne = 1n << 32n
 
@@ -207,10 +209,10 @@ export class Svm implements Virtualization {
     if (nested) this.exchange(index.pat, svmWord.hostPat, start + (offsetOf.gPat >> 2))
     if (words[svmWord.virtualExtensions] & virtualExtension.lbr) {
       this.exchange(index.debugctl, svmWord.hostDebugctl, start + (offsetOf.debugctl >> 2))
-      this.exchange(svmWord.brFrom, svmWord.hostBrFrom, start + (offsetOf.brFrom >> 2))
-      this.exchange(svmWord.brTo, svmWord.hostBrTo, start + (offsetOf.brTo >> 2))
-      this.exchange(svmWord.lastExceptionFrom, svmWord.hostLastExceptionFrom, start + (offsetOf.lastExceptionFrom >> 2))
-      this.exchange(svmWord.lastExceptionTo, svmWord.hostLastExceptionTo, start + (offsetOf.lastExceptionTo >> 2))
+      this.exchange(index.lastBranch, svmWord.hostBrFrom, start + (offsetOf.brFrom >> 2))
+      this.exchange(index.lastBranch + 2, svmWord.hostBrTo, start + (offsetOf.brTo >> 2))
+      this.exchange(index.lastBranch + 4, svmWord.hostLastExceptionFrom, start + (offsetOf.lastExceptionFrom >> 2))
+      this.exchange(index.lastBranch + 6, svmWord.hostLastExceptionTo, start + (offsetOf.lastExceptionTo >> 2))
     }
     const pause = words[start + (offsetOf.pauseThreshold >> 2)]
     words[svmWord.pauseThreshold] = pause & 0xffff
@@ -320,10 +322,10 @@ export class Svm implements Virtualization {
     if (words[svmWord.nestedControl] & nestedControl.enable) this.giveBack(index.pat, svmWord.hostPat, start + inVmcb.gPat)
     if (words[svmWord.virtualExtensions] & virtualExtension.lbr) {
       this.giveBack(index.debugctl, svmWord.hostDebugctl, start + inVmcb.debugctl)
-      this.giveBack(svmWord.brFrom, svmWord.hostBrFrom, start + inVmcb.brFrom)
-      this.giveBack(svmWord.brTo, svmWord.hostBrTo, start + inVmcb.brTo)
-      this.giveBack(svmWord.lastExceptionFrom, svmWord.hostLastExceptionFrom, start + inVmcb.lastExceptionFrom)
-      this.giveBack(svmWord.lastExceptionTo, svmWord.hostLastExceptionTo, start + inVmcb.lastExceptionTo)
+      this.giveBack(index.lastBranch, svmWord.hostBrFrom, start + inVmcb.brFrom)
+      this.giveBack(index.lastBranch + 2, svmWord.hostBrTo, start + inVmcb.brTo)
+      this.giveBack(index.lastBranch + 4, svmWord.hostLastExceptionFrom, start + inVmcb.lastExceptionFrom)
+      this.giveBack(index.lastBranch + 6, svmWord.hostLastExceptionTo, start + inVmcb.lastExceptionTo)
     }
     this.copies.saveGuest(start * 4)
     if (this.observer) this.observer(exitEvent(cpu, this.getVmcb(), { words, start }))
@@ -407,6 +409,8 @@ export class Svm implements Virtualization {
       case 'wrmsr': return this.msr(true)
       case 'pause': return this.pause()
       case 'invlpg': return this.instructionExit(0x79, this.offers.decode ? cpu.state.argument[0] : 0n)
+      case 'invlpga': return this.instructionExit(0x7a, this.offers.decode ? this.addressIn(0) : 0n)
+      case 'invpcid': return this.instructionExit(0xa2, cpu.state.argument[0], cpu.state.gpr[cpu.operation.registers[0]])
       case 'intn': return this.instructionExit(0x75, this.offers.decode ? cpu.operation.immediate & 0xffn : 0n)
       case 'mwait':
         if (!(words[svmWord.intercepts4] & (1 << 11))) return this.instructionExit(mwaitArmed.code)
@@ -416,6 +420,10 @@ export class Svm implements Virtualization {
     return this.instructionExit(row.code)
   }
 
+  /** A general register as an address of the instruction's size. */
+  private addressIn(gpr: number): bigint {
+    return BigInt.asUintN(this.cpu.operation.addressSize, this.cpu.state.gpr[gpr])
+  }
   /** Decode assists: bit 63 says MOV, bits 3:0 the general register. */
   private movInfo(gpr: number): bigint {
     return this.offers.decode ? (1n << 63n) | BigInt(gpr) : 0n
@@ -506,7 +514,11 @@ export class Svm implements Virtualization {
     if (!(this.words[svmWord.exceptionIntercepts] & (1 << event.vector)) || event.vector > 31) return
     const software = event.kind === 'softwareException' || event.kind === 'privilegedSoftware'
     const info2 = event.vector === vector.PF ? (event.address ?? 0n) : 0n
-    if (event.vector === vector.DB) state.dr[6] = (state.dr[6] & ~0xfn) | (event.address ?? 0n)
+    if (event.vector === vector.DB) {
+      // the saved DR6 and DR7 are those that a handler would see
+      state.dr[6] = (state.dr[6] & ~0xfn) | (event.address ?? 0n)
+      state.dr[7] &= ~dr7GD
+    }
     const bytes = event.vector === vector.PF && !((event.error ?? 0) & 0x10)
     const detail: Detail = software ? { nextRip: event.nextRip, bytes } : { bytes }
     throw new VmExit(exitCode.exception0 + event.vector, BigInt(event.error ?? 0), info2, detail, event.during)
