@@ -120,3 +120,22 @@ test('the XSAVE family is undefined without CR4.OSXSAVE', () => {
   cpu.state.cr4 &= ~0x40000n
   assert.deepEqual(faultOf(() => xsave(cpu)), { vector: vector.UD, error: undefined })
 })
+
+test('an area that crosses a page is written and read as one that does not, and bytes between its parts stay', () => {
+  const crossing = area + 0x1000n - 128n
+  const saved = (address: bigint, save: (cpu: TestProcessor) => unknown): bigint[] => {
+    const cpu = prepare(0x3n)
+    for (let i = 0n; i < 576n; i += 8n) cpu.memory.write64(address + i, i < 512n ? 0xeeee_eeee_eeee_eeeen : 0n)
+    cpu.state.argument[0] = address
+    save(cpu)
+    const image = Array.from({ length: 72 }, (_, i) => cpu.memory.read64(address + BigInt(i * 8)))
+    cpu.state.vector.fill(7n)
+    cpu.state.fpr.fill(9n)
+    xrstor(cpu)
+    assert.deepEqual([cpu.state.vector[0], cpu.state.vector[121], cpu.state.fpr[12]], [0x1111n, 0xffffn, 0x8000_0000_0000_0000n])
+    return image
+  }
+  assert.deepEqual(saved(crossing, xsavec), saved(area, xsavec))
+  // reserved bytes of the legacy area
+  assert.equal(saved(crossing, xsavec)[416 / 8], 0xeeee_eeee_eeee_eeeen)
+})

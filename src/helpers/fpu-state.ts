@@ -185,8 +185,18 @@ function beginXsave(cpu: Processor): bigint {
 const requestedOf = (state: CpuState, available: number): number => state.words[index.rax] & available
 const supervisorComponents = (state: CpuState): number => state.words[index.xcr0] | state.words[index.xss]
 
-/** Whether legacy area and header lie in one page. */
-const isOnePage = (state: CpuState): boolean => (state.words[index.argument] & 0xfff) <= 4096 - areaWords * 4
+/** Words of legacy area and header that lie in the area's first page. */
+const wordsInFirstPage = (state: CpuState): number => Math.min(areaWords, (4096 - (state.words[index.argument] & 0xfff)) >> 2)
+
+/** An area in two pages of plain RAM: into the buffer, and back. `first` and `second` are word indexes. */
+function gather(words: Uint32Array, first: number, second: number, inFirst: number): void {
+  for (let i = 0; i < inFirst; i++) buffer[i] = words[first + i]
+  for (let i = inFirst; i < areaWords; i++) buffer[i] = words[second + i - inFirst]
+}
+function scatter(words: Uint32Array, first: number, second: number, inFirst: number): void {
+  for (let i = 0; i < inFirst; i++) words[first + i] = buffer[i]
+  for (let i = inFirst; i < areaWords; i++) words[second + i - inFirst] = buffer[i]
+}
 
 /** Components that are not in their initial state. Intel SDM vol. 1, "Processor Tracking of XSAVE-Managed State". */
 function inUse(state: CpuState): number {
@@ -206,16 +216,18 @@ function allZero(words: Uint32Array, first: number, count: number, stride: numbe
   return true
 }
 
-/** The legacy parts of `which`, and MXCSR with `withMxcsr`. Bytes between them are not written. */
-function writeLegacy(cpu: Processor, address: bigint, which: number, withMxcsr: boolean, place: number): void {
+/** The legacy parts of `which`, and MXCSR with `withMxcsr`. What lies between them stays. */
+function putLegacy(cpu: Processor, which: number, withMxcsr: boolean, to: Uint32Array, base: number): void {
+  if (which & component.x87) putX87(cpu, to, base)
+  if (withMxcsr) putMxcsr(cpu, to, base)
+  if (which & component.sse) putSse(cpu.state, to, base)
+}
+/** The same to wherever the area is. */
+function writeLegacy(cpu: Processor, address: bigint, which: number, withMxcsr: boolean): void {
   const { state } = cpu
+  putLegacy(cpu, which, withMxcsr, buffer, 0)
   const x87 = (which & component.x87) !== 0
   const sse = (which & component.sse) !== 0
-  const to = place === 0 ? buffer : state.words
-  if (x87) putX87(cpu, to, place)
-  if (withMxcsr) putMxcsr(cpu, to, place)
-  if (sse) putSse(state, to, place)
-  if (place !== 0) return
   const vectorsEnd = legacy.vectors + vectorCount(state) * 4
   if (x87 && sse && withMxcsr) return writePart(cpu, address, 0, vectorsEnd)
   if (x87) {
@@ -255,7 +267,7 @@ function saveStandard(cpu: Processor, optimised: boolean): After {
   memory.probeWrite(address, areaWords * 4)
   const written = optimised ? requested & used : requested
   if (written & component.pkru) memory.write32(address + placeOf(pkruNumber, undefined), state.pkru)
-  writeLegacy(cpu, address, written, (requested & component.sse) !== 0, 0)
+  writeLegacy(cpu, address, written, (requested & component.sse) !== 0)
   memory.write64(headerAddress, (memory.read64(headerAddress) & ~BigInt(requested)) | BigInt(used & requested))
   return after.next
 }
@@ -270,23 +282,30 @@ function saveCompact(cpu: Processor, available: number): After {
   const requested = requestedOf(state, available)
   // MXCSR belongs to SSE here.
   const used = (inUse(state) | (words[index.mxcsr] !== initialMxcsr ? component.sse : 0)) & requested
-  const place = isOnePage(state) ? memory.placeForWrite(address) >>> 2 : 0
-  if (place === 0) memory.probeWrite(address, areaWords * 4)
+  const inFirst = wordsInFirstPage(state)
+  const first = memory.placeForWrite(address) >>> 2
+  const second = inFirst === areaWords ? first : memory.placeForWrite(address + BigInt(inFirst * 4)) >>> 2
   if (used & component.pkru) {
     const pkru = address + placeOf(pkruNumber, requested)
     memory.probeWrite(pkru, 8)
     memory.write64(pkru, BigInt(state.pkru))
   }
-  writeLegacy(cpu, address, used, (used & component.sse) !== 0, place)
-  if (place === 0) {
+  if (first === 0 || second === 0) {
+    writeLegacy(cpu, address, used, (used & component.sse) !== 0)
     memory.write64(address + BigInt(legacyBytes), BigInt(used))
     memory.write64(address + BigInt(legacyBytes + 8), BigInt(requested) | (BigInt(compacted) << 32n))
     return after.next
   }
-  words[place + header.present] = used
-  words[place + header.present + 1] = 0
-  words[place + header.format] = requested
-  words[place + header.format + 1] = compacted
+  const direct = inFirst === areaWords
+  if (!direct) gather(words, first, second, inFirst)
+  const to = direct ? words : buffer
+  const base = direct ? first : 0
+  putLegacy(cpu, used, (used & component.sse) !== 0, to, base)
+  to[base + header.present] = used
+  to[base + header.present + 1] = 0
+  to[base + header.format] = requested
+  to[base + header.format + 1] = compacted
+  if (!direct) scatter(words, first, second, inFirst)
   return after.next
 }
 
@@ -302,9 +321,14 @@ function restore(cpu: Processor, available: number, compactOnly: boolean): After
   const { state, memory } = cpu
   const address = beginXsave(cpu)
   const requested = requestedOf(state, available)
-  const place = isOnePage(state) ? memory.placeForRead(address) >>> 2 : 0
-  if (place === 0) copyIn(cpu, address, buffer, 0, areaWords)
-  const from = place === 0 ? buffer : state.words
+  const inFirst = wordsInFirstPage(state)
+  const first = memory.placeForRead(address) >>> 2
+  const second = inFirst === areaWords ? first : memory.placeForRead(address + BigInt(inFirst * 4)) >>> 2
+  const direct = inFirst === areaWords && first !== 0
+  if (first === 0 || second === 0) copyIn(cpu, address, buffer, 0, areaWords)
+  else if (!direct) gather(state.words, first, second, inFirst)
+  const from = direct ? state.words : buffer
+  const place = direct ? first : 0
   const isCompact = checkHeader(cpu, from, place, available, compactOnly)
   const present = from[place + header.present]
   const load = requested & present
