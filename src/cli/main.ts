@@ -3,6 +3,7 @@ import { Command, CommanderError } from 'commander'
 import { nearest } from '../cpu/features.ts'
 import { isInputError } from '../errors.ts'
 import { benchCommand } from './bench.ts'
+import { explainCommand } from './explain.ts'
 import { demoCommand } from './demo.ts'
 import { qemu } from './qemu.ts'
 import { runCommand } from './run.ts'
@@ -36,6 +37,7 @@ async function ours(args: string[], system: System): Promise<number> {
     runCommand(system, result => { status = result }),
     demoCommand(system, result => { status = result }),
     benchCommand(system),
+    explainCommand(system),
     new Command('qemu').description("the same machine behind QEMU's command line: `vitrine qemu --help`"),
   ]
   for (const command of commands) program.addCommand(command)

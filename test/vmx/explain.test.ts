@@ -1,6 +1,8 @@
 /** The examples with one mistake each: what `--explain` says of them, on the whole machine and in both engines. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { createModel } from '../../src/cpu/models.ts'
+import { explainFile } from '../../src/insight/explain.ts'
 import { createMachine } from '../../src/machine.ts'
 import { wrongVmcs } from '../../examples/wrong-vmcs.ts'
 
@@ -21,6 +23,13 @@ const expected: readonly (readonly [mistake: string, printed: string, said: read
   ['guest-access-rights', 'G', [/exit 33/, /guest SS access rights \(0x4818\) = 0xc091/, /writable data/, /0xc093 would do/]],
   ['reserved-control', 'F', [/error 7/, /primary controls \(0x4002\) = 0x4006170/, /0x4006172 would do/]],
 ]
+test('the region of the VMCS, taken out of memory, explains itself as well', () => {
+  const machine = createMachine({ kernel: wrongVmcs('host-selector'), kernelName: 'wrong', memory: 16 << 20 })
+  machine.run({ maxInstructions: 100_000, untilTime: 10_000_000 })
+  const { text } = explainFile(machine.readPhysical(0x105000, 4096), 'region', createModel, address => `at ${address}`)
+  assert.match(text, /error 8[^]*host CS selector \(0x0c02\) = 0xb/)
+})
+
 for (const [mistake, printed, patterns] of expected)
   test(`mistake: ${mistake}`, () => {
     const [first, second] = [outcome(mistake, 'interpreter'), outcome(mistake, 'jit')]

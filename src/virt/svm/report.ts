@@ -1,5 +1,5 @@
 /** World switches of AMD-V as events for observers. Made only while somebody listens. */
-import type { FieldValue, GuestEvent } from '../../cpu/guest-event.ts'
+import type { BrokenRuleReport, FieldValue, GuestEvent } from '../../cpu/guest-event.ts'
 import type { Processor } from '../../cpu/processor.ts'
 import { eventOf } from './event-info.ts'
 import { exitName } from './exit-codes.ts'
@@ -41,8 +41,11 @@ export function exitEvent(cpu: Processor, address: number, vmcb: VmcbView): Gues
 export function failureEvent(cpu: Processor, address: number, vmcb: VmcbView, rip: bigint, broken: readonly Rule[]): GuestEvent {
   return {
     kind: 'failed', ...common(cpu, address), rip, verdict: 'VMEXIT_INVALID',
-    broken: broken.map(({ title, section, fields, instead }) => ({
-      rule: title, source: `AMD APM vol. 2, "${section}"`, fields: fields.map(name => fieldValue(vmcb, name)), wants: instead,
-    })),
+    broken: reportRules(vmcb, broken),
   }
 }
+
+export const reportRules = (vmcb: VmcbView, broken: readonly Rule[]): BrokenRuleReport[] =>
+  broken.map(({ title, section, fields, instead }) => ({
+    rule: title, source: `AMD APM vol. 2, "${section}"`, fields: fields.map(name => fieldValue(vmcb, name)), wants: instead,
+  }))

@@ -10,7 +10,7 @@ import type { VmxUnit } from './unit.ts'
 /** Where an entry fails, in the manual's order. */
 export type FailedPart = 'controls' | 'host' | 'guest' | 'msr'
 
-const verdicts: Readonly<Record<FailedPart, string>> = {
+export const verdicts: Readonly<Record<FailedPart, string>> = {
   controls: `VM-instruction error ${instructionError.controls}: invalid control fields`,
   host: `VM-instruction error ${instructionError.hostState}: invalid host-state fields`,
   guest: `VM exit ${reason.invalidGuestState}: invalid guest state`,

@@ -14,6 +14,9 @@ const changedWord = vmcsRegion.changed / 4
 const changedWords = Math.ceil(fieldList.length / 32)
 const writerWords = vmcsRegion.writer / 4
 
+/** Where a region lies. */
+type RegionMemory = Pick<PhysicalMemory, 'words' | 'bytes' | 'pageFlags' | 'write'>
+
 export class Vmcs {
   /** Physical address of the region; -1: none, and all accesses go to a scrap page. */
   readonly address: number
@@ -27,9 +30,9 @@ export class Vmcs {
   readonly addressHigh: number
   /** Word index of the region in linear memory. */
   readonly base: number
-  private readonly physical: PhysicalMemory
+  private readonly physical: RegionMemory
 
-  constructor(physical: PhysicalMemory, address: number, base: number) {
+  constructor(physical: RegionMemory, address: number, base: number) {
     this.physical = physical
     this.address = address
     this.addressLow = address >>> 0
