@@ -51,6 +51,9 @@ class TaggedCache<T> {
     this.#limit = limit
   }
 
+  entriesOf(tag: Tag): ReadonlyMap<number, T> | undefined {
+    return this.#spaces.get(spaceKey(tag))?.entries
+  }
   get(tag: Tag, key: number): T | undefined {
     return this.#spaces.get(spaceKey(tag))?.entries.get(key)
   }
@@ -94,6 +97,8 @@ class TaggedCache<T> {
 export class UnitCaches {
   /** Goes up whenever something was dropped: what requesters remember of translations is over then. */
   epoch = 0
+  /** The same for interrupt entries. */
+  interruptEpoch = 0
   readonly #contexts = new Map<SourceId, ContextEntry>()
   /** By source and PASID. */
   readonly #pasids = new Map<number, PasidEntry>()
@@ -130,11 +135,9 @@ export class UnitCaches {
   // ---- translations and paging structures
 
   translation(tag: Tag, address: number): Translation | undefined {
-    for (const { size, kind } of pageKinds) {
-      const hit = this.#translations.get(tag, Math.floor(address / size) * 4 + kind)
-      if (hit) return hit
-    }
-    return undefined
+    const entries = this.#translations.entriesOf(tag)
+    return entries && (entries.get(Math.floor(address / 2 ** 12) * 4) ?? entries.get(Math.floor(address / 2 ** 21) * 4 + 1)
+      ?? entries.get(Math.floor(address / 2 ** 30) * 4 + 2))
   }
   keepTranslation(tag: Tag, entry: Translation): void {
     // Which ones a full cache keeps is the implementation's choice; this one starts afresh.
@@ -177,16 +180,19 @@ export class UnitCaches {
     this.#interrupts.set(index, entry)
   }
   dropInterrupts(matches: (index: number) => boolean): void {
+    this.interruptEpoch++
     for (const index of this.#interrupts.keys()) if (matches(index)) this.#interrupts.delete(index)
   }
 
   #forget(cache: Map<number, unknown>): void {
     this.epoch++
+    this.interruptEpoch++
     for (const key of cache.keys()) return void cache.delete(key)
   }
 
   reset(): void {
     this.epoch++
+    this.interruptEpoch++
     this.#contexts.clear()
     this.#pasids.clear()
     this.#translations.clear()

@@ -1,11 +1,12 @@
 /** A device's ports when there are remapping units: each request goes through the one that has its requester in its scope. */
 import type { DmaPort, DmaResult, MsiPort } from '../devices/ports.ts'
 import type { Translation } from './caches.ts'
-import { hex, interruptRange, isInterruptAddress, type SourceId, sourceText, type UnitEvent } from './ports.ts'
+import { hex, interruptRange, isInterruptAddress, type RemappedInterrupt, type SourceId, sourceText, type UnitEvent } from './ports.ts'
 import type { RemappingUnit } from './unit.ts'
 
-/** Pages that a requester remembers: rings and buffers of one device take turns. A power of two. */
-const remembered = 16
+/** Pages that a requester remembers, and interrupts: powers of two. */
+const rememberedPages = 512
+const rememberedInterrupts = 8
 
 export interface RequesterOptions {
   /** Who it is at the moment of the request. */
@@ -17,10 +18,11 @@ export interface RequesterOptions {
 export class RemappedDma implements DmaPort {
   readonly #options: RequesterOptions
   readonly #memory: DmaPort
-  readonly #pages: (Translation | undefined)[] = new Array(remembered).fill(undefined)
+  readonly #pages: (Translation | undefined)[] = new Array(rememberedPages).fill(undefined)
+  /** The epoch in which each was remembered. */
+  readonly #epochs = new Float64Array(rememberedPages).fill(-1)
   #source = -1
   #unit: RemappingUnit | undefined
-  #epoch = -1
 
   constructor(options: RequesterOptions) {
     this.#options = options
@@ -37,21 +39,28 @@ export class RemappedDma implements DmaPort {
   #access(address: number, bytes: Uint8Array, write: boolean): DmaResult {
     const source = this.#options.requester()
     const unit = this.#options.unitFor(source)
-    if (source !== this.#source || unit !== this.#unit || unit.caches.epoch !== this.#epoch) this.#forget(source, unit)
-    const page = this.#pages[(address / 4096) & (remembered - 1)]
-    if (page && !unit.onEvent && (write ? page.writable : page.readable)) {
+    if (source !== this.#source || unit !== this.#unit) this.#become(source, unit)
+    const page = this.#remembered(unit, address, write)
+    if (page) {
       const offset = address - page.input
-      if (offset >= 0 && offset + bytes.length <= page.size && !reachesInterrupts(address, bytes.length))
+      if (offset + bytes.length <= page.size && !reachesInterrupts(address, bytes.length))
         return write ? this.#memory.write(page.output + offset, bytes) : this.#memory.read(page.output + offset, bytes)
     }
     return this.#inPieces(unit, source, address, bytes, write)
   }
 
-  #forget(source: SourceId, unit: RemappingUnit): void {
+  #become(source: SourceId, unit: RemappingUnit): void {
     this.#source = source
     this.#unit = unit
-    this.#epoch = unit.caches.epoch
-    this.#pages.fill(undefined)
+    this.#epochs.fill(-1)
+  }
+
+  #remembered(unit: RemappingUnit, address: number, write: boolean): Translation | undefined {
+    const slot = (address / 4096) & (rememberedPages - 1)
+    if (this.#epochs[slot] !== unit.caches.epoch || unit.onEvent) return undefined
+    const page = this.#pages[slot]
+    if (!page || !(write ? page.writable : page.readable)) return undefined
+    return address >= page.input && address < page.input + page.size ? page : undefined
   }
 
   /** Page by page; what came before a fault has happened. */
@@ -61,7 +70,8 @@ export class RemappedDma implements DmaPort {
       if (isInterruptAddress(at)) return interruptAccess(unit, source, at, bytes.subarray(done), write)
       const page = this.#pageFor(unit, source, at, write)
       if (!page) return 'blocked'
-      const end = at < interruptRange.first ? Math.min(page.input + page.size, interruptRange.first) : page.input + page.size
+      const reach = this.#contiguous(unit, page, at + bytes.length - done, write)
+      const end = at < interruptRange.first ? Math.min(reach, interruptRange.first) : reach
       const length = Math.min(bytes.length - done, end - at)
       const target = page.output + (at - page.input)
       if (page.size > 2 ** 40 && unit.isProtected(target, length)) return 'blocked'
@@ -74,14 +84,30 @@ export class RemappedDma implements DmaPort {
     return 'ok'
   }
 
+  /** How far remembered pages follow each other in memory as they do in the request. */
+  #contiguous(unit: RemappingUnit, first: Translation, end: number, write: boolean): number {
+    let reach = first.input + first.size
+    for (let output = first.output + first.size; reach < end;) {
+      const next = this.#remembered(unit, reach, write)
+      if (!next || next.output !== output || next.input !== reach) break
+      reach += next.size
+      output += next.size
+    }
+    return reach
+  }
+
   #pageFor(unit: RemappingUnit, source: SourceId, address: number, write: boolean): Translation | undefined {
     if (!unit.translating) return untranslated
+    const known = this.#remembered(unit, address, write)
+    if (known) return known
     const walked = unit.translate({ source, address, write })
     if ('fault' in walked) return undefined
-    // A walk may have made the caches forget others.
-    if (unit.caches.epoch !== this.#epoch) this.#forget(source, unit)
     const { translation } = walked
-    if (translation.size <= 2 ** 40) this.#pages[(address / 4096) & (remembered - 1)] = translation
+    if (translation.size <= 2 ** 40) {
+      const slot = (address / 4096) & (rememberedPages - 1)
+      this.#pages[slot] = translation
+      this.#epochs[slot] = unit.caches.epoch
+    }
     return translation
   }
 }
@@ -106,17 +132,43 @@ function interruptAccess(unit: RemappingUnit, source: SourceId, address: number,
   return 'ok'
 }
 
+interface KnownInterrupt {
+  address: number
+  data: number
+  source: SourceId
+  unit: RemappingUnit
+  epoch: number
+  message: RemappedInterrupt
+}
+
 /** A message elsewhere than in the interrupt range is a write like any other. */
-export function remappedMsi(options: RequesterOptions & { checksSource: boolean }): MsiPort {
-  const { requester, unitFor, checksSource } = options
-  const dma = new RemappedDma(options)
-  const bytes = new Uint8Array(4)
-  return {
-    signal: (address, data) => {
-      const source = requester()
-      if (isInterruptAddress(address)) return unitFor(source).interrupt(checksSource ? source : undefined, address, data)
-      new DataView(bytes.buffer).setUint32(0, data, true)
-      dma.write(address, bytes)
-    },
+export class RemappedMsi implements MsiPort {
+  readonly #options: RequesterOptions
+  readonly #checksSource: boolean
+  readonly #dma: RemappedDma
+  readonly #bytes = new Uint8Array(4)
+  readonly #known: (KnownInterrupt | undefined)[] = new Array(rememberedInterrupts).fill(undefined)
+
+  constructor(options: RequesterOptions & { checksSource: boolean }) {
+    this.#options = options
+    this.#checksSource = options.checksSource
+    this.#dma = new RemappedDma(options)
+  }
+
+  signal(address: number, data: number): void {
+    const source = this.#options.requester()
+    const unit = this.#options.unitFor(source)
+    if (!isInterruptAddress(address)) return this.#write(address, data)
+    const slot = (address >>> 5) & (rememberedInterrupts - 1)
+    const known = this.#known[slot]
+    const same = known && known.address === address && known.data === data && known.source === source && known.unit === unit
+    if (same && known.epoch === unit.caches.interruptEpoch && !unit.onEvent) return unit.deliver(known.message)
+    const message = unit.interrupt(this.#checksSource ? source : undefined, address, data)
+    this.#known[slot] = message && { address, data, source, unit, epoch: unit.caches.interruptEpoch, message }
+  }
+
+  #write(address: number, data: number): void {
+    new DataView(this.#bytes.buffer).setUint32(0, data, true)
+    this.#dma.write(address, this.#bytes)
   }
 }

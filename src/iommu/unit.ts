@@ -10,7 +10,9 @@ import { explainFault, explainInterrupt } from './explain.ts'
 import { FaultLog, unmaskEvent } from './fault-log.ts'
 import { type InterruptUnit, remap } from './interrupts.ts'
 import { type InvalidationUnit, runContextCommand, runIotlbCommand, runQueue, settleCompletion } from './invalidation.ts'
-import { type DmaRequest, hex, type RemappingFault, type SourceId, type UnitEvent, type UnitPorts } from './ports.ts'
+import {
+  type DmaRequest, hex, type RemappedInterrupt, type RemappingFault, type SourceId, type UnitEvent, type UnitPorts,
+} from './ports.ts'
 import { command, faultRecordOffset, offsets, RegisterFile, registerSpan } from './registers.ts'
 import type { Walked } from './stages.ts'
 import { TableMemory } from './tables.ts'
@@ -98,20 +100,39 @@ export class RemappingUnit implements MmioHandler, Stateful {
     return hit
   }
 
-  /** An interrupt message: `source` is undefined where nobody checks it. */
-  interrupt(source: SourceId | undefined, address: number, data: number): void {
-    if (!this.remapsInterrupts) return this.#ports.message(address, data)
+  /**
+   * An interrupt message: `source` is undefined where nobody checks it. The result is what was delivered, if the same request brings the
+   * same until `interruptEpoch` moves.
+   */
+  interrupt(source: SourceId | undefined, address: number, data: number): RemappedInterrupt | undefined {
+    if (!this.remapsInterrupts) {
+      this.#ports.message(address, data)
+      return undefined
+    }
     const remapped = remap(this.#interrupts, { source, address, data })
     if (this.onEvent) {
       const what = explainInterrupt(source, remapped)
       if (what !== undefined) this.onEvent({ kind: 'interrupt', source, words: what })
     }
     switch (remapped.kind) {
-      case 'remapped': return this.#ports.deliver(remapped.message)
-      case 'posted': return remapped.notification && this.#ports.deliver(remapped.notification)
-      case 'compatibility': return this.#ports.message(address, data)
-      case 'fault': return this.#report({ source: source ?? 0, info: remapped.index, write: true }, remapped.fault)
+      case 'remapped':
+        this.#ports.deliver(remapped.message)
+        return remapped.message
+      case 'posted':
+        if (remapped.notification) this.#ports.deliver(remapped.notification)
+        return undefined
+      case 'compatibility':
+        this.#ports.message(address, data)
+        return undefined
+      case 'fault':
+        this.#report({ source: source ?? 0, info: remapped.index, write: true }, remapped.fault)
+        return undefined
     }
+  }
+
+  /** What `interrupt` has returned, once more. */
+  deliver(message: RemappedInterrupt): void {
+    this.#ports.deliver(message)
   }
 
   /** An access to the interrupt range that is no interrupt. */
@@ -184,6 +205,7 @@ export class RemappingUnit implements MmioHandler, Stateful {
   /** One-shot commands first: switching something on uses the pointers of the same write. */
   #commandWritten(value: number): void {
     this.caches.epoch++
+    this.caches.interruptEpoch++
     const { interruptRemapping } = this.options
     const lasting = command.translation | command.queuedInvalidation
       | (interruptRemapping ? command.interruptRemapping | command.compatibilityFormat : 0)

@@ -10,7 +10,7 @@ import { nearest } from '../cpu/features.ts'
 import { defaultUnit, type UnitOptions } from '../iommu/capabilities.ts'
 import type { RemappedInterrupt } from '../iommu/ports.ts'
 import { registerSpan } from '../iommu/registers.ts'
-import { RemappedDma, remappedMsi, type RequesterOptions } from '../iommu/requester.ts'
+import { RemappedDma, RemappedMsi, type RequesterOptions } from '../iommu/requester.ts'
 import { RemappingUnit } from '../iommu/unit.ts'
 import type { DmarOptions, DmarScope, ReservedMemory } from './acpi/dmar.ts'
 
@@ -147,7 +147,7 @@ export class Iommu {
 
   msiFor(requester: () => Bdf): MsiPort {
     const checksSource = requester() !== platformRequester.ioapic || this.#rest.options.checksIoApicSource
-    return remappedMsi({ ...this.#requester(requester), checksSource })
+    return new RemappedMsi({ ...this.#requester(requester), checksSource })
   }
 
   #requester(requester: () => Bdf): RequesterOptions {

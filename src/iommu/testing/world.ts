@@ -3,7 +3,7 @@ import { FakeDma } from '../../devices/testing/fakes.ts'
 import { defaultUnit, type UnitOptions } from '../capabilities.ts'
 import type { RemappedInterrupt } from '../ports.ts'
 import { command, offsets } from '../registers.ts'
-import { RemappedDma, remappedMsi } from '../requester.ts'
+import { RemappedDma, RemappedMsi } from '../requester.ts'
 import { RemappingUnit } from '../unit.ts'
 
 export const world = (options: Partial<UnitOptions> = {}, ram = new FakeDma(16 << 20)): World => new World(options, ram)
@@ -115,7 +115,7 @@ export class World {
     return new RemappedDma({ requester: () => source, unitFor: () => this.unit, memory: this.ram })
   }
   signal(address: number, data: number, source: number = device): void {
-    remappedMsi({ requester: () => source, unitFor: () => this.unit, memory: this.ram, checksSource: true }).signal(address, data)
+    new RemappedMsi({ requester: () => source, unitFor: () => this.unit, memory: this.ram, checksSource: true }).signal(address, data)
   }
   /** Reads one byte: what it came to. */
   probe(address: number, source: number = device): number | string {
