@@ -12,6 +12,9 @@ export interface Tag {
   pasid: number
 }
 
+/** The size of the page of a request that is not translated. */
+export const everything = 2 ** 53
+
 export interface Translation {
   input: number
   size: number

@@ -1,6 +1,6 @@
 /** A device's ports when there are remapping units: each request goes through the one that has its requester in its scope. */
 import type { DmaPort, DmaResult, MsiPort } from '../devices/ports.ts'
-import type { Translation } from './caches.ts'
+import { everything, type Translation } from './caches.ts'
 import { hex, interruptRange, isInterruptAddress, type RemappedInterrupt, type SourceId, sourceText, type UnitEvent } from './ports.ts'
 import type { RemappingUnit } from './unit.ts'
 
@@ -74,7 +74,7 @@ export class RemappedDma implements DmaPort {
       const end = at < interruptRange.first ? Math.min(reach, interruptRange.first) : reach
       const length = Math.min(bytes.length - done, end - at)
       const target = page.output + (at - page.input)
-      if (page.size > 2 ** 40 && unit.isProtected(target, length)) return 'blocked'
+      if (page.size === everything && unit.isProtected(target, length)) return 'blocked'
       unit.onEvent?.(accessEvent(unit, source, at, length, write, page))
       const piece = bytes.subarray(done, done + length)
       const result = write ? this.#memory.write(target, piece) : this.#memory.read(target, piece)
@@ -97,28 +97,31 @@ export class RemappedDma implements DmaPort {
   }
 
   #pageFor(unit: RemappingUnit, source: SourceId, address: number, write: boolean): Translation | undefined {
-    if (!unit.translating) return untranslated
     const known = this.#remembered(unit, address, write)
     if (known) return known
+    if (!unit.translating) return this.#remember(unit, address, untranslated)
     const walked = unit.translate({ source, address, write })
     if ('fault' in walked) return undefined
-    const { translation } = walked
-    if (translation.size <= 2 ** 40) {
-      const slot = (address / 4096) & (rememberedPages - 1)
-      this.#pages[slot] = translation
-      this.#epochs[slot] = unit.caches.epoch
-    }
-    return translation
+    return this.#remember(unit, address, walked.translation)
+  }
+
+  /** Protected memory is looked for at each access that is not translated. */
+  #remember(unit: RemappingUnit, address: number, page: Translation): Translation {
+    if (page.size === everything && unit.protectsMemory) return page
+    const slot = (address / 4096) & (rememberedPages - 1)
+    this.#pages[slot] = page
+    this.#epochs[slot] = unit.caches.epoch
+    return page
   }
 }
 
-const untranslated: Translation = { input: 0, size: 2 ** 53, output: 0, readable: true, writable: true, userAllowed: true }
+const untranslated: Translation = { input: 0, size: everything, output: 0, readable: true, writable: true, userAllowed: true }
 
 function accessEvent(unit: RemappingUnit, source: SourceId, at: number, length: number, write: boolean, page: Translation): UnitEvent {
   const asked = `${write ? 'write' : 'read'} of ${length} bytes at ${hex(at)} by ${sourceText(source)}`
   const context = unit.caches.context(source)
   const domain = context === undefined || context.kind === 'scalable' ? '' : ` by domain ${context.domain}`
-  const how = !unit.translating ? 'is not translated' : page.size > 2 ** 40 ? 'passes through'
+  const how = !unit.translating ? 'is not translated' : page.size === everything ? 'passes through'
     : `is at ${hex(page.output + (at - page.input))}${domain}, in a page of ${page.size / 1024} KiB`
   return { kind: 'dma', source, words: `${asked} ${how}` }
 }

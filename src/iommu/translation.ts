@@ -2,7 +2,7 @@
  * The way of a DMA request through a unit, one function for each arrow: requester → context → PASID → tables → page.
  * Intel VT-d specification, "DMA Remapping", "Handling Requests".
  */
-import type { Tag, Translation, UnitCaches } from './caches.ts'
+import { everything, type Tag, type Translation, type UnitCaches } from './caches.ts'
 import type { UnitOptions } from './capabilities.ts'
 import { type ContextEntry, type Found, type PasidEntry, readContext, readPasid, type RootPointer } from './context.ts'
 import { faultReasons, type FaultReason } from './fault-reasons.ts'
@@ -40,12 +40,10 @@ function contextOf(unit: TranslationUnit, source: SourceId): Found<ContextEntry>
   return found
 }
 
-const throughAll = 2 ** 53
-
 /** Pass-through: the address is the host's. */
 function unchanged(unit: TranslationUnit, request: DmaRequest, beyond: FaultReason, silent: boolean, place: EntryPlace): Walked {
   if (request.address >= 2 ** unit.options.addressBits) return fault(beyond, silent, place)
-  return { translation: { input: 0, size: throughAll, output: 0, readable: true, writable: true, userAllowed: true } }
+  return { translation: { input: 0, size: everything, output: 0, readable: true, writable: true, userAllowed: true } }
 }
 
 function throughLegacy(unit: TranslationUnit, entry: ContextEntry & { kind: 'legacy' }, request: DmaRequest): Walked {

@@ -82,6 +82,10 @@ export class RemappingUnit implements MmioHandler, Stateful {
     return this.#isOn(command.interruptRemapping)
   }
 
+  get protectsMemory(): boolean {
+    return (this.#registers.get(offsets.protectedEnable) & 1) !== 0
+  }
+
   /** The page for one request; a fault is recorded. */
   translate(request: DmaRequest): Walked {
     const walked = translate(this.#translation, request)
@@ -91,7 +95,7 @@ export class RemappingUnit implements MmioHandler, Stateful {
 
   /** Protected regions stop what is not translated; that is no fault to record. */
   isProtected(address: number, length: number): boolean {
-    if (!(this.#registers.get(offsets.protectedEnable) & 1)) return false
+    if (!this.protectsMemory) return false
     const low = [this.#registers.get(offsets.protectedLowBase), this.#registers.get(offsets.protectedLowLimit) + 0x20_0000]
     // The high region lies above 4 GiB: left at 0, it is none.
     const high = [Math.max(2 ** 32, this.#wide(offsets.protectedHighBase)), this.#wide(offsets.protectedHighLimit) + 0x20_0000]
