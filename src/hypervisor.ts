@@ -1,20 +1,10 @@
 /** A machine with our hypervisor on it: the processors' root mode is driven from TypeScript, through the door and no other way. */
-import type { CpuSelection } from './api.ts'
 import { VitrineMachine } from './machine.ts'
 import { RootDoor } from './root-door.ts'
-import { Vmm, type VmmOptions } from './vmm/vmm.ts'
+import type { HypervisorOptions } from './vmm/machine-options.ts'
+import { Vmm } from './vmm/vmm.ts'
 
-export interface HypervisorOptions extends VmmOptions {
-  /** Model of the physical processors: `intel` (default), `amd`, or a name with features. */
-  cpu?: string | CpuSelection
-  cpus?: number
-  /** Physical memory in bytes: a multiple of 1 MiB. */
-  memory?: number
-  seed?: number
-  engine?: 'interpreter' | 'jit' | 'step'
-  /** What the machine has to say: what software touched that is not there. */
-  onLog?: (message: string) => void
-}
+export type { HypervisorOptions }
 
 /** A machine of its own, with the hypervisor in charge of it. */
 export function createVmm(options: HypervisorOptions = {}): Vmm {

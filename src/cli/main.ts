@@ -9,6 +9,7 @@ import { qemu } from './qemu.ts'
 import { runCommand } from './run.ts'
 import { statuses } from './status.ts'
 import type { System } from './system.ts'
+import { vmmCommand } from './vmm.ts'
 
 /** Runs one command; the result is the exit status of the process. */
 export async function commandLine(args: string[], system: System): Promise<number> {
@@ -36,6 +37,7 @@ async function ours(args: string[], system: System): Promise<number> {
   const commands = [
     runCommand(system, result => { status = result }),
     demoCommand(system, result => { status = result }),
+    vmmCommand(system),
     benchCommand(system),
     explainCommand(system),
     new Command('qemu').description("the same machine behind QEMU's command line: `vitrine qemu --help`"),

@@ -2,6 +2,8 @@
 import type { BlockStore, MachineOptions, SharedFolder } from '../api.ts'
 import type { Ending, SessionOptions } from '../embedder/session.ts'
 import type { Symbols } from '../insight/symbols.ts'
+import type { HypervisorOptions } from '../vmm/machine-options.ts'
+import type { Vmm } from '../vmm/vmm.ts'
 
 /** A Unix-domain socket, or a TCP port. */
 export type SocketAddress = { path: string } | { host: string; port: number }
@@ -133,6 +135,8 @@ export interface System {
   printError(text: string): void
   catalogue(): Promise<Catalogue>
   run(request: RunRequest): Promise<RunResult>
+  /** A machine with our hypervisor on it. Throws an InputError for options that make none. */
+  hypervisor(options: HypervisorOptions): Promise<Vmm>
   /** Measures us beside others, and prints what came of it. */
   bench(request: BenchRequest): Promise<void>
   readonly version: string

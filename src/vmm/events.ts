@@ -5,10 +5,10 @@ import type { Vcpu } from './vcpu.ts'
 /** The steps of a migration, in their order. */
 export type MigrationStep =
   | { step: 'asked'; from: number | undefined; to: number } // it may only run on `to` from now on
-  | { step: 'interrupted'; by: number; processor: number } // the old processor gets an IPI
-  | { step: 'released'; processor: number; how: string } // VMCLEAR or VMSAVE there: the control structure is in memory
-  | { step: 'loaded'; processor: number; how: string; tag: number } // VMPTRLD or VMLOAD on the new one
-  | { step: 'entered'; processor: number; how: string }
+  | { step: 'interrupted'; by: number; target: number } // the old processor gets an IPI
+  | { step: 'released'; how: string } // VMCLEAR or VMSAVE there: the control structure is in memory
+  | { step: 'loaded'; how: string; tag: number } // VMPTRLD or VMLOAD on the new one
+  | { step: 'entered'; how: string }
 
 export type VmmEvent = { time: number; processor: number } & (
   | { kind: 'created'; vcpu: Vcpu }
@@ -18,7 +18,7 @@ export type VmmEvent = { time: number; processor: number } & (
   | { kind: 'idle' }
   | { kind: 'waits'; vcpu: Vcpu }
   | { kind: 'wakes'; vcpu: Vcpu }
-  | { kind: 'injected'; vcpu: Vcpu; vector: number }
+  | { kind: 'injected'; vcpu: Vcpu; vector: number; again: boolean } // again: an exit interrupted its delivery
   | { kind: 'stopped'; vcpu: Vcpu; exit: Exit | undefined }
   | ({ kind: 'migration'; vcpu: Vcpu } & MigrationStep)
 )

@@ -211,7 +211,6 @@ export class Vmm {
     const from = vcpu.processor?.index
     this.tellStep(vcpu, { step: 'asked', from, to })
     vcpu.affinity = new Set([to])
-    vcpu.statistics.migrations++
     const old = this.cpus.find(cpu => cpu.processor === vcpu.processor)
     if (!old) return this.callProcessor(vcpu)
     if (old.index === to) return
@@ -224,7 +223,7 @@ export class Vmm {
       return // else when its exit has been answered
     }
     old.requests.push(() => this.release(vcpu, old))
-    this.tellStep(vcpu, { step: 'interrupted', by: this.present.index, processor: old.index })
+    this.tellStep(vcpu, { step: 'interrupted', by: this.present.index, target: old.index })
     this.kick(old)
   }
   /** On the old processor: everything of the vCPU goes to memory. */
@@ -233,7 +232,7 @@ export class Vmm {
     this.units.leave(vcpu, cpu.processor)
     this.virtualizer.unload(vcpu)
     if (cpu.last === vcpu) cpu.last = undefined
-    this.tellStep(vcpu, { step: 'released', processor: cpu.index, how: this.virtualizer.vendor === 'intel' ? 'VMCLEAR' : 'VMSAVE' })
+    this.tellStep(vcpu, { step: 'released', how: this.virtualizer.vendor === 'intel' ? 'VMCLEAR' : 'VMSAVE' })
     if (vcpu.state === 'moving') vcpu.become('ready')
     if (vcpu.state === 'ready') this.callProcessor(vcpu)
   }
@@ -289,7 +288,7 @@ export class Vmm {
     this.tell({ kind: 'exit', vcpu, exit }, time)
     const outcome = this.handleOwn(cpu, vcpu, exit) ?? this.ask(vcpu, exit as Exit)
     const now = outcome === 'asked' ? { time, length: 0 } : this.passed(cpu, 'hostTime')
-    vcpu.statistics.exit(exit.kind, now.length)
+    vcpu.statistics.exit(vcpu.exit?.kind ?? exit.kind, now.length)
     if (outcome !== 'asked') this.settle(vcpu, outcome)
   }
   /** What the guest's exit leaves it in. */
@@ -433,7 +432,8 @@ export class Vmm {
       this.units.switchTo(vcpu, processor)
       cpu.last = vcpu
     }
-    if (arrives) this.tellArrival(vcpu, cpu)
+    if (arrives) this.tellArrival(vcpu)
+    if (arrives && vcpu.statistics.entries > 0) vcpu.statistics.migrations++
     this.injectPending(vcpu)
     this.setTimers(cpu, vcpu)
     this.passed(cpu, 'hostTime')
@@ -446,7 +446,7 @@ export class Vmm {
     if (!failure) {
       cpu.running = vcpu
       cpu.standing = false
-      if (arrives) this.tellStep(vcpu, { step: 'entered', processor: cpu.index, how: this.virtualizer.vendor === 'intel' ? 'VMLAUNCH'
+      if (arrives) this.tellStep(vcpu, { step: 'entered', how: this.virtualizer.vendor === 'intel' ? 'VMLAUNCH'
         : 'VMRUN' })
       return true
     }
@@ -456,9 +456,9 @@ export class Vmm {
       raw: { name: 'entry failure', code: -1, info1: 0n, info2: 0n } }, cpu.since)
     return this.ended !== undefined
   }
-  private tellArrival(vcpu: Vcpu, cpu: CpuSlot): void {
+  private tellArrival(vcpu: Vcpu): void {
     const how = this.virtualizer.vendor === 'intel' ? 'VMPTRLD' : 'VMLOAD'
-    if (this.onEvent) this.tellStep(vcpu, { step: 'loaded', processor: cpu.index, how, tag: this.virtualizer.tag(vcpu) })
+    if (this.onEvent) this.tellStep(vcpu, { step: 'loaded', how, tag: this.virtualizer.tag(vcpu) })
   }
   /** Exceptions and interrupted deliveries first, then an interrupt, or an exit as soon as one can be taken. */
   private injectPending(vcpu: Vcpu): void {
@@ -467,7 +467,7 @@ export class Vmm {
       vcpu.event = undefined
       this.virtualizer.inject(vcpu, event)
       vcpu.statistics.injected++
-      this.tell({ kind: 'injected', vcpu, vector: event.vector })
+      this.tell({ kind: 'injected', vcpu, vector: event.vector, again: true })
       if (interrupts.pending()) this.virtualizer.wantWindow(vcpu, true)
       return
     }
@@ -476,7 +476,7 @@ export class Vmm {
     const vector = interrupts.acknowledge()
     this.virtualizer.inject(vcpu, { type: 'interrupt', vector })
     vcpu.statistics.injected++
-    this.tell({ kind: 'injected', vcpu, vector })
+    this.tell({ kind: 'injected', vcpu, vector, again: false })
     this.virtualizer.wantWindow(vcpu, interrupts.pending())
   }
   /** The preemption timer ends slices, or else the APIC timer, which ends them for alarms too. */

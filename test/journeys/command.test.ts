@@ -34,9 +34,22 @@ describe('npx vitrine', () => {
     assert.equal(status, 0)
   })
 
-  test("the demo's output is the README's", () => {
+  test("the README's first command prints what the README shows, for both vendors", () => {
     const [shown] = /(?<=```text\n)[^]*?(?=```)/.exec(readFileSync(join(root, 'README.md'), 'utf8')) ?? ['']
-    assert.ok(npx('demo').stdout.replaceAll('\r', '').includes(shown))
+    assert.match(shown, /178 steps, from 871/)
+    const { stdout, status } = npx('vmm')
+    assert.equal(status, 0)
+    assert.ok(stdout.includes(shown))
+    assert.match(stdout, /on AMD-V, 2 processors/)
+  })
+
+  test('vmm --json is a report for programs, the same for the same seed', () => {
+    const run = (seed: string): string => npx('vmm', '--cpu', 'amd', '--json', '--seed', seed).stdout
+    const [report] = JSON.parse(run('3')) as { vendor: string; vcpus: { name: string; said: string }[] }[]
+    assert.equal(report.vendor, 'amd')
+    assert.deepEqual(report.vcpus.map(({ name }) => name), ['collatz', 'vectors', 'ping', 'pong'])
+    assert.equal(run('3'), run('3'))
+    assert.notEqual(run('3'), run('4'))
   })
 
   test('arguments, output and status pass through', () => {

@@ -46,5 +46,5 @@ describe('documents', () => {
 
 test('the README has its two set-up commands', () => {
   const readme = read('README.md')
-  for (const command of ['npm ci && npx vitrine demo', 'npm ci && npm test']) assert.ok(readme.includes(`\n${command}\n`), command)
+  for (const command of ['npm ci && npx vitrine vmm', 'npm ci && npm test']) assert.ok(readme.includes(`\n${command}\n`), command)
 })

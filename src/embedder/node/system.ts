@@ -216,6 +216,10 @@ export function nodeSystem(createMachine: MachineFactory): System {
     print: text => { process.stdout.write(text) },
     printError,
     catalogue,
+    async hypervisor(options) {
+      const { createVmm } = await import('../../hypervisor.ts')
+      return createVmm(options)
+    },
     async bench(request) {
       const { bench } = await import('./bench/bench.ts')
       await bench(request)
