@@ -44,7 +44,7 @@ for (const cpu of ['intel', 'amd'] as const) {
   test(`results survive migrations, and the run is the same again, ${cpu}`, () => {
     const once = migrations(cpu)
     assert.deepEqual(once.sums, Array.from({ length: 3 }, (_, i) => sumTo(200_000 + i * 50_000)))
-    assert.ok(once.migrations > 20, `${once.migrations} migrations`)
+    assert.ok(once.migrations > 10, `${once.migrations} migrations`)
     assert.deepEqual(migrations(cpu), once)
   })
 }
