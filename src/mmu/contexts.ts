@@ -17,6 +17,7 @@ const rightsPerSet = 3 * rightsSize
 
 const keyWords = 5
 const hashSize = 256
+const none: readonly number[] = []
 
 export class Contexts {
   readonly rights = new Uint8Array(tlbSets * rightsPerSet)
@@ -57,6 +58,7 @@ export class Contexts {
     let set = 0
     for (let other = 1; other < tlbSets; other++) if (this.lastUse[other] < this.lastUse[set]) set = other
     this.changes++
+    this.moveTo(space, set)
     this.keys.set([first, pcid, space, pkru, pkrs], set * keyWords)
     this.lastUse[set] = ++this.uses
     const controls = first & ((1 << control.bits) - 1)
@@ -68,6 +70,20 @@ export class Contexts {
     return set
   }
 
+  /** By address space: its sets, of all CPUs. */
+  private readonly bySpace = new Map<number, number[]>()
+  setsOf(space: number): readonly number[] {
+    return this.bySpace.get(space) ?? none
+  }
+  private moveTo(space: number, set: number): void {
+    const before = this.bySpace.get(this.keys[set * keyWords + 2])
+    const at = before ? before.indexOf(set) : -1
+    if (at >= 0) before!.splice(at, 1)
+    const list = this.bySpace.get(space)
+    if (list) list.push(set)
+    else this.bySpace.set(space, [set])
+  }
+
   /** Offset in `rights`. */
   rightsAt(set: number, kind: number): number {
     return set * rightsPerSet + kind * rightsSize
@@ -76,6 +92,7 @@ export class Contexts {
   /** Forgets all contexts. */
   reset(): void {
     this.changes++
+    this.bySpace.clear()
     this.lastUse.fill(0)
   }
 

@@ -254,7 +254,14 @@ export class Mmu implements PlaceKeeper {
 
   /** What is cached for another address space than the current one, with or without global translations. */
   flushOther(space: number, withGlobal: boolean): void {
-    for (const { index, global } of this.tlb.tagIndexesOf(space)) if (withGlobal || !global) this.flushTag(index)
+    for (const { index, global } of this.tlb.tagIndexesOf(space)) if (withGlobal || !global) this.tlb.retire(index)
+    const sets = this.contexts.setsOf(space)
+    for (let i = 0; i < sets.length; i++) {
+      if (!this.contexts.belongsTo(sets[i], this.cpu)) continue
+      if (withGlobal) this.firstLevel.clearSet(sets[i])
+      else this.firstLevel.clearLocal(sets[i])
+    }
+    this.renewTags()
   }
   /** A linear address in all PCIDs of an address space. */
   flushPageOf(space: number, lo: number, hi: number): void {
@@ -275,7 +282,7 @@ export class Mmu implements PlaceKeeper {
 
   /** All PCIDs of the current address space, with or without global translations. */
   flushSpace(withGlobal: boolean): void {
-    for (const { index, global } of this.tlb.tagIndexesOf(this.space)) if (withGlobal || !global) this.flushTag(index)
+    this.flushOther(this.space, withGlobal)
   }
 
   /** Everything that the running CPU has cached. */
