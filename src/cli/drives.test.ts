@@ -23,6 +23,13 @@ test('an NVMe disk', async () => {
   assert.deepEqual(machine.devices, [{ name: 'nvme', properties: { drive: 'drive0', serial: 'S', bootindex: '0' } }])
 })
 
+test('sata and ide are the same', async () => {
+  const { machine } = (await run('disk1,if=sata', 'disk2,if=ide,serial=S')).request!
+  assert.deepEqual(machine.devices, [
+    { name: 'ide-hd', properties: { drive: 'drive0' } }, { name: 'ide-hd', properties: { drive: 'drive1', serial: 'S' } },
+  ])
+})
+
 test("QEMU's spelling", async () => {
   const { machine } = (await command(['qemu', '-kernel', 'kernel', '-nographic', '-drive', 'file=disk,if=virtio,format=qcow2'])).request!
   assert.deepEqual(machine.devices, [{ name: 'virtio-blk-pci', properties: { drive: 'drive0' } }])
@@ -75,7 +82,7 @@ describe('refused, saying what was expected', () => {
     ['disk,fromat=raw', /no key 'fromat'; the nearest is 'format'/],
     ['disk,format=vmdk', /format: expected raw or qcow2, found 'vmdk'/],
     ['disk,snapshot=maybe', /snapshot: expected on or off/],
-    ['disk,if=scsi', /if: expected virtio or ide or nvme or none, found 'scsi'/],
+    ['disk,if=scsi', /if: expected virtio or sata or ide or nvme or none, found 'scsi'/],
     ['disk,media=cdrom,if=virtio', /media=cdrom: expected if=ide/],
     ['if=none', /expected a file/],
   ]

@@ -15,7 +15,7 @@ const disks = { virtio: 'virtio-blk-pci', ide: 'ide-hd', nvme: 'nvme' } as const
 export const driveHelp = `\
 FILE[,key=value...], or file=FILE among the keys:
   file=FILE            the image
-  if=virtio|ide|nvme   a virtio disk, a SATA one, an NVMe one
+  if=virtio|sata|nvme  a virtio disk, a SATA one (ide is the same), an NVMe one
   if=none              none of them: a --device names its id
   media=disk|cdrom     cdrom: a disc in a SATA drive, never written
   bootindex=N          firmware tries the lowest one first
@@ -50,7 +50,8 @@ export function parseDrives(texts: readonly string[], system: System, usual: 'vi
     if (keys.serial !== undefined) properties.serial = keys.serial
     if (keys.bootindex !== undefined) properties.bootindex = keys.bootindex
     const isDisc = choice(keys, 'media', ['disk', 'cdrom']) === 'cdrom'
-    const bus = choice(keys, 'if', ['virtio', 'ide', 'nvme', 'none']) ?? (isDisc ? 'ide' : usual)
+    const asked = choice(keys, 'if', ['virtio', 'sata', 'ide', 'nvme', 'none']) ?? (isDisc ? 'ide' : usual)
+    const bus = asked === 'sata' ? 'ide' : asked
     if (isDisc && bus !== 'ide' && bus !== 'none') {
       throw new InputError(`drive '${keys.file}': media=cdrom: expected if=ide, found if=${bus}`)
     }

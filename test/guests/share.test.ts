@@ -1,8 +1,9 @@
-/** Debian's 9p client on our shared folder: trees there and back, with what a file system is asked for, and a folder that is only read. */
+/** Debian's generic kernel: its 9p client on our shared folders, trees there and back, and its AHCI driver on a SATA disk. */
 import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import {
-  existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync, symlinkSync, writeFileSync,
+  existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync, symlinkSync, truncateSync, writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -35,6 +36,8 @@ echo more >>tree/a/b/1; [ "$(cat tree/a/b/1)" = "1
 more" ]; echo no >tree/a/b/1; [ "$(cat tree/a/b/1)" = no ]
 chmod 640 tree/a/b/1; [ $(stat -c %a tree/a/b/1) = 640 ]; touch -d @1000000000 tree/a/b/1; [ $(stat -c %Y tree/a/b/1) = 1000000000 ]
 exec 5>open; echo unlinked >&5; exec 6<open; rm open; [ "$(cat <&6)" = unlinked ]; exec 5>&- 6<&-
+mkdir /sata; mount -t ext4 /dev/sda /sata; cp -a tree2 many copy /sata; umount /sata; mount /dev/sda /sata
+diff -r tree2 /sata/tree2; diff -r many /sata/many; cmp copy /sata/copy; umount /sata
 rm -r tree2; [ ! -e tree2 ]; refused rmdir tree; refused mkdir tree; refused mknod null c 1 3
 # The link is there; where it leads is the guest's own /etc, which has no such file.
 [ "$(readlink escape)" = /etc/hostname ]; refused cat escape
@@ -46,9 +49,13 @@ refused cp /script /mnt/note; umount /mnt
 echo all of it was done
 `
 
-test('Linux reads and writes a shared folder', () => {
+test('Linux reads and writes shared folders and a SATA disk', () => {
   const kernel = debianKernel('generic')
   const [shared, readOnly] = [join(folder, 'ours'), join(folder, 'other')]
+  const disk = join(folder, 'disk')
+  writeFileSync(disk, '')
+  truncateSync(disk, 32 << 20)
+  assert.equal(spawnSync('mke2fs', ['-q', '-t', 'ext4', disk]).status, 0)
   const data = Uint8Array.from({ length: 3_000_001 }, (_, i) => Math.imul(i ^ (i >>> 9), 0x9e3779b1) >>> 24)
   for (const each of [readOnly, join(shared, 'below/down'), join(shared, 'many')]) mkdirSync(each, { recursive: true })
   for (const each of [join(readOnly, 'note'), join(shared, 'below/down/note')]) writeFileSync(each, 'from outside')
@@ -61,13 +68,15 @@ mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t devtmpfs dev /dev;
 for module in $(cat /mod/order); do insmod /mod/$module; done
 DIGEST=${digest(data)} sh -ex /script; poweroff -f
 `
-  const modules = moduleFiles(kernel, ['virtio_pci', '9pnet_virtio', '9p'])
+  const modules = moduleFiles(kernel, ['virtio_pci', '9pnet_virtio', '9p', 'ahci', 'sd_mod', 'ext4', 'crc32c_generic'])
   const { console, status, errors } = runCommand([
     '--kernel', kernel.image, '--append', 'console=ttyS0 quiet', '--memory', '256M', '--share', shared,
-    '--share', `${readOnly},tag=look,readonly`,
+    '--drive', `${disk},if=sata,format=raw`, '--share', `${readOnly},tag=look,readonly`,
   ], '', initramfs({ init, modules, files: { script } }))
   assert.equal(status, 0, errors + console.slice(-2000))
   assert.match(console, /^all of it was done$/m)
+  const check = spawnSync('e2fsck', ['-f', '-n', disk], { encoding: 'utf8' })
+  assert.equal(check.status, 0, check.stdout + check.stderr)
   assert.equal(digest(readFileSync(join(shared, 'copy'))), digest(busybox()))
   assert.deepEqual(readdirSync(join(shared, 'tree/a/b')).sort(), Array.from({ length: 100 }, (_, i) => String(i + 1)).sort())
   assert.equal(readlinkSync(join(shared, 'tree/link')), '../data')
