@@ -3,6 +3,7 @@ import type { Machine, MachineOptions } from './api.ts'
 import { createMachine as create } from './machine.ts'
 
 export { InputError } from './errors.ts'
+export { Lan } from './lan.ts'
 export { helloGuest } from './guests/hello.ts'
 export type {
   BlockStore, BootOptions, CpuRegisters, CpuSelection, DriveOptions, Machine, MachineOptions, RunLimits, SharedFolder, StopReason,

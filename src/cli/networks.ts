@@ -2,10 +2,12 @@
 import type { NetworkOptions } from '../api.ts'
 import { nearest } from '../cpu/features.ts'
 import { InputError } from '../errors.ts'
-import type { PortForward } from './system.ts'
+import type { LinkPlace, PortForward } from './system.ts'
 import type { DeviceSelection } from './values.ts'
 
-const known = ['id', 'hostfwd', 'restrict', 'mac', 'model']
+/** Keys of both kinds of card, and of each kind of network. */
+const ofCards = ['id', 'mac', 'model']
+const kinds: Readonly<Record<string, readonly string[]>> = { user: ['hostfwd', 'restrict'], socket: ['listen', 'connect'] }
 /** The devices that QEMU's names for them mean. */
 const models: Readonly<Record<string, string>> = {
   virtio: 'virtio-net-pci', 'virtio-net': 'virtio-net-pci', 'virtio-net-pci': 'virtio-net-pci', e1000: 'e1000', 'e1000-82540em': 'e1000',
@@ -15,28 +17,36 @@ const usualModel = 'virtio-net-pci'
 export interface Networks {
   networks: NetworkOptions[]
   forwards: Record<string, PortForward[]>
+  links: Record<string, LinkPlace>
   devices: DeviceSelection[]
 }
 
 interface Parsed {
   network: NetworkOptions
   forwards: PortForward[]
+  link: LinkPlace | undefined
   device: DeviceSelection
 }
 
-/** `user[,hostfwd=tcp:[HOST]:PORT-[HOST]:PORT][,restrict=on][,mac=..][,model=..]`: a network and, with `cards`, its card; or `none`. */
+/**
+ * `user[,hostfwd=tcp:[HOST]:PORT-[HOST]:PORT][,restrict=on]` or `socket,listen|connect=[HOST]:PORT`, either with `[,mac=..][,model=..]`: a
+ * network and, with `cards`, its card; or `none`.
+ */
 export function parseNetworks(texts: readonly string[], { cards, needsId = false }: { cards: boolean; needsId?: boolean }): Networks {
   const parsed = texts.filter(text => text !== 'none').map((text, index) => parseNetwork(text, needsId ? undefined : `nic${index}`))
   return {
     networks: parsed.map(({ network }) => network),
     forwards: Object.fromEntries(parsed.map(({ network, forwards }) => [network.id, forwards])),
+    links: Object.fromEntries(parsed.flatMap(({ network, link }) => (link ? [[network.id, link]] : []))),
     devices: cards ? parsed.map(({ device }) => device) : [],
   }
 }
 
 function parseNetwork(text: string, defaultId: string | undefined): Parsed {
   const [kind, ...parts] = text.split(',')
-  if (kind !== 'user') throw new InputError(`network '${text}': expected user or none, found '${kind}'`)
+  const own = kinds[kind]
+  if (own === undefined) throw new InputError(`network '${text}': expected user, socket or none, found '${kind}'`)
+  const known = [...ofCards, ...own]
   const values = parts.filter(part => part !== '').map(part => {
     const equals = part.indexOf('=')
     const key = equals < 0 ? part : part.slice(0, equals)
@@ -52,10 +62,21 @@ function parseNetwork(text: string, defaultId: string | undefined): Parsed {
   const id = keys.id ?? defaultId
   if (id === undefined) throw new InputError(`network '${text}': expected id=ID, for a device to name`)
   return {
-    network: { id, kind: 'user', restrict: /^(on|y)/.test(keys.restrict ?? '') },
+    network: kind === 'user' ? { id, kind, restrict: /^(on|y)/.test(keys.restrict ?? '') } : { id, kind: 'link' },
+    link: kind === 'user' ? undefined : placeOf(text, keys),
     forwards: values.filter(([key]) => key === 'hostfwd').map(([, value]) => parseForward(value)),
     device: { name: model, properties: { netdev: id, ...(keys.mac === undefined ? {} : { mac: keys.mac }) } },
   }
+}
+
+function placeOf(text: string, { listen, connect }: Record<string, string>): LinkPlace {
+  if ((listen === undefined) === (connect === undefined)) throw new InputError(`network '${text}': expected listen= or connect=`)
+  const [, host, port] = /^([^:]*):(\d+)$/.exec(listen ?? connect) ?? []
+  if (port === undefined || Number(port) < 1 || Number(port) > 65_535) {
+    throw new InputError(`network '${text}': expected [HOST]:PORT, found '${listen ?? connect}'`)
+  }
+  const place = { host, port: Number(port) }
+  return listen === undefined ? { connect: place } : { listen: place }
 }
 
 /** `tcp:[HOSTADDR]:HOSTPORT-[GUESTADDR]:GUESTPORT`, as QEMU writes it. */

@@ -139,7 +139,7 @@ export const qemuOptions: readonly QemuOption[] = [
   refused(['qmp', 'qmp-pretty', 'mon'], 'there is no monitor', 'dev'),
   onlyNone(['parallel'], 'dev', 'parallel port'),
   {
-    names: ['netdev'], argument: 'user,id=id[,...]', help: 'a router to our network: hostfwd, restrict',
+    names: ['netdev'], argument: 'user|socket,id=id[,...]', help: 'a router (hostfwd, restrict) or other machines (listen, connect)',
     apply: (s, text) => { s.netdevs.push(text) },
   },
   { names: ['nic'], argument: 'user[,...]|none', help: 'the same with a virtio card', apply: (s, text) => { s.nics.push(text) } },

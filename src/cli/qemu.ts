@@ -78,6 +78,7 @@ function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue)
       commandLine: settings.append,
     },
     forwards: nets.forwards,
+    links: nets.links,
     console,
     session: {},
     ...(settings.gdb === undefined ? {} : { gdb: { address: settings.gdb, wait: settings.wait } }),
@@ -89,7 +90,8 @@ function networksOf({ netdevs, nics }: QemuSettings): Networks {
   const plain = parseNetworks(netdevs, { cards: false, needsId: true })
   const whole = parseNetworks(nics, { cards: true })
   return {
-    networks: [...plain.networks, ...whole.networks], forwards: { ...plain.forwards, ...whole.forwards }, devices: whole.devices,
+    networks: [...plain.networks, ...whole.networks], forwards: { ...plain.forwards, ...whole.forwards },
+    links: { ...plain.links, ...whole.links }, devices: whole.devices,
   }
 }
 

@@ -82,7 +82,7 @@ export function runCommand(system: System, done: (status: number) => void): Comm
     .addOption(new Option('--chipset <name>', 'where RAM and buses lie').choices(['pc', 'q35']).default('q35'))
     .option('--device <name[,key=value]>', 'add a device (again for more); `help` lists them', collect)
     .option('--drive <file[,key=value]>', 'a disk image: if=virtio|ide|nvme|none, id, format, snapshot, readonly, serial; `help`', collect)
-    .option('--net <user[,key=value]>', 'a network card and a router: hostfwd=tcp::PORT-:PORT, model=e1000, restrict, mac, id', collect)
+    .option('--net <kind[,key=value]>', 'a network card (model, mac) on `user` (hostfwd=tcp::PORT-:PORT, restrict) or `socket`', collect)
     .option('--iommu <vtd[,key=value]>', 'an Intel remapping unit (VT-d); `help` lists its properties', collect)
     .option('--share <folder[,key=value]>', 'a folder of ours, mounted by tag with -t 9p -o trans=virtio: tag=NAME, readonly', collect)
     .optionsGroup('How to run it:')
@@ -204,6 +204,7 @@ function requestOf(flags: RunFlags, system: System, catalogue: Catalogue): RunRe
       commandLine: flags.append ?? '',
     },
     forwards: nets.forwards,
+    links: nets.links,
     console: { serial: 'stdio', escape: true, interrupt: false, quiet: flags.quiet ?? false, collect: flags.json ?? false },
     ...(flags.save === undefined ? {} : { save: flags.save }),
     ...(flags.restore === undefined ? {} : { restore: flags.restore }),

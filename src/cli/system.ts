@@ -23,6 +23,9 @@ export interface PortForward {
   toPort: number
 }
 
+/** A link to other machines: we wait for them, as a switch, or go where one waits. Without a host, on our own. */
+export type LinkPlace = { listen: { host: string; port: number } } | { connect: { host: string; port: number } }
+
 export interface ConsoleOptions {
   serial: SerialTarget
   /** On a terminal, Ctrl-A begins a command. */
@@ -47,6 +50,8 @@ export interface RunRequest {
   save?: string
   /** Ports that lead into user networks, by the network's ID. */
   forwards?: Record<string, PortForward[]>
+  /** Where plain links lead, by the network's ID. */
+  links?: Record<string, LinkPlace>
   console: ConsoleOptions
   session: SessionOptions
   /** Where a GDB may connect; with `wait`, nothing runs until it says so. */

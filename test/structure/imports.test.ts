@@ -32,7 +32,7 @@ const mayImport: Readonly<Record<string, readonly string[]>> = {
   insight: ['cpu', 'virt', 'memory', 'mmu'],
   guests: [],
   bench: ['cpu'],
-  embedder: ['bench', 'cli', 'cpu', 'platform', 'machine', 'insight', 'vmm'],
+  embedder: ['bench', 'cli', 'cpu', 'net', 'platform', 'machine', 'insight', 'vmm'],
   cli: ['bench', 'embedder', 'cpu', 'platform', 'insight', 'vmm', 'guests'],
   web: ['embedder', 'platform', 'insight', 'vmm', 'guests'],
   // Files of src itself: machine.ts puts the parts together.

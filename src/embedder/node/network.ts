@@ -18,6 +18,7 @@ interface DatagramPort {
 
 export class NodeNetwork {
   readonly #tell: (event: OutsideEvent) => void
+  readonly #forwards: readonly PortForward[]
   readonly #connections = new Map<number, Socket>()
   readonly #datagrams = new Map<number, DatagramPort>()
   readonly #servers: Server[] = []
@@ -25,8 +26,9 @@ export class NodeNetwork {
   #answerUntil = 0
 
   /** `tell` is called from the event loop: between two slices of the machine's run. */
-  constructor(tell: (event: OutsideEvent) => void) {
+  constructor(tell: (event: OutsideEvent) => void, forwards: readonly PortForward[] = []) {
     this.#tell = tell
+    this.#forwards = forwards
   }
 
   /** Something in the world is about to say more: the machine's time keeps to ours meanwhile. */
@@ -40,8 +42,8 @@ export class NodeNetwork {
   }
 
   /** Opens the forwarded ports. Throws an InputError when one cannot be had. */
-  async listen(forwards: readonly PortForward[]): Promise<void> {
-    for (const { host, port, toHost, toPort } of forwards) {
+  async open(): Promise<void> {
+    for (const { host, port, toHost, toPort } of this.#forwards) {
       const server = createServer({ allowHalfOpen: true, noDelay: true }, socket => {
         const flow = -++this.#lastAccepted
         this.#attach(flow, socket)

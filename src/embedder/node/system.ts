@@ -1,6 +1,6 @@
 /** The command line's system on Node: files, standard streams, and runs of the machine. */
 import { readFileSync, writeFileSync } from 'node:fs'
-import type { Machine, MachineOptions } from '../../api.ts'
+import type { Machine, MachineOptions, OutsideEvent } from '../../api.ts'
 import type { Catalogue, RunRequest, RunResult, System } from '../../cli/system.ts'
 import { statuses, statusOf } from '../../cli/status.ts'
 import { InputError } from '../../errors.ts'
@@ -10,6 +10,7 @@ import { PanicWatch } from '../panic.ts'
 import { type Ending, Session, type Surroundings } from '../session.ts'
 import { openStore, pathBeside } from './file-store.ts'
 import { serveGdb } from './gdb.ts'
+import { NodeLink } from './link.ts'
 import { NodeNetwork } from './network.ts'
 import { observeGuests } from './guest-events.ts'
 import { openSerialPort, type SerialPort } from './serial-port.ts'
@@ -108,7 +109,7 @@ async function run(createMachine: MachineFactory, starterGone: () => boolean, re
   const stopGdb = request.gdb === undefined ? () => {} : await serveGdb(request.gdb, machine, request.machine.cpus ?? 1, session)
   const stopProfiler = request.profile === undefined ? undefined : await (await import('./profiler.ts')).startProfiler()
   try {
-    for (const [id, forwards] of Object.entries(request.forwards ?? {})) await networks.get(id)?.listen(forwards)
+    for (const network of networks.values()) await network.open()
     await Promise.race([port?.ready, ended])
     const ending = await session.run()
     const samples = await stopProfiler?.()
@@ -159,12 +160,16 @@ function screenOf(machine: Machine): string[] | undefined {
   return lines?.some(line => line !== '') ? lines : undefined
 }
 
-/** What user networks ask is asked of ours; answers come in between two slices. */
-function connectNetworks({ machine: { networks = [] } }: RunRequest, machine: Machine, wake: () => void): Map<string, NodeNetwork> {
-  const connected = new Map(networks.filter(({ kind }) => kind === 'user').map(({ id }) => [id, new NodeNetwork(event => {
-    machine.outsideInput(id, event)
-    wake()
-  })]))
+/** What networks ask is asked of ours; answers come in between two slices. */
+function connectNetworks(request: RunRequest, machine: Machine, wake: () => void): Map<string, NodeNetwork | NodeLink> {
+  const { machine: { networks = [] }, forwards = {}, links = {} } = request
+  const connected = new Map(networks.map(({ id, kind }) => {
+    const tell = (event: OutsideEvent): void => {
+      machine.outsideInput(id, event)
+      wake()
+    }
+    return [id, kind === 'user' ? new NodeNetwork(tell, forwards[id]) : new NodeLink(links[id], tell)] as const
+  }))
   machine.onOutside = (id, outside) => connected.get(id)?.request(outside)
   return connected
 }
