@@ -133,6 +133,8 @@ export interface VirtualizedCpu extends Processor {
   shadowCast(): void
   /** Up to `length` bytes at RIP, without side effects. */
   codeBytes(length: number): Uint8Array
+  /** RIP of the instruction whose store a watcher hears of; undefined: no instruction's. */
+  readonly storingRip: bigint | undefined
   /** Works out state.interruptPending anew. */
   interruptChanged(): void
 }

@@ -765,6 +765,13 @@ export class Cpu implements Processor {
     return this.bytes[(this.currentRecord || scratchRecords) + recordField.length] & 15
   }
 
+  /** RIP of the instruction that is stepped, also when its stores are done at its end; undefined: none is. */
+  get storingRip(): bigint | undefined {
+    if (!this.words[word.stepping]) return undefined
+    const page = this.view.getBigUint64(at.codePage, true)
+    return BigInt.asUintN(64, page + BigInt(this.view.getUint16(scratchRecords + recordField.offset, true)))
+  }
+
   /** Executes one instruction; accesses to devices, watched and code pages are performed. */
   stepOne(): void {
     const words = this.words

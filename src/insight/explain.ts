@@ -3,7 +3,7 @@ import { cr4Writable } from '../cpu/control.ts'
 import { cr0 } from '../cpu/bits.ts'
 import type { CpuModel } from '../cpu/model.ts'
 import { eferWritable } from '../cpu/msr.ts'
-import { reportRules } from '../virt/svm/report.ts'
+import { reportRule as reportVmcbRule } from '../virt/svm/report.ts'
 import { allBroken } from '../virt/svm/rules.ts'
 import { explain, ruleGroups } from '../virt/vmx/checker.ts'
 import { EntryView } from '../virt/vmx/entry-view.ts'
@@ -31,9 +31,10 @@ export function explainFile(bytes: Uint8Array, file: string, model: (vendor: 'in
 
 function explainVmcb(words: Uint32Array, model: CpuModel, nameOf: NameOf): FileExplanation {
   const vmcb = { words, start: 0 }
-  const broken = allBroken(vmcb, { model, eferBits: eferWritable(model), hostCr0: cr0.PG | cr0.PE, hostPae: true })
-  return told('VMCB', broken.length === 0 ? [] : [{ verdict: 'VMEXIT_INVALID', lines: reportRules(vmcb, broken).flatMap(each =>
-    explainRule(each, nameOf)) }], broken.length, [])
+  const context = { model, eferBits: eferWritable(model), hostCr0: cr0.PG | cr0.PE, hostPae: true }
+  const broken = allBroken(vmcb, context)
+  return told('VMCB', broken.length === 0 ? [] : [{ verdict: 'VMEXIT_INVALID', lines: broken.flatMap(each =>
+    explainRule(reportVmcbRule(each, vmcb, context), nameOf)) }], broken.length, [])
 }
 
 function explainText(values: VmcsValues, model: CpuModel, nameOf: NameOf): FileExplanation {

@@ -3,18 +3,24 @@ import type { BrokenRuleReport, FieldValue, GuestEvent } from '../../cpu/guest-e
 import type { Processor } from '../../cpu/processor.ts'
 import { eventOf } from './event-info.ts'
 import { exitName } from './exit-codes.ts'
-import type { Rule, VmcbView } from './rules.ts'
+import { readField, type Rule, type RuleContext, type VmcbView } from './rules.ts'
+import type { WriterOf } from './writers.ts'
 import { eventInfo, vmcbFields, type VmcbFieldName } from './vmcb.ts'
 
-export function readField({ words, start }: VmcbView, name: VmcbFieldName): bigint {
-  const { offset, size } = vmcbFields[name]
-  const low = BigInt(words[start + (offset >> 2)] >>> 0) >> BigInt((offset & 3) * 8)
-  if (size === 8) return low | (BigInt(words[start + (offset >> 2) + 1] >>> 0) << 32n)
-  return BigInt.asUintN(size * 8, low)
+export const fieldPlace = (name: VmcbFieldName): string => `${vmcbFields[name].offset.toString(16).padStart(3, '0').toUpperCase()}h`
+function fieldValue(vmcb: VmcbView, name: VmcbFieldName, writerOf?: WriterOf): FieldValue {
+  const writer = writerOf?.(name)
+  const known = { name: vmcbFields[name].title, place: fieldPlace(name), value: readField(vmcb, name) }
+  return { ...known, ...(writer === undefined ? {} : { writer }) }
 }
-const fieldValue = (vmcb: VmcbView, name: VmcbFieldName): FieldValue =>
-  ({ name: vmcbFields[name].title, place: `${vmcbFields[name].offset.toString(16).padStart(3, '0').toUpperCase()}h`,
-    value: readField(vmcb, name) })
+
+export function reportRule({ title, section, fields, wants }: Rule, vmcb: VmcbView, context: RuleContext,
+  writerOf?: WriterOf): BrokenRuleReport {
+  return {
+    rule: title, source: `AMD APM vol. 2, "${section}"`, fields: fields.map(name => fieldValue(vmcb, name, writerOf)),
+    wants: typeof wants === 'string' ? wants : `0x${wants(vmcb, context).toString(16)}`,
+  }
+}
 
 const common = (cpu: Processor, address: number) =>
   ({ vendor: 'svm', cpu: cpu.index, time: Math.floor(cpu.now()), structure: address } as const)
@@ -38,14 +44,11 @@ export function exitEvent(cpu: Processor, address: number, vmcb: VmcbView): Gues
   return { kind: 'exit', ...common(cpu, address), rip: readField(vmcb, 'rip'), reason, name: exitName(reason), fields }
 }
 
-export function failureEvent(cpu: Processor, address: number, vmcb: VmcbView, rip: bigint, broken: readonly Rule[]): GuestEvent {
-  return {
-    kind: 'failed', ...common(cpu, address), rip, verdict: 'VMEXIT_INVALID',
-    broken: reportRules(vmcb, broken),
-  }
-}
+/** Looked at when the rest has been loaded: PDPTEs lie in memory. */
+export const pointersRule = 'the page-directory-pointer entries of CR3 have reserved bits'
+export const reportPointers = (vmcb: VmcbView): BrokenRuleReport =>
+  ({ rule: pointersRule, source: 'AMD APM vol. 2, "Canonicalization and Consistency Checks"', fields: [fieldValue(vmcb, 'cr3')] })
 
-export const reportRules = (vmcb: VmcbView, broken: readonly Rule[]): BrokenRuleReport[] =>
-  broken.map(({ title, section, fields, instead }) => ({
-    rule: title, source: `AMD APM vol. 2, "${section}"`, fields: fields.map(name => fieldValue(vmcb, name)), wants: instead,
-  }))
+export function failureEvent(cpu: Processor, address: number, rip: bigint, broken: readonly BrokenRuleReport[]): GuestEvent {
+  return { kind: 'failed', ...common(cpu, address), rip, verdict: 'VMEXIT_INVALID', broken }
+}

@@ -28,10 +28,13 @@ export interface Rule {
   /** The rule in words. */
   readonly title: string
   readonly section: string
+  /** The first is the one to change. */
   readonly fields: readonly VmcbFieldName[]
   readonly broken: (vmcb: VmcbView, context: RuleContext) => boolean
-  /** What would do. */
-  readonly instead: string
+  /** A value of the first field that would do; words where no field can do it. */
+  readonly wants: ((vmcb: VmcbView, context: RuleContext) => bigint) | string
+  /** What breaks it in a VMCB that is right: for tests. Absent: it takes more than a VMCB. */
+  readonly breaks?: Readonly<Partial<Record<VmcbFieldName, bigint | ((value: bigint) => bigint)>>>
 }
 
 const low = (vmcb: VmcbView, name: VmcbFieldName): number => vmcb.words[vmcb.start + (offsetOf[name] >> 2)] >>> 0
@@ -39,8 +42,26 @@ const high = (vmcb: VmcbView, name: VmcbFieldName): number => vmcb.words[vmcb.st
 const byte = (vmcb: VmcbView, name: VmcbFieldName): number => (low(vmcb, name) >>> ((offsetOf[name] & 3) * 8)) & 0xff
 
 const checks = 'Canonicalization and Consistency Checks'
-const rule = (title: string, fields: readonly VmcbFieldName[], instead: string, broken: Rule['broken'], section = checks): Rule =>
-  ({ title, fields, instead, broken, section })
+const rule = (title: string, fields: readonly VmcbFieldName[], wants: Rule['wants'], breaks: Rule['breaks'], broken: Rule['broken'],
+  section = checks): Rule => ({ title, fields, wants, broken, section, ...(breaks ? { breaks } : {}) })
+
+/** What a VMCB's field holds. */
+export function readField({ words, start }: VmcbView, name: VmcbFieldName): bigint {
+  const { offset, size } = vmcbFields[name]
+  const first = BigInt(words[start + (offset >> 2)] >>> 0) >> BigInt((offset & 3) * 8)
+  if (size === 8) return first | (BigInt(words[start + (offset >> 2) + 1] >>> 0) << 32n)
+  return BigInt.asUintN(size * 8, first)
+}
+const setting = (name: VmcbFieldName, bits: bigint) => (vmcb: VmcbView): bigint => readField(vmcb, name) | bits
+const keeping = (name: VmcbFieldName, bits: bigint) => (vmcb: VmcbView): bigint => readField(vmcb, name) & bits
+const clearing = (name: VmcbFieldName, bits: bigint) => (vmcb: VmcbView): bigint => readField(vmcb, name) & ~bits
+const set = (bits: bigint) => (value: bigint): bigint => value | bits
+const clear = (bits: bigint) => (value: bigint): bigint => value & ~bits
+/** The upper half is left out, so that what begins there ends below the highest address too. */
+const address = (name: VmcbFieldName) => (vmcb: VmcbView, { model }: RuleContext): bigint =>
+  readField(vmcb, name) & ((1n << BigInt(model.physicalBits - 1)) - 0x1000n)
+const farAway = 1n << 60n
+const low32 = 0xffffffffn
 
 const isLong = (v: VmcbView): boolean => (low(v, 'efer') & efer.LME) !== 0 && (low(v, 'cr0') & cr0.PG) !== 0
 const beyond = (hi: number, lo: number, model: CpuModel, size: number): boolean =>
@@ -68,42 +89,48 @@ const intercepts3 = (v: VmcbView, bit: number): boolean => (low(v, 'intercepts3'
 
 /** In the manual's order. */
 export const rules: readonly Rule[] = [
-  rule('EFER.SVME must be 1', ['efer'], 'EFER with bit 12 set', v => !(low(v, 'efer') & efer.SVME)),
-  rule('CR0.CD = 0 and CR0.NW = 1 cannot be together', ['cr0'], 'CR0 without bit 29',
+  rule('EFER.SVME must be 1', ['efer'], setting('efer', 0x1000n), { efer: clear(0x1000n) }, v => !(low(v, 'efer') & efer.SVME)),
+  rule('CR0.CD = 0 and CR0.NW = 1 cannot be together', ['cr0'], clearing('cr0', 0x20000000n), { cr0: set(0x20000000n) },
     v => !(low(v, 'cr0') & cr0.CD) && (low(v, 'cr0') & cr0.NW) !== 0),
-  rule('CR0[63:32] must be 0', ['cr0'], 'CR0 of 32 bits', v => high(v, 'cr0') !== 0),
-  rule('reserved bits of CR3 must be 0', ['cr3'], 'an address that the processor has', (v, { model }) =>
-    high(v, 'cr3') >= 2 ** (model.physicalBits - 32)),
-  rule('reserved bits of CR4 must be 0', ['cr4'], 'only bits that CPUID offers', (v, { model }) =>
-    high(v, 'cr4') !== 0 || (low(v, 'cr4') & ~Number(cr4Writable(model))) !== 0),
-  rule('DR6[63:32] must be 0', ['dr6'], 'DR6 of 32 bits', v => high(v, 'dr6') !== 0),
-  rule('DR7[63:32] must be 0', ['dr7'], 'DR7 of 32 bits', v => high(v, 'dr7') !== 0),
-  rule('reserved bits of EFER must be 0', ['efer'], 'only bits that CPUID offers',
+  rule('CR0[63:32] must be 0', ['cr0'], keeping('cr0', low32), { cr0: set(1n << 32n) }, v => high(v, 'cr0') !== 0),
+  rule('reserved bits of CR3 must be 0', ['cr3'], (v, { model }) => readField(v, 'cr3') & ((1n << BigInt(model.physicalBits)) - 1n),
+    { cr3: set(farAway) }, (v, { model }) => high(v, 'cr3') >= 2 ** (model.physicalBits - 32)),
+  rule('reserved bits of CR4 must be 0', ['cr4'], (v, { model }) => readField(v, 'cr4') & BigInt.asUintN(32, cr4Writable(model)),
+    { cr4: set(1n << 31n) }, (v, { model }) => high(v, 'cr4') !== 0 || (low(v, 'cr4') & ~Number(cr4Writable(model))) !== 0),
+  rule('DR6[63:32] must be 0', ['dr6'], keeping('dr6', low32), { dr6: set(1n << 32n) }, v => high(v, 'dr6') !== 0),
+  rule('DR7[63:32] must be 0', ['dr7'], keeping('dr7', low32), { dr7: set(1n << 63n) }, v => high(v, 'dr7') !== 0),
+  rule('reserved bits of EFER must be 0', ['efer'], (v, { eferBits }) => readField(v, 'efer') & BigInt(eferBits), { efer: set(0x200n) },
     (v, { eferBits }) => high(v, 'efer') !== 0 || (low(v, 'efer') & ~eferBits) !== 0),
-  rule('EFER.LMA and EFER.LME need a processor with long mode', ['efer'], 'EFER without bits 8 and 10',
+  rule('EFER.LMA and EFER.LME need a processor with long mode', ['efer'], clearing('efer', 0x500n), undefined,
     (v, { model }) => (low(v, 'efer') & (efer.LME | efer.LMA)) !== 0 && !model.has('lm')),
-  rule('EFER.LME and CR0.PG need CR4.PAE', ['efer', 'cr0', 'cr4'], 'CR4 with bit 5 set', v => isLong(v) && !(low(v, 'cr4') & cr4.PAE)),
-  rule('EFER.LME and CR0.PG need CR0.PE', ['efer', 'cr0'], 'CR0 with bit 0 set', v => isLong(v) && !(low(v, 'cr0') & cr0.PE)),
-  rule('in long mode CS.L and CS.D cannot both be 1', ['efer', 'cr0', 'cr4', 'csAttributes'], 'CS.attrib without bit 10',
-    v => isLong(v) && (low(v, 'cr4') & cr4.PAE) !== 0 && (low(v, 'csSelector') >>> 16 & 0x600) === 0x600),
-  rule('the VMRUN intercept must be set', ['intercepts4'], 'bit 0 of the vector at 10H set',
+  rule('EFER.LME and CR0.PG need CR4.PAE', ['cr4', 'efer', 'cr0'], setting('cr4', 0x20n), { cr4: clear(0x20n) },
+    v => isLong(v) && !(low(v, 'cr4') & cr4.PAE)),
+  rule('EFER.LME and CR0.PG need CR0.PE', ['cr0', 'efer'], setting('cr0', 1n), { cr0: clear(1n) },
+    v => isLong(v) && !(low(v, 'cr0') & cr0.PE)),
+  rule('in long mode CS.L and CS.D cannot both be 1', ['csAttributes', 'efer', 'cr0', 'cr4'], clearing('csAttributes', 0x400n),
+    { csAttributes: set(0x600n) }, v => isLong(v) && (low(v, 'cr4') & cr4.PAE) !== 0 && (low(v, 'csSelector') >>> 16 & 0x600) === 0x600),
+  rule('the VMRUN intercept must be set', ['intercepts4'], setting('intercepts4', 1n), { intercepts4: clear(1n) },
     v => !(low(v, 'intercepts4') & (1 << intercept4.vmrun))),
-  rule('the I/O permission map must lie below the highest physical address', ['iopmBase'], 'an address that the processor has',
+  rule('the I/O permission map must lie below the highest physical address', ['iopmBase', 'intercepts3'], address('iopmBase'),
+    { iopmBase: farAway, intercepts3: set(1n << 27n) },
     (v, { model }) => intercepts3(v, intercept3.ioio) && beyond(high(v, 'iopmBase'), pageOf(low(v, 'iopmBase')), model, 8193)),
-  rule('the MSR permission map must lie below the highest physical address', ['msrpmBase'], 'an address that the processor has',
+  rule('the MSR permission map must lie below the highest physical address', ['msrpmBase', 'intercepts3'], address('msrpmBase'),
+    { msrpmBase: farAway, intercepts3: set(1n << 28n) },
     (v, { model }) => intercepts3(v, intercept3.msr) && beyond(high(v, 'msrpmBase'), pageOf(low(v, 'msrpmBase')), model, 8193)),
   rule('EVENTINJ must be an event that exists: types 1, 5, 6, 7 are reserved, exceptions have vectors 0 to 31 but 2', ['eventInjection'],
-    'type 0, 2, 3 or 4', illegalEvent, 'Event Injection'),
-  rule('the ASID must not be 0: it is the host\'s', ['asid'], 'an ASID from 1 to the number that CPUID gives, less 1',
-    v => low(v, 'asid') === 0),
-  rule('nested paging needs a host with paging', ['nestedControl'], 'VMRUN with CR0.PG = 1',
+    clearing('eventInjection', 0x700n), { eventInjection: 0x80000302n }, illegalEvent, 'Event Injection'),
+  rule('the ASID must not be 0: it is the host\'s', ['asid'], () => 1n, { asid: 0n }, v => low(v, 'asid') === 0),
+  rule('nested paging needs a host with paging', ['nestedControl'], 'VMRUN with CR0.PG = 1', undefined,
     (v, { hostCr0 }) => nested(v) && !(hostCr0 & cr0.PG), 'Nested Paging'),
-  rule('reserved bits of nCR3 must be 0', ['nestedCr3'], 'an address that the processor has',
+  rule('reserved bits of nCR3 must be 0', ['nestedCr3', 'nestedControl'], address('nestedCr3'),
+    { nestedCr3: farAway, nestedControl: set(1n) },
     (v, { model }) => nested(v) && beyond(high(v, 'nestedCr3'), pageOf(low(v, 'nestedCr3')), model, 0), 'Nested Paging'),
-  rule('every field of G_PAT must be a memory type', ['gPat'], '0007040600070406H', v => nested(v) && illegalPat(v), 'Nested Paging'),
-  rule('V_NMI_ENABLE needs the NMI intercept', ['virtualInterrupt', 'intercepts3'], 'bit 1 of the vector at 0CH set', v =>
-    (low(v, 'virtualInterrupt') & virtualInterrupt.nmiEnable) !== 0 && !intercepts3(v, intercept3.nmi), 'NMI Virtualization'),
-  rule('TLB_CONTROL must be 0, 1, 3 or 7', ['tlbControl'], '0, 1, 3 or 7',
+  rule('every field of G_PAT must be a memory type', ['gPat', 'nestedControl'], () => 0x0007040600070406n,
+    { gPat: 0x0207040600070406n, nestedControl: set(1n) }, v => nested(v) && illegalPat(v), 'Nested Paging'),
+  rule('V_NMI_ENABLE needs the NMI intercept', ['intercepts3', 'virtualInterrupt'], setting('intercepts3', 2n),
+    { virtualInterrupt: set(1n << 26n), intercepts3: clear(2n) }, v =>
+      (low(v, 'virtualInterrupt') & virtualInterrupt.nmiEnable) !== 0 && !intercepts3(v, intercept3.nmi), 'NMI Virtualization'),
+  rule('TLB_CONTROL must be 0, 1, 3 or 7', ['tlbControl'], () => 0n, { tlbControl: 2n },
     v => ![0, 1, 3, 7].includes(byte(v, 'tlbControl')), 'TLB Control'),
 ]
 

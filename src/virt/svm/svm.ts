@@ -16,12 +16,13 @@ import type { PhysicalMemory } from '../../memory/physical.ts'
 import type { Mmu } from '../../mmu/mmu.ts'
 import { exitCode, fillMask, instructionIntercepts, intercept3, mwaitArmed } from './exit-codes.ts'
 import { eventOf, infoOf } from './event-info.ts'
-import type { GuestListener } from '../../cpu/guest-event.ts'
-import { entryEvent, exitEvent, failureEvent } from './report.ts'
+import type { GuestEvent, GuestListener } from '../../cpu/guest-event.ts'
+import { entryEvent, exitEvent, failureEvent, pointersRule, reportPointers, reportRule } from './report.ts'
 import { allBroken, firstBroken, ruleWords, type RuleContext } from './rules.ts'
 import { svmWord } from './state.ts'
 import { eventInfo, fetchedBytes, nestedControl, offsetOf, tlbControl, virtualExtension, virtualInterrupt } from './vmcb.ts'
 import type { VmcbFieldName } from './vmcb.ts'
+import { VmcbWriters } from './writers.ts'
 import { vmcbCopies, type VmcbCopies } from './world-switch.ts'
 
 const index = {
@@ -97,7 +98,10 @@ export class Svm implements Virtualization {
       this.cpu.log(`a VMCB at 0x${(hi * 2 ** 32 + lo).toString(16)}, where there is no RAM: #GP`)
       throw generalProtection()
     }
-    if (write) this.physical.aboutToWrite(place, 4096)
+    if (write) {
+      if (this.writers) this.writers.byProcessor(() => this.physical.aboutToWrite(place, 4096))
+      else this.physical.aboutToWrite(place, 4096)
+    }
     return (place + (lo & 0xfff)) >>> 2
   }
 
@@ -115,11 +119,29 @@ export class Svm implements Virtualization {
     const { lo, hi } = this.operand()
     const { words } = this
     const virtual = words[index.guestMode] !== 0 && words[svmWord.virtualExtensions] & virtualExtension.vmloadVmsave
-    if (!virtual) return this.vmcbAt(lo, hi, write)
+    if (!virtual) {
+      const start = this.vmcbAt(lo, hi, write)
+      this.noteWriters(hi * 2 ** 32 + lo)
+      return start
+    }
     const second = this.mmu.secondStage!
     second.linearLo = 0
     if (!second.page(lo | 0, hi | 0, write ? 2 : 1, false)) throw second.exit()
     return this.vmcbAt(second.lo, second.hi, write)
+  }
+
+  /** While somebody listens: who writes to the VMCBs that the processor was given. */
+  private writers: VmcbWriters | undefined
+  private noteWriters(vmcb: number): void {
+    if (!this.observer) return
+    this.writers ??= new VmcbWriters(this.physical, () => this.cpu.storingRip)
+    this.writers.watch(vmcb)
+  }
+  /** Every rule that the VMCB breaks. */
+  private failure(start: number, vmcb: number): GuestEvent {
+    const view = { words: this.words, start }
+    const broken = allBroken(view, this.context).map(rule => reportRule(rule, view, this.context, this.writers?.of(vmcb)))
+    return failureEvent(this.cpu, vmcb, this.cpu.state.rip, broken)
   }
 
   // ---- VMRUN ----
@@ -128,15 +150,16 @@ export class Svm implements Virtualization {
     const { cpu, words } = this
     const { lo, hi } = this.operand()
     const start = this.vmcbAt(lo, hi, true)
+    this.noteWriters(hi * 2 ** 32 + lo)
     words[svmWord.vmcb] = lo
     words[svmWord.vmcb + 1] = hi
     const nextRip = cpu.operation.nextRip
+    const vmrunRip = this.observer ? cpu.state.rip : 0n
     this.context.hostCr0 = words[index.cr0]
     if (!this.isAsAccepted(start)) {
       const broken = firstBroken({ words, start }, this.context)
       if (broken) {
-        if (this.observer) this.observer(failureEvent(cpu, hi * 2 ** 32 + lo, { words, start }, cpu.state.rip,
-          allBroken({ words, start }, this.context)))
+        if (this.observer) this.observer(this.failure(start, hi * 2 ** 32 + lo))
         return this.refuse(start, nextRip, broken.title)
       }
       this.accept(start)
@@ -156,7 +179,8 @@ export class Svm implements Virtualization {
     if (!this.flush(start) || !this.enterPaging()) {
       // the host's registers as they were; RFLAGS has not been given up
       this.leave(nextRip)
-      return this.refuse(start, nextRip, 'the page-directory-pointer entries of CR3 have reserved bits')
+      if (this.observer) this.observer(failureEvent(cpu, hi * 2 ** 32 + lo, vmrunRip, [reportPointers({ words, start })]))
+      return this.refuse(start, nextRip, pointersRule)
     }
     cpu.interruptChanged()
     if (this.observer) this.observer(entryEvent(cpu, hi * 2 ** 32 + lo, { words, start }))
@@ -328,7 +352,10 @@ export class Svm implements Virtualization {
       this.giveBack(index.lastBranch + 6, svmWord.hostLastExceptionTo, start + inVmcb.lastExceptionTo)
     }
     this.copies.saveGuest(start * 4)
-    if (this.observer) this.observer(exitEvent(cpu, this.getVmcb(), { words, start }))
+    if (this.observer) {
+      this.writers?.exited(this.getVmcb())
+      this.observer(exitEvent(cpu, this.getVmcb(), { words, start }))
+    }
     this.leave(this.getWide(svmWord.hostRip))
     writeRflags(cpu.state, words[svmWord.hostRflags] & ~flag.VM)
     words[index.shadow] &= ~instructionShadow
