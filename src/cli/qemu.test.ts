@@ -26,6 +26,16 @@ test("the command line of kvm-unit-tests' runner", async () => {
   assert.deepEqual(console, { serial: 'stdio', escape: false, interrupt: true, quiet: true, collect: false })
 })
 
+test('-device intel-iommu is a unit, with what QEMU does not check', async () => {
+  const { request, errors } = await qemu(
+    '-M', 'q35', '-kernel', 'kernel', '-device', 'intel-iommu,intremap=on,x-scalable-mode=on,device-iotlb=on')
+  assert.deepEqual(request!.machine.iommus, [
+    { model: 'vtd', properties: { 'ioapic-source-check': 'off', 'scalable-mode': 'on', intremap: 'on' } },
+  ])
+  assert.deepEqual(request!.machine.devices, [])
+  assert.match(errors, /intel-iommu.device-iotlb=on has no effect/)
+})
+
 test('machines, memory and CPUs in their other spellings', async () => {
   const { machine } = (await qemu(
     '-M', 'q35,accel=kvm:tcg', '-m', 'size=1G', '-smp', 'sockets=1,cores=2,threads=2', '-cpu', 'IvyBridge,vendor=GenuineIntel,pku=off',

@@ -292,6 +292,14 @@ function freeDevice(taken: ReadonlySet<number>, first: number, last: number): nu
   return undefined
 }
 
+/** Where the bridges on bus 0 are for which a place was asked. */
+export function bridgePlaces(devices: readonly DeviceRequest[]): Bdf[] {
+  const bridges = devices.filter(({ name, properties }) => bridgeNames.has(name) && rootBuses.includes(properties.bus ?? ''))
+  return bridges.map(({ properties }) => placeFrom(properties.addr ?? '')).filter(place => place !== undefined) as Bdf[]
+}
+
+const bridgeNames: ReadonlySet<string> = new Set(Object.values(bridgeKinds).map(({ name }) => name))
+
 function placeFrom(addr: string): number | undefined {
   const [, device, fn = '0'] = /^(?:0x)?([0-9a-f]{1,2})(?:\.([0-7]))?$/i.exec(addr) ?? []
   return device === undefined || parseInt(device, 16) > 31 ? undefined : bdf(0, parseInt(device, 16), Number(fn))

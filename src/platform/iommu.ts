@@ -23,7 +23,7 @@ export const platformRequester = { ioapic: bdf(0xff, 0, 0), hpet: bdf(0xff, 1, 0
 
 interface UnitSetup {
   options: UnitOptions
-  /** Functions on bus 0 that are this unit's; undefined: all that no other has. */
+  /** Functions on bus 0 that are this unit's, bridges with all behind them; undefined: all that no other has. */
   scope: readonly Bdf[] | undefined
   reserved: readonly { base: number; limit: number; source: Bdf }[]
 }
@@ -82,7 +82,8 @@ export const iommuHelp = `Remapping units: vtd[,property=value]...
   snoop-control=on|off     (on)
   rwbf=on|off              software has to flush write buffers (off)
   ioapic-source-check=on|off  whether entries' source IDs are compared for the I/O APIC too (on)
-  scope=DEV.FN[+DEV.FN]    a unit for these functions of bus 0; the last unit has no scope, and all the rest
+  scope=DEV.FN[+DEV.FN]    a unit for these functions of bus 0, and what is behind them if they are bridges with addr=;
+                           the last unit has no scope, and all the rest
   rmrr=FIRST-LAST@DEV.FN   memory that firmware has a device use
 `
 
@@ -114,6 +115,10 @@ export interface IommuPorts {
   deliver: (message: RemappedInterrupt) => void
   message: (address: number, data: number) => void
   addMmio: (base: number, size: number, name: string, handler: MmioHandler) => void
+  /** The function on bus 0 that leads to a bus, as software has numbered them. */
+  rootFunction: (bus: number) => Bdf | undefined
+  /** Where there are bridges on bus 0. */
+  bridges: readonly Bdf[]
   log: LogUnhandled
 }
 
@@ -123,6 +128,7 @@ export class Iommu {
   readonly dmar: DmarOptions
   readonly #memory: DmaPort
   readonly #rest: RemappingUnit
+  readonly #rootFunction: IommuPorts['rootFunction']
   readonly #scoped = new Map<Bdf, RemappingUnit>()
 
   constructor(requests: readonly IommuOptions[], hostAddressBits: number, ports: IommuPorts) {
@@ -130,6 +136,7 @@ export class Iommu {
     checkScopes(setups)
     const { memory, deliver, message, log } = ports
     this.#memory = memory
+    this.#rootFunction = ports.rootFunction
     this.units = setups.map(({ options, scope }, index) => {
       const name = `vtd.${index}`
       const unit = new RemappingUnit({ name, options, ports: { memory, deliver, message }, log })
@@ -138,7 +145,7 @@ export class Iommu {
       return unit
     })
     this.#rest = this.units[setups.length - 1]
-    this.dmar = dmarOf(setups, hostAddressBits)
+    this.dmar = dmarOf(setups, hostAddressBits, new Set(ports.bridges))
   }
 
   dmaFor(requester: () => Bdf): DmaPort {
@@ -151,14 +158,18 @@ export class Iommu {
   }
 
   #requester(requester: () => Bdf): RequesterOptions {
-    const unitFor = this.#scoped.size === 0 ? () => this.#rest : (source: number) => this.#scoped.get(source as Bdf) ?? this.#rest
+    const unitFor = this.#scoped.size === 0 ? () => this.#rest : (source: number) => this.#unitOf(source as Bdf)
     return { requester, unitFor, memory: this.#memory }
+  }
+
+  #unitOf(source: Bdf): RemappingUnit {
+    const place = source < 0x100 ? source : this.#rootFunction(source >> 8)
+    return (place === undefined ? undefined : this.#scoped.get(place)) ?? this.#rest
   }
 }
 
-const endpoint = (source: Bdf): DmarScope => ({ kind: 'endpoint', enumeration: 0, source })
-
-function dmarOf(setups: readonly UnitSetup[], hostAddressBits: number): DmarOptions {
+function dmarOf(setups: readonly UnitSetup[], hostAddressBits: number, bridges: ReadonlySet<Bdf>): DmarOptions {
+  const endpoint = (source: Bdf): DmarScope => ({ kind: bridges.has(source) ? 'bridge' : 'endpoint', enumeration: 0, source })
   const platform: DmarScope[] = [
     { kind: 'ioapic', enumeration: 0, source: platformRequester.ioapic }, { kind: 'hpet', enumeration: 0, source: platformRequester.hpet },
   ]

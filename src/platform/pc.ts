@@ -33,7 +33,7 @@ import { Pic, picPorts } from '../interrupts/pic.ts'
 import { type AcpiOptions, type AcpiTable, acpiTables, facsWakingVector } from './acpi/tables.ts'
 import { type BootRequest, loadBootImage } from './boot/boot.ts'
 import { type BootImage, type BootRegisters, makeRegisters, type MemoryWrite, viewOf } from './boot/image.ts'
-import { type Board, type DeviceRequest, plugDevice } from './device-catalogue.ts'
+import { type Board, bridgePlaces, type DeviceRequest, plugDevice } from './device-catalogue.ts'
 import { type BootSettings, bootOrderCmos, checkFirmware, firmwareFiles, ramEntries, romBase, romBehindShadow } from './firmware.ts'
 import { Iommu, platformRequester } from './iommu.ts'
 import { type E820Entry, type MemoryMap } from './memory-map.ts'
@@ -290,13 +290,14 @@ export class Pc {
   }
 
   #makeIommu(): Iommu | undefined {
-    const { iommus = [], lapic, map } = this.#options
+    const { iommus = [], devices = [], lapic, map } = this.#options
     if (iommus.length === 0) return undefined
     if (map.chipset !== 'q35') throw new InputError(`--iommu: expected the chipset q35, found ${map.chipset}`)
     const { dma: memory, addMmio, log } = this.#embedding
     const { apicBus } = this
     const iommu = new Iommu(iommus, lapic.physicalAddressBits ?? 39, {
-      memory, addMmio, log, deliver: message => apicBus.deliver(message), message: (address, data) => apicBus.msi.signal(address, data),
+      memory, addMmio, log, rootFunction: bus => this.pci.rootFunction(bus), bridges: bridgePlaces(devices),
+      deliver: message => apicBus.deliver(message), message: (address, data) => apicBus.msi.signal(address, data),
     })
     for (const unit of iommu.units) this.#stateful.set(unit.name, unit)
     return iommu

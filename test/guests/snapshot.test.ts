@@ -21,6 +21,7 @@ const initrd = initramfs({ init, modules: moduleFiles(debian, ['virtio_pci', 'vi
 function make(engine: MachineOptions['engine']): Machine {
   return createMachine({
     kernel, initrd, engine, commandLine: 'console=ttyS0 quiet', cpus: 2, memory: 256 << 20, chipset: 'q35', seed: 3,
+    iommus: [{ model: 'vtd', properties: {} }],
     devices: [{ name: 'virtio-blk-pci', properties: { drive: 'd' } }, { name: 'virtio-rng-pci', properties: {} }],
     drives: [{ id: 'd', format: 'raw', snapshot: true, store: new MemoryStore(new Uint8Array(1 << 20)) }],
   })

@@ -234,6 +234,15 @@ export class PciBus implements Stateful {
     }
   }
 
+  /** The function on bus 0 that leads to a bus. */
+  rootFunction(bus: number): Bdf | undefined {
+    for (const attached of this.#root.functions.values()) {
+      const { fn } = attached
+      if (fn instanceof PciBridge && fn.secondary !== 0 && fn.secondary <= bus && bus <= fn.subordinate) return idOf(attached)
+    }
+    return undefined
+  }
+
   /** Configuration requests go down through the bridges whose buses they name. */
   #find(id: Bdf): Attached | undefined {
     const number = id >> 8
