@@ -5,15 +5,16 @@
  * Positions are offsets from the start of the entry's page in linear addresses; a called function has blocks of its own for each call that
  * leads to it, so that its return knows where it goes.
  */
-import { mode as codeMode } from '../../cpu/mode.ts'
-import type { Decoder } from '../../decode/decoder.ts'
 import type { RowContext } from '../../isa/builder.ts'
 import type { Instruction } from '../../isa/define.ts'
+import type { KnownCode } from './known-code.ts'
 
 /** A decoded instruction with all its operands known. */
 export interface BoundInstruction {
   readonly row: Instruction
   readonly context: RowContext
+  /** It has a relative target. */
+  readonly relative: boolean
   readonly offset: number
   readonly length: number
   /** Record slots A, B, C: addresses of registers' state, or register numbers. */
@@ -97,11 +98,10 @@ export interface Limits {
   rare: number
 }
 
-const longestInstruction = 15
 /** Recursive calls of one function that a region follows. */
 const mostRecursions = 4
 
-const isRelative = (instruction: BoundInstruction): boolean => instruction.context.operands.some(o => o.class === 'relative')
+const isRelative = (instruction: BoundInstruction): boolean => instruction.relative
 const isCall = (instruction: BoundInstruction): boolean => instruction.row.name === 'CALL'
 const isReturn = (instruction: BoundInstruction): boolean => instruction.row.name === 'RET'
 
@@ -119,17 +119,15 @@ function returnSites(frame: Frame): ReturnSite[] {
 export class Discovery {
   /** Distances of the pages that the region's code lies in, the entry's own (0) included. */
   readonly pages = new Set<number>([0])
-  private readonly decoder: Decoder
-  private readonly bytes: Uint8Array
+  private readonly code: KnownCode
   private readonly mode: number
   private readonly view: CodeView
   private readonly limits: Limits
   private readonly found = new Map<number, BoundInstruction | undefined>()
 
-  constructor(decoder: Decoder, bytes: Uint8Array, mode: number, view: CodeView, limits: Limits) {
+  constructor(code: KnownCode, mode: number, view: CodeView, limits: Limits) {
     this.limits = limits
-    this.decoder = decoder
-    this.bytes = bytes
+    this.code = code
     this.mode = mode
     this.view = view
   }
@@ -280,35 +278,6 @@ export class Discovery {
   private decode(offset: number): BoundInstruction | undefined {
     const delta = Math.floor(offset / 4096)
     const page = this.view.pageAt(delta)
-    if (page === 0) return undefined
-    const inPage = offset & 4095
-    let d = this.decoder.decode(this.bytes, page + inPage, 4096 - inPage, this.mode)
-    if (d.result === 'more') {
-      const second = this.view.pageAt(delta + 1)
-      if (second === 0) return undefined
-      const code = new Uint8Array(longestInstruction)
-      code.set(this.bytes.subarray(page + inPage, page + 4096))
-      code.set(this.bytes.subarray(second, second + longestInstruction - (4096 - inPage)), 4096 - inPage)
-      d = this.decoder.decode(code, 0, longestInstruction, this.mode)
-    }
-    if (d.result !== 'ok') return undefined
-    const candidate = d.candidate!
-    const wide = (this.mode & codeMode.codeMask) === codeMode.code64
-    const relative = candidate.form.operands.some(o => o.letter === 'J')
-    return {
-      row: candidate.row,
-      context: this.decoder.rowContext(candidate.row, candidate, wide),
-      offset,
-      length: d.length,
-      slots: [...d.slots],
-      base: d.base,
-      index: d.index,
-      scale: d.scale,
-      displacement: d.base === -2 ? d.displacement + BigInt(offset + d.length) : d.displacement,
-      immediate: relative ? d.immediate + BigInt(offset + d.length) : d.immediate,
-      segment: d.segment,
-      prefixes: d.operandSize | (d.addressSize << 2) | (d.repeat << 4) | (d.lock ? 0x40 : 0),
-      flat: !d.memory || d.addressSize === 2,
-    }
+    return page === 0 ? undefined : this.code.at(page, offset & 4095, delta, this.mode, () => this.view.pageAt(delta + 1))
   }
 }

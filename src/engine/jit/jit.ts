@@ -13,6 +13,7 @@ import type { CodeCache } from '../code-cache.ts'
 import { pseudo, type Interpreter } from '../interpreter.ts'
 import { exitEntrySize } from './semantics.ts'
 import { Discovery, type Block, type CodeView, type Limits } from './discover.ts'
+import { KnownCode } from './known-code.ts'
 import { regionCounter, RegionFunction } from './region.ts'
 import { expectedPath } from './structure.ts'
 
@@ -70,7 +71,7 @@ export class Jit {
   private readonly helperNumber: (name: string) => number
   private readonly code: CodeCache
   private readonly interpreter: Interpreter
-  private readonly decoder: Decoder
+  private readonly known: KnownCode
   private pending: Request[] = []
   private modules = 0
   /** Records that were looked at as entries of regions, whatever came of it. */
@@ -97,7 +98,7 @@ export class Jit {
     this.bytes = new Uint8Array(memory.buffer)
     this.code = code
     this.interpreter = interpreter
-    this.decoder = new Decoder(tables, offers)
+    this.known = new KnownCode(new Decoder(tables, offers), this.bytes)
   }
 
   /**
@@ -119,7 +120,7 @@ export class Jit {
       },
       branchCounts: (place, at) => this.branchCounts(this.code.tableFor(place, mode), at),
     }
-    const discovery = new Discovery(this.decoder, this.bytes, mode, view, this.limits)
+    const discovery = new Discovery(this.known, mode, view, this.limits)
     const blocks = discovery.blocks(offset)
     const path = blocks.length > 0 ? expectedPath(blocks) : 0
     const needed = blocks.length > 0 ? (sizeOf(blocks) * this.costPerInstruction) / path : 0
