@@ -11,6 +11,7 @@ import { at, fieldBytes, fields, stateBase, stateSize, type FieldName } from './
 import { restoreCpuState, saveCpuState } from './cpu/saved-state.ts'
 import { flag, readRflags, writeRflags } from './cpu/rflags.ts'
 import { createCore, type Core } from './engine/core.ts'
+import type { BackgroundBuilder } from './engine/jit/build.ts'
 import type { Cpu, CpuStop } from './engine/cpu.ts'
 import type { TextScreen } from './devices/vga/vga.ts'
 import { InputError } from './errors.ts'
@@ -56,8 +57,14 @@ interface CpuSlot {
   startup: number
 }
 
-export function createMachine(options: MachineOptions): Machine {
-  return new VitrineMachine(options)
+/** What an embedder adds to a machine: it changes nothing of a run but its speed. */
+export interface Surroundings {
+  /** Another thread that compiles hot code. */
+  background?: BackgroundBuilder
+}
+
+export function createMachine(options: MachineOptions, surroundings: Surroundings = {}): Machine {
+  return new VitrineMachine(options, surroundings)
 }
 
 export class VitrineMachine implements Machine {
@@ -85,7 +92,7 @@ export class VitrineMachine implements Machine {
   private outsideRequests: Parameters<Machine['onOutside']>[] = []
   private readonly logged = new Set<string>()
 
-  constructor(options: MachineOptions, internals: { profile?: boolean } = {}) {
+  constructor(options: MachineOptions, internals: Surroundings & { profile?: boolean } = {}) {
     this.options = options
     const cpus = options.cpus ?? 1
     const size = options.memory ?? 512 * MiB
@@ -99,6 +106,7 @@ export class VitrineMachine implements Machine {
       model,
       cpus,
       profile: internals.profile,
+      background: internals.background,
       jit: options.engine === 'jit',
       log: (device, what) => this.log(device, what),
     })

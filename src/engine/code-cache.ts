@@ -40,6 +40,16 @@ export class CodeCache {
   private next = codeBase
   /** Grows whenever decoded code was dropped: what runs may be stale. */
   drops = 0
+  /** Grows when everything is forgotten: addresses of records mean nothing any more. */
+  flushes = 0
+  /** Number of a page → how often its code was dropped. */
+  private readonly dropsOf = new Map<number, number>()
+  /** Changes when code of one of these pages was dropped. */
+  dropsIn(places: Iterable<number>): number {
+    let sum = 0
+    for (const place of places) sum += this.dropsOf.get(place >>> 12) ?? 0
+    return sum
+  }
 
   /** `markCode` is told when a page starts to hold decoded code. */
   constructor(
@@ -159,6 +169,7 @@ export class CodeCache {
     this.tables.clear()
     this.next = codeBase
     this.drops++
+    this.flushes++
   }
 
   /** Bytes [place, place + length) change: drops decoded code that they may be part of. True when the page holds none any more. */
@@ -216,6 +227,7 @@ export class CodeCache {
     this.words.fill(0, table >> 2, (table >> 2) + 4096)
     this.counts.set(table, 0)
     this.drops++
+    this.dropsOf.set(page, (this.dropsOf.get(page) ?? 0) + 1)
     this.dropRegions(page)
   }
 

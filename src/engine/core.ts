@@ -18,6 +18,7 @@ import { Mmu } from '../mmu/mmu.ts'
 import { CodeCache } from './code-cache.ts'
 import { Cpu, type CpuParts } from './cpu.ts'
 import { hotKeys } from './hot.ts'
+import type { BackgroundBuilder } from './jit/build.ts'
 import { Jit } from './jit/jit.ts'
 import { Interpreter } from './interpreter.ts'
 import { createVirtualization } from '../virt/create.ts'
@@ -40,6 +41,8 @@ export interface CoreOptions {
   readonly jit?: boolean
   /** Arrivals that make code hot, a power of two; tests compile early. */
   readonly hotThreshold?: number
+  /** Another thread that compiles; without, the machine's own does. */
+  readonly background?: BackgroundBuilder
 }
 
 export interface SmmWiring {
@@ -136,7 +139,7 @@ export function createCore(options: CoreOptions): Core {
   }
   code.releaseHandler = number => interpreter.release(number)
   const offers = (feature: string): boolean => options.model.has(feature)
-  const jit = options.jit ? new Jit(memory, tables, offers, code, interpreter, helperPort, hotThreshold) : undefined
+  const jit = options.jit ? new Jit(memory, tables, offers, code, interpreter, helperPort, hotThreshold, options.background) : undefined
   const linear = new MmuLinearMemory(mmu)
   const translation = new MmuControl(mmu, paging)
   const virtualization = createVirtualization(options.model, mmu, paging, () => core.running!)

@@ -5,7 +5,9 @@ import { type MachineFactory, nodeSystem } from './system.ts'
 /** The machine is loaded when one is made: help and errors need none. */
 async function createMachine(options: MachineOptions): Promise<Machine> {
   const { createMachine: create } = await import('../../machine.ts')
-  return create(options)
+  if (options.engine !== 'jit') return create(options)
+  const { CompileThread } = await import('./compile-thread.ts')
+  return create(options, { background: new CompileThread() })
 }
 
 export async function main(args: string[], factory: MachineFactory = createMachine): Promise<void> {

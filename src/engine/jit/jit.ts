@@ -7,14 +7,14 @@ import { mode as codeMode } from '../../cpu/mode.ts'
 import { Decoder } from '../../decode/decoder.ts'
 import type { OpcodeTables } from '../../decode/tables.ts'
 import { recordField, recordSize } from '../../decode/record.ts'
-import { encodeModule } from '../../wasm/module.ts'
 import { hotCounterCount, hotCounters } from '../../memory/map.ts'
 import type { CodeCache } from '../code-cache.ts'
 import { pseudo, type Interpreter } from '../interpreter.ts'
-import { exitEntrySize } from './semantics.ts'
+import { blueprintOf, buildModule, rowFeatures, type BackgroundBuilder, type BuiltModule } from './build.ts'
+import { calledInside, exitEntrySize } from './semantics.ts'
 import { Discovery, type Block, type CodeView, type Limits } from './discover.ts'
 import { KnownCode } from './known-code.ts'
-import { regionCounter, RegionFunction } from './region.ts'
+import { regionCounter, type RegionFunction, type RegionInput } from './region.ts'
 import { expectedPath } from './structure.ts'
 
 /** What is compiled at a time: a module costs about 45 KB and 0.2 ms whatever it holds, and nobody should wait for more than 20 ms. */
@@ -32,8 +32,15 @@ interface Request {
   readonly blocks: readonly Block[]
   /** Pages of its code: distance from the entry's page, and place. */
   readonly pages: ReadonlyMap<number, number>
-  /** Of the code cache when the code was looked at. */
+  /** Of the code cache, about these pages, when the code was looked at. */
   readonly drops: number
+  readonly flushes: number
+}
+
+interface Prepared {
+  readonly request: Request
+  readonly record: number
+  readonly input: RegionInput
 }
 
 /** Number of the counter of arrivals at a record; the interpreter counts in the same (MainFunction.countArrival). */
@@ -72,6 +79,11 @@ export class Jit {
   private readonly code: CodeCache
   private readonly interpreter: Interpreter
   private readonly known: KnownCode
+  private readonly memoryPages: number
+  private readonly offers: (feature: string) => boolean
+  /** Builds modules while the machine runs. */
+  private readonly background: BackgroundBuilder | undefined
+  private started = false
   private pending: Request[] = []
   private modules = 0
   /** Records that were looked at as entries of regions, whatever came of it. */
@@ -87,6 +99,7 @@ export class Jit {
     interpreter: Interpreter,
     helpers: { call(number: number, record: number): number; number(name: string): number },
     threshold: number,
+    background?: BackgroundBuilder,
   ) {
     this.words = new Int32Array(memory.buffer)
     this.view = new DataView(memory.buffer)
@@ -98,6 +111,9 @@ export class Jit {
     this.bytes = new Uint8Array(memory.buffer)
     this.code = code
     this.interpreter = interpreter
+    this.memoryPages = memory.buffer.byteLength / 65536
+    this.background = background
+    this.offers = offers
     this.known = new KnownCode(new Decoder(tables, offers), this.bytes)
   }
 
@@ -111,6 +127,7 @@ export class Jit {
     if (record === 0 || this.considered.has(record)) return
     const arrivals = this.words[(hotCounters >> 2) + hotCounterOf(record)]
     if (arrivals < (this.postponed.get(record) ?? 0)) return
+    if (this.background && !this.started) this.start(this.background)
     const places = new Map([[0, page]])
     const view: CodeView = {
       pageAt: delta => {
@@ -131,9 +148,19 @@ export class Jit {
     this.considered.add(record)
     if (blocks.length === 0 || !blocks[0].instructions[0].flat || path < this.longPath) return
     const pages = new Map([...discovery.pages].map(delta => [delta, places.get(delta)!]))
-    this.pending.push({ page, offset, mode, name: rip.toString(16), blocks, pages, drops: this.code.drops })
+    this.pending.push({ page, offset, mode, name: rip.toString(16), blocks, pages, drops: this.code.dropsIn(pages.values()), flushes: this.code.flushes })
     this.waiting += sizeOf(blocks)
     if (this.pending.length >= batch.regions || this.waiting >= batch.instructions) this.compile()
+  }
+
+  /** When code becomes hot for the first time: what ends before needs no other thread. */
+  private start(background: BackgroundBuilder): void {
+    this.started = true
+    background.start({
+      pages: this.memoryPages,
+      features: rowFeatures().filter(this.offers),
+      helpers: Object.fromEntries([...calledInside].map(name => [name, this.helperNumber(name)])),
+    })
   }
 
   private branchCounts(table: number, offset: number): { taken: number; notTaken: number } {
@@ -178,6 +205,7 @@ export class Jit {
 
   /** Called between runs: what waits for others to share a module with does not wait for ever. */
   tick(): void {
+    if (this.inFlight.size > 0) this.takeBuilt(this.background!)
     if (this.pending.length === 0) this.waited = 0
     else if (++this.waited >= patience) this.compile()
   }
@@ -193,9 +221,35 @@ export class Jit {
     this.waiting = 0
     if (requests.length === 0) return
     const start = this.stopwatch()
-    const built = requests.map(request => this.build(request)).filter(region => region !== undefined)
-    if (built.length > 0) this.install(built)
+    const prepared = requests.map(request => this.prepare(request)).filter(region => region !== undefined)
+    if (prepared.length > 0 && this.background && !this.profile) this.submit(prepared, this.background)
+    else if (prepared.length > 0) this.install(prepared, buildModule(prepared.map(({ input }) => input), this.memoryPages, this.noteBody))
     this.statistics.milliseconds += this.stopwatch() - start
+  }
+  private readonly noteBody = (body: RegionFunction): void => {
+    const { name, blocks, counters } = body.input
+    if (this.profile) this.profiled.push({ name: name.replace('region ', ''), instructions: sizeOf(blocks), counters, blocks, body })
+  }
+
+  // ---- in another thread ----
+
+  private submit(prepared: Prepared[], background: BackgroundBuilder): void {
+    const id = this.nextBatch++
+    this.inFlight.set(id, prepared)
+    background.submit(id, prepared.map(({ request, input }) =>
+      blueprintOf(input, request.mode, request.pages.keys(), (offset, length, into, at) => {
+        for (let i = 0; i < length; i++) into[at + i] = this.bytes[request.pages.get((offset + i) >> 12)! + ((offset + i) & 4095)]
+      }),
+    ))
+  }
+  private nextBatch = 0
+  private readonly inFlight = new Map<number, Prepared[]>()
+  private takeBuilt(background: BackgroundBuilder): void {
+    for (const { id, built } of background.take()) {
+      const prepared = this.inFlight.get(id)!
+      this.inFlight.delete(id)
+      this.install(prepared, built)
+    }
   }
 
   /** All code was dropped: compiled code too. */
@@ -207,17 +261,21 @@ export class Jit {
     this.modules = 0
   }
 
-  private build(request: Request): { request: Request; record: number; body: RegionFunction } | undefined {
+  /** The code is still what was looked at. */
+  private isCurrent({ pages, drops, flushes }: Request): boolean {
+    return flushes === this.code.flushes && drops === this.code.dropsIn(pages.values())
+  }
+
+  private prepare(request: Request): Prepared | undefined {
     const { page, offset, mode, blocks, pages } = request
     const record = this.code.recordAt(page, offset, mode)
     if (record === 0 || this.code.isRegion(record)) return undefined
-    if (request.drops !== this.code.drops) {
+    if (!this.isCurrent(request)) {
       this.considered.delete(record)
       return undefined
     }
-    const instructions = sizeOf(blocks)
     const entryCopy = this.code.copyForInterpreter(record)
-    const body = new RegionFunction({
+    const input: RegionInput = {
       name: `region ${request.name}`,
       blocks,
       recordAt: at => (at === offset ? entryCopy : this.recordOf(request, at)),
@@ -227,16 +285,10 @@ export class Jit {
       severalPages: pages.size > 1,
       tableOf: delta => this.code.tableFor(pages.get(delta)!, mode),
       helperNumber: this.helperNumber,
-      exitTable: this.code.allocate(instructions * exitEntrySize),
+      exitTable: this.code.allocate(sizeOf(blocks) * exitEntrySize),
       counters: this.profile ? this.code.allocate(regionCounter.size) : 0,
-    })
-    if (this.profile) this.profiled.push({ name: request.name, instructions, counters: body.input.counters, blocks, body })
-    body.build()
-    if (body.useless) return undefined
-    body.finish()
-    body.writeExits(this.view)
-    this.statistics.instructions += instructions
-    return { request, record, body }
+    }
+    return { request, record, input }
   }
 
   private recordOf({ pages, mode }: Request, at: number): number {
@@ -246,24 +298,27 @@ export class Jit {
     return record !== 0 ? record : this.code.crossingAt(page, at & 4095, mode, pages.get(delta + 1)!)
   }
 
-  private install(built: { request: Request; record: number; body: RegionFunction }[]): void {
-    const pages = this.memory.buffer.byteLength / 65536
-    const bytes = encodeModule({
-      imports: [{ module: 'env', name: 'helper', parameters: ['i32', 'i32'], result: 'i32' }],
-      memory: { minimum: pages, maximum: pages },
-      functions: built.map(region => region.body),
-      exports: built.map((_, i) => ({ name: `r${i}`, functionIndex: i + 1 })),
-    })
-    const instance = new WebAssembly.Instance(new WebAssembly.Module(bytes), { env: { memory: this.memory, helper: this.helper } })
-    built.forEach(({ request, record }, i) => {
+  private install(prepared: readonly Prepared[], built: BuiltModule | undefined): void {
+    if (!built) return
+    const instance = new WebAssembly.Instance(built.module, { env: { memory: this.memory, helper: this.helper } })
+    prepared.forEach(({ request, record, input }, i) => {
+      const exits = built.exits[i]
+      if (!exits) return
+      if (!this.isCurrent(request)) {
+        // the record is a place of nothing when everything was forgotten
+        if (request.flushes === this.code.flushes) this.considered.delete(record)
+        return
+      }
       if (this.code.isRegion(record)) return
       const number = this.interpreter.install(instance.exports[`r${i}`])
       if (number === undefined) return
+      this.words.set(exits, input.exitTable >> 2)
       this.code.installRegion(record, [...request.pages.values()], number)
+      this.statistics.regions++
+      this.statistics.instructions += sizeOf(request.blocks)
     })
     this.modules++
     this.statistics.modules++
-    this.statistics.regions += built.length
-    this.statistics.bytes += bytes.length
+    this.statistics.bytes += built.size
   }
 }

@@ -64,34 +64,35 @@ export class KnownCode {
       d = this.decoder.decode(code, 0, longestInstruction, mode)
     }
     if (d.result !== 'ok') return undefined
-    const instruction = this.bind(d, offset, mode)
+    const instruction = bindInstruction(this.decoder, d, offset, mode)
     const { length } = instruction
     const word = (index: number): number => this.word(place, index, length)
     if (length <= available) this.known.set(place, { instruction, words: [word(0), word(1), word(2), word(3)] })
     return instruction
   }
+}
 
-  private bind(d: Decoded, offset: number, mode: number): BoundInstruction {
-    const candidate = d.candidate!
-    const wide = (mode & codeMode.codeMask) === codeMode.code64
-    const end = BigInt(offset + d.length)
-    const relative = candidate.form.operands.some(o => o.letter === 'J')
-    return {
-      row: candidate.row,
-      context: this.decoder.rowContext(candidate.row, candidate, wide),
-      relative,
-      offset,
-      length: d.length,
-      slots: [...d.slots],
-      base: d.base,
-      index: d.index,
-      scale: d.scale,
-      displacement: d.base === -2 ? d.displacement + end : d.displacement,
-      immediate: relative ? d.immediate + end : d.immediate,
-      segment: d.segment,
-      prefixes: d.operandSize | (d.addressSize << 2) | (d.repeat << 4) | (d.lock ? 0x40 : 0),
-      flat: !d.memory || d.addressSize === 2,
-    }
+/** A decoded instruction at `offset` from the start of the region's first page. */
+export function bindInstruction(decoder: Decoder, d: Decoded, offset: number, mode: number): BoundInstruction {
+  const candidate = d.candidate!
+  const wide = (mode & codeMode.codeMask) === codeMode.code64
+  const end = BigInt(offset + d.length)
+  const relative = candidate.form.operands.some(o => o.letter === 'J')
+  return {
+    row: candidate.row,
+    context: decoder.rowContext(candidate.row, candidate, wide),
+    relative,
+    offset,
+    length: d.length,
+    slots: [...d.slots],
+    base: d.base,
+    index: d.index,
+    scale: d.scale,
+    displacement: d.base === -2 ? d.displacement + end : d.displacement,
+    immediate: relative ? d.immediate + end : d.immediate,
+    segment: d.segment,
+    prefixes: d.operandSize | (d.addressSize << 2) | (d.repeat << 4) | (d.lock ? 0x40 : 0),
+    flat: !d.memory || d.addressSize === 2,
   }
 }
 

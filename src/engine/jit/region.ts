@@ -135,15 +135,11 @@ export class RegionFunction extends RegionStrings {
   }
   private atEntry = false
 
-  /** Writes the exit table: when the function is built. */
-  writeExits(view: DataView): void {
-    this.exits.forEach(({ record, remaining, offset }, i) => {
-      const entry = this.exitTable + i * exitEntrySize
-      view.setUint32(entry, record, true)
-      view.setInt32(entry + 4, remaining, true)
-      view.setInt32(entry + 8, offset, true)
-      view.setUint32(entry + 12, 0, true)
-    })
+  /** The exit table, when the function is built: see `exitEntrySize`. */
+  exitWords(): Int32Array {
+    const words = new Int32Array((this.exits.length * exitEntrySize) / 4)
+    this.exits.forEach(({ record, remaining, offset }, i) => words.set([record, remaining, offset], (i * exitEntrySize) / 4))
+    return words
   }
 
   private tree(block: number): void {

@@ -80,7 +80,7 @@ export const exitEntrySize = 16
 /** Index of the only import of a region's module. */
 export const helperImport = 0
 /** Helpers that regions call; for others they leave. */
-const calledInside: ReadonlySet<string> = new Set([
+export const calledInside: ReadonlySet<string> = new Set([
   'sti', 'popf', 'rdtsc', 'rdtscp', 'rdpkru', 'stac', 'clac', 'rdsegbase', 'movs', 'stos', 'lods', 'scas', 'cmps',
   // what a hypervisor does around a world switch
   'vmread', 'vmwrite', 'vmload', 'vmsave', 'clgi', 'stgi', 'rdmsr', 'wrmsr', 'mov_from_cr', 'mov_from_dr', 'sldt', 'str', 'sgdt', 'sidt',

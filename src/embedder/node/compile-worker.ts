@@ -1,0 +1,24 @@
+/** The thread that compiles: blueprints of regions in, modules out. */
+import * as nodeModule from 'node:module'
+import { workerData } from 'node:worker_threads'
+import type { CompileAnswer, CompileOrder, CompileThreadData } from './compile-thread.ts'
+
+// As in the main thread: code of ours that was compiled before is compiled no more.
+if (process.env.VITRINE_LAUNCHER !== undefined || nodeModule.getCompileCacheDir?.()) nodeModule.enableCompileCache?.()
+
+const { Builder } = await import('../../engine/jit/build.ts')
+const { setup, port, answers } = workerData as CompileThreadData
+const builder = new Builder(setup)
+
+function answer({ id, blueprints }: CompileOrder): CompileAnswer {
+  try {
+    return { id, built: builder.build(blueprints) }
+  } catch (error) {
+    return { id, built: undefined, error: String((error as Error).stack ?? error) }
+  }
+}
+
+port.on('message', (order: CompileOrder) => {
+  port.postMessage(answer(order))
+  Atomics.add(answers, 0, 1)
+})
