@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createCore } from '../../src/engine/core.ts'
+import { Builder, type BackgroundBuilder, type Blueprint, type BuilderSetup, type BuiltModule } from '../../src/engine/jit/build.ts'
 import { createModel } from '../../src/cpu/models.ts'
 import { resetState } from '../../src/cpu/reset.ts'
 import { Random } from './random.ts'
@@ -139,11 +140,33 @@ interface Outcome {
   [other: string]: unknown
 }
 
+/** Another thread as the machine sees it: orders and answers are copies, and answers come late, when code may have changed. */
+class LateBuilder implements BackgroundBuilder {
+  private builder: Builder | undefined
+  private readonly orders: { id: number; blueprints: readonly Blueprint[]; age: number }[] = []
+  private readonly patience: number
+  constructor(patience: number) {
+    this.patience = patience
+  }
+  start(setup: BuilderSetup): void {
+    this.builder = new Builder(structuredClone(setup))
+  }
+  submit(id: number, blueprints: readonly Blueprint[]): void {
+    this.orders.push({ id, blueprints: structuredClone(blueprints), age: 0 })
+  }
+  take(): { id: number; built: BuiltModule | undefined }[] {
+    const ready = this.orders.filter(order => ++order.age > this.patience)
+    this.orders.splice(0, ready.length)
+    return ready.map(({ id, blueprints }) => ({ id, built: this.builder!.build(blueprints) }))
+  }
+}
+
 class Rig {
   readonly core
   readonly cpu
-  constructor(jit: boolean, everything: boolean) {
-    this.core = createCore({ ram: [{ base: 0, size: 1 << 20 }], model: createModel('intel'), cpus: 1, jit, hotThreshold: 8, log })
+  constructor(jit: boolean, everything: boolean, background?: BackgroundBuilder) {
+    const ram = [{ base: 0, size: 1 << 20 }]
+    this.core = createCore({ ram, model: createModel('intel'), cpus: 1, jit, hotThreshold: 8, log, background })
     const apic = {
       hasInterrupt: () => false, acknowledge: () => 0, getTpr: () => 0, setTpr: () => {}, readMsr: () => undefined, writeMsr: () => false,
     }
@@ -198,6 +221,7 @@ class Rig {
     for (let now = start; stop === 'time' && cpu.reached - start < 3_000_000; now = cpu.reached) {
       stop = cpu.execute(now, Math.min(quantum, 3_000_000 - (now - start)))
       core.jit?.compile()
+      core.jit?.tick()
     }
     const memory = new Uint8Array(0x8000)
     physical.peek(place.data, memory)
@@ -211,12 +235,13 @@ test('programs that call over pages do the same compiled and interpreted', () =>
   const interpreter = new Rig(false, false)
   const chosen = new Rig(true, false)
   const everything = new Rig(true, true)
+  const late = new Rig(true, true, new LateBuilder(3))
   let halted = 0
   for (let seed = 1; seed <= 40; seed++) {
     const code = program(new Random(seed))
     const expected = interpreter.run(code, seed, 1_000_000)
     if (expected.stop === 'halted') halted++
-    for (const [rig, quantum] of [[chosen, 1_000_000], [everything, 1_000_000], [chosen, 997], [everything, 61]] as const)
+    for (const [rig, quantum] of [[chosen, 1_000_000], [everything, 1_000_000], [chosen, 997], [everything, 61], [late, 9973]] as const)
       assert.deepEqual(rig.run(code, seed, quantum), expected, `program ${seed}, ${rig === chosen ? 'hot' : 'all'}, ${quantum} ns`)
   }
   for (const [seed, watched] of [[1, 0], [2, 1], [3, 0]] as const) {
@@ -226,5 +251,6 @@ test('programs that call over pages do the same compiled and interpreted', () =>
     assert.deepEqual(everything.run(code, seed, 1_000_000, watched), expected, `program ${seed}, page ${watched} watched`)
   }
   assert.ok(halted > 25, `${halted} programs came to their end`)
-  for (const rig of [chosen, everything]) assert.ok(rig.core.jit!.statistics.regions > 40, `${rig.core.jit!.statistics.regions} regions`)
+  for (const { core } of [chosen, everything, late])
+    assert.ok(core.jit!.statistics.regions > 40, `${core.jit!.statistics.regions} regions`)
 })

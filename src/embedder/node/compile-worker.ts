@@ -4,7 +4,7 @@ import { workerData } from 'node:worker_threads'
 import type { CompileAnswer, CompileOrder, CompileThreadData } from './compile-thread.ts'
 
 // As in the main thread: code of ours that was compiled before is compiled no more.
-if (process.env.VITRINE_LAUNCHER !== undefined || nodeModule.getCompileCacheDir?.()) nodeModule.enableCompileCache?.()
+nodeModule.enableCompileCache?.()
 
 const { Builder } = await import('../../engine/jit/build.ts')
 const { setup, port, answers } = workerData as CompileThreadData

@@ -92,10 +92,11 @@ function unpackBlocks(words: Int32Array, instructions: readonly BoundInstruction
   return blocks
 }
 
-/** `copy` puts the bytes of the instruction at an offset into an array. */
-export function blueprintOf(
-  input: RegionInput, mode: number, distances: Iterable<number>, copy: (offset: number, length: number, into: Uint8Array, at: number) => void,
-): Blueprint {
+/** Puts the bytes of the instruction at an offset into an array. */
+export type CodeCopier = (offset: number, length: number, into: Uint8Array, at: number) => void
+
+/** `distances`: of the pages of its code. */
+export function blueprintOf(input: RegionInput, mode: number, distances: Iterable<number>, copy: CodeCopier): Blueprint {
   const all = input.blocks.flatMap(block => block.instructions)
   const instructions = new Int32Array(all.length * instructionWords)
   const code = new Uint8Array(all.reduce((sum, { length }) => sum + length, 0))

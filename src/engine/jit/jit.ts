@@ -148,7 +148,8 @@ export class Jit {
     this.considered.add(record)
     if (blocks.length === 0 || !blocks[0].instructions[0].flat || path < this.longPath) return
     const pages = new Map([...discovery.pages].map(delta => [delta, places.get(delta)!]))
-    this.pending.push({ page, offset, mode, name: rip.toString(16), blocks, pages, drops: this.code.dropsIn(pages.values()), flushes: this.code.flushes })
+    const { flushes } = this.code
+    this.pending.push({ page, offset, mode, name: rip.toString(16), blocks, pages, drops: this.code.dropsIn(pages.values()), flushes })
     this.waiting += sizeOf(blocks)
     if (this.pending.length >= batch.regions || this.waiting >= batch.instructions) this.compile()
   }
