@@ -104,9 +104,11 @@ export class Vcpu {
   /** Whether the first use of the FPU, or of debug registers, exits. */
   fpuTrapped = false
   debugTrapped = false
+  /** It is to stop at its next exit. */
+  stopping = false
   /** AMD: CR0.TS as the guest wrote it, while the one in the VMCB is ours. */
   taskSwitched = false
-  intercepts: Intercepts = { exceptions: 0, pause: false, translation: false, timestamp: false }
+  intercepts: Intercepts = { exceptions: 0, pause: false, translation: false, timestamp: false, priority: false }
   /** The exit that waits for an answer. */
   exit: Exit | undefined
   readonly statistics = new VcpuStatistics()

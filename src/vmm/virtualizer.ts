@@ -26,6 +26,8 @@ export interface Intercepts {
   translation: boolean
   /** RDTSC and RDTSCP. */
   timestamp: boolean
+  /** MOV to and from CR8. */
+  priority: boolean
 }
 
 export interface EntryFailure {

@@ -20,7 +20,7 @@ import { hostVector, type CpuidResult } from './processor.ts'
 import { SecondStage } from './second-stage.ts'
 import { Units } from './units.ts'
 import { Vcpu } from './vcpu.ts'
-import type { SystemRegister, Virtualizer } from './virtualizer.ts'
+import type { Intercepts, SystemRegister, Virtualizer } from './virtualizer.ts'
 import type { RegisterName } from './port.ts'
 
 export interface VmmOptions {
@@ -114,9 +114,7 @@ export class Vmm {
     if (options.pinned) vcpu.affinity = new Set(options.pinned)
     this.vcpus.push(vcpu)
     guest.vcpus.push(vcpu)
-    this.virtualizer.load(vcpu, this.present.processor)
-    for (const [register, value] of Object.entries(options.registers ?? {})) vcpu.set(register as SystemRegister, BigInt(value))
-    this.virtualizer.unload(vcpu)
+    this.setRegisters(vcpu, options.registers ?? {})
     this.tell({ kind: 'created', vcpu })
     vcpu.become(options.waiting ? 'waiting' : 'ready')
     if (!options.waiting) this.callProcessor(vcpu)
@@ -148,6 +146,33 @@ export class Vmm {
     const { alarms } = this.present
     const alarm = alarms.add(time, callback)
     return { cancel: () => alarms.remove(alarm) }
+  }
+
+  /** The time when the present processor last changed hands: what `now` says, without asking. */
+  get time(): number {
+    return this.present.since
+  }
+  /** Registers of a vCPU that does not run. */
+  setRegisters(vcpu: Vcpu, registers: NonNullable<VcpuOptions['registers']>): void {
+    const active = vcpu.processor !== undefined
+    if (!active) this.virtualizer.load(vcpu, this.present.processor)
+    for (const [register, value] of Object.entries(registers)) vcpu.set(register as SystemRegister, BigInt(value))
+    if (!active) this.virtualizer.unload(vcpu)
+  }
+  setIntercepts(vcpu: Vcpu, intercepts: Intercepts): void {
+    const active = vcpu.processor !== undefined
+    if (!active) this.virtualizer.load(vcpu, this.present.processor)
+    vcpu.intercepts = intercepts
+    this.virtualizer.setIntercepts(vcpu, intercepts)
+    if (!active) this.virtualizer.unload(vcpu)
+  }
+  /** It has done its work; one that runs on another processor is brought out first. */
+  stop(vcpu: Vcpu): void {
+    if (vcpu.state === 'ready' || vcpu.state === 'waiting') vcpu.become('stopped')
+    else if (vcpu.state !== 'stopped' && vcpu.state !== 'destroyed') {
+      vcpu.stopping = true
+      this.notify(vcpu)
+    }
   }
 
   // ---- what wakes vCPUs ----
@@ -295,6 +320,7 @@ export class Vmm {
   private settle(vcpu: Vcpu, outcome: Outcome): void {
     vcpu.exit = undefined
     const cpu = this.present
+    if (vcpu.stopping) outcome = 'stopped'
     if (outcome === 'ready') vcpu.become('ready')
     else if (outcome === 'waiting') {
       vcpu.become('waiting')
@@ -382,7 +408,7 @@ export class Vmm {
     this.present = cpu
     for (;;) {
       for (const request of cpu.requests.splice(0)) request()
-      if (cpu.alarms.next !== Infinity) cpu.alarms.fire(Number(cpu.processor.rdtsc()))
+      if (cpu.alarms.next !== Infinity) cpu.alarms.fire(this.passed(cpu, 'hostTime').time)
       if (this.ended) return
       const vcpu = this.choose(cpu)
       if (vcpu ? this.enter(cpu, vcpu) : this.rest(cpu)) return
@@ -470,6 +496,10 @@ export class Vmm {
       this.tell({ kind: 'injected', vcpu, vector: event.vector, again: true })
       if (interrupts.pending()) this.virtualizer.wantWindow(vcpu, true)
       return
+    }
+    if (vcpu.nmi) {
+      vcpu.nmi = false
+      return this.virtualizer.inject(vcpu, { type: 'nmi', vector: 2 })
     }
     if (!interrupts.pending()) return
     if (!this.virtualizer.canTakeInterrupt(vcpu)) return this.virtualizer.wantWindow(vcpu, true)

@@ -24,7 +24,7 @@ const allIo = 3
 
 /** The four instructions' intercepts that no guest is without, and what this hypervisor wants to see. */
 const always: readonly InterceptName[] = ['cpuid', 'hlt', 'invlpga', 'vmrun', 'vmmcall', 'vmload', 'vmsave', 'stgi', 'clgi', 'skinit',
-  'monitor', 'mwait', 'xsetbv', 'rdpmc', 'invd', 'wbinvd']
+  'monitor', 'mwait', 'xsetbv', 'rdpmc', 'invd']
 
 const isSegmentField = (name: string): boolean => segmentNames.some(each => name === `${each}Attributes`)
 /** VT-x's access rights and the VMCB's attributes: the same bits, without the hole of four. */
@@ -225,17 +225,17 @@ export class AmdV implements Virtualizer {
     const intercepts = vmcb.get('intercepts3')
     vmcb.set('intercepts3', wanted ? intercepts | (1 << intercept3.vintr) : intercepts & ~(1 << intercept3.vintr))
   }
-  setIntercepts(vcpu: Vcpu, { exceptions, pause, translation, timestamp }: Intercepts): void {
+  setIntercepts(vcpu: Vcpu, { exceptions, pause, translation, timestamp, priority }: Intercepts): void {
     const vmcb = this.of(vcpu)
     vmcb.set('exceptionIntercepts', exceptions | (vcpu.fpuTrapped ? 1 << 7 : 0))
     this.intercept(vmcb, 'pause', pause)
     this.intercept(vmcb, 'rdtsc', timestamp)
     this.intercept(vmcb, 'rdtscp', timestamp)
     this.intercept(vmcb, 'invlpg', translation)
-    this.setControlIntercepts(vmcb, vcpu.fpuTrapped, translation)
+    this.setControlIntercepts(vmcb, vcpu.fpuTrapped, translation, priority)
   }
-  private setControlIntercepts(vmcb: Vmcb, cr0: boolean, cr3: boolean): void {
-    const which = (cr0 ? 1 : 0) | (cr3 ? 8 : 0)
+  private setControlIntercepts(vmcb: Vmcb, cr0: boolean, cr3: boolean, cr8: boolean): void {
+    const which = (cr0 ? 1 : 0) | (cr3 ? 8 : 0) | (cr8 ? 0x100 : 0)
     vmcb.set('crIntercepts', which | (which << 16))
   }
   trapFpu(vcpu: Vcpu, on: boolean): void {
@@ -244,7 +244,7 @@ export class AmdV implements Virtualizer {
     if (on) vcpu.taskSwitched = (value & taskSwitch) !== 0n
     vmcb.write('cr0', on || vcpu.taskSwitched ? value | taskSwitch : value & ~taskSwitch)
     vmcb.set('exceptionIntercepts', vcpu.intercepts.exceptions | (on ? 1 << 7 : 0))
-    this.setControlIntercepts(vmcb, on, vcpu.intercepts.translation)
+    this.setControlIntercepts(vmcb, on, vcpu.intercepts.translation, vcpu.intercepts.priority)
   }
   trapDebug(vcpu: Vcpu, on: boolean): void {
     this.of(vcpu).set('drIntercepts', on ? 0xffffffff : 0)

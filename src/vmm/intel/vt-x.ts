@@ -171,7 +171,7 @@ export class VtX implements Virtualizer {
       pin: this.allowed('pin', pinBit.externalInterruptExiting | pinBit.nmiExiting | pinBit.preemptionTimer),
       primary: this.allowed('primary', primaryBit.tscOffsetting | primaryBit.hltExiting | primaryBit.mwaitExiting | primaryBit.rdpmcExiting
         | primaryBit.unconditionalIoExiting | primaryBit.msrBitmaps | primaryBit.monitorExiting | primaryBit.secondaryControls),
-      secondary: this.allowed('secondary', secondaryBit.ept | secondaryBit.rdtscp | secondaryBit.vpid | secondaryBit.wbinvdExiting
+      secondary: this.allowed('secondary', secondaryBit.ept | secondaryBit.rdtscp | secondaryBit.vpid
         | secondaryBit.unrestrictedGuest | secondaryBit.invpcid),
       entry: this.allowed('entry', entryBit.loadDebug | entryBit.loadPat | entryBit.loadEfer),
       exceptions: 0,
@@ -305,10 +305,11 @@ export class VtX implements Virtualizer {
     controls.exceptions = exceptions
     vmcs.write('exceptionBitmap', BigInt(exceptions >>> 0))
   }
-  setIntercepts(vcpu: Vcpu, { exceptions, pause, translation, timestamp }: Intercepts): void {
+  setIntercepts(vcpu: Vcpu, { exceptions, pause, translation, timestamp, priority }: Intercepts): void {
     this.setExceptions(vcpu, exceptions | (vcpu.fpuTrapped ? 1 << 7 : 0))
     this.setPrimary(vcpu, primaryBit.pauseExiting, pause)
     this.setPrimary(vcpu, primaryBit.rdtscExiting, timestamp)
+    this.setPrimary(vcpu, primaryBit.cr8LoadExiting | primaryBit.cr8StoreExiting, priority)
     this.setPrimary(vcpu, primaryBit.invlpgExiting | primaryBit.cr3LoadExiting | primaryBit.cr3StoreExiting, translation)
   }
   /** CR0.TS is ours as long as the registers of the FPU are another vCPU's. */

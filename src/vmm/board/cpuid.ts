@@ -1,0 +1,41 @@
+/** What CPUID says in a guest: the processor's own words, without what the hypervisor does not offer. Intel SDM vol. 2, "CPUID". */
+import type { CpuidResult } from '../processor.ts'
+
+const bits = (...numbers: number[]): number => numbers.reduce((mask, bit) => mask | (1 << bit), 0)
+
+const hypervisorBase = 0x40000000
+const hypervisorBit = 1 << 31
+/** DTES64 to PDCM: MONITOR, VMX, SMX; x2APIC, TSC deadline, XSAVE, OSXSAVE, AVX, F16C. */
+const leaf1Ecx = bits(2, 3, 4, 5, 6, 7, 8, 15, 21, 24, 26, 27, 28, 29)
+/** Machine checks, ACPI thermal control. */
+const leaf1Edx = bits(7, 14, 21, 22, 29)
+const htt = 1 << 28
+/** TSC_ADJUST, SGX. */
+const leaf7Ebx = bits(1, 2, 25)
+/** PKU, OSPKE, WAITPKG, CET, LA57, ... : only UMIP and RDPID stay. */
+const leaf7EcxKept = bits(2, 22)
+/** SVM, extended APIC, SKINIT, WDT, LWP, topology extensions, counters, MWAITX. */
+const extended1Ecx = bits(2, 3, 10, 12, 13, 15, 22, 23, 24, 26, 27, 28, 29)
+const nothing: CpuidResult = { eax: 0, ebx: 0, ecx: 0, edx: 0 }
+const letters = (text: string): number[] =>
+  [0, 4, 8].map(at => [0, 1, 2, 3].reduce((word, i) => word | (text.charCodeAt(at + i) << (i * 8)), 0) >>> 0)
+
+/** `real`: what the processor says. `index` and `count` are of the guest's vCPUs. */
+export function guestCpuid(real: CpuidResult, leaf: number, subleaf: number, index: number, count: number): CpuidResult {
+  switch (leaf) {
+    case 1: return {
+      eax: real.eax, ebx: ((real.ebx & 0xff00) | (count << 16) | (index << 24)) >>> 0,
+      ecx: ((real.ecx & ~leaf1Ecx) | hypervisorBit) >>> 0, edx: ((real.edx & ~(leaf1Edx | htt)) | (count > 1 ? htt : 0)) >>> 0,
+    }
+    case 5: case 6: case 0xa: case 0xd: case 0x12: case 0x14: case 0x1f: case 0x8000000a: case 0x8000001e: return nothing
+    case 7: return subleaf > 0 ? nothing : { eax: 0, ebx: (real.ebx & ~leaf7Ebx) >>> 0, ecx: real.ecx & leaf7EcxKept, edx: 0 }
+    case 0xb: return { ...nothing, ecx: subleaf, edx: index }
+    case 0x80000001: return { ...real, ecx: (real.ecx & ~extended1Ecx) >>> 0 }
+    case 0x80000008: return { eax: real.eax & 0xffff, ebx: 0, ecx: count - 1, edx: 0 }
+    case hypervisorBase: {
+      const [ebx, ecx, edx] = letters('VitrineVMM\0\0')
+      return { eax: hypervisorBase, ebx, ecx, edx }
+    }
+    default: return leaf > hypervisorBase && leaf < 0x40000100 ? nothing : real
+  }
+}
