@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { grubDisk } from './debian/grub.ts'
-import { benchInit, compile, initramfs, rootInit, shellInit } from './debian/initramfs.ts'
+import { benchInit, compile, compileKernel, initramfs, rootInit, shellInit } from './debian/initramfs.ts'
 import { DebianError, debianKernel, type Flavour, moduleFiles } from './debian/packages.ts'
 import { debianRoot, type RootOptions, smallRoot } from './debian/root.ts'
 
@@ -29,12 +29,13 @@ Packages are kept in $VITRINE_CACHE, else in the user's cache folder.
 `
 
 /** The kernel and the initial RAM disk with the benchmark programs, as files in a folder. */
-export function benchFiles(folder: string, flavour: Flavour = 'cloud'): { kernel: string; initrd: string } {
+export function benchFiles(folder: string, flavour: Flavour = 'cloud'): { kernel: string; initrd: string; programs: { switch: string } } {
   const kernel = debianKernel(flavour)
   const source = (name: string): string => fileURLToPath(new URL(`../test/guests/bench/${name}`, import.meta.url))
-  const files = { kernel: join(folder, 'vmlinuz'), initrd: join(folder, 'initramfs.cpio') }
+  const files = { kernel: join(folder, 'vmlinuz'), initrd: join(folder, 'initramfs.cpio'), programs: { switch: join(folder, 'switch') } }
   mkdirSync(folder, { recursive: true })
   copyFileSync(kernel.image, files.kernel)
+  copyFileSync(compileKernel(source('switch.S')), files.programs.switch)
   const programs = ['bench.c', 'knest.c', 'disk.c'].map(name => compile(source(name)))
   const modules = moduleFiles(kernel, ['virtio_pci', 'virtio_blk', 'kvm', 'kvm-amd', 'kvm-intel'])
   writeFileSync(files.initrd, initramfs({ init: benchInit, programs, modules }))

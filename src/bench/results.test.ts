@@ -43,9 +43,10 @@ test('only the part between the marks is replaced', () => {
 })
 
 test('workloads by name, with their phases', () => {
-  const { words, phases } = orderOf(chooseWorkloads('boot,sort,sh', false))
+  const { words, programs, phases } = orderOf(chooseWorkloads('boot,sort,switch,sh', false))
   assert.equal(words, 'sort,sh')
-  assert.deepEqual([...phases], ['boot', 'sort', 'shloop', 'gzip'])
+  assert.deepEqual(programs, ['switch'])
+  assert.deepEqual([...phases], ['boot', 'sort', 'switch', 'shloop', 'gzip'])
   assert.throws(() => chooseWorkloads('sortt', false), /the nearest is 'sort'/)
   assert.ok(chooseWorkloads(undefined, true).length < chooseWorkloads(undefined, false).length)
 })

@@ -2,6 +2,9 @@
 import { nearest } from '../cpu/features.ts'
 import { InputError } from '../errors.ts'
 
+/** Kernels that are workloads, by the names of their files. */
+export type ProgramName = 'switch'
+
 export interface Workload {
   /** Its name after `--only`. */
   name: string
@@ -10,6 +13,8 @@ export interface Workload {
   word?: string
   /** Phases, if they are not called as it is. */
   phases?: string[]
+  /** A kernel of its own, booted by itself, instead of a word. */
+  program?: ProgramName
   /** Needs a disk beside the guest. */
   disk?: boolean
   /** Part of a run that names none. */
@@ -35,6 +40,7 @@ export const workloads: readonly Workload[] = [
     name: 'kvm', what: 'a guest under KVM in the guest: exits, compute, memory', word: 'kvm', usual: true,
     phases: ['kvm_exits', 'kvm_compute', 'kvm_mem_first', 'kvm_mem'],
   },
+  { name: 'switch', what: '500,000 VM exits by CPUID and entries, with no kernel around them', program: 'switch', usual: true },
   {
     name: 'disk', what: 'a virtio disk around the page cache: 20,000 random reads of 4 KiB, 1 GiB read and 256 MiB written by 1 MiB',
     word: 'disk', phases: ['diskrandom', 'diskread', 'diskwrite'], disk: true, usual: false,
@@ -53,9 +59,10 @@ export function chooseWorkloads(list: string | undefined, quick: boolean): Workl
 }
 
 /** What the guest is told, and which phases of its answer count. */
-export function orderOf(chosen: readonly Workload[]): { words: string; phases: ReadonlySet<string> } {
+export function orderOf(chosen: readonly Workload[]): { words: string; programs: ProgramName[]; phases: ReadonlySet<string> } {
   return {
     words: chosen.flatMap(({ word }) => word ?? []).join(','),
+    programs: chosen.flatMap(({ program }) => program ?? []),
     phases: new Set(chosen.flatMap(({ name, phases }) => phases ?? [name])),
   }
 }

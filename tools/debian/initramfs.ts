@@ -84,15 +84,21 @@ function applets(busybox: string): string[] {
 }
 
 /** Compiles a C program, statically, with the machine's gcc. Compiled once for each version of its source. */
-export function compile(source: string): string {
+export const compile = (source: string): string => compileOnce(source, '.c', ['-O2', '-static'], ['-lm'])
+
+/** Assembles a kernel for multiboot: 32-bit code at 1 MiB to begin with, and nothing of the machine's libraries. */
+export const compileKernel = (source: string): string => compileOnce(source, '.S', ['-m32', '-nostdlib', '-static', '-no-pie',
+  '-Wl,-Ttext-segment=0x100000', '-Wl,-z,noexecstack', '-Wl,--build-id=none'])
+
+function compileOnce(source: string, suffix: string, options: readonly string[], libraries: readonly string[] = []): string {
   const hash = createHash('sha256').update(readFileSync(source)).digest('hex').slice(0, 16)
   const folder = join(cacheFolder(), `compiled_${hash}`)
-  const program = join(folder, basename(source, '.c'))
+  const program = join(folder, basename(source, suffix))
   if (existsSync(program)) return program
   mkdirSync(folder, { recursive: true })
   const temporary = `${program}.${process.pid}`
   try {
-    execFileSync('gcc', ['-O2', '-static', '-o', temporary, source, '-lm'], { stdio: ['ignore', 'pipe', 'pipe'], encoding: 'utf8' })
+    execFileSync('gcc', [...options, '-o', temporary, source, ...libraries], { stdio: ['ignore', 'pipe', 'pipe'], encoding: 'utf8' })
   } catch (error) {
     const { code, stderr } = error as { code?: string; stderr?: string }
     if (code === 'ENOENT') throw new DebianError(`gcc is missing, to compile ${source} (apt-get install gcc libc6-dev)`)

@@ -5,10 +5,11 @@ import { join } from 'node:path'
 import { plot } from '../../../bench/plot.ts'
 import { generatedPart, replaceGenerated } from '../../../bench/report.ts'
 import { alignedTable, disagreements, type Runs, summarize, table } from '../../../bench/results.ts'
-import { chooseWorkloads, orderOf } from '../../../bench/workloads.ts'
+import { chooseWorkloads, orderOf, type ProgramName, type Workload } from '../../../bench/workloads.ts'
 import type { BenchRequest } from '../../../cli/system.ts'
 import { InputError } from '../../../errors.ts'
 import { runChecks } from './checks.ts'
+import type { Phase } from '../../../bench/markers.ts'
 import { measure } from './measure.ts'
 import { type Peer, peers, type Work } from './peers.ts'
 
@@ -17,16 +18,19 @@ const progress = (text: string): void => { if (process.stderr.isTTY) process.std
 
 export async function bench(request: BenchRequest): Promise<void> {
   const chosen = choosePeers(request)
-  const workloads = chooseWorkloads(request.only, request.quick)
-  const { words, phases } = orderOf(workloads)
   const rounds = request.rounds ?? (request.quick ? 1 : usualRounds)
   const scratch = mkdtempSync(join(tmpdir(), 'vitrine-bench-'))
   try {
     const files = await filesFor(request, scratch)
+    const workloads = present(chooseWorkloads(request.only, request.quick), files, request.only !== undefined)
+    const { words, programs, phases } = orderOf(workloads)
     const append = `console=ttyS0 quiet panic=-1 nokaslr mitigations=off run=${words}`
     const disk = workloads.some(each => each.disk) ? { disk: makeDisk(scratch) } : {}
-    const work: Work = { ...files, ...disk, append, megabytes: 1024, vendor: request.cpu, scratch }
-    const runs = await allRuns(chosen, work, rounds, request.timeoutSeconds, phases)
+    const { kernel, initrd } = files
+    const work = { kernel, initrd, ...disk, append, megabytes: 1024, vendor: request.cpu, scratch }
+    const works: Work[] = programs.map(name => ({ ...work, kernel: files.programs[name]!, initrd: undefined, disk: undefined }))
+    if (words !== '' || programs.length === 0) works.unshift(work)
+    const runs = await allRuns(chosen, works, rounds, request.timeoutSeconds, phases)
     const summary = summarize(runs)
     process.stdout.write(`${alignedTable(table(summary))}\n`)
     const checks = request.checks ? await runChecks(work, progress) : []
@@ -56,13 +60,23 @@ function makeDisk(scratch: string): string {
   return file
 }
 
-async function allRuns(chosen: readonly Peer[], work: Work, rounds: number, seconds: number, phases: ReadonlySet<string>): Promise<Runs> {
+/** Without the kernels that a folder of files does not have, unless they were asked for by name. */
+function present(workloads: Workload[], { programs }: Files, named: boolean): Workload[] {
+  const missing = workloads.find(({ program }) => program !== undefined && programs[program] === undefined)
+  if (missing && named) throw new InputError(`--only ${missing.name}: expected the file '${missing.program}' beside vmlinuz, found none`)
+  return workloads.filter(({ program }) => program === undefined || programs[program] !== undefined)
+}
+
+async function allRuns(
+  chosen: readonly Peer[], works: readonly Work[], rounds: number, seconds: number, phases: ReadonlySet<string>,
+): Promise<Runs> {
   const runs: Runs = new Map(chosen.map(({ name }) => [name, []]))
   for (let round = 1; round <= rounds; round++) {
     for (const peer of chosen) {
       progress(`round ${round} of ${rounds}: ${peer.name}`)
-      const all = await measure(peer, work, seconds * (peer.patience ?? 1))
-      runs.get(peer.name)!.push(new Map([...all].filter(([phase]) => phases.has(phase))))
+      const all: (readonly [string, Phase])[] = []
+      for (const work of works) all.push(...await measure(peer, work, seconds * (peer.patience ?? 1)))
+      runs.get(peer.name)!.push(new Map(all.filter(([phase]) => phases.has(phase))))
     }
   }
   return runs
@@ -71,6 +85,7 @@ async function allRuns(chosen: readonly Peer[], work: Work, rounds: number, seco
 interface Files {
   kernel: string
   initrd: string
+  programs: Partial<Record<ProgramName, string>>
 }
 
 /** A checkout has the tools that build them; the installed package has not. */
@@ -79,7 +94,8 @@ async function filesFor({ files }: BenchRequest, scratch: string): Promise<Files
   if (folder !== undefined) {
     const found = { kernel: join(folder, 'vmlinuz'), initrd: join(folder, 'initramfs.cpio') }
     for (const file of Object.values(found)) if (!existsSync(file)) throw new InputError(`--files: expected ${file}, found nothing there`)
-    return found
+    const program = join(folder, 'switch')
+    return { ...found, programs: existsSync(program) ? { switch: program } : {} }
   }
   const tools = new URL('../../../../tools/debian.ts', import.meta.url)
   if (!existsSync(tools)) throw new InputError('expected --files FOLDER with vmlinuz and initramfs.cpio (a checkout builds them itself)')

@@ -4,14 +4,14 @@ import { once } from 'node:events'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { median } from '../../../bench/results.ts'
-import { vitrineCommand, type Work } from './peers.ts'
+import { type LinuxWork, vitrineCommand } from './peers.ts'
 
 const startRuns = 5
 const idleSeconds = 10
 /** USER_HZ of Linux: proc(5), /proc/[pid]/stat. */
 const ticksPerSecond = 100
 
-export async function runChecks(work: Work, progress: (text: string) => void): Promise<string[]> {
+export async function runChecks(work: LinuxWork, progress: (text: string) => void): Promise<string[]> {
   progress('time to the first instruction')
   const first = await firstInstruction(work.scratch)
   progress('memory after a boot')
@@ -55,7 +55,7 @@ async function firstInstruction(scratch: string): Promise<number> {
   return median(times.slice(1))
 }
 
-async function memory({ kernel, initrd, append }: Work): Promise<{ touched: number; resident: number }> {
+async function memory({ kernel, initrd, append }: LinuxWork): Promise<{ touched: number; resident: number }> {
   const [node, program] = vitrineCommand
   const files = ['--kernel', kernel, '--initrd', initrd, '--append', append.replace(/run=\S*/, '')]
   const args = ['run', '--json', '--quiet', '--memory', '1024M', ...files]
@@ -68,7 +68,7 @@ async function memory({ kernel, initrd, append }: Work): Promise<{ touched: numb
 }
 
 /** Of a shell that nobody types into. */
-async function idleShare({ kernel, initrd, append }: Work): Promise<number> {
+async function idleShare({ kernel, initrd, append }: LinuxWork): Promise<number> {
   const [node, program] = vitrineCommand
   const files = ['--kernel', kernel, '--initrd', initrd, '--append', append.replace(/run=\S*/, 'run=shell')]
   const child = spawn(node, [program, 'run', '--quiet', '--real-time', ...files], { stdio: ['pipe', 'pipe', 'inherit'] })

@@ -6,7 +6,8 @@ import { fileURLToPath } from 'node:url'
 
 export interface Work {
   kernel: string
-  initrd: string
+  /** None for a kernel that is a workload by itself. */
+  initrd?: string
   /** A raw image, where the work needs a disk. */
   disk?: string
   append: string
@@ -15,6 +16,9 @@ export interface Work {
   /** A folder for what a peer needs to be written. */
   scratch: string
 }
+
+/** With Linux, which needs its RAM disk. */
+export type LinuxWork = Work & { readonly initrd: string }
 
 export interface Peer {
   name: string
@@ -36,7 +40,8 @@ const vitrine = (name: string, engine: 'jit' | 'interpreter'): Peer => ({
   missing: () => undefined,
   command: ({ kernel, initrd, disk, append, megabytes, vendor }) => [
     ...vitrineCommand, 'run', '--quiet', '--cpu', vendor, '--engine', engine, '--memory', `${megabytes}M`,
-    '--kernel', kernel, '--initrd', initrd, '--append', append, ...(disk === undefined ? [] : ['--drive', `${disk},format=raw`]),
+    '--kernel', kernel, ...(initrd === undefined ? [] : ['--initrd', initrd, '--append', append]),
+    ...(disk === undefined ? [] : ['--drive', `${disk},format=raw`]),
   ],
 })
 
@@ -45,7 +50,7 @@ const qemu: Peer = {
   missing: () => lacking('qemu-system-x86_64'),
   command: ({ kernel, initrd, disk, append, megabytes }) => [
     'qemu-system-x86_64', '-machine', 'q35,accel=tcg', '-cpu', 'max,+svm', '-m', String(megabytes), '-display', 'none', '-nodefaults',
-    '-serial', 'stdio', '-no-reboot', '-kernel', kernel, '-initrd', initrd, '-append', append,
+    '-serial', 'stdio', '-no-reboot', '-kernel', kernel, ...(initrd === undefined ? [] : ['-initrd', initrd, '-append', append]),
     ...(disk === undefined ? [] : ['-drive', `file=${disk},format=raw,if=virtio`]),
   ],
 }
@@ -61,8 +66,8 @@ const bochs: Peer = {
     const tree = join(folder, 'iso')
     mkdirSync(join(tree, 'boot/grub'), { recursive: true })
     execFileSync('cp', [work.kernel, join(tree, 'boot/vmlinuz')])
-    execFileSync('cp', [work.initrd, join(tree, 'boot/initramfs.cpio')])
-    writeFileSync(join(tree, 'boot/grub/grub.cfg'), grubConfiguration(work.append))
+    if (work.initrd !== undefined) execFileSync('cp', [work.initrd, join(tree, 'boot/initramfs.cpio')])
+    writeFileSync(join(tree, 'boot/grub/grub.cfg'), grubConfiguration(work))
     execFileSync('grub-mkrescue', ['-o', iso, tree], { stdio: 'pipe' })
     if (!existsSync(pipe)) execFileSync('mkfifo', [pipe])
     writeFileSync(rc, bochsConfiguration(work, iso, pipe, join(folder, 'log')))
@@ -74,8 +79,9 @@ const bochs: Peer = {
 
 const bochsBios = '/usr/share/bochs/BIOS-bochs-latest'
 
-function grubConfiguration(append: string): string {
-  return `set timeout=0\nset default=0\nmenuentry linux {\n  linux /boot/vmlinuz ${append}\n  initrd /boot/initramfs.cpio\n}\n`
+function grubConfiguration({ initrd, append }: Work): string {
+  const lines = initrd === undefined ? 'multiboot /boot/vmlinuz' : `linux /boot/vmlinuz ${append}\n  initrd /boot/initramfs.cpio`
+  return `set timeout=0\nset default=0\nmenuentry work {\n  ${lines}\n}\n`
 }
 
 /** Bochs user manual, "The configuration file bochsrc". */
