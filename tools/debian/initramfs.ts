@@ -55,9 +55,11 @@ export interface InitramfsOptions {
   modules?: readonly string[]
   /** More files by their path, as text. */
   files?: Readonly<Record<string, string>>
+  /** Anything else. */
+  entries?: readonly Entry[]
 }
 
-export function initramfs({ init, programs = [], modules = [], files = {} }: InitramfsOptions): Uint8Array {
+export function initramfs({ init, programs = [], modules = [], files = {}, entries: more = [] }: InitramfsOptions): Uint8Array {
   const busybox = join(packageFolder('busybox-static'), 'bin/busybox')
   const entries: Entry[] = ['bin', 'proc', 'sys', 'dev', 'tmp', 'mod', 'etc'].map(path => ({ path, kind: 'folder' }))
   entries.push(
@@ -68,6 +70,7 @@ export function initramfs({ init, programs = [], modules = [], files = {} }: Ini
     ...modules.map((file): Entry => ({ path: `mod/${basename(file)}`, kind: 'file', data: readFileSync(file) })),
     { path: 'mod/order', kind: 'file', data: Buffer.from(modules.map(file => `${basename(file)}\n`).join('')) },
     ...Object.entries(files).map(([path, text]): Entry => ({ path, kind: 'file', data: Buffer.from(text), mode: 0o755 })),
+    ...more,
     { path: 'init', kind: 'file', data: Buffer.from(init), mode: 0o755 },
   )
   return cpio(entries)
