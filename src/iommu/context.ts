@@ -39,12 +39,15 @@ const fault = (reason: FaultReason, silent: boolean, entry?: EntryPlace, detail?
 export interface RootPointer {
   table: number
   scalable: boolean
+  /** The mode is one that this unit does not have: every request faults. */
+  invalid?: boolean
 }
 
 const present = 1
 const silentBit = 2
 
 export function readContext(tables: TableMemory, options: UnitOptions, root: RootPointer, source: SourceId): Found<ContextEntry> {
+  if (root.invalid) return fault(faultReasons.rootRegisterInvalid, false)
   return root.scalable ? readScalable(tables, options, root.table, source) : readLegacy(tables, options, root.table, source)
 }
 

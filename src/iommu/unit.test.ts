@@ -79,6 +79,7 @@ describe('faults', () => {
     [0x0b, 'reserved bits of the context entry', w => void w.attach(device, w.root, { bits: 0x10 })],
     [0x0c, 'address bits that the host has not', w => w.quad(w.entry, 0x80_0003n | (1n << 50n))],
     [0x0c, 'an odd large page', w => void w.map(w.root, 0x20_0000, 0x1000, readWrite, { leaf: 2 }), [0x20_0000, false]],
+    [0x30, 'a mode of tables that the unit has not', w => w.startTranslation(place.root | 0x400)],
     [0x0e, 'a page in the interrupt range', w => w.quad(w.entry, 0xfee0_0003)],
   ]
   for (const [reason, name, spoil, [address, write] = [0x5000, false]] of ways) {

@@ -225,8 +225,10 @@ export class RemappingUnit implements MmioHandler, Stateful {
 
   #latchRoot(): void {
     const mode = (this.#registers.get(offsets.rootTable) >>> 10) & 3
-    if (mode > 1 || (mode === 1 && !this.options.scalableMode)) this.#log(this.name, `translation table mode ${mode} is not offered`)
-    this.#translation.root = { table: this.#registers.tableAddress(offsets.rootTable), scalable: mode === 1 && this.options.scalableMode }
+    const invalid = mode > 1 || (mode === 1 && !this.options.scalableMode)
+    if (invalid) this.#log(this.name, `translation table mode ${mode} is not offered`)
+    const table = this.#registers.tableAddress(offsets.rootTable)
+    this.#translation.root = { table, scalable: mode === 1, ...(invalid ? { invalid } : {}) }
   }
 
   #latchInterruptTable(): void {

@@ -13,6 +13,7 @@ import { registerSpan } from '../iommu/registers.ts'
 import { RemappedDma, RemappedMsi, type RequesterOptions } from '../iommu/requester.ts'
 import { RemappingUnit } from '../iommu/unit.ts'
 import type { DmarOptions, DmarScope, ReservedMemory } from './acpi/dmar.ts'
+import type { Range } from './memory-map.ts'
 
 /** Where QEMU's q35 has its unit; more of them follow. */
 const firstUnitBase = 0xfed9_0000
@@ -84,7 +85,7 @@ export const iommuHelp = `Remapping units: vtd[,property=value]...
   ioapic-source-check=on|off  whether entries' source IDs are compared for the I/O APIC too (on)
   scope=DEV.FN[+DEV.FN]    a unit for these functions of bus 0, and what is behind them if they are bridges with addr=;
                            the last unit has no scope, and all the rest
-  rmrr=FIRST-LAST@DEV.FN   memory that firmware has a device use
+  rmrr=FIRST-LAST@DEV.FN   memory that firmware has a device use; reserved in the memory map
 `
 
 function setupOf({ model, properties: given }: IommuOptions, hostAddressBits: number): UnitSetup {
@@ -100,6 +101,12 @@ function setupOf({ model, properties: given }: IommuOptions, hostAddressBits: nu
   const { options, scope, reserved } = setup
   if (!options.interruptRemapping) options.posting = options.extendedInterruptMode = false
   return { options, scope, reserved }
+}
+
+/** What `rmrr` keeps from software. */
+export function reservedMemory(requests: readonly IommuOptions[]): Range[] {
+  const setups = requests.map(request => setupOf(request, defaultUnit.hostAddressBits))
+  return setups.flatMap(({ reserved }) => reserved.map(({ base, limit }) => ({ base, size: limit + 1 - base })))
 }
 
 function checkScopes(setups: readonly UnitSetup[]): void {

@@ -1,7 +1,7 @@
 /** Tests of the address map: the split of RAM that QEMU 7.2's machines show, and the E820 rules of the ACPI specification. */
 import assert from 'node:assert/strict'
 import test from 'node:test'
-import { createMemoryMap, e820Type, isUsable, usableTop } from './memory-map.ts'
+import { createMemoryMap, e820Type, isUsable, reserveRanges, usableTop } from './memory-map.ts'
 
 const MiB = 2 ** 20
 const GiB = 2 ** 30
@@ -64,4 +64,13 @@ test('usableTop and isUsable respect the limit and the holes', () => {
   assert.equal(usableTop(map.e820, 0x37ffffff), 0x37ffffff)
   assert.equal(isUsable(map.e820, 0x9f000, 0x1000), false)
   assert.equal(isUsable(map.e820, 0x100000, 0x1000), true)
+})
+
+test('what firmware keeps is cut out of usable memory, and only there', () => {
+  const map = createMemoryMap('q35', 512 * MiB)
+  const kept = reserveRanges(map, [{ base: 0x80_0000, size: 0x2000 }, { base: 0x9e000, size: 0x1000 }])
+  assert.equal(kept.e820.length, map.e820.length + 4)
+  for (const [base, expected] of [[0x7f_f000, true], [0x80_0000, false], [0x80_1000, false], [0x80_2000, true]] as const)
+    assert.equal(isUsable(kept.e820, base, 0x1000), expected)
+  assert.equal(kept.e820.find(({ base }) => base === 0x9e000)?.type, e820Type.reserved)
 })

@@ -103,6 +103,23 @@ export function createMemoryMap(chipset: Chipset, size: number): MemoryMap {
   }
 }
 
+/** The same map with ranges that firmware keeps for itself, where they lie in usable RAM. */
+export function reserveRanges(map: MemoryMap, ranges: readonly Range[]): MemoryMap {
+  const e820 = ranges.reduce((entries: readonly E820Entry[], range) => entries.flatMap(each => without(each, range)), map.e820)
+  return { ...map, e820 }
+}
+
+/** An entry without a range, and the range as reserved. */
+function without(each: E820Entry, { base, size }: Range): E820Entry[] {
+  const end = each.base + each.size
+  if (each.type !== e820Type.usable || base >= end || base + size <= each.base) return [each]
+  const [first, last] = [Math.max(base, each.base), Math.min(base + size, end)]
+  return nonEmpty([
+    entry(each.base, first - each.base, e820Type.usable), entry(first, last - first, e820Type.reserved),
+    entry(last, end - last, e820Type.usable),
+  ])
+}
+
 /** The end of the highest usable range below `limit`, for things that a loader puts as high as it may. */
 export function usableTop(e820: readonly E820Entry[], limit: number): number {
   const below = e820.filter(range => range.type === e820Type.usable && range.base < limit)

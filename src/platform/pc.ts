@@ -35,8 +35,8 @@ import { type BootRequest, loadBootImage } from './boot/boot.ts'
 import { type BootImage, type BootRegisters, makeRegisters, type MemoryWrite, viewOf } from './boot/image.ts'
 import { type Board, bridgePlaces, type DeviceRequest, plugDevice } from './device-catalogue.ts'
 import { type BootSettings, bootOrderCmos, checkFirmware, firmwareFiles, ramEntries, romBase, romBehindShadow } from './firmware.ts'
-import { Iommu, platformRequester } from './iommu.ts'
-import { type E820Entry, type MemoryMap } from './memory-map.ts'
+import { Iommu, platformRequester, reservedMemory } from './iommu.ts'
+import { type E820Entry, type MemoryMap, reserveRanges } from './memory-map.ts'
 import { biosWrites, startBios } from './legacy-bios.ts'
 import { PortBus } from './port-bus.ts'
 import { shelf } from './shelf.ts'
@@ -160,7 +160,7 @@ export class Pc {
   #asleep = false
 
   constructor(options: PcOptions, embedding: PcEmbedding) {
-    const { map } = options
+    const map = reserveRanges(options.map, reservedMemory(options.iommus ?? []))
     const { log } = embedding
     const { bios } = options
     if (bios && (options.kernel || options.raw)) throw new InputError('expected a kernel or firmware to start with, found both')
@@ -290,7 +290,8 @@ export class Pc {
   }
 
   #makeIommu(): Iommu | undefined {
-    const { iommus = [], devices = [], lapic, map } = this.#options
+    const { map } = this
+    const { iommus = [], devices = [], lapic } = this.#options
     if (iommus.length === 0) return undefined
     if (map.chipset !== 'q35') throw new InputError(`--iommu: expected the chipset q35, found ${map.chipset}`)
     const { dma: memory, addMmio, log } = this.#embedding
