@@ -17,8 +17,8 @@ after(() => rmSync(folder, { recursive: true }))
 const steps: readonly [awaited: RegExp, typed: string][] = [
   [/glass login: $/, 'root\n'],
   [/# $/, 'systemctl is-system-running; nproc; uname -r\n'],
-  [/# $/, 'for i in $(seq 12); do mkdir -p /srv/$i; cp /usr/bin/perl /srv/$i; done; sha256sum /srv/*/perl | cut -c -64 | uniq -c\n'],
-  [/# $/, 'perl -e \'print join(",", map { $_ * $_ } 1 .. 9), "\\n"\'; dpkg -l | grep -c ^ii; rm -r /srv/1\n'],
+  [/# $/, 'for i in $(seq 4); do mkdir -p /srv/$i; cp /usr/bin/perl /srv/$i; done; sha256sum /srv/*/perl | cut -c -64 | uniq -c\n'],
+  [/# $/, 'perl -e \'print join(",", map { $_ * $_ } 1 .. 9), "\\n"\'; rm -r /srv/1\n'],
   [/# $/, 'poweroff 2>/dev/null\n'],
 ]
 
@@ -46,8 +46,8 @@ test('systemd to a login, a session, power-off, and e2fsck', () => {
   }
   assert.equal(stop.kind, 'power-off', console.slice(-2000))
   assert.match(console, /^running\n2\n6\.\d/m)
-  assert.match(console, /^ +12 [0-9a-f]{64}$/m)
-  assert.match(console, /^1,4,9,16,25,36,49,64,81\n\d+$/m)
+  assert.match(console, /^ +4 [0-9a-f]{64}$/m)
+  assert.match(console, /^1,4,9,16,25,36,49,64,81$/m)
   assert.doesNotMatch(console, /\bFAILED\b|BUG:|WARNING:|soft lockup/)
   const check = spawnSync('e2fsck', ['-fn', image], { encoding: 'utf8' })
   assert.equal(check.status, 0, check.stdout + check.stderr)
