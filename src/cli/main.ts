@@ -37,7 +37,7 @@ async function ours(args: string[], system: System): Promise<number> {
   const commands = [
     runCommand(system, result => { status = result }),
     demoCommand(system, result => { status = result }),
-    vmmCommand(system),
+    vmmCommand(system, result => { status = result }),
     benchCommand(system),
     explainCommand(system),
     new Command('qemu').description("the same machine behind QEMU's command line: `vitrine qemu --help`"),

@@ -2,6 +2,7 @@
 import type { BlockStore, MachineOptions, SharedFolder } from '../api.ts'
 import type { Ending, SessionOptions } from '../embedder/session.ts'
 import type { Symbols } from '../insight/symbols.ts'
+import type { BoardOptions } from '../vmm/board/board.ts'
 import type { HypervisorOptions } from '../vmm/machine-options.ts'
 import type { Vmm } from '../vmm/vmm.ts'
 
@@ -123,6 +124,30 @@ export interface BenchRequest {
   svg?: string
 }
 
+/** Guests that our hypervisor runs. */
+export interface GuestsRequest {
+  machine: HypervisorOptions
+  guests: BoardOptions[]
+  timeoutSeconds?: number
+  /** A vCPU is sent to another processor every so many virtual nanoseconds. */
+  migrateEvery?: number
+  quiet: boolean
+}
+export interface GuestsResult {
+  ending: Ending
+  /** Why the hypervisor stopped, when it was not its guests' end. */
+  explanation: string | undefined
+  instructions: number
+  virtualNanoseconds: number
+  guests: {
+    name: string
+    /** Power-off, reset, a triple fault; undefined: it was still there. */
+    ending: string | undefined
+    memoryPresent: number
+    vcpus: { name: string; entries: number; guestTime: number; migrations: number; exits: { kind: string; count: number }[] }[]
+  }[]
+}
+
 export interface System {
   /** The whole of a file. Throws an InputError that says why not. */
   readFile(path: string): Uint8Array
@@ -140,6 +165,8 @@ export interface System {
   printError(text: string): void
   catalogue(): Promise<Catalogue>
   run(request: RunRequest): Promise<RunResult>
+  /** Guests with kernels of their own on our hypervisor; their consoles are standard input and output. */
+  runGuests(request: GuestsRequest): Promise<GuestsResult>
   /** A machine with our hypervisor on it. Throws an InputError for options that make none. */
   hypervisor(options: HypervisorOptions): Promise<Vmm>
   /** Measures us beside others, and prints what came of it. */

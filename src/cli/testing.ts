@@ -62,6 +62,7 @@ export async function command(args: string[], result: RunResult | Error = ended(
     now: () => 1_800_000_000,
     processId: 4242,
     pathBeside: (_path, name) => name,
+    async runGuests() { throw new Error('this test has no guests') },
     async hypervisor() { throw new Error('this test has no hypervisor') },
     async bench(request) { outcome.bench = request },
     async run(request) {

@@ -1,8 +1,10 @@
-/** `vitrine vmm`: the hypervisor in TypeScript, with guests of its own. */
+/** `vitrine vmm`: the hypervisor in TypeScript, with guests of its own or with kernels from files. */
 import { Command, Option } from 'commander'
+import { InputError } from '../errors.ts'
 import { demoPolicy, runDemo, type DemoReport } from '../vmm/demo/demo.ts'
-import type { System } from './system.ts'
-import { parseCount } from './values.ts'
+import { statusOf, statuses } from './status.ts'
+import type { GuestsResult, System } from './system.ts'
+import { parseCount, parseMemory, parseSeconds } from './values.ts'
 import { picture } from './vmm-picture.ts'
 
 interface Options {
@@ -10,22 +12,47 @@ interface Options {
   cpus: string
   seed: string
   json?: boolean
+  kernel?: string
+  initrd?: string
+  append: string
+  guests: string
+  vcpus: string
+  memory: string
+  migrate?: string
+  timeout?: string
+  quiet?: boolean
 }
 
 const mostProcessors = 8
+const mostGuests = 16
+const mostVcpus = 8
+/** What the hypervisor itself needs, and what the machine can have below 4 GiB. */
+const ownMemory = 64 << 20
+const mostMemory = 3 * 2 ** 30
+const largeUnit = 2 ** 21
 
-export function vmmCommand(system: System): Command {
+export function vmmCommand(system: System, done: (status: number) => void): Command {
   return new Command('vmm')
-    .description('a hypervisor in TypeScript: the life of four virtual CPUs, with no files')
-    .addOption(new Option('--cpu <vendor>', 'the physical processors: VT-x, AMD-V, or one after the other').choices(['intel', 'amd',
-      'both'])
-      .default('both'))
+    .description('a hypervisor in TypeScript: the life of four virtual CPUs, with no files; or guests with a kernel')
+    .addOption(new Option('--cpu <vendor>', 'the physical processors: VT-x, AMD-V, or (without a kernel) one after the other')
+      .choices(['intel', 'amd', 'both']).default('both'))
     .option('--cpus <n>', 'physical processors', '2')
     .option('--seed <n>', 'another run; the same number gives the same run again', '1')
-    .option('--json', 'the report as JSON instead of a picture')
+    .option('--json', 'the report as JSON instead of a picture; with a kernel, after the run')
+    .optionsGroup('Guests with a kernel:')
+    .option('--kernel <file>', 'Linux bzImage')
+    .option('--initrd <file>', 'initial RAM disk')
+    .option('--append <text>', "the kernel's command line", 'console=ttyS0 quiet')
+    .option('--guests <n>', 'how many guests', '1')
+    .option('--vcpus <n>', 'virtual CPUs of each', '1')
+    .option('--memory <size>', 'memory of each', '256M')
+    .option('--migrate <microseconds>', 'send a virtual CPU to another processor every so often')
+    .option('--timeout <seconds>', 'end after so much wall time')
+    .option('--quiet', 'nothing but the guests')
     .action(async (options: Options) => {
       const cpus = parseCount(options.cpus, '--cpus', 1, mostProcessors)
       const seed = parseCount(options.seed, '--seed', 0, 0xffffffff)
+      if (options.kernel !== undefined) return done(await runKernels(options, options.kernel, cpus, seed, system))
       const reports: DemoReport[] = []
       for (const cpu of options.cpu === 'both' ? (['intel', 'amd'] as const) : [options.cpu]) {
         const report = runDemo(await system.hypervisor({ cpu, cpus, seed, policy: demoPolicy() }), seed)
@@ -34,4 +61,42 @@ export function vmmCommand(system: System): Command {
       }
       if (options.json) system.print(`${JSON.stringify(reports, undefined, 2)}\n`)
     })
+}
+
+async function runKernels(options: Options, kernelFile: string, cpus: number, seed: number, system: System): Promise<number> {
+  const guests = parseCount(options.guests, '--guests', 1, mostGuests)
+  const vcpus = parseCount(options.vcpus, '--vcpus', 1, mostVcpus)
+  const memory = parseMemory(options.memory, '--memory')
+  const all = Math.ceil((guests * memory + ownMemory) / largeUnit) * largeUnit
+  if (all > mostMemory) {
+    const [most, each] = [mostMemory - ownMemory, memory].map(bytes => bytes >> 20)
+    throw new InputError(`--guests and --memory: expected at most ${most} MiB in all, found ${guests} x ${each}`)
+  }
+  const kernel = system.readFile(kernelFile)
+  const initrd = options.initrd === undefined ? undefined : system.readFile(options.initrd)
+  const result = await system.runGuests({
+    machine: { cpu: options.cpu === 'both' ? 'intel' : options.cpu, cpus, seed, memory: all },
+    guests: Array.from({ length: guests }, (_, i) =>
+      ({ name: `guest${i + 1}`, memory, vcpus, kernel, initrd, commandLine: options.append, largePages: true })),
+    timeoutSeconds: options.timeout === undefined ? undefined : parseSeconds(options.timeout, '--timeout'),
+    migrateEvery: options.migrate === undefined ? undefined : parseCount(options.migrate, '--migrate') * 1000,
+    quiet: options.quiet ?? false,
+  })
+  if (options.json) system.print(`${JSON.stringify(result, undefined, 2)}\n`)
+  else if (!options.quiet) system.printError(summary(result))
+  return statusOfGuests(result)
+}
+
+function statusOfGuests({ ending, explanation, guests }: GuestsResult): number {
+  if (explanation !== undefined) return statuses.tripleFault.status
+  if (guests.some(guest => guest.ending?.startsWith('a triple fault'))) return statuses.tripleFault.status
+  return statusOf({ ending, panic: undefined })
+}
+
+function summary({ explanation, guests }: GuestsResult): string {
+  const lines = guests.map(({ name, ending, memoryPresent, vcpus }) => {
+    const work = vcpus.map(({ name: vcpu, entries, migrations }) => `${vcpu} ${entries} entries, ${migrations} moves`).join('; ')
+    return `vitrine: ${name}: ${ending ?? 'still running'}; ${Math.round(memoryPresent / 2 ** 20)} MiB of memory used; ${work}\n`
+  })
+  return `${explanation === undefined ? '' : `vitrine: ${explanation}\n`}${lines.join('')}`
 }

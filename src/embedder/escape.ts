@@ -1,6 +1,7 @@
 /** The keys that a person at the console gives to us and not to the guest: Ctrl-A and a letter, as in QEMU's multiplexer and GNU screen. */
 
-export type Command = 'leave' | 'help' | 'inspect'
+/** `next`: the console of another guest, where there are several. */
+export type Command = 'leave' | 'help' | 'inspect' | 'next'
 
 export const escapeHelp = `\
 Ctrl-A X   leave: power the machine off
@@ -49,5 +50,6 @@ export class Keys {
     else if (letter === 'x') commands.push('leave')
     else if (letter === 'h' || letter === '?') commands.push('help')
     else if (letter === 'c') commands.push('inspect')
+    else if (letter === 'n') commands.push('next')
   }
 }

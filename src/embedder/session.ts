@@ -39,8 +39,11 @@ const mostInstructions = 3_000_000
 /** Between looks at what a machine writes while a debugger runs it, in milliseconds. */
 const heldRest = 20
 
+/** What a session drives: a machine, or guests on one. */
+export type SessionMachine = Pick<Machine, 'run' | 'retired' | 'now'>
+
 export class Session {
-  readonly #machine: Machine
+  readonly #machine: SessionMachine
   readonly #surroundings: Surroundings
   readonly #options: SessionOptions
   readonly #pace: Pace
@@ -51,7 +54,7 @@ export class Session {
   #wake: (() => void) | undefined
   #sliceInstructions = firstSlice
 
-  constructor(machine: Machine, surroundings: Surroundings, options: SessionOptions = {}) {
+  constructor(machine: SessionMachine, surroundings: Surroundings, options: SessionOptions = {}) {
     this.#machine = machine
     this.#surroundings = surroundings
     this.#options = options

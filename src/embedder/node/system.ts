@@ -82,7 +82,7 @@ async function run(createMachine: MachineFactory, starterGone: () => boolean, re
   const obey = (command: Command): void => {
     if (command === 'leave') session.end({ kind: 'left' })
     else if (command === 'help') printError(`\n${escapeHelp}`)
-    else printError('\nvitrine: there is no monitor yet\n')
+    else if (command === 'inspect') printError('\nvitrine: there is no monitor yet\n')
   }
   const detach = attachInput(request.console, {
     input(bytes) {
@@ -221,6 +221,10 @@ export function nodeSystem(createMachine: MachineFactory): System {
     print: text => { process.stdout.write(text) },
     printError,
     catalogue,
+    async runGuests(request) {
+      const { runGuests } = await import('./guests.ts')
+      return runGuests(request, surroundings, onSignals, printError)
+    },
     async hypervisor(options) {
       const { createVmm } = await import('../../hypervisor.ts')
       return createVmm(options)

@@ -1,0 +1,135 @@
+/** Guests of our hypervisor at a terminal: the console shows one of them and changes over on demand; in a pipe all speak and hear. */
+import type { GuestsRequest, GuestsResult } from '../../cli/system.ts'
+import { createVmm } from '../../hypervisor.ts'
+import { Board } from '../../vmm/board/board.ts'
+import { wander } from '../../vmm/wander.ts'
+import type { Command } from '../escape.ts'
+import { type Ending, Session, type Surroundings } from '../session.ts'
+import { attachInput, onTerminal, Output, writeStdout } from './stdio.ts'
+
+const consoleOptions = { serial: 'stdio', escape: true, interrupt: false, quiet: false, collect: false } as const
+const backlog = 65536
+const newline = 0x0a
+const carriageReturn = 0x0d
+
+export const guestsHelp = `
+Ctrl-A N   the next guest's console
+Ctrl-A X   leave: power all guests off
+Ctrl-A A   send Ctrl-A to the guest
+Ctrl-A H   this help
+`
+
+/** What a guest writes: kept while another one is shown, or with its name before each line. */
+class Voice {
+  shown = false
+  private readonly name: string
+  private readonly output: Output
+  private readonly named: boolean
+  private kept: number[] = []
+
+  constructor(name: string, output: Output, named: boolean) {
+    this.name = name
+    this.output = output
+    this.named = named
+  }
+  say(byte: number): void {
+    if (this.shown && !this.named) return this.output.take(Uint8Array.of(byte))
+    this.kept.push(byte)
+    if (!this.named) {
+      if (this.kept.length > backlog) this.kept.splice(0, backlog / 2)
+    } else if (byte === newline) this.sayLine()
+  }
+  private sayLine(): void {
+    const text = this.kept.filter(byte => byte !== carriageReturn)
+    this.kept = []
+    this.output.take(Buffer.from(`${this.name} | ${Buffer.from(text).toString()}`))
+  }
+  /** What was said while nobody looked. */
+  show(): void {
+    this.shown = true
+    this.output.take(Uint8Array.from(this.kept.splice(0)))
+  }
+  end(): void {
+    if (this.named && this.kept.length > 0) {
+      this.kept.push(newline)
+      this.sayLine()
+    }
+  }
+}
+
+export async function runGuests(request: GuestsRequest, surroundings: (flush: () => Promise<void>, open: () => boolean) => Surroundings,
+  onSignals: (end: (ending: Ending) => void) => () => void, printError: (text: string) => void): Promise<GuestsResult> {
+  const output = new Output(writeStdout)
+  const terminal = onTerminal(consoleOptions)
+  const vmm = createVmm({ ...request.machine, onLog: message => output.remark(() => printError(`vitrine: ${message}\n`)) })
+  const named = !terminal && request.guests.length > 1
+  const boards = request.guests.map(options => new Board(vmm, options))
+  const voices = boards.map(({ guest }) => new Voice(guest.name, output, named))
+  boards.forEach((board, i) => {
+    board.onSerial = byte => voices[i].say(byte)
+    board.onLog = message => { if (!request.quiet) output.remark(() => printError(`vitrine: ${message}\n`)) }
+  })
+  let shown = 0
+  voices[0].show()
+  if (request.migrateEvery !== undefined) wander(vmm, request.migrateEvery)
+
+  let inputOpen = true
+  let explanation: string | undefined
+  const session = new Session({
+    get retired() { return vmm.hardware.retired },
+    get now() { return vmm.hardware.now },
+    run: ({ untilTime } = {}) => {
+      const end = vmm.run(untilTime === Infinity ? undefined : untilTime)
+      if (end.kind === 'time' || end.kind === 'idle') return { kind: end.kind }
+      explanation = end.kind === 'exit' ? end.explanation : end.kind === 'machine' ? end.reason : undefined
+      return { kind: 'power-off' }
+    },
+  }, surroundings(() => output.flush(), () => inputOpen), { timeoutSeconds: request.timeoutSeconds })
+  const obey = (command: Command): void => {
+    if (command === 'leave') session.end({ kind: 'left' })
+    else if (command === 'help') printError(guestsHelp)
+    else if (command === 'next') {
+      voices[shown].shown = false
+      shown = (shown + 1) % boards.length
+      printError(`\nvitrine: ${boards[shown].guest.name}\n`)
+      voices[shown].show()
+      session.wake()
+    }
+  }
+  const detach = attachInput(consoleOptions, {
+    input(bytes) {
+      for (const [i, board] of boards.entries()) if (!board.ending && (!terminal || i === shown)) board.serialInput(bytes)
+      session.wake()
+    },
+    command: obey,
+    inputEnded(hangUp) {
+      inputOpen = false
+      if (hangUp) session.end({ kind: 'left' })
+      else session.wake()
+    },
+    outputClosed() {
+      output.close()
+      session.end({ kind: 'left' })
+    },
+  })
+  const stopSignals = onSignals(ending => session.end(ending))
+  if (terminal) printError('vitrine: keys go to the guest; Ctrl-A N shows the next one, Ctrl-A X leaves, Ctrl-A H helps\n')
+  try {
+    const ending = await session.run()
+    return {
+      ending, explanation, virtualNanoseconds: vmm.hardware.now, instructions: vmm.hardware.retired,
+      guests: boards.map(({ guest, vcpus, ending: how }) => ({
+        name: guest.name, ending: how, memoryPresent: guest.memory.present * 4096,
+        vcpus: vcpus.map(({ name, statistics: { entries, guestTime, migrations, exits } }) => ({
+          name, entries, guestTime, migrations, exits: [...exits].map(([kind, { count }]) => ({ kind, count })),
+        })),
+      })),
+    }
+  } finally {
+    for (const voice of voices) voice.end()
+    await output.flush()
+    output.sayAll()
+    detach()
+    stopSignals()
+  }
+}
