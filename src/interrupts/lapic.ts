@@ -508,6 +508,12 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
     }
   }
 
+  /** A notification of posted interrupts, which the processor sends. `destination` as NDST of a posted-interrupt descriptor has it. */
+  notify(destination: number, vector: number): void {
+    const wide = this.#mode === 'x2apic' ? destination : widenDestination((destination >>> 8) & 0xff)
+    this.#bus.deliver({ destination: wide, logical: false, mode: deliveryMode.fixed, vector, level: false })
+  }
+
   #sendSelf(vector: number): void {
     if (vector < 16) this.#error(esrBits.sendIllegalVector)
     this.#accept(vector, false)

@@ -36,6 +36,8 @@ export interface Hypervisor {
   read(name: FieldName): bigint
   readonly vmcs: Vmcs
   load(address: number, bytes: readonly number[]): void
+  /** Notifications of posted interrupts that the processor sent: destination, vector. */
+  readonly notified: (readonly [number, number])[]
   /** All fields as they were at the start, and in root operation with a VMCS that is clear. */
   restart(): void
   /** Runs at most this many virtual nanoseconds; ends at HLT in the host. */
@@ -105,10 +107,11 @@ function validFields(unit: VmxUnit): Partial<Record<FieldName, bigint>> {
 
 export function createHypervisor(specification = 'max', jit = false): Hypervisor {
   const logged: string[] = []
+  const notified: [number, number][] = []
   const core = createCore({ ram: [{ base: 0, size: 16 << 20 }], model: createModel(specification), cpus: 1, jit, log: (_, what) =>
     void logged.push(what) })
   const apic = { hasInterrupt: () => false, acknowledge: () => 0, getTpr: () => 0, setTpr: () => {}, readMsr: () => undefined,
-    writeMsr: () => true }
+    writeMsr: () => true, notify: (destination: number, vector: number) => void notified.push([destination, vector]) }
   const ports = { read: () => 0xff, write: () => {} }
   const cpu = core.createCpu(0, apic, ports, () => Infinity)
   core.running = cpu
@@ -118,7 +121,7 @@ export function createHypervisor(specification = 'max', jit = false): Hypervisor
   descriptors(core)
   let time = 0
   const hypervisor: Hypervisor = {
-    core, cpu, unit,
+    core, cpu, unit, notified,
     write: (name, value) => unit.current.write(fields[name], false, value),
     read: name => unit.current.get(name),
     get vmcs() { return unit.current },

@@ -13,7 +13,8 @@ export type RuleGroup = keyof typeof ruleGroups
 
 const fails = (rule: Rule, view: EntryView): boolean => (rule.when === undefined || rule.when(view)) && !rule.holds(view)
 
-const controlWords = [at.pinControls, at.primaryControls, at.secondaryControls, at.exitControls, at.entryControls] as const
+const controlWords = [at.pinControls, at.primaryControls, at.secondaryControls, at.exitControls, at.entryControls,
+  at.tertiaryControls] as const
 /** Hypervisors toggle these at every other entry, and no rule on state looks at them. */
 const windows = primaryBit.interruptWindowExiting | primaryBit.nmiWindowExiting | primaryBit.monitorTrapFlag
 

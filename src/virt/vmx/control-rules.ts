@@ -1,6 +1,6 @@
 /** Checks on the VMX controls. Intel SDM vol. 3, "Checks on VMX Controls". A broken one is VMfailValid with error 7. */
-import { pinBit as pin, primaryBit as primary, secondaryBit as secondary, exitBit as exit, groups, eptBit, cr3Targets,
-  type GroupName } from './controls.ts'
+import { pinBit as pin, primaryBit as primary, secondaryBit as secondary, tertiaryBit as tertiary, exitBit as exit, tertiaryAllowed, groups,
+  eptBit, cr3Targets, type GroupName } from './controls.ts'
 import type { EntryView } from './entry-view.ts'
 import type { FieldName } from './fields.ts'
 import { section, type Rule } from './rule.ts'
@@ -23,6 +23,7 @@ type Writes = NonNullable<Rule['breaks']>
 const turnOn = (field: FieldName, bit: number): Writes[number] => [field, old => old | BigInt(bit >>> 0)]
 const onPrimary = (bit: number): Writes => [turnOn('primaryControls', bit)]
 const onSecondary = (bit: number): Writes => [turnOn('primaryControls', primary.secondaryControls), turnOn('secondaryControls', bit)]
+const onTertiary = (bit: number): Writes => [turnOn('primaryControls', primary.tertiaryControls), turnOn('tertiaryControls', bit)]
 const onPin = (bit: number): Writes => [turnOn('pinControls', bit)]
 
 /** An address that a control makes meaningful. */
@@ -33,6 +34,7 @@ const address = (field: FieldName, what: string, bits: number, when: (v: EntryVi
 
 const p = (bit: number) => (v: EntryView): boolean => (v.primary & bit) !== 0
 const s = (bit: number) => (v: EntryView): boolean => (v.secondary & bit) !== 0
+const t = (bit: number) => (v: EntryView): boolean => (v.tertiary & bit) !== 0
 const without = (field: FieldName, ...bits: number[]) => (v: EntryView): bigint =>
   BigInt((v.n(field) & ~bits.reduce((a, b) => a | b, 0)) >>> 0)
 const withBits = (field: FieldName, bit: number) => (v: EntryView): bigint => BigInt((v.n(field) | bit) >>> 0)
@@ -52,6 +54,18 @@ const executionRules: readonly Rule[] = [
   reserved('primary', 'primaryControls', execution),
   reserved('secondary', 'secondaryControls', execution, { when: p(primary.secondaryControls),
     enabling: onPrimary(primary.secondaryControls) }),
+  execution('reserved bits of the tertiary processor-based VM-execution controls are 0', 'tertiaryControls',
+    v => (v.b('tertiaryControls') & ~tertiaryAllowed(v.model)) === 0n,
+    { when: p(primary.tertiaryControls), wants: v => v.b('tertiaryControls') & tertiaryAllowed(v.model),
+      breaks: [...onPrimary(primary.tertiaryControls), ['tertiaryControls', 1n << 40n]] }),
+  execution('without "use TPR shadow" "IPI virtualization" is 0', ['tertiaryControls', 'primaryControls'], p(primary.tprShadow),
+    { when: t(tertiary.ipiVirtualization), wants: v => v.b('tertiaryControls') & ~BigInt(tertiary.ipiVirtualization),
+      breaks: onTertiary(tertiary.ipiVirtualization) }),
+  execution('the PID-pointer table is a multiple of 8, and its last entry lies within the physical-address width',
+    ['pidPointerTable', 'lastPidPointerIndex'],
+    v => v.aligned(v.b('pidPointerTable'), 3) && v.physical(v.b('pidPointerTable') + v.b('lastPidPointerIndex') * 8n + 7n),
+    { when: t(tertiary.ipiVirtualization), wants: v => v.b('pidPointerTable') & ~7n & ((1n << BigInt(v.model.physicalBits)) - 1n),
+      breaks: [...onTertiary(tertiary.ipiVirtualization), ['pidPointerTable', 4n]] }),
   execution('the CR3-target count is at most 4', 'cr3TargetCount', v => v.n('cr3TargetCount') <= cr3Targets,
     { wants: () => 4n, breaks: [['cr3TargetCount', 5n]] }),
   address('ioBitmapA', 'address of I/O bitmap A', page, p(primary.ioBitmaps), onPrimary(primary.ioBitmaps)),

@@ -25,7 +25,7 @@ export const pin = {
 export const primary = {
   interruptWindowExiting: { bit: 2 }, tscOffsetting: { bit: 3 }, hltExiting: { bit: 7 }, invlpgExiting: { bit: 9 },
   mwaitExiting: { bit: 10 }, rdpmcExiting: { bit: 11 }, rdtscExiting: { bit: 12 }, cr3LoadExiting: { bit: 15 },
-    cr3StoreExiting: { bit: 16 },
+    cr3StoreExiting: { bit: 16 }, tertiaryControls: { bit: 17, since: 'newest' },
   cr8LoadExiting: { bit: 19 }, cr8StoreExiting: { bit: 20 }, tprShadow: { bit: 21 }, nmiWindowExiting: { bit: 22 },
   movDrExiting: { bit: 23 }, unconditionalIoExiting: { bit: 24 }, ioBitmaps: { bit: 25 }, monitorTrapFlag: { bit: 27 },
   msrBitmaps: { bit: 28 }, monitorExiting: { bit: 29 }, pauseExiting: { bit: 30 }, secondaryControls: { bit: 31 },
@@ -42,6 +42,9 @@ export const secondary = {
   xsaves: { bit: 20, feature: 'xsaves' }, modeBasedExecute: { bit: 22, since: 'skylake' }, tscScaling: { bit: 25, since: 'skylake' },
 } as const satisfies ControlTable
 
+/** The tertiary controls have 64 bits and a capability MSR without bits that must be 1. */
+export const tertiary = { ipiVirtualization: { bit: 4, since: 'newest' } } as const satisfies ControlTable
+
 export const exitControl = {
   saveDebug: { bit: 2 }, host64: { bit: 9 }, acknowledgeInterrupt: { bit: 15 }, savePat: { bit: 18 }, loadPat: { bit: 19 },
   saveEfer: { bit: 20 }, loadEfer: { bit: 21 }, savePreemptionTimer: { bit: 22 }, loadPkrs: { bit: 29, feature: 'pks' },
@@ -57,6 +60,7 @@ const masks = <Table extends ControlTable>(table: Table): { readonly [Name in ke
 export const pinBit = masks(pin)
 export const primaryBit = masks(primary)
 export const secondaryBit = masks(secondary)
+export const tertiaryBit = masks(tertiary)
 export const exitBit = masks(exitControl)
 export const entryBit = masks(entryControl)
 
@@ -140,6 +144,10 @@ export const cr0Fixed0 = 0x80000021n
 export const cr0Fixed1 = 0xffffffffn
 export const cr4Fixed0 = 0x2000n
 
+/** Bits of the tertiary controls that may be 1. */
+export const tertiaryAllowed = (model: CpuModel): bigint =>
+  big(Object.values(tertiary).reduce((bits, row) => offered(model, row) ? bits | (1 << row.bit) : bits, 0))
+
 /** CPUID leaf of each MSR is the same: it is there with VMX. `cr4Writable` are the bits that the model has. */
 export function capabilityMsrs(model: CpuModel, cr4Writable: bigint): ReadonlyMap<number, bigint> {
   const secondaryThere = (allowed1(model, groups.primary) & primaryBit.secondaryControls) !== 0
@@ -165,5 +173,6 @@ export function capabilityMsrs(model: CpuModel, cr4Writable: bigint): ReadonlyMa
     known.set(0x48c, eptVpidCapabilities(model))
   }
   if (isSince(model, 'haswell')) known.set(0x491, 1n)
+  if (allowed1(model, groups.primary) & primaryBit.tertiaryControls) known.set(0x492, tertiaryAllowed(model))
   return known
 }

@@ -22,6 +22,8 @@ export class EntryView {
   primary = 0
   /** 0 unless the primary controls activate them. */
   secondary = 0
+  /** The low half: the other has no controls. */
+  tertiary = 0
   exit = 0
   entry = 0
   /** Reads physical memory for rules that look at what a field points to. */
@@ -44,6 +46,7 @@ export class EntryView {
     this.pin = vmcs.get32(at.pinControls)
     this.primary = vmcs.get32(at.primaryControls)
     this.secondary = this.primary & primaryBit.secondaryControls ? vmcs.get32(at.secondaryControls) : 0
+    this.tertiary = this.primary & primaryBit.tertiaryControls ? vmcs.get32(at.tertiaryControls) : 0
     this.exit = vmcs.get32(at.exitControls)
     this.entry = vmcs.get32(at.entryControls)
   }

@@ -38,7 +38,8 @@ const pointerWord = state.vmcsPointer >> 2
 
 /** What the unit needs of the CPU besides what helpers see. */
 export interface VmxCpu extends Processor {
-  readonly apic: ApicPort & { hasInterrupt(): boolean; acknowledge(): number; readonly pendingVector?: number; endOfInterrupt?(): void }
+  readonly apic: ApicPort & { hasInterrupt(): boolean; acknowledge(): number; readonly pendingVector?: number; endOfInterrupt?(): void
+    notify?(destination: number, vector: number): void }
   readonly mmu: Mmu
   deliver(event: CpuEvent): 'delivered' | 'shutdown'
   takeInterrupt(): Taken
@@ -76,6 +77,7 @@ export class VmxUnit implements Virtualization {
   pin = 0
   primary = 0
   secondary = 0
+  tertiary = 0
   exitControls = 0
   entryControls = 0
   exceptionBitmap = 0
@@ -176,6 +178,7 @@ export class VmxUnit implements Virtualization {
     this.pin = vmcs.get32(field.pinControls)
     this.primary = vmcs.get32(field.primaryControls)
     this.secondary = this.primary & primaryBit.secondaryControls ? vmcs.get32(field.secondaryControls) : 0
+    this.tertiary = this.primary & primaryBit.tertiaryControls ? vmcs.get32(field.tertiaryControls) : 0
     this.exitControls = vmcs.get32(field.exitControls)
     this.entryControls = vmcs.get32(field.entryControls)
     this.exceptionBitmap = vmcs.get32(field.exceptionBitmap)
@@ -244,7 +247,7 @@ export class VmxUnit implements Virtualization {
 
   // ---- the guest ----
 
-  isOn(word: 'pin' | 'primary' | 'secondary', bit: number): boolean {
+  isOn(word: 'pin' | 'primary' | 'secondary' | 'tertiary', bit: number): boolean {
     return (this[word] & bit) !== 0
   }
   /** An exit that the instruction which runs causes. */

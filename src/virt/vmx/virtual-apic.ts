@@ -3,7 +3,7 @@
  * Intel SDM vol. 3, chapter "APIC Virtualization and Virtual Interrupts".
  */
 import { VmExit } from '../../cpu/virtualization.ts'
-import { primaryBit, secondaryBit } from './controls.ts'
+import { primaryBit, secondaryBit, tertiaryBit } from './controls.ts'
 import { reason } from './exit-reasons.ts'
 import { at as field, type FieldName } from './fields.ts'
 import type { VmxUnit } from './unit.ts'
@@ -13,6 +13,8 @@ const offset = { tpr: 0x80, ppr: 0xa0, eoi: 0xb0, isr: 0x100, tmr: 0x180, irr: 0
 const eoiBitmaps: readonly FieldName[] = ['eoiExitBitmap0', 'eoiExitBitmap1', 'eoiExitBitmap2', 'eoiExitBitmap3']
 /** Of `vmxTrap`: there is one; below it reason and qualification. */
 export const trapBit = 1n << 63n
+/** ON and SN of a posted-interrupt descriptor. */
+const [outstanding, suppressed] = [1, 2]
 const accessType = { read: 0, write: 1, fetch: 2, guestPhysical: 15 } as const
 
 /** A read with register virtualization takes these from the page; others exit. */
@@ -161,6 +163,39 @@ export class VirtualApic {
     unit.cpu.interruptChanged()
   }
 
+  // ---- IPI virtualization. Intel SDM vol. 3, "IPI Virtualization" ----
+
+  private get sendsIpis(): boolean {
+    return this.unit.isOn('tertiary', tertiaryBit.ipiVirtualization)
+  }
+  /** Fixed, physical, edge, to one destination, and no reserved bit. */
+  private isPlainIpi(value: number): boolean {
+    return (value & 0xffffbf00 & ~0x5000) === 0
+  }
+  /** WRMSR of the ICR in x2APIC mode. Undefined: #GP. */
+  private writeWideIcr(value: bigint): true | undefined {
+    const low = Number(value & 0xffffffffn)
+    if (low & 0xfff33000) return undefined
+    this.unit.writePhysical64(this.page + BigInt(offset.icr), value)
+    if (!this.isPlainIpi(low) || !this.virtualizeIpi(Number(value >> 32n), low & 0xff)) this.trap(reason.apicWrite, BigInt(offset.icr))
+    return true
+  }
+  /** Posts the vector to the virtual processor with that APIC ID. False: the hypervisor has to. */
+  private virtualizeIpi(destination: number, vector: number): boolean {
+    const { unit } = this
+    if (vector < 16 || destination > unit.current.get32(field.lastPidPointerIndex)) return false
+    const pointer = unit.readPhysical64(unit.current.get('pidPointerTable') + BigInt(destination) * 8n)
+    if ((pointer & 0x3fn) !== 1n || pointer >> BigInt(unit.model.physicalBits) !== 0n) return false
+    const descriptor = pointer & ~0x3fn
+    const at = descriptor + BigInt((vector >> 5) * 4)
+    unit.writePhysical32(at, unit.readPhysical32(at) | (1 << (vector & 31)))
+    const control = unit.readPhysical32(descriptor + 32n)
+    if (control & (outstanding | suppressed)) return true
+    unit.writePhysical32(descriptor + 32n, control | outstanding)
+    unit.cpu.apic.notify?.(unit.readPhysical32(descriptor + 36n) >>> 0, (control >>> 16) & 0xff)
+    return true
+  }
+
   // ---- accesses ----
 
   /** An exit after the access: the instruction completes first. */
@@ -192,6 +227,7 @@ export class VirtualApic {
   private writesPage(register: number): boolean {
     if (this.has(secondaryBit.apicRegisterVirtualization)) return writable.has(register)
     if (register === offset.tpr) return this.unit.isOn('primary', primaryBit.tprShadow)
+    if (register === offset.icr && this.sendsIpis) return true
     return this.delivers && (register === offset.eoi || register === offset.icr)
   }
 
@@ -207,8 +243,9 @@ export class VirtualApic {
         this.write(offset.eoi, 0)
         return this.virtualizeEoi()
       case offset.icr: {
-        if (!this.delivers) break
         const value = this.read(offset.icr)
+        if (this.sendsIpis && this.isPlainIpi(value) && this.virtualizeIpi(this.read(offset.icrHigh) >>> 24, value & 0xff)) return
+        if (!this.delivers) break
         const isSelf = (value & 0x000c0000) === 0x00040000 && (value & 0xfff0f700 & ~0xc0000 & ~0x4000) === 0 && (value & 0xff) >= 16
         if (!isSelf) break
         return this.virtualizeSelfIpi(value & 0xff)
@@ -252,6 +289,7 @@ export class VirtualApic {
       this.virtualizeTpr()
       return true
     }
+    if (register === offset.icr && this.sendsIpis) return this.writeWideIcr(value)
     if (!this.delivers) return false
     if (register === offset.eoi) {
       if (value !== 0n) return undefined
