@@ -25,7 +25,7 @@ export const notImplemented: ReadonlySet<string> = new Set(words(`
   avx512_vbmi2 shstk gfni vaes vpclmulqdq avx512_vnni avx512_bitalg tme avx512_vpopcntdq bus_lock_detect cldemote movdiri movdir64b
   enqcmd sgx_lc avx512_vp2intersect serialize tsxldtrk pconfig arch_lbr ibt core_capabilities avx_vnni avx512_bf16 3dnowext 3dnow
   sse4a osvw ibs xop skinit wdt lwp fma4 nodeid_msr tbm perfctr_core perfctr_nb bpext ptsc perfctr_llc mwaitx extapic irperf rdpru
-  virt_ssbd avic vnmi pn dts acpi tm pbe tce amx_bf16 avx512_fp16 amx_tile amx_int8`))
+  virt_ssbd avic pn dts acpi tm pbe tce amx_bf16 avx512_fp16 amx_tile amx_int8`))
 
 /** Implemented, but offered only to who asks by name: MWAIT wakes at once, so an operating system that idles in it never rests. */
 const withheld: ReadonlySet<string> = new Set(['monitor'])

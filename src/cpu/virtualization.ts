@@ -105,7 +105,9 @@ export interface Virtualization {
   woke?(activity: number): void
   /** INIT came: the processor takes it, it stays pending, or it became an exit. */
   takesInit(): 'accepted' | 'held' | 'exit'
-  /** An SMI is taken in place, by a guest too: what belongs to virtualization is put aside. Absent: guests keep SMIs waiting. */
+  /** SMIs are looked at by `takeEvents` now. */
+  readonly holdsSmi?: boolean
+  /** An SMI is taken, in a guest too: what belongs to virtualization is put aside. */
   enterSmm?(): void
   /** RSM has loaded the registers: what was put aside is taken back. */
   leaveSmm?(): void

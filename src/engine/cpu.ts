@@ -368,9 +368,9 @@ export class Cpu implements Processor {
   private standsInRoot(): boolean {
     return this.granted === 0 && this.words[word.guestMode] === 0 && this.words[word.activity] === activity.running
   }
-  /** A guest in the shutdown state can still be left. */
+  /** VT-x: a guest in the shutdown state can still be left. AMD-V: one whose shutdown is not intercepted takes the processor with it. */
   private isShutDown(): boolean {
-    return this.words[word.activity] === activity.shutdown && this.words[word.guestMode] === 0
+    return this.words[word.activity] === activity.shutdown && (this.words[word.guestMode] === 0 || this.model.vendor !== 'GenuineIntel')
   }
   /** A deadline of the guest that has come is an event, not the end of a quantum. */
   private shortenForGuest(deadline: number): void {
@@ -458,7 +458,7 @@ export class Cpu implements Processor {
     const words = this.words
     const before = words[word.activity]
     if (this.holdInterrupts || words[word.interruptShadow] & smiBlocked || this.shadowed()) return
-    if (this.virt?.ownsEvents && !this.virt.enterSmm) return
+    if (this.virt?.holdsSmi) return
     if (before === activity.running || before === activity.halt) this.enterSmm()
   }
   /** Takes the latched SMI now. */

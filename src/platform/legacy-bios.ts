@@ -9,6 +9,8 @@ import { type E820Entry, usableFrom } from './memory-map.ts'
 interface Ports { write(port: number, size: 1, value: number): void }
 
 const romSegment = 0xf000
+/** Of a processor after reset. */
+const smiEntry = 0x38000
 /** The AT's own places of the timer's handler, INT 12h, 13h, 15h and the dummy interrupt; the memory map lies where nothing else is. */
 const offset = {
   memoryMap: 0xe100, disk: 0xec59, memorySize: 0xf841, system: 0xf859, masterIrq: 0xfea5, slaveIrq: 0xfec0, dummy: 0xff53,
@@ -47,6 +49,8 @@ export function biosWrites(e820: readonly E820Entry[]): MemoryWrite[] {
   return [
     { address: 0, bytes: new Uint8Array(vectors.buffer), what: 'interrupt vectors' },
     { address: 0x400, bytes: dataArea(), what: 'BIOS data area' },
+    // there is no handler to relocate: SMIs end where they begin
+    { address: smiEntry, bytes: Uint8Array.of(0x0f, 0xaa), what: 'RSM' },
     code(offset.masterIrq, endMaster), code(offset.slaveIrq, endSlave), code(offset.dummy, iret),
     code(offset.memorySize, [0xb8, ...word(conventionalKiB), 0xcf]), // mov ax, KiB; iret
     code(offset.disk, [0xb4, 0x01, ...setCarry]), // mov ah, 1: invalid command

@@ -118,6 +118,10 @@ for (const [engine, h] of machines)
       }), 'SHUTDOWN')
     })
 
+    test('a shutdown that is not intercepted is the processor\'s', () => {
+      assert.throws(() => launch(bytes.ud2, () => h.write('idtrLimit', 0n)), /shut down/)
+    })
+
     test('an event whose delivery exits is in EXITINTINFO', () => {
       assert.equal(launch(bytes.int21, () => {
         h.write('idtrLimit', 0n)
@@ -246,6 +250,42 @@ for (const [engine, h] of machines)
       assert.equal(launch([...bytes.sti, ...bytes.nop, ...bytes.vmmcall], pending(5n, 5n)), 'VMMCALL')
     })
 
+    test('a virtual NMI is delivered once, and the next when IRET has unmasked them', () => {
+      const handler = place.guest + 0x100
+      const start = (pending: number, code: readonly number[]): string => launch(code, () => {
+        intercept3(1)()
+        h.write('virtualInterrupt', BigInt(virtualInterrupt.nmiEnable | pending))
+        h.load(place.gdt + 8, [0xff, 0xff, 0, 0, 0, 0x9b, 0xaf, 0, 0xff, 0xff, 0, 0, 0, 0x93, 0xcf, 0])
+        h.quad(place.idt + 2 * 16, (BigInt(handler) & 0xffffn) | (8n << 16n) | (0x8en << 40n) | ((BigInt(handler) >> 16n) << 48n))
+        h.load(handler, bytes.vmmcall)
+      })
+      const masked = BigInt(virtualInterrupt.nmiEnable | virtualInterrupt.nmiBlocked)
+      assert.equal(start(virtualInterrupt.nmiPending, bytes.ud2), 'VMMCALL')
+      assert.deepEqual([h.read('rip'), h.read('virtualInterrupt')], [BigInt(handler), masked])
+      assert.equal(state.interruptShadow & 8, 0, 'the host is not in an NMI handler')
+      h.load(handler, [0x48, 0xcf])
+      h.load(place.guest, bytes.vmmcall)
+      assert.equal(again(), 'VMMCALL')
+      assert.deepEqual([h.read('rip'), h.read('virtualInterrupt')], [BigInt(place.guest), BigInt(virtualInterrupt.nmiEnable)])
+      assert.equal(start(virtualInterrupt.nmiPending | virtualInterrupt.nmiBlocked, bytes.vmmcall), 'VMMCALL')
+      assert.equal(h.read('rip'), BigInt(place.guest), 'masked from the start')
+    })
+
+    test('an SMI that is not intercepted runs its handler, and the guest goes on; an intercepted one exits and stays pending', () => {
+      const pend = (): void => {
+        state.interruptGate = 2
+        state.words[svmWord.globallyHeld] = 1
+        state.pendingSmi = 1
+        h.load(0x38000, [0x2e, 0xc6, 0x06, 0x00, 0x90, 0x55, 0x0f, 0xaa]) // mov byte cs:[9000h], 55h; rsm
+        h.load(0x39000, [0])
+      }
+      const seen = new Uint8Array(1)
+      assert.equal(launch([...bytes.nop, ...bytes.vmmcall], pend), 'VMMCALL')
+      h.core.physical.peek(0x39000, seen)
+      assert.deepEqual([seen[0], state.pendingSmi, h.read('rip'), h.read('cr3')], [0x55, 0, BigInt(place.guest + 1), BigInt(place.pml4)])
+      assert.equal(launch(bytes.vmmcall, () => { pend(); intercept3(2)() }), 'SMI')
+      assert.equal(state.pendingSmi, 1)
+    })
   })
 
 test('both engines come to the same state', () => {

@@ -14,7 +14,10 @@ const names = [
   'crIntercepts', 'drIntercepts', 'exceptionIntercepts', 'intercepts3', 'intercepts4', 'intercepts5',
   'iopmBase', 'msrpmBase', 'tscOffset', 'tscRatio', 'asid', 'virtualInterrupt', 'virtualVector', 'nestedControl', 'nestedCr3',
   'virtualExtensions', 'pauseFilter', 'pauseCount', 'pauseThreshold', 'lastPause',
-  /** 1: the guest has taken the virtual NMI that EVENTINJ or V_NMI gave, and IRET has not ended it. */
+  /** Whether the processor's own NMIs are blocked, while virtual ones are enabled. */
+  'hostBlockedByNmi',
+  /** 1: an SMI interrupted a guest, whose words smm.ts has put aside. */
+  'smmGuest', 'smmKept0', 'smmKept1', 'smmKept2', 'smmKept3',
   'gPat',
   // the host
   'hostRip', 'hostRsp', 'hostRax', 'hostRflags', 'hostCr0', 'hostCr3', 'hostCr4', 'hostEfer', 'hostGdtrBase', 'hostGdtrLimit',

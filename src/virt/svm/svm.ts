@@ -3,7 +3,7 @@
  * Virtual Machine".
  */
 import { cr0, cr4, efer, halvesOfWide, join, split } from '../../cpu/bits.ts'
-import { softwareInterrupt, type CpuEvent } from '../../cpu/event.ts'
+import { nonMaskableInterrupt, softwareInterrupt, type CpuEvent } from '../../cpu/event.ts'
 import { Fault, generalProtection, vector } from '../../cpu/fault.ts'
 import { interceptNames, interceptNumber } from '../../cpu/intercepts.ts'
 import { at } from '../../cpu/layout.ts'
@@ -19,7 +19,9 @@ import { eventOf, infoOf } from './event-info.ts'
 import type { GuestEvent, GuestListener } from '../../cpu/guest-event.ts'
 import { entryEvent, exitEvent, failureEvent, pointersRule, reportPointers, reportRule } from './report.ts'
 import { allBroken, firstBroken, ruleWords, type RuleContext } from './rules.ts'
+import * as smm from './smm.ts'
 import { svmWord } from './state.ts'
+import * as virtualNmi from './virtual-nmi.ts'
 import { eventInfo, fetchedBytes, nestedControl, offsetOf, tlbControl, virtualExtension, virtualInterrupt } from './vmcb.ts'
 import type { VmcbFieldName } from './vmcb.ts'
 import { VmcbWriters } from './writers.ts'
@@ -45,7 +47,6 @@ const inVmcb = {
   virtualInterrupt: offsetOf.virtualInterrupt >> 2,
 } as const
 
-const blockedByNmi = 8
 const blockedBySmi = 4
 const instructionShadow = 3
 const dr7GD = 1n << 13n
@@ -242,6 +243,7 @@ export class Svm implements Virtualization {
     words[svmWord.pauseThreshold] = pause & 0xffff
     words[svmWord.pauseFilter] = pause >>> 16
     words[svmWord.pauseCount] = pause >>> 16
+    virtualNmi.enter(words)
     words[svmWord.tscRatio] = this.ratioWord < 0 ? 0 : words[this.ratioWord]
     words[svmWord.tscRatio + 1] = this.ratioWord < 0 ? 1 : words[this.ratioWord + 1]
   }
@@ -341,6 +343,7 @@ export class Svm implements Virtualization {
     words[start + inVmcb.rflags] = readRflags(cpu.state)
     words[start + inVmcb.rflags + 1] = 0
     words[start + inVmcb.interruptState] = words[index.shadow] & instructionShadow ? 1 : 0
+    virtualNmi.leave(words)
     words[start + inVmcb.virtualInterrupt] = words[svmWord.virtualInterrupt]
     words[start + inVmcb.eventInjection] &= ~eventInfo.valid
     if (words[svmWord.nestedControl] & nestedControl.enable) this.giveBack(index.pat, svmWord.hostPat, start + inVmcb.gPat)
@@ -589,6 +592,15 @@ export class Svm implements Virtualization {
   nextDeadline(): number {
     return Infinity
   }
+  get holdsSmi(): boolean {
+    return this.ownsEvents
+  }
+  enterSmm(): void {
+    smm.enter(this.words)
+  }
+  leaveSmm(): void {
+    smm.leave(this.words)
+  }
 
   private intercepts(bit: number): boolean {
     return (this.words[svmWord.intercepts3] & (1 << bit)) !== 0
@@ -599,12 +611,19 @@ export class Svm implements Virtualization {
     if (words[svmWord.globallyHeld] !== 0) return this.takeHeldEvents()
     if (words[index.pendingSmi] && !cpu.holdInterrupts && !(words[index.shadow] & blockedBySmi)) {
       if (this.intercepts(intercept3.smi)) return this.leaveWith(exitCode.smi)
-      cpu.log('an SMI while a guest runs, which does not intercept it: not implemented')
+      if (!shadow) {
+        cpu.enterSmm()
+        return 'delivered'
+      }
     }
     if (words[index.pendingDebug] || cpu.holdInterrupts) return cpu.takeHostEvents(shadow)
-    if (words[index.pendingNmi] && !(words[index.shadow] & blockedByNmi)) {
+    if (words[index.pendingNmi] && !virtualNmi.blocksPhysical(words)) {
       if (this.intercepts(intercept3.nmi)) return this.leaveWith(exitCode.nmi)
       if (!shadow) return cpu.takeHostEvents(shadow)
+    }
+    if (!shadow && virtualNmi.admits(words)) {
+      virtualNmi.take(words)
+      return cpu.deliver(nonMaskableInterrupt)
     }
     if (words[index.interruptPending] === 0) return 'nothing'
     if (cpu.apic.hasInterrupt() && this.admitsPhysical(shadow))
@@ -656,7 +675,8 @@ export class Svm implements Virtualization {
     const { words, cpu } = this
     if (words[index.activity] !== activity.halt) return false
     if (words[svmWord.globallyHeld] !== 0) return words[index.pendingDebug] !== 0
-    if (words[index.pendingDebug] !== 0 || (words[index.pendingNmi] && !(words[index.shadow] & blockedByNmi))) return true
+    if (words[index.pendingDebug] !== 0 || (words[index.pendingNmi] && !virtualNmi.blocksPhysical(words))) return true
+    if (virtualNmi.admits(words)) return true
     return (cpu.apic.hasInterrupt() && this.admitsPhysical(false)) || this.admitsVirtual()
   }
 
