@@ -37,7 +37,8 @@ export function benchFiles(folder: string, flavour: Flavour = 'cloud'): { kernel
   copyFileSync(kernel.image, files.kernel)
   copyFileSync(compileKernel(source('switch.S')), files.programs.switch)
   const programs = ['bench.c', 'knest.c', 'disk.c'].map(name => compile(source(name)))
-  const modules = moduleFiles(kernel, ['virtio_pci', 'virtio_blk', 'kvm', 'kvm-amd', 'kvm-intel'])
+  const more = flavour === 'generic' ? ['nvme', 'e1000'] : []
+  const modules = moduleFiles(kernel, ['virtio_pci', 'virtio_blk', 'kvm', 'kvm-amd', 'kvm-intel', ...more])
   writeFileSync(files.initrd, initramfs({ init: benchInit, programs, modules }))
   return files
 }

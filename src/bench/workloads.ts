@@ -15,8 +15,12 @@ export interface Workload {
   phases?: string[]
   /** A kernel of its own, booted by itself, instead of a word. */
   program?: ProgramName
-  /** Needs a disk beside the guest. */
-  disk?: boolean
+  /** Needs a disk beside the guest: on virtio, or NVMe. */
+  disk?: 'virtio' | 'nvme'
+  /** Needs a network card of this kind, and somebody to talk to. */
+  network?: 'e1000'
+  /** The kernel that has the drivers; the cloud kernel, if nothing is said. */
+  flavour?: 'generic'
   /** Part of a run that names none. */
   usual: boolean
   /** Part of `--quick`. */
@@ -43,7 +47,15 @@ export const workloads: readonly Workload[] = [
   { name: 'switch', what: '500,000 VM exits by CPUID and entries, with no kernel around them', program: 'switch', usual: true },
   {
     name: 'disk', what: 'a virtio disk around the page cache: 20,000 random reads of 4 KiB, 1 GiB read and 256 MiB written by 1 MiB',
-    word: 'disk', phases: ['diskrandom', 'diskread', 'diskwrite'], disk: true, usual: true,
+    word: 'disk', phases: ['diskrandom', 'diskread', 'diskwrite'], disk: 'virtio', usual: true,
+  },
+  {
+    name: 'nvme', what: 'the same on an NVMe disk', word: 'nvme', phases: ['nvmerandom', 'nvmeread', 'nvmewrite'], disk: 'nvme',
+    usual: false,
+  },
+  {
+    name: 'net', what: 'an e1000 card on a user network: 32 MiB received, and 32 MiB sent, by TCP', word: 'net',
+    phases: ['netdown', 'netup'], network: 'e1000', flavour: 'generic', usual: false,
   },
 ]
 

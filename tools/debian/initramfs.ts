@@ -10,8 +10,10 @@ import { cacheFolder, DebianError, packageFolder } from './packages.ts'
 export const benchInit = `#!/bin/sh
 mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t devtmpfs dev /dev
 echo "@@USERSPACE uptime=$(cat /proc/uptime)"
-run=; kex=100000
-for word in $(cat /proc/cmdline); do case $word in run=*) run=\${word#run=};; kex=*) kex=\${word#kex=};; esac; done
+run=; kex=100000; port=
+for word in $(cat /proc/cmdline); do
+  case $word in run=*) run=\${word#run=};; kex=*) kex=\${word#kex=};; port=*) port=\${word#port=};; esac
+done
 load_modules() { for module in $(cat /mod/order); do insmod /mod/$module; done; } 2>/dev/null
 for item in $(echo "$run" | tr , ' '); do
   case $item in
@@ -24,6 +26,13 @@ for item in $(echo "$run" | tr , ' '); do
         echo "@@END gzip";;
     kvm) load_modules; dmesg | grep -iE 'kvm|svm|vmx' | tail -8; knest "$kex"; echo "knest rc=$?";;
     disk) load_modules; for work in diskrandom diskread diskwrite; do disk $work; done;;
+    nvme) load_modules; for work in nvmerandom nvmeread nvmewrite; do disk $work; done;;
+    net) load_modules; ip link set eth0 up; ip addr add 10.0.2.15/24 dev eth0
+        while [ "$(cat /sys/class/net/eth0/carrier)" != 1 ]; do sleep 0.1; done
+        nc 10.0.2.2 $port </dev/null >/dev/null
+        echo "@@START netdown"; echo "@@END netdown check=$(echo down | nc 10.0.2.2 $port | wc -c)"
+        echo "@@START netup"; n=$({ echo up; dd if=/dev/zero bs=64k count=512 2>/dev/null; } | nc 10.0.2.2 $port)
+        echo "@@END netup check=$n";;
     *) bench "$item";;
   esac
 done

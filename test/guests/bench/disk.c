@@ -59,15 +59,17 @@ static uint64_t sequential_writes(int disk, uint64_t bytes) {
 static struct {
   const char *name;
   uint64_t (*run)(int, uint64_t);
-} const works[] = {{"diskrandom", random_reads}, {"diskread", sequential_reads}, {"diskwrite", sequential_writes}};
+} const works[] = {{"random", random_reads}, {"read", sequential_reads}, {"write", sequential_writes}};
 
 int main(int count, char **words) {
   uint64_t bytes;
-  int disk = open("/dev/vda", O_RDWR | O_DIRECT);
+  if (count < 2 || strlen(words[1]) < 4) return 2;
+  const char *work = words[1] + 4; /* after "disk" or "nvme" */
+  int disk = open(strncmp(words[1], "nvme", 4) ? "/dev/vda" : "/dev/nvme0n1", O_RDWR | O_DIRECT);
   if (disk < 0 || ioctl(disk, BLKGETSIZE64, &bytes) || posix_memalign((void **)&buffer, large, large)) return 1;
   setvbuf(stdout, 0, _IOLBF, 0);
   for (unsigned i = 0; i < sizeof works / sizeof *works; i++) {
-    if (count < 2 || strcmp(words[1], works[i].name)) continue;
+    if (strcmp(work, works[i].name)) continue;
     printf("@@START %s\n", words[1]);
     printf("@@END %s check=%016llx\n", words[1], (unsigned long long)works[i].run(disk, bytes));
     return 0;

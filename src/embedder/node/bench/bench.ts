@@ -11,6 +11,7 @@ import { InputError } from '../../../errors.ts'
 import { runChecks } from './checks.ts'
 import type { Phase } from '../../../bench/markers.ts'
 import { measure } from './measure.ts'
+import { type Partner, startPartner } from './partner.ts'
 import { type Peer, peers, type Work } from './peers.ts'
 
 const usualRounds = 3
@@ -20,16 +21,18 @@ export async function bench(request: BenchRequest): Promise<void> {
   const chosen = choosePeers(request)
   const rounds = request.rounds ?? (request.quick ? 1 : usualRounds)
   const scratch = mkdtempSync(join(tmpdir(), 'vitrine-bench-'))
+  let partner: Partner | undefined
   try {
-    const files = await filesFor(request, scratch)
-    const workloads = present(chooseWorkloads(request.only, request.quick), files, request.only !== undefined)
+    const wanted = chooseWorkloads(request.only, request.quick)
+    const files = await filesFor(request, wanted.find(each => each.flavour)?.flavour, scratch)
+    const workloads = present(wanted, files, request.only !== undefined)
     const { words, programs, phases } = orderOf(workloads)
-    const append = `console=ttyS0 quiet panic=-1 nokaslr mitigations=off run=${words}`
-    const disk = workloads.some(each => each.disk) ? { disk: makeDisk(scratch) } : {}
+    if (workloads.some(each => each.network)) partner = await startPartner()
+    const append = `console=ttyS0 quiet panic=-1 nokaslr mitigations=off run=${words}${partner ? ` port=${partner.port}` : ''}`
     const { kernel, initrd } = files
-    const work = { kernel, initrd, ...disk, append, megabytes: 1024, vendor: request.cpu, scratch }
-    const works: Work[] = programs.map(name => ({ ...work, kernel: files.programs[name]!, initrd: undefined, disk: undefined }))
-    if (words !== '' || programs.length === 0) works.unshift(work)
+    const work = { kernel, initrd, append, megabytes: 1024, vendor: request.cpu, scratch }
+    const works: Work[] = programs.map(name => ({ ...work, kernel: files.programs[name]!, initrd: undefined }))
+    if (words !== '' || programs.length === 0) works.unshift({ ...work, ...attached(workloads, scratch) })
     const runs = await allRuns(chosen, works, rounds, request.timeoutSeconds, phases)
     const summary = summarize(runs)
     process.stdout.write(`${alignedTable(table(summary))}\n`)
@@ -49,13 +52,21 @@ export async function bench(request: BenchRequest): Promise<void> {
       writeFileSync('BENCHMARKS.svg', picture)
     }
   } finally {
+    partner?.close()
     rmSync(scratch, { recursive: true, force: true })
   }
 }
 
+/** A disk of each kind that is asked for, and the card. */
+function attached(workloads: readonly Workload[], scratch: string): Pick<Work, 'disks' | 'network'> {
+  const buses = [...new Set(workloads.flatMap(({ disk }) => disk ?? []))]
+  const network = workloads.find(each => each.network)?.network
+  return { disks: buses.map(bus => ({ file: makeDisk(scratch, bus), bus })), ...(network === undefined ? {} : { network }) }
+}
+
 /** 256 MiB of the words 0, 1, 2, ...: what is read is known. */
-function makeDisk(scratch: string): string {
-  const file = join(scratch, 'disk.img')
+function makeDisk(scratch: string, name: string): string {
+  const file = join(scratch, `${name}.img`)
   writeFileSync(file, new Uint8Array(BigUint64Array.from({ length: 2 ** 25 }, (_, i) => BigInt(i)).buffer))
   return file
 }
@@ -89,7 +100,7 @@ interface Files {
 }
 
 /** A checkout has the tools that build them; the installed package has not. */
-async function filesFor({ files }: BenchRequest, scratch: string): Promise<Files> {
+async function filesFor({ files }: BenchRequest, flavour: Workload['flavour'], scratch: string): Promise<Files> {
   const folder = files ?? process.env['BENCH']
   if (folder !== undefined) {
     const found = { kernel: join(folder, 'vmlinuz'), initrd: join(folder, 'initramfs.cpio') }
@@ -99,8 +110,8 @@ async function filesFor({ files }: BenchRequest, scratch: string): Promise<Files
   }
   const tools = new URL('../../../../tools/debian.ts', import.meta.url)
   if (!existsSync(tools)) throw new InputError('expected --files FOLDER with vmlinuz and initramfs.cpio (a checkout builds them itself)')
-  const { benchFiles } = await import(tools.href) as { benchFiles: (folder: string) => Files }
-  return benchFiles(scratch)
+  const { benchFiles } = await import(tools.href) as { benchFiles: (folder: string, flavour?: string) => Files }
+  return benchFiles(scratch, flavour)
 }
 
 function thisMachine(): string {

@@ -8,8 +8,10 @@ export interface Work {
   kernel: string
   /** None for a kernel that is a workload by itself. */
   initrd?: string
-  /** A raw image, where the work needs a disk. */
-  disk?: string
+  /** Raw images, where the work needs disks, and how they are attached. */
+  disks?: { file: string; bus: 'virtio' | 'nvme' }[]
+  /** The card on a user network, where the work needs one. */
+  network?: 'e1000'
   append: string
   megabytes: number
   vendor: 'intel' | 'amd'
@@ -38,21 +40,28 @@ const vitrine = (name: string, engine: 'jit' | 'interpreter'): Peer => ({
   name,
   patience: engine === 'jit' ? 1 : 4,
   missing: () => undefined,
-  command: ({ kernel, initrd, disk, append, megabytes, vendor }) => [
+  command: ({ kernel, initrd, disks = [], network, append, megabytes, vendor }) => [
     ...vitrineCommand, 'run', '--quiet', '--cpu', vendor, '--engine', engine, '--memory', `${megabytes}M`,
     '--kernel', kernel, ...(initrd === undefined ? [] : ['--initrd', initrd, '--append', append]),
-    ...(disk === undefined ? [] : ['--drive', `${disk},format=raw`]),
+    ...disks.flatMap(({ file, bus }) => ['--drive', `${file},format=raw,if=${bus}`]),
+    ...(network === undefined ? [] : ['--net', `user,model=${network}`]),
   ],
 })
 
 const qemu: Peer = {
   name: 'qemu',
   missing: () => lacking('qemu-system-x86_64'),
-  command: ({ kernel, initrd, disk, append, megabytes }) => [
+  command: ({ kernel, initrd, disks = [], network, append, megabytes }) => [
     'qemu-system-x86_64', '-machine', 'q35,accel=tcg', '-cpu', 'max,+svm', '-m', String(megabytes), '-display', 'none', '-nodefaults',
     '-serial', 'stdio', '-no-reboot', '-kernel', kernel, ...(initrd === undefined ? [] : ['-initrd', initrd, '-append', append]),
-    ...(disk === undefined ? [] : ['-drive', `file=${disk},format=raw,if=virtio`]),
+    ...disks.flatMap(qemuDisk),
+    ...(network === undefined ? [] : ['-netdev', 'user,id=net', '-device', `${network},netdev=net`]),
   ],
+}
+
+function qemuDisk({ file, bus }: NonNullable<Work['disks']>[number]): string[] {
+  if (bus === 'virtio') return ['-drive', `file=${file},format=raw,if=virtio`]
+  return ['-drive', `file=${file},format=raw,if=none,id=disk`, '-device', 'nvme,drive=disk,serial=bench']
 }
 
 /** Bochs has no loader: it boots an ISO image with GRUB. Its serial port is a file, which here is a pipe. */
