@@ -11,6 +11,7 @@ export interface PageStore {
 
 const state = { shared: 1, out: 2, logged: 4, locked: 8 } as const
 const none = -1
+const reserve = 64
 
 export interface MemoryStatistics {
   firstTouches: number
@@ -72,7 +73,8 @@ export class GuestMemory {
     return true
   }
   private takePage(): number {
-    if (this.pool.free <= 0 && !this.onShort()) return this.pool.take() // throws, with its own words
+    // some are kept back: giving a page away may take a table
+    if (this.pool.free <= reserve) this.onShort()
     return this.pool.take()
   }
   private bringIn(page: number): void {
@@ -176,7 +178,7 @@ export class GuestMemory {
 
   /** Gives a page's frame back; its bytes go to the store. */
   pageOut(page: number): boolean {
-    if (!this.store || !this.isPresent(page) || this.flags[page] & state.shared) return false
+    if (!this.store || !this.isPresent(page) || this.flags[page] & (state.shared | state.locked)) return false
     const bytes = new Uint8Array(pageSize)
     this.pool.memory.read(this.frames[page], bytes)
     this.store.put(this.key(page), bytes)

@@ -14,6 +14,7 @@ import { applyAnswer, callHandler, type Handlers, type Outcome } from './handler
 import { VtX } from './intel/vt-x.ts'
 import { place } from './layout.ts'
 import { PagePool } from './page-pool.ts'
+import { Pager } from './pager.ts'
 import { FairPolicy, type SchedulingPolicy } from './policy.ts'
 import type { HardwarePort } from './port.ts'
 import { hostVector, type CpuidResult } from './processor.ts'
@@ -77,6 +78,7 @@ export class Vmm {
   onEvent: ((event: VmmEvent) => void) | undefined
   private readonly handlers: Handlers
   private readonly store: PageStore | undefined
+  private readonly pager = new Pager(this.guests)
   /** The processor in whose name this code runs now. */
   private present: CpuSlot
   private ended: RunEnd | undefined
@@ -103,7 +105,7 @@ export class Vmm {
     const memory = new GuestMemory(name, options.memory, stage, this.pool, { store: this.store, largePages: options.largePages })
     const guest: GuestEntry = { name, memory, stage, vcpus: [], handlers: options.handlers ?? {} }
     memory.onNarrowed = () => this.flush(guest)
-    memory.onShort = () => this.makeRoom()
+    memory.onShort = () => this.store !== undefined && this.pager.evict()
     this.guests.push(guest)
     return guest
   }
@@ -544,15 +546,6 @@ export class Vmm {
     this.passed(cpu, 'idleTime')
     return false
   }
-
-  // ---- memory that is short ----
-
-  /** Puts a page out that was not used lately, of a guest none of whose other vCPUs runs. */
-  private makeRoom(): boolean {
-    return this.evict?.() ?? false
-  }
-  /** Set by who pages guests out: true when a page has become free. */
-  evict: (() => boolean) | undefined
 
   // ---- who watches ----
 

@@ -138,6 +138,8 @@ export class VtX implements Virtualizer {
     vmcs.write('hostTrBase', BigInt(processor.places.tss))
     vmcs.write('hostRsp', BigInt(processor.places.stackTop))
     this.tags.get(processor)!.renew(vcpu)
+    // what was cached here of the guest's memory may be old
+    vcpu.flush = true
     this.checkTag(vcpu, vmcs, processor)
   }
   private checkTag(vcpu: Vcpu, vmcs: Vmcs, processor: Processor): void {
