@@ -34,12 +34,19 @@ export interface Structure {
   userAllowed: boolean
 }
 
+export interface AddressRange {
+  first: number
+  size: number
+}
+
 interface Space<T> extends Tag {
   entries: Map<number, T>
 }
 
 /** Entries in the order in which they came: the oldest one goes when it is full. */
 const capacity = { contexts: 1024, pasids: 1024, translations: 4096, structures: 2048, interrupts: 2048 } as const
+
+const mostLevels = 5
 
 const spaceKey = ({ domain, pasid }: Tag): number => domain * 2 ** 21 + pasid + 1
 
@@ -69,20 +76,27 @@ class TaggedCache<T> {
   get isFull(): boolean {
     return this.#count >= this.#limit
   }
-  drop(matches: (tag: Tag) => boolean, selects?: (key: number, entry: T) => boolean): void {
+  drop(matches: (tag: Tag) => boolean): void {
     for (const [spaceId, space] of this.#spaces) {
       if (!matches(space)) continue
-      if (!selects) {
-        this.#count -= space.entries.size
-        this.#spaces.delete(spaceId)
-        continue
-      }
-      for (const [key, entry] of space.entries) {
-        if (!selects(key, entry)) continue
-        space.entries.delete(key)
-        this.#count--
+      this.#count -= space.entries.size
+      this.#spaces.delete(spaceId)
+    }
+  }
+  /** The entries whose spans of `span` bytes touch a range; a key is a span's number times `kinds`, and `kind`. */
+  dropRange(tag: Tag, range: AddressRange, span: number, kinds: number, kind: number): void {
+    const entries = this.#spaces.get(spaceKey(tag))?.entries
+    if (!entries) return
+    const [first, last] = [range.first, range.first + range.size - 1].map(address => Math.floor(address / span))
+    const before = entries.size
+    if (last - first < before) for (let number = first; number <= last; number++) entries.delete(number * kinds + kind)
+    else {
+      for (const key of entries.keys()) {
+        const number = Math.floor(key / kinds)
+        if (key % kinds === kind && number >= first && number <= last) entries.delete(key)
       }
     }
+    this.#count -= before - entries.size
   }
   clear(): void {
     this.#spaces.clear()
@@ -148,11 +162,14 @@ export class UnitCaches {
     const { size, kind } = pageKinds.find(each => each.size >= entry.size) ?? pageKinds[2]
     this.#translations.set(tag, Math.floor(entry.input / size) * 4 + kind, entry)
   }
-  dropTranslations(matches: (tag: Tag) => boolean, range?: { first: number; size: number }): void {
+  dropTranslations(matches: (tag: Tag) => boolean): void {
     this.epoch++
-    if (!range) return this.#translations.drop(matches)
-    const end = range.first + range.size
-    this.#translations.drop(matches, (_, { input, size }) => input < end && input + size > range.first)
+    this.#translations.drop(matches)
+  }
+  /** Pages of all sizes that touch a range. */
+  dropPages(tag: Tag, range: AddressRange): void {
+    this.epoch++
+    for (const { size, kind } of pageKinds) this.#translations.dropRange(tag, range, size, 4, kind)
   }
 
   /** The entry of `level` on the way to an address: where the next lower table lies. */
@@ -163,14 +180,12 @@ export class UnitCaches {
     if (this.#structures.isFull) this.#structures.clear()
     this.#structures.set(tag, structureKey(address, level), entry)
   }
-  dropStructures(matches: (tag: Tag) => boolean, range?: { first: number; size: number }): void {
-    if (!range) return this.#structures.drop(matches)
-    const end = range.first + range.size
-    this.#structures.drop(matches, key => {
-      const span = levelSpan(key % 8)
-      const first = Math.floor(key / 8) * span
-      return first < end && first + span > range.first
-    })
+  dropStructures(matches: (tag: Tag) => boolean): void {
+    this.#structures.drop(matches)
+  }
+  /** Entries above page tables on the way to a range. */
+  dropWays(tag: Tag, range: AddressRange): void {
+    for (let level = 2; level <= mostLevels; level++) this.#structures.dropRange(tag, range, levelSpan(level), 8, level)
   }
 
   // ---- interrupt entries

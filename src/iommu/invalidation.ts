@@ -2,7 +2,7 @@
  * How software makes a unit forget: registers, and the queue of descriptors (Intel VT-d specification, "Invalidation of Translation
  * Caches"). Everything is done when it is asked for, so that a wait descriptor never waits.
  */
-import type { UnitCaches } from './caches.ts'
+import type { AddressRange, Tag, UnitCaches } from './caches.ts'
 import { maximumAddressMask, type UnitOptions } from './capabilities.ts'
 import { clearPending, type FaultLog, raiseEvent } from './fault-log.ts'
 import { type Quad, quadText, type RemappedInterrupt } from './ports.ts'
@@ -42,7 +42,7 @@ const everything = (): boolean => true
 const addressIn = ({ lo, hi }: Quad): number => (hi % 2 ** 21) * 2 ** 32 + ((lo & 0xffff_f000) >>> 0)
 
 /** 2^mask pages from an address that is aligned to them. */
-function pages(high: Quad): { first: number; size: number } | undefined {
+function pages(high: Quad): AddressRange | undefined {
   const mask = high.lo & 0x3f
   if (mask > maximumAddressMask) return undefined
   const size = 4096 * 2 ** mask
@@ -70,7 +70,7 @@ export function invalidateContexts(caches: UnitCaches, granularity: number, doma
  * the tables above them.
  */
 export function invalidateIotlb(
-  caches: UnitCaches, granularity: number, domain: number, range: { first: number; size: number } | undefined, keepsStructures: boolean,
+  caches: UnitCaches, granularity: number, domain: number, range: AddressRange | undefined, keepsStructures: boolean,
 ): boolean {
   if (granularity === 1) {
     caches.dropTranslations(everything)
@@ -79,9 +79,10 @@ export function invalidateIotlb(
     caches.dropTranslations(tag => tag.domain === domain)
     caches.dropStructures(tag => tag.domain === domain)
   } else if (granularity === 3 && range) {
-    caches.dropTranslations(tag => tag.domain === domain && tag.pasid < 0, range)
+    const own = { domain, pasid: -1 }
+    caches.dropPages(own, range)
     caches.dropTranslations(tag => tag.domain === domain && tag.pasid >= 0)
-    if (!keepsStructures) caches.dropStructures(tag => tag.domain === domain && tag.pasid < 0, range)
+    if (!keepsStructures) caches.dropWays(own, range)
   } else return false
   return true
 }
@@ -126,9 +127,14 @@ const descriptors: readonly Descriptor[] = [
       const [domain, pasid] = [lo >>> 16, hi & 0xf_ffff]
       const range = granularity === 3 ? pages(high) : undefined
       if (granularity < 2 || (granularity === 3 && !range)) return false
-      const matches = (tag: { domain: number; pasid: number }): boolean => tag.domain === domain && tag.pasid === pasid
-      caches.dropTranslations(matches, range)
-      if (granularity === 2 || !(high.lo & hint)) caches.dropStructures(matches, range)
+      if (range) {
+        caches.dropPages({ domain, pasid }, range)
+        if (!(high.lo & hint)) caches.dropWays({ domain, pasid }, range)
+        return true
+      }
+      const matches = (tag: Tag): boolean => tag.domain === domain && tag.pasid === pasid
+      caches.dropTranslations(matches)
+      caches.dropStructures(matches)
       return true
     },
   },
