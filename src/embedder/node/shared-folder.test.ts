@@ -1,6 +1,7 @@
 /** A folder of Node's: nothing outside of it is reached, whatever lies in it. */
 import assert from 'node:assert/strict'
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import * as fs from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -42,6 +43,33 @@ test('links are seen as links, and followed nowhere', () => {
   folder.removeFile(['link2'])
   assert.deepEqual(fs.readdirSync(outside), ['secret'])
   assert.equal(fs.readFileSync(join(outside, 'secret'), 'utf8'), 'secret')
+})
+
+test('a folder that becomes a link to the outside while it is walked leads nowhere else', async () => {
+  const [name, real, link] = ['swapped', 'real', 'swapping'].map(each => join(root, each))
+  fs.mkdirSync(name)
+  fs.symlinkSync(outside, link)
+  const swap = 'const { renameSync: r } = require("fs"); const [n, a, l] = process.argv.slice(1); process.send(0); ' +
+    'for (;;) { r(n, a); r(l, n); r(n, l); r(a, n) }'
+  const child = spawn(process.execPath, ['-e', swap, name, real, link], { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] })
+  try {
+    await once(child, 'message')
+    const met = new Set<string>()
+    const until = performance.now() + 1000
+    while (performance.now() < until) {
+      try {
+        folder.open(['swapped', 'secret'], { write: false }).close()
+        assert.fail('what lies outside was opened')
+      } catch (error) {
+        met.add((error as { code: string }).code)
+      }
+    }
+    // Found as a folder without that file, as a link, or not at all.
+    assert.deepEqual([...met].filter(each => !['ENOENT', 'ENOTDIR', 'ELOOP'].includes(each)), [])
+    assert.ok(met.size > 1, [...met].join())
+  } finally {
+    child.kill()
+  }
 })
 
 test('a pipe, which would wait for ever, is not opened', () => {
