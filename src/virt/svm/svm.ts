@@ -396,9 +396,9 @@ export class Svm implements Virtualization {
   private putBytes(start: number, wanted: boolean): void {
     const bytes = wanted ? this.cpu.codeBytes(15) : undefined
     const to = start * 4 + offsetOf.fetchedLength
-    const all = this.cpu.state.bytes
-    all.fill(0, to, to + 16)
+    for (let i = 0; i < 4; i++) this.words[(to >>> 2) + i] = 0
     if (!bytes) return
+    const all = this.cpu.state.bytes
     all[to] = bytes.length
     all.set(bytes, start * 4 + fetchedBytes)
   }
