@@ -11,7 +11,7 @@ export const interceptNames = [
   'pushf', 'popf', 'iret', 'intn', 'icebp', 'rsm', 'rdrand', 'rdseed', 'xsaves', 'xrstors', 'rdpru',
   'vmrun', 'vmload', 'vmsave', 'vmmcall', 'stgi', 'clgi', 'skinit', 'invlpga',
   'vmcall', 'vmclear', 'vmlaunch', 'vmresume', 'vmptrld', 'vmptrst', 'vmread', 'vmwrite', 'vmxon', 'vmxoff', 'vmfunc', 'invept', 'invvpid',
-  'getsec', 'encls', 'umwait', 'tpause', 'pconfig', 'enqcmd', 'loadiwkey', 'wbnoinvd', 'rdpid',
+  'getsec', 'encls', 'umwait', 'tpause', 'pconfig', 'enqcmd', 'loadiwkey', 'wbnoinvd', 'rdpid', 'umonitor',
 ] as const
 
 export type InterceptName = (typeof interceptNames)[number]

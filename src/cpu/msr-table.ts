@@ -169,6 +169,7 @@ const intelOnly: readonly Msr[] = [
   stored(0x3a, 'IA32_FEATURE_CONTROL', 0x7n, { ...intel, accepts: (_, cpu) => !(readSlot(cpu.state, 0x3a) & 1n) }),
   // Fast strings on, automatic thermal control on, BTS and PEBS unavailable (read-only, as is performance monitoring).
   { index: 0x1a0, name: 'IA32_MISC_ENABLE', ...intel, reset: 0x1809n, write: writeMiscEnable },
+  stored(0xe1, 'IA32_UMWAIT_CONTROL', 0xffff_fffdn, { ...intel, feature: 'waitpkg' }),
   stored(0x1b0, 'IA32_ENERGY_PERF_BIAS', 0xfn, { ...intel, reset: 6n }),
   constant(0xce, 'MSR_PLATFORM_INFO', 0xa00n, intel),
   stored(0x140, 'MISC_FEATURES_ENABLES', 0n, intel),

@@ -195,6 +195,12 @@ plain('PAUSE', 'F3 90', 'pause', { intercept: 'pause' })
 instruction('MONITOR', { forms: [form('NP 0F 01 C8')], feature: 'monitor', intercept: 'monitor', checks: ['cpl0ud'],
   semantics: b => b.helper('monitor', b.gpr(0)) })
 plain('MWAIT', 'NP 0F 01 C9', 'mwait', { feature: 'monitor', intercept: 'mwait', checks: ['cpl0ud'] })
+instruction('UMONITOR', { forms: [form('F3 0F AE /6', Ry)], feature: 'waitpkg', sized: true, intercept: 'umonitor',
+  semantics: (b, address) => b.helper('umonitor', b.read(address)) })
+instruction('UMWAIT', { forms: [form('F2 0F AE /6', Rd)], feature: 'waitpkg', intercept: 'umwait', checks: ['tsc'],
+  semantics: (b, state) => b.helper('timed_wait', b.read(state)) })
+instruction('TPAUSE', { forms: [form('66 0F AE /6', Rd)], feature: 'waitpkg', intercept: 'tpause', checks: ['tsc'],
+  semantics: (b, state) => b.helper('timed_wait', b.read(state)) })
 
 // ---- ports ----
 

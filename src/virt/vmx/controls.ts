@@ -40,6 +40,7 @@ export const secondary = {
   vmFunctions: { bit: 13, since: 'haswell' }, vmcsShadowing: { bit: 14, since: 'haswell' }, rdseedExiting: { bit: 16, feature: 'rdseed' },
   pml: { bit: 17, since: 'broadwell' }, eptViolationVe: { bit: 18, since: 'broadwell' },
   xsaves: { bit: 20, feature: 'xsaves' }, modeBasedExecute: { bit: 22, since: 'skylake' }, tscScaling: { bit: 25, since: 'skylake' },
+  userWait: { bit: 26, feature: 'waitpkg' },
 } as const satisfies ControlTable
 
 /** The tertiary controls have 64 bits and a capability MSR without bits that must be 1. */

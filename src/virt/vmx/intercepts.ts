@@ -65,6 +65,12 @@ const randomOperand = (basic: number, bit: number): InterceptRow => ({
   },
 })
 
+/** The register says which state was asked for. */
+const timedWait = (basic: number): InterceptRow => ({
+  when: primary(primaryBit.rdtscExiting),
+  decide: unit => unit.instructionExit(basic, 0n, { information: (operandInformation(unit.cpu, unit.codeBytes()).rm << 3) | (1 << 11) }),
+})
+
 // ---- control registers ----
 
 const access = { to: 0, from: 1, clts: 2, lmsw: 3 } as const
@@ -212,6 +218,8 @@ const rows: Partial<Record<InterceptName, InterceptRow>> = {
   mwait: { when: primary(primaryBit.mwaitExiting), decide: unit => unit.instructionExit(reason.mwait, 1n) },
   sgdt: tableOperand(0), sidt: tableOperand(1), lgdt: tableOperand(2), lidt: tableOperand(3),
   sldt: selectorOperand(0), str: selectorOperand(1), lldt: selectorOperand(2), ltr: selectorOperand(3),
+  umonitor: needs(secondaryBit.userWait, { when: () => false, decide: () => undefined }),
+  umwait: needs(secondaryBit.userWait, timedWait(reason.umwait)), tpause: needs(secondaryBit.userWait, timedWait(reason.tpause)),
   rdrand: randomOperand(reason.rdrand, secondaryBit.rdrandExiting), rdseed: randomOperand(reason.rdseed, secondaryBit.rdseedExiting),
   xsaves: needs(secondaryBit.xsaves, xssExits(reason.xsaves)), xrstors: needs(secondaryBit.xsaves, xssExits(reason.xrstors)),
 }
