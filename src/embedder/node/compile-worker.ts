@@ -1,5 +1,6 @@
 /** The thread that compiles: blueprints of regions in, modules out. */
 import * as nodeModule from 'node:module'
+import { setFlagsFromString } from 'node:v8'
 import { workerData } from 'node:worker_threads'
 import type { CompileAnswer, CompileOrder, CompileThreadData } from './compile-thread.ts'
 
@@ -7,6 +8,8 @@ import type { CompileAnswer, CompileOrder, CompileThreadData } from './compile-t
 nodeModule.enableCompileCache?.()
 
 const { Builder } = await import('../../engine/jit/build.ts')
+// From now on what a module is compiled to is made here, not at the first call in the thread that runs the machine.
+setFlagsFromString('--no-wasm-lazy-compilation')
 const { setup, port, answers } = workerData as CompileThreadData
 const builder = new Builder(setup)
 
