@@ -131,6 +131,8 @@ export interface GuestsRequest {
   timeoutSeconds?: number
   /** A vCPU is sent to another processor every so many virtual nanoseconds. */
   migrateEvery?: number
+  /** The network that connects the guests' cards. */
+  network?: string
   quiet: boolean
 }
 export interface GuestsResult {

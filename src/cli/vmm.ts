@@ -2,9 +2,12 @@
 import { Command, Option } from 'commander'
 import { InputError } from '../errors.ts'
 import { demoPolicy, runDemo, type DemoReport } from '../vmm/demo/demo.ts'
+import type { BoardOptions } from '../vmm/board/board.ts'
+import { MapStore } from '../vmm/pager.ts'
+import { parseDrives } from './drives.ts'
 import { statusOf, statuses } from './status.ts'
 import type { GuestsResult, System } from './system.ts'
-import { parseCount, parseMemory, parseSeconds } from './values.ts'
+import { parseCount, parseDevice, parseMemory, parseSeconds } from './values.ts'
 import { picture } from './vmm-picture.ts'
 
 interface Options {
@@ -18,6 +21,10 @@ interface Options {
   guests: string
   vcpus: string
   memory: string
+  physical?: string
+  device?: string[]
+  drive?: string[]
+  net?: boolean
   migrate?: string
   timeout?: string
   quiet?: boolean
@@ -30,6 +37,9 @@ const mostVcpus = 8
 const ownMemory = 64 << 20
 const mostMemory = 3 * 2 ** 30
 const largeUnit = 2 ** 21
+
+const collect = (value: string, all: string[] = []): string[] => [...all, value]
+const network = 'guests'
 
 export function vmmCommand(system: System, done: (status: number) => void): Command {
   return new Command('vmm')
@@ -46,6 +56,10 @@ export function vmmCommand(system: System, done: (status: number) => void): Comm
     .option('--guests <n>', 'how many guests', '1')
     .option('--vcpus <n>', 'virtual CPUs of each', '1')
     .option('--memory <size>', 'memory of each', '256M')
+    .option('--physical <size>', 'memory of the machine; less than the guests have in all is allowed: pages go out')
+    .option('--device <name>', 'a device of each, as of `run`; again for another one', collect)
+    .option('--drive <image>', 'a disk of each, as of `run`; what is written is kept in memory', collect)
+    .option('--net', 'a virtio card in each guest, and a network between them')
     .option('--migrate <microseconds>', 'send a virtual CPU to another processor every so often')
     .option('--timeout <seconds>', 'end after so much wall time')
     .option('--quiet', 'nothing but the guests')
@@ -67,17 +81,19 @@ async function runKernels(options: Options, kernelFile: string, cpus: number, se
   const guests = parseCount(options.guests, '--guests', 1, mostGuests)
   const vcpus = parseCount(options.vcpus, '--vcpus', 1, mostVcpus)
   const memory = parseMemory(options.memory, '--memory')
-  const all = Math.ceil((guests * memory + ownMemory) / largeUnit) * largeUnit
-  if (all > mostMemory) {
-    const [most, each] = [mostMemory - ownMemory, memory].map(bytes => bytes >> 20)
-    throw new InputError(`--guests and --memory: expected at most ${most} MiB in all, found ${guests} x ${each}`)
-  }
+  const all = options.physical === undefined
+    ? Math.ceil((guests * memory + ownMemory) / largeUnit) * largeUnit : parseMemory(options.physical, '--physical')
+  if (all > mostMemory) throw new InputError(`expected at most ${mostMemory >> 20} MiB of memory in all, found ${all >> 20} MiB`)
+  const short = all < guests * memory + ownMemory
   const kernel = system.readFile(kernelFile)
   const initrd = options.initrd === undefined ? undefined : system.readFile(options.initrd)
   const result = await system.runGuests({
-    machine: { cpu: options.cpu === 'both' ? 'intel' : options.cpu, cpus, seed, memory: all },
-    guests: Array.from({ length: guests }, (_, i) =>
-      ({ name: `guest${i + 1}`, memory, vcpus, kernel, initrd, commandLine: options.append, largePages: true })),
+    machine: { cpu: options.cpu === 'both' ? 'intel' : options.cpu, cpus, seed, memory: all, ...(short ? { store: new MapStore() } : {}) },
+    guests: Array.from({ length: guests }, (_, i) => ({
+      name: `guest${i + 1}`, memory, vcpus, kernel, initrd, commandLine: options.append, largePages: !short,
+        ...devicesOf(options, system, i),
+    })),
+    network: options.net ? network : undefined,
     timeoutSeconds: options.timeout === undefined ? undefined : parseSeconds(options.timeout, '--timeout'),
     migrateEvery: options.migrate === undefined ? undefined : parseCount(options.migrate, '--migrate') * 1000,
     quiet: options.quiet ?? false,
@@ -85,6 +101,16 @@ async function runKernels(options: Options, kernelFile: string, cpus: number, se
   if (options.json) system.print(`${JSON.stringify(result, undefined, 2)}\n`)
   else if (!options.quiet) system.printError(summary(result))
   return statusOfGuests(result)
+}
+
+/** Images are opened once for each guest, and never written. */
+function devicesOf({ device = [], drive = [], net }: Options, system: System, index: number): Pick<BoardOptions,
+  'devices' | 'drives' | 'networks'> {
+  const { drives, devices } = parseDrives(drive.map(text => `${text},snapshot=on`), system)
+  const card = { name: 'virtio-net-pci', properties: { netdev: network, mac: `52:54:00:12:34:${(0x56 + index).toString(16)}` } }
+  return {
+    drives, devices: [...devices, ...device.map(parseDevice), ...(net ? [card] : [])], networks: net ? [{ id: network, kind: 'link' }] : [],
+  }
 }
 
 function statusOfGuests({ ending, explanation, guests }: GuestsResult): number {

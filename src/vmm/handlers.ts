@@ -11,7 +11,7 @@ export type Handlers = {
 }
 
 /** What becomes of the vCPU. */
-export type Outcome = 'ready' | 'waiting' | 'stopped'
+export type Outcome = 'ready' | 'yields' | 'waiting' | 'stopped'
 
 const low32 = 0xffffffffn
 const generalProtection = 13
@@ -91,7 +91,10 @@ const appliers: Appliers = {
     return after(vcpu, virtualizer)
   },
   invalidate: (vcpu, _exit, _answer, virtualizer) => after(vcpu, virtualizer),
-  pause: (vcpu, _exit, _answer, virtualizer) => after(vcpu, virtualizer),
+  pause: (vcpu, _exit, answer, virtualizer) => {
+    after(vcpu, virtualizer)
+    return answer === 'yield' ? 'yields' : 'ready'
+  },
   shutdown: () => 'stopped',
   entryFailed: () => 'ready',
   other: (vcpu, _exit, answer, virtualizer) => (answer === 'fault' ? fault(vcpu) : answer === 'skip' ? after(vcpu, virtualizer) : 'ready'),

@@ -9,6 +9,8 @@ export interface SchedulingPolicy {
   slice(vcpu: Vcpu, waiting: number): number
   /** It ran so long. */
   ran?(vcpu: Vcpu, nanoseconds: number): void
+  /** It spins for something that another one has to do: those who wait go first. */
+  yielded?(vcpu: Vcpu, others: readonly Vcpu[]): void
   /** It can run again; `others` are those that can. */
   woke?(vcpu: Vcpu, others: readonly Vcpu[]): void
 }
@@ -33,6 +35,10 @@ export class FairPolicy implements SchedulingPolicy {
   }
   ran(vcpu: Vcpu, nanoseconds: number): void {
     vcpu.virtualRuntime += (nanoseconds * usualWeight) / vcpu.weight
+  }
+  yielded(vcpu: Vcpu, others: readonly Vcpu[]): void {
+    const least = others.reduce((low, other) => Math.min(low, other.virtualRuntime), Infinity)
+    if (least !== Infinity) vcpu.virtualRuntime = Math.max(vcpu.virtualRuntime, least + 1)
   }
   woke(vcpu: Vcpu, others: readonly Vcpu[]): void {
     const least = others.reduce((low, other) => (other === vcpu ? low : Math.min(low, other.virtualRuntime)), Infinity)

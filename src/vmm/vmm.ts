@@ -323,7 +323,11 @@ export class Vmm {
     vcpu.exit = undefined
     const cpu = this.present
     if (vcpu.stopping) outcome = 'stopped'
-    if (outcome === 'ready') vcpu.become('ready')
+    if (outcome === 'yields') {
+      cpu.sliceEnd = 0
+      this.policy.yielded?.(vcpu, this.vcpus.filter(({ state }) => state === 'ready'))
+    }
+    if (outcome === 'ready' || outcome === 'yields') vcpu.become('ready')
     else if (outcome === 'waiting') {
       vcpu.become('waiting')
       this.tell({ kind: 'waits', vcpu })

@@ -2,6 +2,7 @@
 import type { GuestsRequest, GuestsResult } from '../../cli/system.ts'
 import { createVmm } from '../../hypervisor.ts'
 import { Board } from '../../vmm/board/board.ts'
+import { connectBoards } from '../../vmm/board/cable.ts'
 import { wander } from '../../vmm/wander.ts'
 import type { Command } from '../escape.ts'
 import { type Ending, Session, type Surroundings } from '../session.ts'
@@ -69,6 +70,7 @@ export async function runGuests(request: GuestsRequest, surroundings: (flush: ()
     board.onSerial = byte => voices[i].say(byte)
     board.onLog = message => { if (!request.quiet) output.remark(() => printError(`vitrine: ${message}\n`)) }
   })
+  if (request.network !== undefined) connectBoards(boards, request.network)
   let shown = 0
   voices[0].show()
   if (request.migrateEvery !== undefined) wander(vmm, request.migrateEvery)

@@ -29,6 +29,7 @@ export interface BoardOptions {
   weight?: number
   devices?: PcOptions['devices']
   drives?: PcOptions['drives']
+  networks?: PcOptions['networks']
   largePages?: boolean
 }
 
@@ -67,6 +68,8 @@ export class Board {
   readonly vcpus: readonly Vcpu[]
   onSerial: (byte: number) => void = () => {}
   onLog: (message: string) => void = () => {}
+  /** A frame of Ethernet that the guest has sent into a network of kind `link`. */
+  onFrame: (network: string, bytes: Uint8Array) => void = () => {}
   /** Why the guest is over: power-off, reset, or a processor's shutdown. */
   ending: string | undefined
   private readonly vmm: Vmm
@@ -92,7 +95,7 @@ export class Board {
     this.pc = createPc(
       {
         kernel, initrd, commandLine, map, cpus: count, rtcEpoch: 1_767_225_600, devices: options.devices ?? [],
-          drives: options.drives ?? [],
+        drives: options.drives ?? [], networks: options.networks ?? [],
         lapic: { timerFrequency: vmm.hardware.apicHertz, x2apic: false, tscDeadline: false },
       },
       {
@@ -115,6 +118,9 @@ export class Board {
         reset: () => this.finish('reset'),
         debugExit: status => this.finish(`debug exit ${status}`),
         serialOutput: (_port, byte) => this.onSerial(byte),
+        outside: (network, request) => {
+          if (request.kind === 'frame') this.onFrame(network, request.bytes)
+        },
         log: (device, what) => this.log(device, what),
       },
     )
@@ -146,6 +152,11 @@ export class Board {
     this.advance()
     this.pc.serialInput(bytes)
     this.setAlarm()
+  }
+
+  /** A frame for the guest. */
+  receive(network: string, bytes: Uint8Array): void {
+    if (!this.ending) this.use(() => this.pc.outsideEvent(network, { kind: 'frame', bytes }))
   }
 
   // ---- time: the guest's devices live on the hypervisor's
