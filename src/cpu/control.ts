@@ -37,13 +37,18 @@ function change(cpu: Processor, next: { cr0: bigint; cr4: bigint; efer: bigint }
   cpu.stateChanged()
 }
 
-export function writeCr0(cpu: Processor, value: bigint): void {
-  const { state } = cpu
+/** Bits that cannot be, whatever the register holds: they come before a hypervisor's intercepts. */
+export function checkCr0(state: CpuState, value: bigint): void {
   if (value >> 32n) throw generalProtection()
   const bits = Number(value)
   if (bits & cr0.PG && !(bits & cr0.PE)) throw generalProtection()
   if (bits & cr0.NW && !(bits & cr0.CD)) throw generalProtection()
   if (~bits & state.fixedCr0) throw generalProtection()
+}
+
+export function writeCr0(cpu: Processor, value: bigint): void {
+  const { state } = cpu
+  checkCr0(state, value)
   const old = state.cr0
   const next = (value & cr0Defined) | big(cr0.ET)
   let nextEfer = state.efer
@@ -96,11 +101,15 @@ function findCr4Writable(model: CpuModel): bigint {
   return big(bits)
 }
 
+export function checkCr4({ model, state }: Processor, value: bigint): void {
+  if (value & ~cr4Writable(model)) throw generalProtection()
+  if (~Number(value & 0xffffffffn) & state.fixedCr4) throw generalProtection()
+}
+
 export function writeCr4(cpu: Processor, value: bigint): void {
   const { state } = cpu
   const old = state.cr4
-  if (value & ~cr4Writable(cpu.model)) throw generalProtection()
-  if (~Number(value & 0xffffffffn) & state.fixedCr4) throw generalProtection()
+  checkCr4(cpu, value)
   const changed = old ^ value
   if (state.efer & LMA && (!(value & big(cr4.PAE)) || changed & big(cr4.LA57))) throw generalProtection()
   if (changed & value & big(cr4.PCIDE) && (!(state.efer & LMA) || state.cr3 & 0xfffn)) throw generalProtection()
@@ -110,13 +119,18 @@ export function writeCr4(cpu: Processor, value: bigint): void {
 
 const keepTranslations = 1n << 63n
 
+const keeps = (state: CpuState, value: bigint): boolean => (state.cr4 & big(cr4.PCIDE)) !== 0n && (value & keepTranslations) !== 0n
+const withoutKeep = (state: CpuState, value: bigint): bigint => (keeps(state, value) ? value & ~keepTranslations : value)
+
+export function checkCr3({ model, state }: Processor, value: bigint): void {
+  if (state.efer & LMA && withoutKeep(state, value) >> BigInt(model.physicalBits)) throw generalProtection()
+}
+
 export function writeCr3(cpu: Processor, value: bigint): void {
   const { state } = cpu
-  const keep = (state.cr4 & big(cr4.PCIDE)) !== 0n && (value & keepTranslations) !== 0n
-  const next = keep ? value & ~keepTranslations : value
-  if (next >> BigInt(cpu.model.physicalBits)) {
-    if (state.efer & LMA) throw generalProtection()
-  }
+  checkCr3(cpu, value)
+  const keep = keeps(state, value)
+  const next = withoutKeep(state, value)
   const old = state.cr3
   state.cr3 = next
   try {

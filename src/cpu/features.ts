@@ -71,7 +71,10 @@ const aliases: Readonly<Record<string, string>> = {
   avx512vnni: 'avx512_vnni',   nrip_save: 'nrip_save', tsc_ratio: 'tsc_scale', pause_filter: 'pausefilter',
 }
 
-export const featureNames: readonly string[] = featureWords.flatMap(each => Object.keys(each.bits))
+/** Behaviour that processors are free to have and that CPUID does not show. Absent until it is asked for by name. */
+const behaviours = ['strict_clean_bits']
+
+export const featureNames: readonly string[] = [...featureWords.flatMap(each => Object.keys(each.bits)), ...behaviours]
 const known: ReadonlySet<string> = new Set(featureNames)
 
 /** The Linux name of a feature however people spell it (`sse4.2`, `tsc-deadline`), or undefined. */

@@ -115,6 +115,7 @@ export const fields = {
   vmxPause: i64('virtual times of the first and the last PAUSE of a loop, for PAUSE-loop exiting', 2),
   vmxInSmm: i64('in SMM: VMX operation as it was (src/virt/vmx/smm.ts)', 11),
   svm: i64('state of AMD-V: src/virt/svm/state.ts has its names', 192),
+  vmcbCache: u32('AMD-V with strict_clean_bits: what the processor keeps of the VMCB that it left last (src/virt/svm/clean-bits.ts)', 96),
   randomState: i64('state of the generator behind RDRAND and RDSEED'),
   msrMisc: i64('other MSRs that are storage only; numbered by the MSR table', 128),
 

@@ -1,5 +1,6 @@
 /** The state after RESET and after INIT. Intel SDM vol. 3, "IA-32 and Intel 64 Processor States Following Power-up, Reset, or INIT". */
 import { deriveState } from './derive.ts'
+import { at, fieldBytes, type FieldName } from './layout.ts'
 import type { CpuModel } from './model.ts'
 import { resetMsrs } from './msr-table.ts'
 import { writeRflags } from './rflags.ts'
@@ -10,6 +11,10 @@ export const activity = { running: 0, halt: 1, shutdown: 2, waitForSipi: 3 } as 
 const dataAttributes = 0x93
 const ldtAttributes = 0x82
 const tssAttributes = 0x8b
+
+function clear({ words }: CpuState, name: FieldName): void {
+  words.fill(0, at[name] >> 2, (at[name] + fieldBytes(name)) >> 2)
+}
 
 /** What RESET and INIT have in common; CR0.CD and NW, and everything that INIT leaves alone, are not touched. */
 function resetCommon(state: CpuState, model: CpuModel): void {
@@ -42,6 +47,11 @@ function resetCommon(state: CpuState, model: CpuModel): void {
   state.pendingNmi = 0
   state.pendingSmi = 0
   state.guestMode = 0
+  // GIF is 1
+  state.interruptGate = 0
+  clear(state, 'svm')
+  clear(state, 'vmcbCache')
+  clear(state, 'lastBranch')
   state.interceptMask.fill(0)
   state.translationSpace = 0
   state.secondStage = 0

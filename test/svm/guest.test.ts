@@ -101,6 +101,33 @@ for (const [engine, h] of machines)
       assert.equal(h.read('exitInfo1'), 0x5000n)
     })
 
+    test('bits of a control register that cannot be fault before the write is intercepted', () => {
+      const write = (register: number, value: bigint): string => launch([0x0f, 0x22, 0xc3 | (register << 3)], () => {
+        h.write('crIntercepts', 0xffff0000n)
+        h.write('exceptionIntercepts', 1n << 13n)
+        state.gpr[3] = value
+      })
+      assert.equal(write(0, 1n << 32n), 'EXCP13')
+      assert.equal(write(0, 0x80000030n), 'EXCP13', 'PG without PE')
+      assert.equal(write(3, 1n << 60n), 'EXCP13')
+      assert.equal(write(4, 1n << 31n), 'EXCP13')
+      assert.deepEqual([write(0, 0x80000031n), write(3, 0x1000n), write(4, 0x20n)], ['CR0_WRITE', 'CR3_WRITE', 'CR4_WRITE'])
+    })
+
+    test('VM_CR.R_INIT makes INIT a security exception with error code 1', () => {
+      h.restart()
+      h.load(place.gdt + 8, [0xff, 0xff, 0, 0, 0, 0x9b, 0xaf, 0])
+      h.quad(place.idt + 30 * 16, (BigInt(place.guest) & 0xffffn) | (8n << 16n) | (0x8en << 40n) | ((BigInt(place.guest) >> 16n) << 48n))
+      assert.equal(h.cpu.virt!.takesInit(), 'accepted')
+      Object.assign(state.gpr, { 0: 2n, 1: 0xc0010114n, 2: 0n })
+      h.runHost(bytes.wrmsr)
+      assert.equal(h.cpu.virt!.takesInit(), 'exit')
+      assert.equal(state.rip, BigInt(place.guest))
+      const pushed = new Uint8Array(8)
+      h.core.physical.peek(Number(state.gpr[4]), pushed)
+      assert.deepEqual([...pushed], [1, 0, 0, 0, 0, 0, 0, 0])
+    })
+
     test('exceptions exit before they change anything, with error code and address', () => {
       assert.equal(launch(bytes.ud2, () => h.write('exceptionIntercepts', 1n << 6n)), 'EXCP6')
       launch(bytes.load, () => {

@@ -2,13 +2,14 @@
  * AMD-V of one CPU: VMRUN and #VMEXIT, what is intercepted, virtual interrupts and the global interrupt flag. AMD APM vol. 2, "Secure
  * Virtual Machine".
  */
-import { cr0, cr4, efer, halvesOfWide, join, split } from '../../cpu/bits.ts'
+import { cr0, cr4, efer, halvesOfWide, join, split, is64 } from '../../cpu/bits.ts'
 import { nonMaskableInterrupt, softwareInterrupt, type CpuEvent } from '../../cpu/event.ts'
 import { Fault, generalProtection, vector } from '../../cpu/fault.ts'
 import { interceptNames, interceptNumber } from '../../cpu/intercepts.ts'
 import { at } from '../../cpu/layout.ts'
+import { checkCr0, checkCr3, checkCr4 } from '../../cpu/control.ts'
 import { eferWritable } from '../../cpu/msr.ts'
-import { slotOf } from '../../cpu/msr-table.ts'
+import { readSlot, slotOf } from '../../cpu/msr-table.ts'
 import { activity } from '../../cpu/reset.ts'
 import { flag, readRflags, writeRflags } from '../../cpu/rflags.ts'
 import { VmExit, type PortAccess, type Taken, type Virtualization, type VirtualizedCpu } from '../../cpu/virtualization.ts'
@@ -19,6 +20,7 @@ import { eventOf, infoOf } from './event-info.ts'
 import type { GuestEvent, GuestListener } from '../../cpu/guest-event.ts'
 import { entryEvent, exitEvent, failureEvent, pointersRule, reportPointers, reportRule } from './report.ts'
 import { allBroken, firstBroken, ruleWords, type RuleContext } from './rules.ts'
+import * as cleanBits from './clean-bits.ts'
 import * as smm from './smm.ts'
 import { svmWord } from './state.ts'
 import * as virtualNmi from './virtual-nmi.ts'
@@ -50,6 +52,10 @@ const inVmcb = {
 const blockedBySmi = 4
 const instructionShadow = 3
 const dr7GD = 1n << 13n
+const vmCr = 0xc0010114
+const redirectInit = 2n
+/** Error code of #SX. */
+const causedByInit = 1
 const tscRatioMsr = 0xc0000104
 const tscRatioOne = 1n << 32n
 
@@ -79,6 +85,7 @@ export class Svm implements Virtualization {
     this.physical = mmu.physical
     const has = (name: string): boolean => cpu.model.has(name)
     this.context = { model: cpu.model, eferBits: eferWritable(cpu.model), hostCr0: 0, hostPae: false }
+    this.strictCleanBits = has('strict_clean_bits')
     this.ratioWord = has('tsc_scale') ? (at.msrMisc >> 2) + slotOf(tscRatioMsr) * 2 : -1
     this.offers = { nrips: has('nrip_save'), decode: has('decodeassists'), pauseFilter: has('pausefilter'),
       pauseThreshold: has('pfthreshold') }
@@ -148,19 +155,30 @@ export class Svm implements Virtualization {
   // ---- VMRUN ----
 
   vmrun(): void {
-    const { cpu, words } = this
+    const { words } = this
     const { lo, hi } = this.operand()
     const start = this.vmcbAt(lo, hi, true)
     this.noteWriters(hi * 2 ** 32 + lo)
     words[svmWord.vmcb] = lo
     words[svmWord.vmcb + 1] = hi
+    const cached = this.strictCleanBits ? cleanBits.putIn(words, start, lo, hi) : undefined
+    const entered = this.enter(start, hi * 2 ** 32 + lo)
+    if (cached) cleanBits.takeOut(words, start, cached)
+    if (entered) this.inject(start)
+  }
+  /** Of the model: fields stay as they were while their clean bit says so. */
+  private readonly strictCleanBits: boolean
+
+  /** The checks, and the guest's state in place of the host's; false: refused. */
+  private enter(start: number, vmcb: number): boolean {
+    const { cpu, words } = this
     const nextRip = cpu.operation.nextRip
     const vmrunRip = this.observer ? cpu.state.rip : 0n
     this.context.hostCr0 = words[index.cr0]
     if (!this.isAsAccepted(start)) {
       const broken = firstBroken({ words, start }, this.context)
       if (broken) {
-        if (this.observer) this.observer(this.failure(start, hi * 2 ** 32 + lo))
+        if (this.observer) this.observer(this.failure(start, vmcb))
         return this.refuse(start, nextRip, broken.title)
       }
       this.accept(start)
@@ -180,12 +198,12 @@ export class Svm implements Virtualization {
     if (!this.flush(start) || !this.enterPaging()) {
       // the host's registers as they were; RFLAGS has not been given up
       this.leave(nextRip)
-      if (this.observer) this.observer(failureEvent(cpu, hi * 2 ** 32 + lo, vmrunRip, [reportPointers({ words, start })]))
+      if (this.observer) this.observer(failureEvent(cpu, vmcb, vmrunRip, [reportPointers({ words, start })]))
       return this.refuse(start, nextRip, pointersRule)
     }
     cpu.interruptChanged()
-    if (this.observer) this.observer(entryEvent(cpu, hi * 2 ** 32 + lo, { words, start }))
-    this.inject(start)
+    if (this.observer) this.observer(entryEvent(cpu, vmcb, { words, start }))
+    return true
   }
 
   /** What the rules look at, as VMRUN last accepted it: then they are not asked again. */
@@ -203,7 +221,7 @@ export class Svm implements Virtualization {
   }
 
   /** #VMEXIT(INVALID): nothing was loaded. */
-  private refuse(start: number, nextRip: bigint, why: string): void {
+  private refuse(start: number, nextRip: bigint, why: string): false {
     const { cpu, words } = this
     cpu.log(`VMRUN: VMEXIT_INVALID, ${why}`)
     this.putWide(start, 'exitCode', -1n)
@@ -212,6 +230,7 @@ export class Svm implements Virtualization {
     words[index.gate] = 2
     words[index.rip] = Number(nextRip & 0xffffffffn)
     words[index.rip + 1] = Number(nextRip >> 32n)
+    return false
   }
 
   /** What follows from the controls: the mask of intercepts, when interrupts are looked at, MSRs that are switched. */
@@ -355,6 +374,7 @@ export class Svm implements Virtualization {
       this.giveBack(index.lastBranch + 6, svmWord.hostLastExceptionTo, start + inVmcb.lastExceptionTo)
     }
     this.copies.saveGuest(start * 4)
+    if (this.strictCleanBits) cleanBits.keep(words, start, words[svmWord.vmcb], words[svmWord.vmcb + 1])
     if (this.observer) {
       this.writers?.exited(this.getVmcb())
       this.observer(exitEvent(cpu, this.getVmcb(), { words, start }))
@@ -466,7 +486,13 @@ export class Svm implements Virtualization {
   private writeCr(): VmExit | undefined {
     const { operation, state } = this.cpu
     const [cr, gpr] = operation.registers
-    if (cr === 0) return this.writeCr0(state.gpr[gpr], this.movInfo(gpr))
+    const value = is64(state) ? state.gpr[gpr] : state.gpr[gpr] & 0xffffffffn
+    if (cr === 3) checkCr3(this.cpu, value)
+    else if (cr === 4) checkCr4(this.cpu, value)
+    else if (cr === 0) {
+      checkCr0(state, value)
+      return this.writeCr0(value, this.movInfo(gpr))
+    }
     return this.words[svmWord.crIntercepts] & (0x10000 << cr) ? this.instructionExit(exitCode.writeCr0 + cr, this.movInfo(gpr)) : undefined
   }
   /** The selective intercept leaves alone what changes only TS and MP. */
@@ -480,6 +506,7 @@ export class Svm implements Virtualization {
   /** The selective intercept takes it also when it changes only MP or TS: so does silicon. */
   private lmsw(): VmExit | undefined {
     const { words } = this
+    if (words[svmWord.crIntercepts] & 0x10000) return this.instructionExit(exitCode.writeCr0)
     const value = this.lmswValue()
     const changed = value !== this.cpu.state.cr0
     if (changed && words[svmWord.intercepts3] & (1 << intercept3.selectiveCr0) && !(words[svmWord.crIntercepts] & 0x10000))
@@ -680,7 +707,7 @@ export class Svm implements Virtualization {
     return (cpu.apic.hasInterrupt() && this.admitsPhysical(false)) || this.admitsVirtual()
   }
 
-  takesInit(): 'accepted' | 'held' {
+  takesInit(): 'accepted' | 'held' | 'exit' {
     const { words } = this
     if (words[svmWord.globallyHeld] !== 0) return 'held'
     if (words[index.guestMode] === 0 || !this.intercepts(intercept3.init)) return this.redirectsInit()
@@ -689,8 +716,10 @@ export class Svm implements Virtualization {
   }
 
   /** VM_CR.R_INIT: INIT becomes #SX. APM vol. 2, "VM_CR MSR". */
-  private redirectsInit(): 'accepted' | 'held' {
-    return 'accepted'
+  private redirectsInit(): 'accepted' | 'exit' {
+    if (!(readSlot(this.cpu.state, vmCr) & redirectInit)) return 'accepted'
+    this.cpu.deliver({ kind: 'exception', vector: vector.SX, error: causedByInit, address: undefined, nextRip: 0n, during: undefined })
+    return 'exit'
   }
 
   // ---- GIF ----
