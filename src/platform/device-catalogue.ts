@@ -228,16 +228,28 @@ const vgaWindow = { base: 0xa0000, size: 0x20000 } as const
 /** Every device takes these besides its own. They name it, or its place. */
 const commonProperties = ['id', 'bus', 'addr']
 
+/**
+ * What QEMU lets one choose of virtio devices is settled here: modern ones only, whose DMA goes through a remapping unit always
+ * (VIRTIO_F_ACCESS_PLATFORM), and which cache no translations.
+ */
+const virtioProperties: Readonly<Record<string, readonly string[]>> = {
+  iommu_platform: ['on'], 'disable-legacy': ['on', 'auto'], 'disable-modern': ['off'], ats: ['off'],
+}
+
 /** For lists such as `--device help`. */
 export const deviceCatalogue: readonly Pick<Entry, 'name' | 'description' | 'bus' | 'properties'>[] = entries
 
 export function plugDevice(board: Board, { name, properties }: DeviceRequest): Stateful[] {
   const entry = entries.find(candidate => candidate.name === name)
   if (!entry) throw new InputError(`there is no device '${name}'; the nearest is '${nearest(name, entries.map(known => known.name))}'`)
-  const known = [...Object.keys(entry.properties), ...commonProperties]
-  for (const property of Object.keys(properties)) {
+  const fixed = name.startsWith('virtio-') ? virtioProperties : {}
+  const known = [...Object.keys(entry.properties), ...commonProperties, ...Object.keys(fixed)]
+  for (const [property, value] of Object.entries(properties)) {
     if (!known.includes(property)) {
       throw new InputError(`device '${name}' has no property '${property}'; the nearest is '${nearest(property, known)}'`)
+    }
+    if (property in fixed && !fixed[property].includes(value)) {
+      throw new InputError(`device '${name}': property '${property}': expected ${fixed[property].join(' or ')}, found '${value}'`)
     }
   }
   const { id = '', bus = '' } = properties

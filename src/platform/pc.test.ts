@@ -192,6 +192,8 @@ test('devices that do not exist, and properties and places that do not fit, are 
   fails(/expected a number from 0 to 0xffff, found 'x'/, make('isa-debug-exit', { iobase: 'x' }))
   fails(/expected free ports at 0x3f8, found COM1/, make('isa-debug-exit', { iobase: '0x3f8' }))
   fails(/expected addr=DEVICE/, make('pci-testdev', { addr: 'zz' }))
+  fails(/'iommu_platform': expected on, found 'off'/, make('virtio-rng-pci', { iommu_platform: 'off' }))
+  assert.doesNotThrow(make('virtio-rng-pci', { 'iommu_platform': 'on', 'disable-legacy': 'on' }))
   fails(/another function at 0/, make('pci-testdev', { addr: '0' }))
   assert.deepEqual(deviceCatalogue.map(({ name }) => name), [
     'isa-debug-exit', 'isa-debugcon', 'pc-testdev', 'pci-testdev', 'edu', 'pcie-root-port', 'pci-bridge', 'virtio-blk-pci', 'nvme',
