@@ -19,8 +19,11 @@ after(() => rmSync(folder, { recursive: true }))
 
 /** The cloud kernel has no driver of the e1000. */
 const cards = {
-  'virtio-net-pci': { kernel: debianKernel('cloud'), modules: ['virtio_pci', 'virtio_net'] },
-  e1000: { kernel: debianKernel('generic'), modules: ['e1000'] },
+  'virtio-net-pci': { kernel: debianKernel('cloud'), modules: ['virtio_pci', 'virtio_net'], append: '', more: [] },
+  // Behind a user network it is also behind a remapping unit.
+  e1000: {
+    kernel: debianKernel('generic'), modules: ['e1000'], append: 'intel_iommu=on iommu.strict=1', more: ['--iommu', 'vtd'],
+  },
 } as const
 type Card = keyof typeof cards
 const lease = `#!/bin/sh
@@ -81,8 +84,8 @@ nc -l -p 77 -e /bin/rev
     let answer: Promise<string> | undefined
     const child = spawn(process.execPath, [
       fileURLToPath(new URL('../../bin/vitrine.js', import.meta.url)), 'run', '--quiet', '--timeout', '200', '--memory', '256M',
-      '--kernel', cards[card].kernel.image, '--initrd', initrd, '--append', 'console=ttyS0 quiet',
-      '--net', `user,model=${card},hostfwd=tcp:127.0.0.1:${forwarded}-:77`,
+      '--kernel', cards[card].kernel.image, '--initrd', initrd, '--append', `console=ttyS0 quiet ${cards[card].append}`,
+      ...cards[card].more, '--net', `user,model=${card},hostfwd=tcp:127.0.0.1:${forwarded}-:77`,
     ], { stdio: ['ignore', 'pipe', 'inherit'] })
     child.stdout.setEncoding('utf8').on('data', (piece: string) => {
       text += piece.replaceAll('\r', '')
