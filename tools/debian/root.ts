@@ -67,7 +67,7 @@ function run(name: string, args: string[]): void {
     execFileSync(name, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'], maxBuffer: 1 << 26 })
   } catch (error) {
     const { code, stderr } = error as { code?: string; stderr?: string }
-    if (code === 'ENOENT') throw new DebianError(`${name} is missing (apt-get install mmdebstrap fakeroot e2fsprogs)`)
+    if (code === 'ENOENT') throw new DebianError(`${name} is missing (apt-get install mmdebstrap fakeroot uidmap e2fsprogs)`)
     throw new DebianError(`${name} failed: ${(stderr ?? String(error)).trim().split('\n').slice(-5).join('\n')}`)
   }
 }
