@@ -33,11 +33,14 @@ export class CodeCache {
   private readonly view: DataView
   private readonly decoder: Decoder
   private readonly handlers: HandlerSource
-  private readonly specs = new Map<number, HandlerSpec>()
+  /** By shape: what is known of an operation and its operands, and the number of its handler. */
+  private readonly specs = new Map<number, { readonly spec: HandlerSpec; readonly handler: number }>()
   /** (page number of the place) * modeCount + mode → address of the code table. */
   private readonly tables = new Map<number, number>()
   private readonly markCode: (place: number) => void
   private next = codeBase
+  /** What lies from here on was never used, and is 0. */
+  private highest = codeBase
   /** Grows whenever decoded code was dropped: what runs may be stale. */
   drops = 0
   /** Grows when everything is forgotten: addresses of records mean nothing any more. */
@@ -72,8 +75,9 @@ export class CodeCache {
     const key = (place >>> 12) * modeCount + mode
     let table = this.tables.get(key)
     if (table === undefined) {
+      const fresh = this.next >= this.highest
       table = this.allocate(tableBytes)
-      this.bytes.fill(0, table, table + tableBytes)
+      if (!fresh) this.bytes.fill(0, table, table + tableBytes)
       this.tables.set(key, table)
       this.placeOf.set(table, (place & ~4095) >>> 0)
     }
@@ -167,6 +171,7 @@ export class CodeCache {
     this.counts.clear()
     this.dataWrites.clear()
     this.tables.clear()
+    this.highest = Math.max(this.highest, this.next)
     this.next = codeBase
     this.drops++
     this.flushes++
@@ -394,7 +399,7 @@ export class CodeCache {
   }
 
   private writeCommon(record: number, handler: number, decoded: Decoded, offset: number): void {
-    this.bytes.fill(0, record, record + recordSize)
+    for (let word = record >> 2; word < (record + recordSize) >> 2; word++) this.words[word] = 0
     const view = this.view
     view.setUint16(record + recordField.handler, handler, true)
     view.setUint16(record + recordField.offset, offset, true)
@@ -426,13 +431,14 @@ export class CodeCache {
       (decoded.memory ? 8 : 0) +
       (simple || (decoded.memory && !flat) ? 4 : 0) +
       (wide ? 2 : 0)
-    let spec = this.specs.get(shape)
-    if (!spec) {
+    let found = this.specs.get(shape)
+    if (!found) {
       const context = this.decoder.rowContext(candidate.row, candidate, wide)
-      spec = specOf(candidate.row, context, (shape & 4) !== 0)
-      this.specs.set(shape, spec)
+      const spec = specOf(candidate.row, context, (shape & 4) !== 0)
+      found = { spec, handler: this.handlers.handlerNumber(spec) }
+      this.specs.set(shape, found)
     }
-    return { spec, handler: this.handlers.handlerNumber(spec) }
+    return found
   }
 }
 
