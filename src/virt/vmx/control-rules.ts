@@ -11,12 +11,16 @@ const entries = section('Checks on VMX Controls: VM-Entry Control Fields')
 
 const page = 12
 
+/** A bit that no model has. */
+const noControl: Readonly<Record<GroupName, bigint>> =
+  { pin: 1n << 31n, primary: 1n << 18n, secondary: 1n << 27n, exit: 1n << 31n, entry: 1n << 31n }
+
 const reserved = (name: GroupName, field: FieldName, make: typeof execution,
   options: { when?: Rule['when']; enabling?: Rule['breaks'] } = {}): Rule =>
   make(`reserved bits of the ${groups[name].title} are as their capability MSR says`, field,
     v => v.controlsAllowed(name, v.n(field)),
     { when: options.when, wants: v => v.nearestControls(name, v.n(field)),
-      breaks: [...(options.enabling ?? []), [field, old => old | (name === 'primary' ? 1n << 18n : 1n << 31n)]] })
+      breaks: [...(options.enabling ?? []), [field, old => old | noControl[name]]] })
 
 type Writes = NonNullable<Rule['breaks']>
 /** Writes that turn controls on. */

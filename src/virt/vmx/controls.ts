@@ -41,6 +41,8 @@ export const secondary = {
   pml: { bit: 17, since: 'broadwell' }, eptViolationVe: { bit: 18, since: 'broadwell' },
   xsaves: { bit: 20, feature: 'xsaves' }, modeBasedExecute: { bit: 22, since: 'skylake' }, tscScaling: { bit: 25, since: 'skylake' },
   userWait: { bit: 26, feature: 'waitpkg' },
+  // there is always an interrupt window: the exit never comes
+  notifyExiting: { bit: 31, since: 'newest' },
 } as const satisfies ControlTable
 
 /** The tertiary controls have 64 bits and a capability MSR without bits that must be 1. */

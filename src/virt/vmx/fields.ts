@@ -64,7 +64,7 @@ const list = {
   exitControls: [0x400c, exit], exitMsrStoreCount: [0x400e, exit], exitMsrLoadCount: [0x4010, exit],
   entryControls: [0x4012, entry], entryMsrLoadCount: [0x4014, entry], entryInterruption: [0x4016, entry],
   entryErrorCode: [0x4018, entry], entryInstructionLength: [0x401a, entry], tprThreshold: [0x401c, execution],
-  secondaryControls: [0x401e, execution], pleGap: [0x4020, execution], pleWindow: [0x4022, execution],
+  secondaryControls: [0x401e, execution], pleGap: [0x4020, execution], pleWindow: [0x4022, execution], notifyWindow: [0x4024, execution],
   instructionError: [0x4400, information], exitReason: [0x4402, information], exitInterruption: [0x4404, information],
   exitErrorCode: [0x4406, information], idtVectoring: [0x4408, information], idtVectoringErrorCode: [0x440a, information],
   exitInstructionLength: [0x440c, information], exitInstructionInformation: [0x440e, information],
