@@ -291,7 +291,7 @@ export class E1000 implements PciFunction {
   // ---- the link
 
   #negotiate(): void {
-    this.#interrupts?.raise(cause.linkChange)
+    this.#interrupts.raise(cause.linkChange)
     this.#negotiatedAt = this.#isPluggedIn ? this.#clock.now() + negotiation : never
     this.#setAlarms()
   }
