@@ -2,6 +2,8 @@
  * VM entries with VMCSs by chance, on Vitrine and on Bochs (packages bochs, bochsbios, vgabios): what each says, and where they differ.
  *
  *   npx node tools/random-vmcs.ts [--cases 4000] [--seed 1] [--cpu Skylake-Server] [--bochs corei7_skylake_x]
+ *
+ * Both models should have linear addresses of 48 bits: Bochs 2.7 knows no others.
  */
 import { parseArgs } from 'node:util'
 import { compare } from './vmcs/compare.ts'

@@ -32,8 +32,8 @@ export function unlike(a: Capabilities, b: Capabilities): Partial<Record<FieldNa
 const betweenWidths = 0xffff0_0000_0000n & 0xf_fff0_0000_0000n
 /** What the hypervisor itself needs to come back: only bits that make an entry fail may change. */
 const hostMustSurvive: Partial<Record<FieldName, bigint>> = {
-  hostCr3: 0xfff0_0000_0000_0000n, hostRip: 0xffff_8000_0000_0000n, hostRsp: 0n, hostGdtrBase: 0xffff_8000_0000_0000n,
-  hostIdtrBase: 0xffff_8000_0000_0000n, hostTrBase: 0xffff_8000_0000_0000n, hostCr4: 0xffff_ffff_ff08_e6ffn, hostEfer: ~0n, hostCr0: ~0n,
+  hostCr3: 0xfff0_0000_0000_0000n, hostRip: 0xfe00_0000_0000_0000n, hostRsp: 0n, hostGdtrBase: 0xfe00_0000_0000_0000n,
+  hostIdtrBase: 0xfe00_0000_0000_0000n, hostTrBase: 0xfe00_0000_0000_0000n, hostCr4: 0xffff_ffff_ff08_e6ffn, hostEfer: ~0n, hostCr0: ~0n,
 }
 /** The preemption timer must end a guest that halts; exceptions must exit; the timer must not be too long. */
 const keep: Partial<Record<FieldName, bigint>> = {

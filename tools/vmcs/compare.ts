@@ -33,9 +33,9 @@ export const explanations: readonly Explanation[] = [
   { why: 'DPL must not be below RPL for types 0 to 11 ("Checks on Guest Segment Registers"); Bochs 2.7 leaves out type 11',
     applies: each => entersOnlyThere(each) && (['Es', 'Ds', 'Fs', 'Gs'] as const).some(name =>
       (valueOf(each, `guest${name}AccessRights`) & 0x1006fn) === 0xbn && (valueOf(each, `guest${name}Selector`) & 3n) !== 0n) },
-  { why: 'with MOV SS blocking and RFLAGS.TF, pending BS must be 1 ("Checks on Guest Non-Register State"); Bochs 2.7 does not look',
+  { why: 'with MOV SS blocking or HLT, and TF, pending BS must be 1 ("Checks on Guest Non-Register State"); Bochs 2.7 does not look',
     applies: each => entersOnlyThere(each) && (valueOf(each, 'guestRflags') & 0x100n) !== 0n
-      && valueOf(each, 'guestInterruptibility') !== 0n },
+      && (valueOf(each, 'guestInterruptibility') !== 0n || valueOf(each, 'guestActivity') === 1n) },
   { why: 'an injected event of type 7 with vector 0 is a pending MTF VM exit ("Injection of Pending MTF VM Exits"); Bochs 2.7 stops',
     applies: ({ ours, theirs, writes }) => ours === 'entered' && theirs === 'no answer'
       && writes.some(([name, value]) => name === 'entryInterruption' && value === 0x80000700n) },
