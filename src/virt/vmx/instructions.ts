@@ -14,6 +14,7 @@ import { instructionError as error, reason } from './exit-reasons.ts'
 import { at as field, fieldOf, vmcsRevision } from './fields.ts'
 import { vmxFlag } from './guest-flags.ts'
 import { operandInformation } from './instruction-information.ts'
+import { entryTime } from './timer.ts'
 import { VmxUnit } from './unit.ts'
 import type { Vmcs } from './vmcs.ts'
 
@@ -25,7 +26,7 @@ const inEax = 0xffffffffn
 
 /** Virtual nanoseconds besides the one of every instruction: as on recent processors. */
 export const vmxTimes = {
-  vmxon: 100, vmxoff: 100, vmclear: 40, vmptrld: 40, vmptrst: 10, vmread: 0, vmwrite: 0, vmlaunch: 200, vmresume: 200, vmcall: 10,
+  vmxon: 100, vmxoff: 100, vmclear: 40, vmptrld: 40, vmptrst: 10, vmread: 0, vmwrite: 0, vmlaunch: entryTime, vmresume: entryTime, vmcall: 10,
     vmfunc: 40,
   invept: 100, invvpid: 100,
 } as const

@@ -5,6 +5,8 @@ import { at as field } from './fields.ts'
 import type { VmxUnit } from './unit.ts'
 
 export const noDeadline = 0xffff_ffff_ffff_ffffn
+/** Virtual nanoseconds that a VM entry takes, besides the one of its instruction: the timer counts after it. */
+export const entryTime = 200
 const shift = BigInt(preemptionTimerShift)
 const tsc = (unit: VmxUnit): bigint => BigInt(unit.cpu.now()) + BigInt.asIntN(64, unit.state.tscOffset)
 
@@ -17,7 +19,7 @@ export function armTimer(unit: VmxUnit): void {
     return
   }
   const ticks = BigInt(unit.current.get32(field.preemptionTimer) >>> 0)
-  const end = ((tsc(unit) >> shift) + ticks) << shift
+  const end = (((tsc(unit) + BigInt(entryTime)) >> shift) + ticks) << shift
   unit.state.vmxDeadline = ticks === 0n ? 0n : end - BigInt.asIntN(64, unit.state.tscOffset)
 }
 export function remainingTimer(unit: VmxUnit): number {
