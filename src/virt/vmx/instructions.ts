@@ -26,8 +26,8 @@ const inEax = 0xffffffffn
 
 /** Virtual nanoseconds besides the one of every instruction: as on recent processors. */
 export const vmxTimes = {
-  vmxon: 100, vmxoff: 100, vmclear: 40, vmptrld: 40, vmptrst: 10, vmread: 0, vmwrite: 0, vmlaunch: entryTime, vmresume: entryTime, vmcall: 10,
-    vmfunc: 40,
+  vmxon: 100, vmxoff: 100, vmclear: 40, vmptrld: 40, vmptrst: 10, vmread: 0, vmwrite: 0, vmlaunch: entryTime, vmresume: entryTime,
+    vmcall: 10, vmfunc: 40,
   invept: 100, invvpid: 100,
 } as const
 
