@@ -63,37 +63,33 @@ export class RemappedDma implements DmaPort {
     return address >= page.input && address < page.input + page.size ? page : undefined
   }
 
-  /** Page by page; what came before a fault has happened. */
+  /** Page by page, those that follow each other in memory at once; what came before a fault has happened. */
   #inPieces(unit: RemappingUnit, source: SourceId, address: number, bytes: Uint8Array, write: boolean): DmaResult {
-    for (let done = 0; done < bytes.length;) {
-      const at = address + done
-      if (isInterruptAddress(at)) return interruptAccess(unit, source, at, bytes.subarray(done), write)
-      const page = this.#pageFor(unit, source, at, write)
+    const last = address + bytes.length
+    let known: Translation | undefined
+    for (let at = address; at < last;) {
+      if (isInterruptAddress(at)) return interruptAccess(unit, source, at, bytes.subarray(at - address), write)
+      const page = known ?? this.#pageFor(unit, source, at, write)
       if (!page) return 'blocked'
-      const reach = this.#contiguous(unit, page, at + bytes.length - done, write)
-      const end = at < interruptRange.first ? Math.min(reach, interruptRange.first) : reach
-      const length = Math.min(bytes.length - done, end - at)
-      const target = page.output + (at - page.input)
-      if (page.size === everything && unit.isProtected(target, length)) return 'blocked'
-      unit.onEvent?.(accessEvent(unit, source, at, length, write, page))
-      const piece = bytes.subarray(done, done + length)
-      const result = write ? this.#memory.write(target, piece) : this.#memory.read(target, piece)
+      known = undefined
+      const shift = page.output - page.input
+      let end = page.input + page.size
+      while (end < last && !known) {
+        const next = this.#remembered(unit, end, write)
+        if (!next) break
+        if (next.input === end && next.output === end + shift) end += next.size
+        else known = next
+      }
+      if (at < interruptRange.first && end > interruptRange.first) end = interruptRange.first
+      if (end > last) end = last
+      if (page.size === everything && unit.isProtected(at, end - at)) return 'blocked'
+      unit.onEvent?.(accessEvent(unit, source, at, end - at, write, page))
+      const piece = bytes.subarray(at - address, end - address)
+      const result = write ? this.#memory.write(at + shift, piece) : this.#memory.read(at + shift, piece)
       if (result !== 'ok') return result
-      done += length
+      at = end
     }
     return 'ok'
-  }
-
-  /** How far remembered pages follow each other in memory as they do in the request. */
-  #contiguous(unit: RemappingUnit, first: Translation, end: number, write: boolean): number {
-    let reach = first.input + first.size
-    for (let output = first.output + first.size; reach < end;) {
-      const next = this.#remembered(unit, reach, write)
-      if (!next || next.output !== output || next.input !== reach) break
-      reach += next.size
-      output += next.size
-    }
-    return reach
   }
 
   #pageFor(unit: RemappingUnit, source: SourceId, address: number, write: boolean): Translation | undefined {
