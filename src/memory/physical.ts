@@ -367,28 +367,43 @@ export class PhysicalMemory {
   /** Bus-master read. What nobody claims reads all ones and makes the result `unmapped`. */
   read(address: number, into: Uint8Array): DmaResult {
     let claimed = true
-    forEachPage(address, into.length, (lo, hi, offset, length) => {
-      const page = this.pagePlace(lo, hi)
-      const place = (page + (lo & 0xfff)) >>> 0
-      if (page !== 0) into.set(this.bytes.subarray(place, place + length), offset)
-      else if (!this.bus.read(toNumber(lo, hi), into, offset, length)) claimed = false
-    })
+    if (isInPage(address, into.length)) claimed = this.readPiece(address | 0, Math.floor(address / 2 ** 32), into, 0, into.length)
+    else {
+      forEachPage(address, into.length, (lo, hi, offset, length) => {
+        claimed = this.readPiece(lo, hi, into, offset, length) && claimed
+      })
+    }
     return claimed ? 'ok' : 'unmapped'
+  }
+
+  private readPiece(lo: number, hi: number, into: Uint8Array, offset: number, length: number): boolean {
+    const page = this.pagePlace(lo, hi)
+    if (page === 0) return this.bus.read(toNumber(lo, hi), into, offset, length)
+    const place = (page + (lo & 0xfff)) >>> 0
+    into.set(this.bytes.subarray(place, place + length), offset)
+    return true
   }
 
   /** Bus-master write; to ROM it changes nothing. */
   write(address: number, from: Uint8Array): DmaResult {
     let claimed = true
-    forEachPage(address, from.length, (lo, hi, offset, length) => {
-      const page = this.pagePlace(lo, hi)
-      const place = page + (lo & 0xfff)
-      if (page === 0) claimed = this.bus.write(toNumber(lo, hi), from, offset, length) && claimed
-      else if (this.beforeWrite(place, length)) {
-        this.bytes.set(from.subarray(offset, offset + length), place >>> 0)
-        this.afterWrite(place, length)
-      }
-    })
+    if (isInPage(address, from.length)) claimed = this.writePiece(address | 0, Math.floor(address / 2 ** 32), from, 0, from.length)
+    else {
+      forEachPage(address, from.length, (lo, hi, offset, length) => {
+        claimed = this.writePiece(lo, hi, from, offset, length) && claimed
+      })
+    }
     return claimed ? 'ok' : 'unmapped'
+  }
+
+  private writePiece(lo: number, hi: number, from: Uint8Array, offset: number, length: number): boolean {
+    const page = this.pagePlace(lo, hi)
+    const place = page + (lo & 0xfff)
+    if (page === 0) return this.bus.write(toNumber(lo, hi), from, offset, length)
+    if (!this.beforeWrite(place, length)) return true
+    this.bytes.set(length === from.length ? from : from.subarray(offset, offset + length), place >>> 0)
+    this.afterWrite(place, length)
+    return true
   }
 
   /** Reads without side effects: RAM that nobody has touched reads zero (and stays unbacked), anything but RAM and ROM 0xFF. */
@@ -463,6 +478,8 @@ function toNumber(lo: number, hi: number): number {
 }
 
 /** Cuts a range at page borders. */
+const isInPage = (address: number, length: number): boolean => length > 0 && (address % pageSize) + length <= pageSize
+
 function forEachPage(address: number, length: number, visit: (lo: number, hi: number, offset: number, length: number) => void): void {
   for (let offset = 0; offset < length;) {
     const here = address + offset
