@@ -6,7 +6,8 @@ export { InputError } from './errors.ts'
 export { Lan } from './lan.ts'
 export { helloGuest } from './guests/hello.ts'
 export type {
-  BlockStore, BootOptions, CpuRegisters, CpuSelection, DriveOptions, Machine, MachineOptions, RunLimits, SharedFolder, StopReason,
+  BlockStore, BootOptions, CpuRegisters, CpuSelection, DriveOptions, IommuOptions, Machine, MachineOptions, RemappingEvent,
+  RunLimits, SharedFolder, StopReason,
 } from './api.ts'
 
 /** Throws an InputError for options that make no machine. */
