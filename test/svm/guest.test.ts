@@ -54,6 +54,13 @@ for (const [engine, h] of machines)
       assert.equal(h.read('rsp'), BigInt(place.guestStack))
     })
 
+    test('SKINIT, which no model has, is undefined rather than intercepted', () => {
+      assert.equal(launch([0x0f, 0x01, 0xde], () => {
+        set('intercepts4', 1n << 6n)
+        h.write('exceptionIntercepts', 1n << 6n)
+      }), 'EXCP6')
+    })
+
     test('I/O: direction, sizes and port are in EXITINFO1, the next RIP in EXITINFO2; a clear bit of the map lets it through', () => {
       const watch = (): void => {
         intercept3(27)()

@@ -13,5 +13,7 @@ svm('VMLOAD', '0F 01 DA', 'vmload', privileged)
 svm('VMSAVE', '0F 01 DB', 'vmsave', privileged)
 svm('STGI', '0F 01 DC', 'stgi', privileged)
 svm('CLGI', '0F 01 DD', 'clgi', privileged)
-svm('SKINIT', '0F 01 DE', 'skinit', privileged)
+// where it does not exist it raises #UD, whatever the intercept says
+instruction('SKINIT', { forms: [form('0F 01 DE')], feature: 'skinit', checks: privileged, intercept: 'skinit',
+  semantics: b => b.helper('skinit') })
 svm('INVLPGA', '0F 01 DF', 'invlpga', privileged)
