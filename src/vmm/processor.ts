@@ -155,8 +155,7 @@ export class Processor {
     this.perform(this.heldBy === 'GIF' ? 'stgi' : 'sti')
     // STI holds them back for one more instruction
     if (this.heldBy === 'IF') this.perform('nop')
-    this.takeInterrupts()
-    this.perform(this.heldBy === 'GIF' ? 'clgi' : 'cli')
+    this.awake()
   }
   /** Halts until an interrupt comes: then it stands at the handler, and `awake` is to be called. */
   halt(): Standing {
@@ -169,9 +168,12 @@ export class Processor {
     this.instructions += 2
     return this.port.execute(addressOf.stiHlt, 2)
   }
+  /** Handles what has come, and holds interrupts back again: another one may come before the instruction that does. */
   awake(): void {
-    this.takeInterrupts()
-    this.perform(this.heldBy === 'GIF' ? 'clgi' : 'cli')
+    do {
+      this.takeInterrupts()
+      this.perform(this.heldBy === 'GIF' ? 'clgi' : 'cli')
+    } while (vectorAt(this.port.rip) !== undefined)
   }
   /** As long as it stands at the handler of an interrupt: acknowledges it and returns from it. */
   private takeInterrupts(): void {
