@@ -154,7 +154,7 @@ export class Processor {
   openWindow(): void {
     this.perform(this.heldBy === 'GIF' ? 'stgi' : 'sti')
     // STI holds them back for one more instruction
-    if (this.heldBy === 'IF') this.perform('nop')
+    if (this.heldBy === 'IF' && vectorAt(this.port.rip) === undefined) this.perform('nop')
     this.awake()
   }
   /** Halts until an interrupt comes: then it stands at the handler, and `awake` is to be called. */
