@@ -26,6 +26,9 @@ const set32 = (vmcs: Vmcs, word: number, value: number): void => {
   vmcs.set32(word + 1, 0)
 }
 
+/** Virtual nanoseconds of an exit, which is part of what software measures: some hundred cycles on silicon. */
+const exitTime = 200
+
 /** The whole way out. RIP and the rest of the state are the guest's as they are to be saved. */
 export function leaveGuest(unit: VmxUnit, exit: VmExit): void {
   const details = (exit.more ?? {}) as ExitDetails
@@ -38,6 +41,7 @@ export function leaveGuest(unit: VmxUnit, exit: VmExit): void {
   if (!storeMsrs(unit, field.exitMsrStoreAddress, vmcs.get32(field.exitMsrStoreCount) >>> 0)) return abort(unit,
     abortIndicator.storingMsrs)
   if (unit.observer) unit.observer(exitEvent(unit))
+  unit.cpu.spend(exitTime)
   loadHost(unit, vmcs, exit.reason === reason.exceptionOrNmi && ((details.interruption ?? 0) & 0x700) === interruptionType.nmi << 8)
 }
 
