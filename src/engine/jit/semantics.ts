@@ -3,63 +3,23 @@
  * constants. Whatever is not plain (a TLB miss, a fault, a helper) leaves the region before the instruction, which the interpreter then
  * executes.
  */
-import { at, segBaseAddress, segment, vectorAddress } from '../../cpu/layout.ts'
+import { at, segBaseAddress, segment } from '../../cpu/layout.ts'
 import type { FieldName } from '../../cpu/layout.ts'
-import { Semantics, type FlagOrigin, type FlagPieces, type Requirement } from '../../isa/builder.ts'
+import type { FlagOrigin, Requirement } from '../../isa/builder.ts'
 import type { Check } from '../../isa/define.ts'
 import type { Operand } from '../../isa/operands.ts'
 import { tlbDataEntries, tlbEntrySize } from '../../memory/map.ts'
 import type { Label, Node, Operand as Value, Variable } from '../../wasm/function.ts'
-import type { ValueType } from '../../wasm/encode.ts'
-import { simd, type LoadKind, type StoreKind } from '../../wasm/opcodes.ts'
 import { leave } from '../leave.ts'
 import { Addresses, pageOrigin, type AddressKnowledge, type KnownPage, type Origin } from './addresses.ts'
 import type { BoundInstruction, ReturnSite } from './discover.ts'
-
-const flagNames = ['flagZero', 'flagSign', 'flagAux', 'flagCarry'] as const
-type FlagName = (typeof flagNames)[number]
-const isFlag = (name: string): name is FlagName => (flagNames as readonly string[]).includes(name)
-
-const vectorCount = 16
-const vectorStride = 64
-
-interface Lane {
-  readonly bytes: number
-  readonly opcode: number
-  readonly type: ValueType
-}
-const loadLanes: Partial<Record<LoadKind, Lane>> = {
-  i64: { bytes: 8, opcode: simd.extractI64, type: 'i64' },
-  f64: { bytes: 8, opcode: simd.extractF64, type: 'f64' },
-  i32: { bytes: 4, opcode: simd.extractI32, type: 'i32' },
-  f32: { bytes: 4, opcode: simd.extractF32, type: 'f32' },
-  i32_16u: { bytes: 2, opcode: simd.extractI16U, type: 'i32' },
-  i32_8u: { bytes: 1, opcode: simd.extractI8U, type: 'i32' },
-}
-const storeLanes: Partial<Record<StoreKind, { readonly bytes: number; readonly opcode: number }>> = {
-  i64: { bytes: 8, opcode: simd.replaceI64 },
-  f64: { bytes: 8, opcode: simd.replaceF64 },
-  i32: { bytes: 4, opcode: simd.replaceI32 },
-  f32: { bytes: 4, opcode: simd.replaceF32 },
-  i32_16: { bytes: 2, opcode: simd.replaceI16 },
-  i32_8: { bytes: 1, opcode: simd.replaceI8 },
-}
+import type { FlagName } from './region-flags.ts'
+import { RegionVectors } from './region-vectors.ts'
 
 /** Pages of code are where they were (distances from the entry's page), checks do not trap, SSE is in its usual state. */
 export type Finding = number | Check | 'native'
 /** Checks whose outcome only helpers change that regions do not call. */
 const lasting: ReadonlySet<Check> = new Set(['fpu', 'sse'])
-
-/** Floating-point elements of a value: twice their byte, and 1 if they are 64 bits wide. */
-const elementsOf = (value: Node, bits: number): number[] => {
-  const one = bits === 64 ? 1 : 0
-  return Array.from({ length: value.type === 'v128' ? 128 / bits : 1 }, (_, i) => (i * bits) / 4 + one)
-}
-const byteOf = (element: number): number => element >> 1
-const endOf = (element: number): number => byteOf(element) + (element & 1 ? 8 : 4)
-/** Those of the `bytes` from `byte` on, counted from there. */
-const inside = (elements: ReadonlySet<number>, byte: number, bytes: number): Set<number> =>
-  new Set([...elements].filter(element => byteOf(element) >= byte && endOf(element) <= byte + bytes).map(element => element - 2 * byte))
 
 /** What holds at a point of the region whatever way led there. */
 interface Knowledge {
@@ -89,7 +49,7 @@ export const calledInside: ReadonlySet<string> = new Set([
 /** Of those, the ones that look at vector registers, or change them. */
 const seesVectors: ReadonlySet<string> = new Set(['xsaves', 'xrstors', 'xsave', 'xsavec', 'xsaveopt', 'xrstor', 'fxsave', 'fxrstor'])
 
-export class RegionSemantics extends Semantics {
+export class RegionSemantics extends RegionVectors {
   protected readonly budget: Variable
   protected readonly page: Variable
   protected readonly status: Variable
@@ -114,27 +74,9 @@ export class RegionSemantics extends Semantics {
   protected severalPages = false
   protected readonly usedRegisters = new Set<number>()
   protected readonly writtenRegisters = new Set<number>()
-  protected usesFlags = false
   protected readonly registers: Variable[]
-  protected readonly flagVariables: Record<FlagName, Variable>
-  private readonly vectors = new Map<number, Variable>()
-  private readonly writtenVectors = new Set<number>()
   private readonly tables: { read: Variable; write: Variable }
   protected instruction!: BoundInstruction
-  /** Flags of the block so far that are not yet in their locals: they are computed only where somebody looks. */
-  private lazyFlags: Partial<Record<FlagName, Node>> = {}
-  private origin: FlagOrigin | undefined
-  private branchDepth = 0
-  /**
-   * Flags in locals: the pieces, or what they come from. `shift` is 0 when the pieces are there; else it is one more than what moves the
-   * operands of a subtraction to the upper end of 64 bits: computing the pieces is left to whoever looks.
-   */
-  private readonly difference: { left: Variable; right: Variable; shift: Variable }
-  /** `shift` may be other than 0 here. */
-  private mayBeDifference = false
-  /** Some path sets it. */
-  private usesDifference = false
-
   private readonly helperNumber: (name: string) => number
   /** Where locals are stored and loaded around calls of helpers: known when everything is emitted. */
   private readonly savings: ((fill: () => void) => void)[] = []
@@ -143,7 +85,7 @@ export class RegionSemantics extends Semantics {
   private readonly vectorReloads: ((fill: () => void) => void)[] = []
 
   constructor(name: string, helperNumber: (name: string) => number) {
-    super(name, ['i32'], 'i32')
+    super(name)
     this.helperNumber = helperNumber
     this.budget = this.variable('i32')
     this.page = this.variable('i64')
@@ -151,13 +93,6 @@ export class RegionSemantics extends Semantics {
     this.resume = this.variable('i32')
     this.returned = this.variable('i32')
     this.registers = Array.from({ length: 16 }, () => this.variable('i64'))
-    this.flagVariables = {
-      flagZero: this.variable('i64'),
-      flagSign: this.variable('i64'),
-      flagAux: this.variable('i64'),
-      flagCarry: this.variable('i32'),
-    }
-    this.difference = { left: this.variable('i64'), right: this.variable('i64'), shift: this.variable('i32') }
     this.tables = { read: this.variable('i32'), write: this.variable('i32') }
   }
 
@@ -179,19 +114,13 @@ export class RegionSemantics extends Semantics {
     this.storeVectors()
     this.storeScalars()
   }
-  private loadVectors(): void {
-    for (const [index, variable] of this.vectors) this.set(variable, super.load('v128', 0, vectorAddress(index)))
-  }
-  private storeVectors(): void {
-    for (const index of this.writtenVectors) super.store('v128', 0, this.get(this.vectors.get(index)!), vectorAddress(index))
-  }
   private loadScalars(): void {
     for (const register of this.usedRegisters) this.set(this.registers[register], this.load('i64', 0, at.gpr + 8 * register))
-    if (this.usesFlags) for (const name of flagNames) this.set(this.flagVariables[name], super.state(name))
+    this.loadFlags()
   }
   private storeScalars(): void {
     for (const register of this.writtenRegisters) this.store('i64', 0, this.get(this.registers[register]), at.gpr + 8 * register)
-    if (this.usesFlags) for (const name of flagNames) super.setState(name, this.get(this.flagVariables[name]))
+    this.storeFlags()
   }
 
   // ---- rows ----
@@ -230,31 +159,6 @@ export class RegionSemantics extends Semantics {
   readonly exits: { record: number; remaining: number; offset: number }[] = []
   /** Where `exits` will lie in linear memory. */
   protected exitTable = 0
-  protected bailLabel!: Label
-  protected nearLabel!: Label
-  /** Changes when flags become pending or are put into their locals. */
-  protected flagVersion = 0
-  /**
-   * Emits instructions, while flags stay as they are, so that all ways out among them share the code that computes what is pending. `emit`
-   * says whether paths go on after it.
-   */
-  protected segment(emit: () => boolean): void {
-    const flags = { ...this.lazyFlags }
-    if (Object.keys(flags).length === 0) {
-      this.bailLabel = this.nearLabel
-      emit()
-      return
-    }
-    const { origin, mayBeDifference } = this
-    super.block(after => {
-      super.block(label => {
-        this.bailLabel = label
-        if (emit()) this.br(after)
-      })
-      this.setFlagVariables(flags, origin, mayBeDifference)
-      this.br(this.nearLabel)
-    })
-  }
   /** The interpreter counts RIP from the page of its record. */
   protected saveCodePage(): void {
     if (!this.severalPages) return
@@ -264,177 +168,6 @@ export class RegionSemantics extends Semantics {
   private bailIf(condition: Node): void {
     this.nestedIf(condition, () => this.bail())
   }
-  protected nestedIf(condition: Node, then: () => void, otherwise?: () => void): void {
-    super.if(condition, () => this.deeper(then), otherwise && (() => this.deeper(otherwise)))
-  }
-  /** Emits what not every path executes. */
-  protected deeper(body: () => void): void {
-    this.branchDepth++
-    body()
-    this.branchDepth--
-  }
-  override if(condition: Node, then: () => void, otherwise?: () => void): void {
-    const known = this.constantOf(condition)
-    if (known !== undefined) return super.if(condition, then, otherwise)
-    this.nestedIf(condition, then, otherwise)
-  }
-  /** Writes inside a branch go to the locals at once, so what is pending must be there before. */
-  override when(condition: Node, then: () => void, otherwise?: () => void): void {
-    if (this.constantOf(condition) === undefined) this.flushPieces()
-    super.when(condition, then, otherwise)
-  }
-  override loop(body: (label: Label) => void): void {
-    super.loop(label => this.deeper(() => body(label)))
-  }
-
-  /** Control flow between blocks, as opposed to that inside a row. */
-  protected plainIf(condition: Node, then: () => void): void {
-    super.if(condition, then)
-  }
-  protected plainLoop(body: (label: Label) => void): void {
-    super.loop(body)
-  }
-
-  // ---- flags ----
-
-  private variableOf(name: FlagName): Variable {
-    this.usesFlags = true
-    return this.flagVariables[name]
-  }
-  protected override readFlagPiece(name: FlagName): Node {
-    const pending = this.lazyFlags[name]
-    if (pending) return pending
-    const variable = this.variableOf(name)
-    this.needPieces()
-    return this.get(variable)
-  }
-  protected override writeFlagPiece(name: FlagName, value: Node): void {
-    const variable = this.variableOf(name)
-    if (this.branchDepth > 0) {
-      this.needPieces()
-      this.set(variable, value)
-      return
-    }
-    this.rematerialize(value)
-    value.uses++
-    this.lazyFlags[name] = value
-    this.origin = undefined
-    this.flagVersion++
-  }
-  override setFlags(pieces: FlagPieces): void {
-    super.setFlags(pieces)
-    const complete = pieces.zero && pieces.sign && pieces.aux && pieces.carry
-    this.pending.push(() => {
-      this.origin = complete && this.branchDepth === 0 ? pieces.origin : undefined
-    })
-    if (pieces.origin) for (const node of [pieces.origin.left, pieces.origin.right]) node.uses++
-  }
-  /** Puts pending flags into locals: as what they come from when that is cheaper. */
-  private setFlagVariables(flags: Partial<Record<FlagName, Node>>, origin: FlagOrigin | undefined, mayBeDifference: boolean): void {
-    const names = flagNames.filter(name => flags[name])
-    if (names.length === 0) return
-    if (origin) {
-      this.usesDifference = true
-      this.set(this.difference.left, this.widenUnsigned(origin.left, origin.bits))
-      this.set(this.difference.right, origin.kind === 'sub' ? this.widenUnsigned(origin.right, origin.bits) : 0n)
-      this.set(this.difference.shift, 65 - origin.bits)
-      return
-    }
-    if (mayBeDifference && names.length < flagNames.length) this.computePieces()
-    for (const name of names) this.set(this.variableOf(name), flags[name]!)
-    if (mayBeDifference) this.set(this.difference.shift, 0)
-  }
-  /** Puts the flags into their locals: at the ends of blocks, and where paths part. */
-  protected flushFlags(): void {
-    const { lazyFlags, origin } = this
-    this.setFlagVariables(lazyFlags, origin, this.mayBeDifference)
-    if (origin) this.mayBeDifference = true
-    else if (Object.keys(lazyFlags).length > 0) this.mayBeDifference = false
-    this.lazyFlags = {}
-    this.origin = undefined
-    this.flagVersion++
-  }
-  /** The same for those who look at the pieces. */
-  protected flushPieces(): void {
-    this.origin = undefined
-    this.flushFlags()
-    this.needPieces()
-  }
-  private needPieces(): void {
-    if (!this.mayBeDifference) return
-    this.computePieces()
-    if (this.branchDepth === 0) this.mayBeDifference = false
-  }
-  private computePieces(): void {
-    const { left, right, shift } = this.difference
-    this.usesFlags = true
-    super.if(this.get(shift), () => {
-      const by = this.extendU(this.sub(this.get(shift), 1))
-      const upper = (operand: Variable): Node => this.shl(this.get(operand), by)
-      const lower = (value: Node): Node => this.shrS(value, by)
-      const result = lower(this.sub(upper(left), upper(right)))
-      this.set(this.flagVariables.flagZero, result)
-      this.set(this.flagVariables.flagSign, result)
-      this.set(this.flagVariables.flagAux, this.xor(this.xor(lower(upper(left)), lower(upper(right))), result))
-      this.set(this.flagVariables.flagCarry, this.ltU(upper(left), upper(right)))
-      this.set(shift, 0)
-    })
-  }
-  override setState(name: FieldName, value: Value, index = 0): void {
-    if (name === 'segBase') this.addresses.setSegment(index)
-    super.setState(name, value, index)
-  }
-  override state(name: FieldName, index = 0): Node {
-    return isFlag(name) ? this.readFlagPiece(name) : super.state(name, index)
-  }
-
-  /** Conditions after a comparison test its operands, not its flags. */
-  override condition(code: number): Node {
-    const origin = this.origin
-    if (!origin) return super.condition(code)
-    const direct = origin.kind === 'sub' ? this.compared(origin, code >> 1) : this.tested(origin, code >> 1)
-    if (!direct) return super.condition(code)
-    return code & 1 ? this.eqz(direct) : direct
-  }
-  private compared(origin: FlagOrigin, kind: number): Node | undefined {
-    const { bits, left, right } = origin
-    const signed = (value: Node): Node => this.signed(value, bits)
-    switch (kind) {
-      case 1:
-        return this.ltU(left, right)
-      case 2:
-        return this.eq(left, right)
-      case 3:
-        return this.leU(left, right)
-      case 4:
-        return this.ltS(signed(this.sub(left, right)), 0)
-      case 6:
-        return this.ltS(signed(left), signed(right))
-      case 7:
-        return this.leS(signed(left), signed(right))
-      default:
-        return undefined
-    }
-  }
-  private tested(origin: FlagOrigin, kind: number): Node | undefined {
-    const value = this.signed(origin.left, origin.bits)
-    switch (kind) {
-      case 0:
-      case 1:
-        return this.i32(0)
-      case 2:
-      case 3:
-        return this.eqz(value)
-      case 4:
-      case 6:
-        return this.ltS(value, 0)
-      case 7:
-        return this.leS(value, 0)
-      default:
-        return undefined
-    }
-  }
-
   // ---- registers and operands ----
 
   gpr(index: number): Node {
@@ -442,6 +175,10 @@ export class RegionSemantics extends Semantics {
     const value = this.get(this.registers[index])
     this.addresses.mark(value, this.addresses.ofRegister(index))
     return value
+  }
+  override setState(name: FieldName, value: Value, index = 0): void {
+    if (name === 'segBase') this.addresses.setSegment(index)
+    super.setState(name, value, index)
   }
   protected setGpr(index: number, value: Node): void {
     this.usedRegisters.add(index)
@@ -511,74 +248,6 @@ export class RegionSemantics extends Semantics {
     return this.add(this.get(this.page), this.i64(this.instruction.immediate))
   }
 
-  // ---- vector registers: their low 128 bits are locals, and accesses to their places become lanes ----
-
-  /** The vector register and the byte in it that a constant address of `size` bytes means; undefined: the address is something else. */
-  private vectorAt(address: Value, offset: number, size: number): { index: number; byte: number } | undefined {
-    const constant = typeof address === 'object' ? this.constantOf(address) : address
-    if (constant === undefined) return undefined
-    const distance = Number(constant) + offset - at.vector
-    if (distance < 0 || distance >= vectorCount * vectorStride) return undefined
-    const byte = distance % vectorStride
-    if (byte % size !== 0 || byte + size > 16) throw new Error(`${this.name}: ${size} bytes at byte ${byte} of a vector register`)
-    return { index: Math.floor(distance / vectorStride), byte }
-  }
-  private vectorVariable(index: number): Variable {
-    let variable = this.vectors.get(index)
-    if (!variable) this.vectors.set(index, (variable = this.variable('v128')))
-    return variable
-  }
-  override load(kind: LoadKind, address: Value, offset = 0): Node {
-    const lane = loadLanes[kind]
-    const found = this.vectorAt(address, offset, lane?.bytes ?? 1)
-    const sum = typeof address === 'object' ? this.folded.get(address) : undefined
-    if (sum) return super.load(kind, sum.base, sum.offset + offset)
-    if (!found) return super.load(kind, address, offset)
-    const register = this.get(this.vectorVariable(found.index))
-    if (kind !== 'v128' && !lane) throw new Error(`${this.name}: no lane for a load of ${kind}`)
-    const value = lane ? this.simd(lane.opcode, lane.type, [register], found.byte / lane.bytes) : register
-    this.lanes.set(value, { ...found, bytes: lane?.bytes ?? 16 })
-    const plain = this.plainLanes.get(found.index)
-    if (plain) this.plainElements.set(value, inside(plain, found.byte, lane?.bytes ?? 16))
-    return value
-  }
-  override store(kind: StoreKind, address: Value, value: Node, offset = 0): void {
-    const lane = storeLanes[kind]
-    const found = this.vectorAt(address, offset, lane?.bytes ?? 1)
-    const sum = typeof address === 'object' ? this.folded.get(address) : undefined
-    if (sum) return super.store(kind, sum.base, value, sum.offset + offset)
-    if (!found) return super.store(kind, address, value, offset)
-    const variable = this.vectorVariable(found.index)
-    this.writtenVectors.add(found.index)
-    this.keepPlain(found, lane?.bytes ?? 16, value)
-    if (kind === 'v128') return this.set(variable, value)
-    if (!lane) throw new Error(`${this.name}: no lane for a store of ${kind}`)
-    this.set(variable, this.simd(lane.opcode, 'v128', [this.get(variable), value], found.byte / lane.bytes))
-  }
-
-  // ---- elements of vectors that are known not to be denormal: numbers that say the byte of a register and the width ----
-
-  private plainLanes = new Map<number, ReadonlySet<number>>()
-  private readonly plainElements = new WeakMap<Node, Set<number>>()
-  private readonly lanes = new WeakMap<Node, { index: number; byte: number; bytes: number }>()
-  override isPlain(value: Node, bits: number): boolean {
-    const known = this.plainElements.get(value)
-    return known !== undefined && elementsOf(value, bits).every(element => known.has(element))
-  }
-  override markPlain(value: Node, bits: number): void {
-    const known = this.plainElements.get(value) ?? new Set()
-    for (const element of elementsOf(value, bits)) known.add(element)
-    this.plainElements.set(value, known)
-    const lane = this.lanes.get(value)
-    if (lane && this.branchDepth === 0) this.keepPlain(lane, 0, value)
-  }
-  /** `bytes` of a register are replaced by a value, or (0) something was found about the value that they have. */
-  private keepPlain({ index, byte }: { index: number; byte: number }, bytes: number, value: Node): void {
-    const before = [...(this.plainLanes.get(index) ?? [])]
-    const kept = before.filter(element => endOf(element) <= byte || byteOf(element) >= byte + bytes)
-    const added = this.branchDepth === 0 ? [...(this.plainElements.get(value) ?? [])].map(element => element + 2 * byte) : []
-    this.plainLanes.set(index, new Set([...kept, ...added]))
-  }
   override provedOr(requirements: readonly Requirement[], then: () => void, name: string, ...args: Node[]): void {
     if (this.branchDepth > 0) return super.provedOr(requirements, then, name, ...args)
     for (const requirement of requirements) {
@@ -626,8 +295,6 @@ export class RegionSemantics extends Semantics {
     this.set(page.start, this.sub(inPage, offset))
     this.set(page.base, this.sub(place, offset))
   }
-  /** Places that are a sum, so that the sum becomes the offset of the access. */
-  private readonly folded = new WeakMap<Node, { base: Node; offset: number }>()
   private readonly addresses = new Addresses<Node, Variable>()
   private originOf(address: Node): Origin | undefined {
     const { base, offset } = this.splitSum(address)
