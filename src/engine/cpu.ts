@@ -394,7 +394,11 @@ export class Cpu implements Processor {
   /** The shadow of STI and MOV SS covers one instruction: it is over when another has retired since it was cast. */
   shadowed(): boolean {
     const shadow = this.words[word.interruptShadow] & instructionShadow
-    if (!shadow) return false
+    if (!shadow) {
+      // a delivery or a VM exit may have ended it
+      this.shadowAt = -1
+      return false
+    }
     if (this.shadowAt < 0) this.shadowAt = this.retired
     if (this.retired === this.shadowAt) return true
     this.endShadow()
