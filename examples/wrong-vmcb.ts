@@ -9,15 +9,11 @@
  */
 import { fileURLToPath } from 'node:url'
 import { vmcbFields, type VmcbFieldName } from '../src/virt/svm/vmcb.ts'
+import { address, chosenMistake, dword, multibootImage, origin, print } from './multiboot.ts'
 
-const origin = 0x100000
 /** Offsets in the image. Nobody pages. */
 const at = { code: 0x40, table: 0x1000, vmcb: 0x2000, hostSave: 0x3000, stack: 0x5000, end: 0x5000 } as const
 
-const dword = (value: number): number[] => [value & 0xff, (value >>> 8) & 0xff, (value >>> 16) & 0xff, value >>> 24]
-const address = (offset: number): number[] => dword(origin + offset)
-
-const print = (letter: string): number[] => [0xba, ...dword(0x3f8), 0xb0, letter.charCodeAt(0), 0xee] // mov edx, COM1; mov al, letter; out
 const halt = [0xfa, 0xf4, 0xeb, 0xfc] // cli; hlt; jmp back to it
 const guest = [0x0f, 0x01, 0xd9] // vmmcall
 const guestAt = 0x240
@@ -57,18 +53,14 @@ export const mistakes: Readonly<Record<string, Partial<Record<VmcbFieldName, num
 
 /** The kernel's bytes: a multiboot header that says where they go, then code and tables. */
 export function wrongVmcb(mistake: string): Uint8Array {
-  const chosen = mistakes[mistake]
-  if (!chosen) throw new Error(`expected one of ${Object.keys(mistakes).join(', ')}; found '${mistake}'`)
-  const image = new Uint8Array(at.end)
-  const put = (offset: number, bytes: readonly number[]): void => image.set(bytes, offset)
-  const flags = 0x10000
-  put(0, [0x1badb002, flags, -(0x1badb002 + flags) >>> 0, origin, origin, origin + at.end, 0, origin + at.code].flatMap(dword))
+  const chosen = chosenMistake(mistakes, mistake)
   const pairs = Object.entries({ ...rightFields, ...chosen }).flatMap(([name, value]) =>
     [...dword(vmcbFields[name as VmcbFieldName].offset), ...dword(value)])
-  put(at.code, code(pairs.length / 8))
-  put(guestAt, guest)
-  put(at.table, pairs)
-  return image
+  return multibootImage(at.code, at.end, [
+    [at.code, code(pairs.length / 8)],
+    [guestAt, guest],
+    [at.table, pairs],
+  ])
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) process.stdout.write(wrongVmcb(process.argv[2] ?? 'none'))

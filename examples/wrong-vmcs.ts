@@ -9,15 +9,11 @@
  */
 import { fileURLToPath } from 'node:url'
 import { fields, type FieldName } from '../src/virt/vmx/fields.ts'
+import { address, chosenMistake, dword, multibootImage, origin, print } from './multiboot.ts'
 
-const origin = 0x100000
 /** Offsets in the image; everything is identity mapped. */
 const at = { code: 0x40, table: 0x1000, pointers: 0x2000, pages: 0x3000, vmxon: 0x4000, vmcs: 0x5000, stack: 0x7000, end: 0x7000 } as const
 
-const dword = (value: number): number[] => [value & 0xff, (value >>> 8) & 0xff, (value >>> 16) & 0xff, value >>> 24]
-const address = (offset: number): number[] => dword(origin + offset)
-
-const print = (letter: string): number[] => [0xba, ...dword(0x3f8), 0xb0, letter.charCodeAt(0), 0xee] // mov edx, COM1; mov al, letter; out
 const halt = [0xfa, 0xf4, 0xeb, 0xfc] // cli; hlt; jmp back to it
 const hostExit = [...print('G'), ...halt]
 const guest = [0x0f, 0x01, 0xc1] // vmcall
@@ -67,22 +63,18 @@ export const mistakes: Readonly<Record<string, Partial<Record<FieldName, number>
 
 /** The kernel's bytes: a multiboot header that says where they go, then code and tables. */
 export function wrongVmcs(mistake: string): Uint8Array {
-  const chosen = mistakes[mistake]
-  if (!chosen) throw new Error(`expected one of ${Object.keys(mistakes).join(', ')}; found '${mistake}'`)
-  const image = new Uint8Array(at.end)
-  const put = (offset: number, bytes: readonly number[]): void => image.set(bytes, offset)
-  const flags = 0x10000
-  put(0, [0x1badb002, flags, -(0x1badb002 + flags) >>> 0, origin, origin, origin + at.end, 0, origin + at.code].flatMap(dword))
+  const chosen = chosenMistake(mistakes, mistake)
   const values = Object.entries({ ...rightFields, ...chosen }) as [FieldName, number][]
   const pairs = values.flatMap(([name, value]) => [...dword(fields[name].encoding), ...dword(value)])
   pairs.push(...dword(fields.vmcsLinkPointer.encoding + 1), ...dword(0xffffffff)) // the high half
-  put(at.code, code(pairs.length / 8))
-  put(hostExitAt, hostExit)
-  put(guestAt, guest)
-  put(at.table, pairs)
-  put(at.pointers, [...address(at.vmxon), 0, 0, 0, 0, ...address(at.vmcs), 0, 0, 0, 0])
-  put(at.pages, dword(0x83)) // 4 MiB at 0
-  return image
+  return multibootImage(at.code, at.end, [
+    [at.code, code(pairs.length / 8)],
+    [hostExitAt, hostExit],
+    [guestAt, guest],
+    [at.table, pairs],
+    [at.pointers, [...address(at.vmxon), 0, 0, 0, 0, ...address(at.vmcs), 0, 0, 0, 0]],
+    [at.pages, dword(0x83)], // 4 MiB at 0
+  ])
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) process.stdout.write(wrongVmcs(process.argv[2] ?? 'none'))

@@ -1,19 +1,11 @@
 /** The examples with one mistake each: what `--explain` says of them, on the whole machine and in both engines. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { createMachine } from '../../src/machine.ts'
 import { wrongVmcb } from '../../examples/wrong-vmcb.ts'
+import { outcomeOf, type Outcome } from '../mistakes.ts'
 
-function outcome(mistake: string, engine: 'jit' | 'interpreter', explain = true): { printed: string; said: string; hash: string } {
-  const kernel = wrongVmcb(mistake)
-  const machine = createMachine({ kernel, kernelName: mistake, memory: 16 << 20, explain, engine, cpu: { model: 'amd' } })
-  let printed = ''
-  const said: string[] = []
-  machine.onSerialOutput = bytes => { printed += String.fromCharCode(...bytes) }
-  machine.onLog = message => said.push(message)
-  machine.run({ maxInstructions: 100_000, untilTime: 10_000_000 })
-  return { printed, said: said.filter(each => each.startsWith('VM entry')).join('\n'), hash: machine.stateHash() }
-}
+const outcome = (mistake: string, engine: 'jit' | 'interpreter', explain = true): Outcome =>
+  outcomeOf(wrongVmcb(mistake), 'amd', engine, explain)
 
 /** The store of the loop that fills the VMCB. */
 const writer = /last written by the instruction at RIP 0x100073/

@@ -5,16 +5,9 @@ import { createModel } from '../../src/cpu/models.ts'
 import { explainFile } from '../../src/insight/explain.ts'
 import { createMachine } from '../../src/machine.ts'
 import { wrongVmcs } from '../../examples/wrong-vmcs.ts'
+import { outcomeOf, type Outcome } from '../mistakes.ts'
 
-function outcome(mistake: string, engine: 'jit' | 'interpreter'): { printed: string; said: string; hash: string } {
-  const machine = createMachine({ kernel: wrongVmcs(mistake), kernelName: mistake, memory: 16 << 20, explain: true, engine })
-  let printed = ''
-  const said: string[] = []
-  machine.onSerialOutput = bytes => { printed += String.fromCharCode(...bytes) }
-  machine.onLog = message => said.push(message)
-  machine.run({ maxInstructions: 100_000, untilTime: 10_000_000 })
-  return { printed, said: said.filter(each => each.startsWith('VM entry')).join('\n'), hash: machine.stateHash() }
-}
+const outcome = (mistake: string, engine: 'jit' | 'interpreter'): Outcome => outcomeOf(wrongVmcs(mistake), 'intel', engine)
 
 const expected: readonly (readonly [mistake: string, printed: string, said: readonly RegExp[]])[] = [
   ['none', 'G', [/^$/]],

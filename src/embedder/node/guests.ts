@@ -6,7 +6,7 @@ import { connectBoards } from '../../vmm/board/cable.ts'
 import { wander } from '../../vmm/wander.ts'
 import type { Command } from '../escape.ts'
 import { type Ending, Session, type Surroundings } from '../session.ts'
-import { attachInput, onTerminal, Output, writeStdout } from './stdio.ts'
+import { attachInput, endsOf, onTerminal, Output, writeStdout } from './stdio.ts'
 
 const consoleOptions = { serial: 'stdio', escape: true, interrupt: false, quiet: false, collect: false } as const
 const backlog = 65536
@@ -75,7 +75,7 @@ export async function runGuests(request: GuestsRequest, surroundings: (flush: ()
   voices[0].show()
   if (request.migrateEvery !== undefined) wander(vmm, request.migrateEvery)
 
-  let inputOpen = true
+  const consoleInput = { open: true }
   let explanation: string | undefined
   const session = new Session({
     get retired() { return vmm.hardware.retired },
@@ -86,7 +86,7 @@ export async function runGuests(request: GuestsRequest, surroundings: (flush: ()
       explanation = end.kind === 'exit' ? end.explanation : end.kind === 'machine' ? end.reason : undefined
       return { kind: 'power-off' }
     },
-  }, surroundings(() => output.flush(), () => inputOpen), { timeoutSeconds: request.timeoutSeconds })
+  }, surroundings(() => output.flush(), () => consoleInput.open), { timeoutSeconds: request.timeoutSeconds })
   const obey = (command: Command): void => {
     if (command === 'leave') session.end({ kind: 'left' })
     else if (command === 'help') printError(guestsHelp)
@@ -98,23 +98,15 @@ export async function runGuests(request: GuestsRequest, surroundings: (flush: ()
       session.wake()
     }
   }
+  const stopSignals = onSignals(ending => session.end(ending))
   const detach = attachInput(consoleOptions, {
     input(bytes) {
       for (const [i, board] of boards.entries()) if (!board.ending && (!terminal || i === shown)) board.serialInput(bytes)
       session.wake()
     },
     command: obey,
-    inputEnded(hangUp) {
-      inputOpen = false
-      if (hangUp) session.end({ kind: 'left' })
-      else session.wake()
-    },
-    outputClosed() {
-      output.close()
-      session.end({ kind: 'left' })
-    },
+    ...endsOf(session, output, consoleInput),
   })
-  const stopSignals = onSignals(ending => session.end(ending))
   if (terminal) printError('vitrine: keys go to the guest; Ctrl-A N shows the next one, Ctrl-A X leaves, Ctrl-A H helps\n')
   try {
     const ending = await session.run()

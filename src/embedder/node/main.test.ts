@@ -164,6 +164,20 @@ describe('on a terminal', () => {
     assert.deepEqual([killed.status, /differ/.test(killed.output)], [124, false], killed.output)
   })
 
+  test('in the background a machine runs, without the keys; brought to the front it takes them', async () => {
+    const aside = await onTerminal(['timeout', '-s', 'TERM', '2', process.execPath, ...runArgs('busy')], () => {})
+    assert.match(aside.output, /started/)
+    const command = [process.execPath, ...runArgs('echo')].map(word => `'${word}'`).join(' ')
+    const ended = await start('script', ['-q', '-e', '-c', `set -m; ${command} & sleep 1; fg`, '/dev/null'], async child => {
+      await hears(child.stdout, 'Ctrl-A X leaves')
+      await later(1500)
+      child.stdin!.write('ab\x03')
+      await hears(child.stdout, 'ab\x03')
+      child.stdin!.write('\x01x')
+    })
+    assert.equal(ended.status, 0, ended.output)
+  })
+
   test('a closed window is a clean exit', async () => {
     const pidFile = join(folder, 'pid')
     const command = [process.execPath, ...runArgs('echo')].map(word => `'${word}'`).join(' ')

@@ -29,11 +29,26 @@ export function watchStarter(): () => boolean {
   return () => process.ppid !== parent || (grandparent !== undefined && parentOf(parent) !== grandparent)
 }
 
-/** From /proc where there is one. The name in parentheses may hold anything, so what follows it is counted from its end. */
+/** The parent of a process, where /proc tells. */
 function parentOf(pid: number): number | undefined {
+  return statOf(pid)?.[1]
+}
+
+/**
+ * Whether this process may use its terminal: one in the background is stopped as soon as it reads from it or changes its settings
+ * (POSIX, "General Terminal Interface"). `timeout`, and `&` in a shell, start programs in the background.
+ */
+export function inForeground(): boolean {
+  const stat = statOf(process.pid)
+  return stat === undefined || stat[5] === -1 || stat[2] === stat[5]
+}
+
+/** Fields of /proc/PID/stat from the state on (proc(5)): [1] the parent, [2] the group, [5] the foreground group of its terminal or -1. */
+function statOf(pid: number): number[] | undefined {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
-    return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1])
+    // The name in parentheses may hold anything, so what follows it is counted from its end.
+    return stat.slice(stat.lastIndexOf(')') + 2).split(' ').map(Number)
   } catch {
     return undefined
   }

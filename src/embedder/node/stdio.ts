@@ -1,7 +1,11 @@
 /** The machine's console on standard input and output: raw bytes in a pipe, keys on a terminal, which is given back on every way out. */
 import type { ConsoleOptions } from '../../cli/system.ts'
 import { type Command, Keys } from '../escape.ts'
+import type { Session } from '../session.ts'
+import { inForeground } from './process.ts'
 import type { SerialPort } from './serial-port.ts'
+
+const foregroundCheckMilliseconds = 250
 
 /** What the console does to the session. */
 export interface ConsoleEvents {
@@ -75,7 +79,25 @@ export function outputTo(options: ConsoleOptions, collected: Uint8Array[], port:
   return new Output(options.serial === 'stdio' ? writeStdout : async () => {})
 }
 
-/** Takes the keyboard or the pipe; the result gives it back. */
+/** What a session does when its input or its output comes to an end; `input` says whether somebody may still type. */
+export function endsOf(session: Session, output: Output, input: { open: boolean }): Pick<ConsoleEvents, 'inputEnded' | 'outputClosed'> {
+  return {
+    inputEnded(hangUp) {
+      input.open = false
+      if (hangUp) session.end({ kind: 'left' })
+      else session.wake()
+    },
+    outputClosed() {
+      output.close()
+      session.end({ kind: 'left' })
+    },
+  }
+}
+
+/**
+ * Takes the keyboard or the pipe; the result gives it back. A terminal is left alone as long as we are in the background: taking it there
+ * would stop the whole machine. A shell's `fg` need not tell a program that runs, so it is looked for.
+ */
 export function attachInput(options: ConsoleOptions, events: ConsoleEvents): () => void {
   const { stdin, stdout } = process
   const onGone = (): void => events.outputClosed()
@@ -92,14 +114,25 @@ export function attachInput(options: ConsoleOptions, events: ConsoleEvents): () 
     for (const command of commands) events.command(command)
   }
   const onEnd = (): void => events.inputEnded(raw)
-  const onContinue = (): void => { if (raw) stdin.setRawMode(true) }
-  if (raw) stdin.setRawMode(true)
+  let attached = false
+  let look: NodeJS.Timeout | undefined
+  const attach = (): void => {
+    if (attached || (stdin.isTTY && !inForeground())) return
+    attached = true
+    clearInterval(look)
+    if (raw) stdin.setRawMode(true)
+    stdin.on('data', onData).on('end', onEnd).on('error', onEnd)
+  }
+  const onContinue = (): void => { if (attached && raw && inForeground()) stdin.setRawMode(true) }
+  attach()
+  if (!attached) look = setInterval(attach, foregroundCheckMilliseconds)
   process.on('SIGCONT', onContinue)
-  stdin.on('data', onData).on('end', onEnd).on('error', onEnd)
   return () => {
+    clearInterval(look)
     process.off('SIGCONT', onContinue)
+    if (!attached) return
     stdin.off('data', onData).off('end', onEnd).off('error', onEnd).pause()
-    if (raw) stdin.setRawMode(false)
+    if (raw && inForeground()) stdin.setRawMode(false)
   }
 }
 

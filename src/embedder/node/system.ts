@@ -16,7 +16,7 @@ import { observeGuests } from './guest-events.ts'
 import { openSerialPort, type SerialPort } from './serial-port.ts'
 import { openFolder } from './shared-folder.ts'
 import { readState, writeState } from './state-file.ts'
-import { attachInput, onTerminal, outputTo } from './stdio.ts'
+import { attachInput, endsOf, onTerminal, outputTo } from './stdio.ts'
 import { onSignals, watchStarter } from './process.ts'
 
 const starterCheckMilliseconds = 500
@@ -59,7 +59,7 @@ async function run(createMachine: MachineFactory, starterGone: () => boolean, re
   const port: SerialPort | undefined = typeof serial === 'object' ? await openSerialPort(serial) : undefined
   const output = outputTo(request.console, collected, port)
   const panics = new PanicWatch()
-  let inputOpen = port?.open ?? serial === 'stdio'
+  const consoleInput = { open: port?.open ?? serial === 'stdio' }
   machine.onLog = message => { if (!request.console.quiet) output.remark(() => printError(`vitrine: ${message}\n`)) }
   const stopTrace = observeGuests(request, machine, lines => output.remark(() => printError(lines)))
   machine.onSerialOutput = bytes => {
@@ -68,7 +68,10 @@ async function run(createMachine: MachineFactory, starterGone: () => boolean, re
     if (panics.stuck) session.end({ kind: 'panic' })
   }
   const session = new Session(machine, {
-    ...surroundings(() => output.flush(), () => inputOpen || [...networks.values()].some(each => each.isListening || each.isAwaited)),
+    ...surroundings(
+      () => output.flush(),
+      () => consoleInput.open || [...networks.values()].some(each => each.isListening || each.isAwaited),
+    ),
     awaited: () => [...networks.values()].some(each => each.isAwaited),
   }, request.session)
   const networks = connectNetworks(request, machine, () => session.wake())
@@ -84,23 +87,15 @@ async function run(createMachine: MachineFactory, starterGone: () => boolean, re
     else if (command === 'help') printError(`\n${escapeHelp}`)
     else if (command === 'inspect') printError('\nvitrine: there is no monitor yet\n')
   }
+  const stopSignals = onSignals(ending => session.end(ending))
   const detach = attachInput(request.console, {
     input(bytes) {
       machine.serialInput(bytes)
       session.wake()
     },
     command: obey,
-    inputEnded(hangUp) {
-      inputOpen = false
-      if (hangUp) session.end({ kind: 'left' })
-      else session.wake()
-    },
-    outputClosed() {
-      output.close()
-      session.end({ kind: 'left' })
-    },
+    ...endsOf(session, output, consoleInput),
   })
-  const stopSignals = onSignals(ending => session.end(ending))
   const watch = setInterval(() => { if (starterGone()) session.end({ kind: 'left' }) }, starterCheckMilliseconds)
   const terminal = onTerminal(request.console)
   if (terminal && !request.console.quiet && request.console.escape) {
