@@ -143,7 +143,7 @@ export class VitrineMachine implements Machine {
       {
         clock: this.clock,
         addMmio: (base, length, name, handler) => void physical.addMmio(base, length, name, handler),
-        dma: { read: (address, into) => physical.read(address, into), write: (address, from) => physical.write(address, from) },
+        dma: physical,
         load: (address, bytes) => physical.load(address, bytes),
         addRom: (address, bytes) => physical.addRom(address, bytes),
         setReadOnly: (address, length, readOnly) => physical.setReadOnlyRange(address, length, readOnly),

@@ -1,5 +1,5 @@
 /** What a remapping unit is given and what it is asked: the words that its parts share. Intel's VT-d specification, "DMA Remapping". */
-import type { DmaPort } from '../devices/ports.ts'
+import type { DmaPort, DmaResult } from '../devices/ports.ts'
 
 /** A requester ID: bus << 8 | device << 3 | function. */
 export type SourceId = number
@@ -21,6 +21,22 @@ export interface RemappedInterrupt {
   mode: number
   vector: number
   level: boolean
+}
+
+/** Memory from and to parts of a buffer: for a request whose pages lie apart no views are made. */
+export interface MemoryPort extends DmaPort {
+  readPart(address: number, into: Uint8Array, offset: number, length: number): DmaResult
+  writePart(address: number, from: Uint8Array, offset: number, length: number): DmaResult
+}
+
+/** Memory that has no parts makes views. */
+export function memoryPort(memory: DmaPort): MemoryPort {
+  if ('readPart' in memory && 'writePart' in memory) return memory as MemoryPort
+  return {
+    read: (address, into) => memory.read(address, into), write: (address, from) => memory.write(address, from),
+    readPart: (address, into, offset, length) => memory.read(address, into.subarray(offset, offset + length)),
+    writePart: (address, from, offset, length) => memory.write(address, from.subarray(offset, offset + length)),
+  }
 }
 
 /** Where requests end that passed the unit. */

@@ -1,11 +1,14 @@
 /** A device's ports when there are remapping units: each request goes through the one that has its requester in its scope. */
 import type { DmaPort, DmaResult, MsiPort } from '../devices/ports.ts'
 import { everything, type Translation } from './caches.ts'
-import { hex, interruptRange, isInterruptAddress, type RemappedInterrupt, type SourceId, sourceText, type UnitEvent } from './ports.ts'
+import {
+  hex, interruptRange, isInterruptAddress, memoryPort, type MemoryPort, type RemappedInterrupt, type SourceId, sourceText, type UnitEvent,
+} from './ports.ts'
 import type { RemappingUnit } from './unit.ts'
 
 /** Pages that a requester remembers, and interrupts: powers of two. */
 const rememberedPages = 512
+const pageSize = 4096
 const rememberedInterrupts = 8
 
 export interface RequesterOptions {
@@ -15,18 +18,67 @@ export interface RequesterOptions {
   memory: DmaPort
 }
 
-export class RemappedDma implements DmaPort {
-  readonly #options: RequesterOptions
-  readonly #memory: DmaPort
-  readonly #pages: (Translation | undefined)[] = new Array(rememberedPages).fill(undefined)
+/**
+ * Pages of 4 KiB that were translated, as numbers: a request that they serve makes no object. Of large pages the last one is kept
+ * whole beside them.
+ */
+class KnownPages {
+  readonly #numbers = new Float64Array(rememberedPages)
+  /** What to add to an address of the page. */
+  readonly #shifts = new Float64Array(rememberedPages)
+  /** 1: readable, 2: writable. */
+  readonly #rights = new Uint8Array(rememberedPages)
   /** The epoch in which each was remembered. */
   readonly #epochs = new Float64Array(rememberedPages).fill(-1)
+  #large: Translation | undefined
+  #largeEpoch = -1
+
+  /** The slot of a page that allows an access; -1: nobody knows. */
+  find(epoch: number, address: number, right: number): number {
+    const number = Math.floor(address / pageSize)
+    const slot = number & (rememberedPages - 1)
+    if (this.#epochs[slot] === epoch && this.#numbers[slot] === number && (this.#rights[slot] & right) !== 0) return slot
+    return this.#large !== undefined && this.#largeEpoch === epoch ? this.#findInLarge(this.#large, epoch, address, right) : -1
+  }
+  shift(slot: number): number {
+    return this.#shifts[slot]
+  }
+  add(epoch: number, address: number, page: Translation): number {
+    if (page.size > pageSize) {
+      this.#large = page
+      this.#largeEpoch = epoch
+    }
+    const number = Math.floor(address / pageSize)
+    const slot = number & (rememberedPages - 1)
+    this.#numbers[slot] = number
+    this.#shifts[slot] = page.output - page.input
+    this.#rights[slot] = (page.readable ? 1 : 0) | (page.writable ? 2 : 0)
+    this.#epochs[slot] = epoch
+    return slot
+  }
+  forget(): void {
+    this.#epochs.fill(-1)
+    this.#large = undefined
+  }
+
+  #findInLarge(page: Translation, epoch: number, address: number, right: number): number {
+    const inside = address >= page.input && address < page.input + page.size && !isInterruptAddress(address)
+    return inside && (right === 1 ? page.readable : page.writable) ? this.add(epoch, address, page) : -1
+  }
+}
+
+export class RemappedDma implements DmaPort {
+  readonly #requester: () => SourceId
+  readonly #unitFor: (source: SourceId) => RemappingUnit
+  readonly #memory: MemoryPort
+  readonly #pages = new KnownPages()
   #source = -1
   #unit: RemappingUnit | undefined
 
-  constructor(options: RequesterOptions) {
-    this.#options = options
-    this.#memory = options.memory
+  constructor({ requester, unitFor, memory }: RequesterOptions) {
+    this.#requester = requester
+    this.#unitFor = unitFor
+    this.#memory = memoryPort(memory)
   }
 
   read(address: number, into: Uint8Array): DmaResult {
@@ -37,14 +89,15 @@ export class RemappedDma implements DmaPort {
   }
 
   #access(address: number, bytes: Uint8Array, write: boolean): DmaResult {
-    const source = this.#options.requester()
-    const unit = this.#options.unitFor(source)
+    const source = this.#requester()
+    const unit = this.#unitFor(source)
     if (source !== this.#source || unit !== this.#unit) this.#become(source, unit)
-    const page = this.#remembered(unit, address, write)
-    if (page) {
-      const offset = address - page.input
-      if (offset + bytes.length <= page.size && !reachesInterrupts(address, bytes.length))
-        return write ? this.#memory.write(page.output + offset, bytes) : this.#memory.read(page.output + offset, bytes)
+    if ((address & (pageSize - 1)) + bytes.length <= pageSize) {
+      const slot = this.#pages.find(unit.caches.epoch, address, write ? 2 : 1)
+      if (slot >= 0) {
+        const output = address + this.#pages.shift(slot)
+        return write ? this.#memory.write(output, bytes) : this.#memory.read(output, bytes)
+      }
     }
     return this.#inPieces(unit, source, address, bytes, write)
   }
@@ -52,62 +105,55 @@ export class RemappedDma implements DmaPort {
   #become(source: SourceId, unit: RemappingUnit): void {
     this.#source = source
     this.#unit = unit
-    this.#epochs.fill(-1)
+    this.#pages.forget()
   }
 
-  #remembered(unit: RemappingUnit, address: number, write: boolean): Translation | undefined {
-    const slot = (address / 4096) & (rememberedPages - 1)
-    if (this.#epochs[slot] !== unit.caches.epoch || unit.onEvent) return undefined
-    const page = this.#pages[slot]
-    if (!page || !(write ? page.writable : page.readable)) return undefined
-    return address >= page.input && address < page.input + page.size ? page : undefined
-  }
-
-  /** Page by page, those that follow each other in memory at once; what came before a fault has happened. */
+  /** Page by page, those that are known and follow each other in memory at once; what came before a fault has happened. */
   #inPieces(unit: RemappingUnit, source: SourceId, address: number, bytes: Uint8Array, write: boolean): DmaResult {
     const last = address + bytes.length
-    let known: Translation | undefined
     for (let at = address; at < last;) {
-      if (isInterruptAddress(at)) return interruptAccess(unit, source, at, bytes.subarray(at - address), write)
-      const page = known ?? this.#pageFor(unit, source, at, write)
-      if (!page) return 'blocked'
-      known = undefined
-      const shift = page.output - page.input
-      let end = page.input + page.size
-      while (end < last && !known) {
-        const next = this.#remembered(unit, end, write)
-        if (!next) break
-        if (next.input === end && next.output === end + shift) end += next.size
-        else known = next
+      const slot = this.#pages.find(unit.caches.epoch, at, write ? 2 : 1)
+      let shift: number
+      let end: number
+      if (slot >= 0) {
+        shift = this.#pages.shift(slot)
+        end = this.#endOfRun(unit.caches.epoch, at, last, shift, write)
+      } else {
+        if (isInterruptAddress(at)) return interruptAccess(unit, source, at, bytes.subarray(at - address), write)
+        const page = this.#translate(unit, source, at, write)
+        if (!page) return 'blocked'
+        shift = page.output - page.input
+        end = Math.min(last, page.input + page.size)
+        if (at < interruptRange.first && end > interruptRange.first) end = interruptRange.first
+        if (page.size === everything && unit.isProtected(at, end - at)) return 'blocked'
+        unit.onEvent?.(accessEvent(unit, source, at, end - at, write, page))
       }
-      if (at < interruptRange.first && end > interruptRange.first) end = interruptRange.first
-      if (end > last) end = last
-      if (page.size === everything && unit.isProtected(at, end - at)) return 'blocked'
-      unit.onEvent?.(accessEvent(unit, source, at, end - at, write, page))
-      const piece = bytes.subarray(at - address, end - address)
-      const result = write ? this.#memory.write(at + shift, piece) : this.#memory.read(at + shift, piece)
+      const [offset, length] = [at - address, end - at]
+      const result = write
+        ? this.#memory.writePart(at + shift, bytes, offset, length) : this.#memory.readPart(at + shift, bytes, offset, length)
       if (result !== 'ok') return result
       at = end
     }
     return 'ok'
   }
 
-  #pageFor(unit: RemappingUnit, source: SourceId, address: number, write: boolean): Translation | undefined {
-    const known = this.#remembered(unit, address, write)
-    if (known) return known
-    if (!unit.translating) return this.#remember(unit, address, untranslated)
-    const walked = unit.translate({ source, address, write })
-    if ('fault' in walked) return undefined
-    return this.#remember(unit, address, walked.translation)
+  #endOfRun(epoch: number, at: number, last: number, shift: number, write: boolean): number {
+    let end = at - (at & (pageSize - 1)) + pageSize
+    for (; end < last; end += pageSize) {
+      const slot = this.#pages.find(epoch, end, write ? 2 : 1)
+      if (slot < 0 || this.#pages.shift(slot) !== shift) return end
+    }
+    return last
   }
 
   /** Protected memory is looked for at each access that is not translated. */
-  #remember(unit: RemappingUnit, address: number, page: Translation): Translation {
-    if (page.size === everything && unit.protectsMemory) return page
-    const slot = (address / 4096) & (rememberedPages - 1)
-    this.#pages[slot] = page
-    this.#epochs[slot] = unit.caches.epoch
-    return page
+  #translate(unit: RemappingUnit, source: SourceId, address: number, write: boolean): Translation | undefined {
+    const walked = unit.translating ? unit.translate({ source, address, write }) : { translation: untranslated }
+    if ('fault' in walked) return undefined
+    const { translation } = walked
+    if (!unit.onEvent && !(translation.size === everything && unit.protectsMemory))
+      this.#pages.add(unit.caches.epoch, address, translation)
+    return translation
   }
 }
 
@@ -121,9 +167,6 @@ function accessEvent(unit: RemappingUnit, source: SourceId, at: number, length: 
     : `is at ${hex(page.output + (at - page.input))}${domain}, in a page of ${page.size / 1024} KiB`
   return { kind: 'dma', source, words: `${asked} ${how}` }
 }
-
-const reachesInterrupts = (address: number, length: number): boolean =>
-  address <= interruptRange.last && address + length > interruptRange.first
 
 function interruptAccess(unit: RemappingUnit, source: SourceId, address: number, bytes: Uint8Array, write: boolean): DmaResult {
   if (!write || bytes.length !== 4 || address % 4 !== 0) return unit.refuseInterruptAccess(source, address, write)
@@ -142,28 +185,30 @@ interface KnownInterrupt {
 
 /** A message elsewhere than in the interrupt range is a write like any other. */
 export class RemappedMsi implements MsiPort {
-  readonly #options: RequesterOptions
+  readonly #requester: () => SourceId
+  readonly #unitFor: (source: SourceId) => RemappingUnit
   readonly #checksSource: boolean
   readonly #dma: RemappedDma
   readonly #bytes = new Uint8Array(4)
   readonly #known: (KnownInterrupt | undefined)[] = new Array(rememberedInterrupts).fill(undefined)
 
   constructor(options: RequesterOptions & { checksSource: boolean }) {
-    this.#options = options
+    this.#requester = options.requester
+    this.#unitFor = options.unitFor
     this.#checksSource = options.checksSource
     this.#dma = new RemappedDma(options)
   }
 
   signal(address: number, data: number): void {
-    const source = this.#options.requester()
-    const unit = this.#options.unitFor(source)
+    const source = this.#requester()
+    const unit = this.#unitFor(source)
     if (!isInterruptAddress(address)) return this.#write(address, data)
     const slot = (address >>> 5) & (rememberedInterrupts - 1)
     const known = this.#known[slot]
     const same = known && known.address === address && known.data === data && known.source === source && known.unit === unit
-    if (same && known.epoch === unit.caches.interruptEpoch && !unit.onEvent) return unit.deliver(known.message)
+    if (same && known.epoch === unit.caches.interruptEpoch) return unit.deliver(known.message)
     const message = unit.interrupt(this.#checksSource ? source : undefined, address, data)
-    this.#known[slot] = message && { address, data, source, unit, epoch: unit.caches.interruptEpoch, message }
+    this.#known[slot] = unit.onEvent ? undefined : message && { address, data, source, unit, epoch: unit.caches.interruptEpoch, message }
   }
 
   #write(address: number, data: number): void {

@@ -39,8 +39,7 @@ export class RemappingUnit implements MmioHandler, Stateful {
   readonly name: string
   readonly options: UnitOptions
   readonly caches = new UnitCaches()
-  /** Told of every decision while it is set; requesters remember no pages then. */
-  onEvent: ((event: UnitEvent) => void) | undefined
+  #onEvent: ((event: UnitEvent) => void) | undefined
   readonly #ports: UnitPorts
   readonly #log: LogUnhandled
   readonly #registers = new RegisterFile()
@@ -71,6 +70,16 @@ export class RemappingUnit implements MmioHandler, Stateful {
       queueEnabled: () => this.#isOn(command.queuedInvalidation),
     }
     this.reset()
+  }
+
+  /** Told of every decision while it is set; requesters remember nothing then. */
+  get onEvent(): ((event: UnitEvent) => void) | undefined {
+    return this.#onEvent
+  }
+  set onEvent(listener: ((event: UnitEvent) => void) | undefined) {
+    this.#onEvent = listener
+    this.caches.epoch++
+    this.caches.interruptEpoch++
   }
 
   // ---- what requests see

@@ -366,12 +366,17 @@ export class PhysicalMemory {
 
   /** Bus-master read. What nobody claims reads all ones and makes the result `unmapped`. */
   read(address: number, into: Uint8Array): DmaResult {
+    return this.readPart(address, into, 0, into.length)
+  }
+
+  /** The same into a part of a buffer, for who reads it from several places. */
+  readPart(address: number, into: Uint8Array, offset: number, length: number): DmaResult {
     let claimed = true
-    if (isInPage(address, into.length)) claimed = this.readPiece(address | 0, Math.floor(address / 2 ** 32), into, 0, into.length)
-    else {
-      forEachPage(address, into.length, (lo, hi, offset, length) => {
-        claimed = this.readPiece(lo, hi, into, offset, length) && claimed
-      })
+    for (let done = 0; done < length;) {
+      const here = address + done
+      const piece = Math.min(length - done, pageSize - (here & (pageSize - 1)))
+      if (!this.readPiece(here | 0, Math.floor(here / 2 ** 32), into, offset + done, piece)) claimed = false
+      done += piece
     }
     return claimed ? 'ok' : 'unmapped'
   }
@@ -386,12 +391,16 @@ export class PhysicalMemory {
 
   /** Bus-master write; to ROM it changes nothing. */
   write(address: number, from: Uint8Array): DmaResult {
+    return this.writePart(address, from, 0, from.length)
+  }
+
+  writePart(address: number, from: Uint8Array, offset: number, length: number): DmaResult {
     let claimed = true
-    if (isInPage(address, from.length)) claimed = this.writePiece(address | 0, Math.floor(address / 2 ** 32), from, 0, from.length)
-    else {
-      forEachPage(address, from.length, (lo, hi, offset, length) => {
-        claimed = this.writePiece(lo, hi, from, offset, length) && claimed
-      })
+    for (let done = 0; done < length;) {
+      const here = address + done
+      const piece = Math.min(length - done, pageSize - (here & (pageSize - 1)))
+      if (!this.writePiece(here | 0, Math.floor(here / 2 ** 32), from, offset + done, piece)) claimed = false
+      done += piece
     }
     return claimed ? 'ok' : 'unmapped'
   }
@@ -478,8 +487,6 @@ function toNumber(lo: number, hi: number): number {
 }
 
 /** Cuts a range at page borders. */
-const isInPage = (address: number, length: number): boolean => length > 0 && (address % pageSize) + length <= pageSize
-
 function forEachPage(address: number, length: number, visit: (lo: number, hi: number, offset: number, length: number) => void): void {
   for (let offset = 0; offset < length;) {
     const here = address + offset

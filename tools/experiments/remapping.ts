@@ -14,11 +14,6 @@ const place = { root: MiB, context: MiB + 0x1000, tables: 2 * MiB, interrupts: 3
 const machine = new VitrineMachine({ raw: { image: new Uint8Array(16), at: 0x7c00, mode: 'real16' }, memory: 64 * MiB, chipset: 'q35' })
 const { physical } = machine.core
 const { apicBus } = machine.pc
-const memory = {
-  read: (address: number, into: Uint8Array) => physical.read(address, into),
-  write: (address: number, from: Uint8Array) => physical.write(address, from),
-}
-
 function quad(address: number, value: bigint): void {
   const bytes = new Uint8Array(8)
   new DataView(bytes.buffer).setBigUint64(0, value, true)
@@ -39,7 +34,7 @@ function makeTables(): void {
 const unit = new RemappingUnit({
   name: 'unit', options: { ...defaultUnit, scalableMode: false }, log: (_, what) => console.log(what),
   ports: {
-    memory, deliver: message => apicBus.deliver(message), message: (address, value) => apicBus.msi.signal(address, value),
+    memory: physical, deliver: message => apicBus.deliver(message), message: (address, value) => apicBus.msi.signal(address, value),
   },
 })
 makeTables()
@@ -48,10 +43,10 @@ for (const [offset, value] of [
   [offsets.command, command.setInterruptTable], [offsets.command, command.translation | command.interruptRemapping],
 ]) unit.writeMmio(offset, 4, value >>> 0)
 
-const requester = { requester: () => device, unitFor: () => unit, memory }
+const requester = { requester: () => device, unitFor: () => unit, memory: physical }
 const message = new RemappedMsi({ ...requester, checksSource: true })
 const remapped = { dma: new RemappedDma(requester), msi: message, base: 0, message: 0xfee0_00b0 }
-const straight = { dma: memory, msi: apicBus.msi, base: data, message: 0xfee0_0000 }
+const straight = { dma: physical, msi: apicBus.msi, base: data, message: 0xfee0_0000 }
 type Ports = typeof remapped | typeof straight
 
 const transfer = (size: number) => {
