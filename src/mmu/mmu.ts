@@ -367,6 +367,7 @@ export class Mmu implements PlaceKeeper {
     if (!this.isCanonical(hi, lo)) return this.nonCanonical(sizeAndFlags)
     if (cached) this.flushPage(lo, hi)
     const walker = this.walker
+    if (walker.second !== undefined) walker.second.accessLength = sizeAndFlags & 0xff
     if (!walker.walk(lo, hi, what, this.isUser(sizeAndFlags), this.rights, rights))
       return walker.secondFailed ? this.secondFault() : this.pageFault(lo, hi)
     const flags = walker.flags
@@ -452,12 +453,16 @@ export class Mmu implements PlaceKeeper {
     if ((lo & 0xfff) + (sizeAndFlags & 0xff) > 4096) return this.rareWrite(lo, hi, sizeAndFlags)
     if (!this.translate(lo, hi, access.write, sizeAndFlags) || this.misaligned(lo, sizeAndFlags)) return this.fault()
     const place = this.placeHere()
-    if (place === 0 || this.physical.pageFlags[place >>> 12] !== 0) return this.rareWrite(lo, hi, sizeAndFlags)
+    if (place === 0 || this.physical.pageFlags[place >>> 12] !== 0 || this.isOnlyThisWrite()) return this.rareWrite(lo, hi, sizeAndFlags)
     if (this.observer) this.notice(lo, hi, sizeAndFlags, true)
     this.keepWrite(lo, hi, place, sizeAndFlags)
     return (place + (lo & 0xfff)) | 0
   }
 
+  /** The translation that was just found for a write denies writes: the second stage allows them to a part of the page. */
+  private isOnlyThisWrite(): boolean {
+    return (this.tlb.entries[this.entry + entryWord.flags] & (access.write << translationFlag.deniedShift)) !== 0
+  }
   /** True: #AC(0) is stored. */
   private misaligned(lo: number, sizeAndFlags: number): boolean {
     if (!this.aligned || sizeAndFlags & (accessFlag.supervisor | accessFlag.user)) return false
@@ -630,7 +635,7 @@ export class Mmu implements PlaceKeeper {
   plainWrite(lo: number, hi: number, sizeAndFlags: number): number {
     if (!this.translate(lo, hi, access.write, sizeAndFlags) || this.misaligned(lo, sizeAndFlags)) return -1
     const place = this.placeHere()
-    if (place === 0 || this.aligned || this.observer || this.physical.pageFlags[place >>> 12] !== 0) return 0
+    if (place === 0 || this.aligned || this.observer || this.physical.pageFlags[place >>> 12] !== 0 || this.isOnlyThisWrite()) return 0
     this.keepWrite(lo, hi, place, sizeAndFlags)
     return (place + (lo & 0xfff)) >>> 0
   }

@@ -17,7 +17,7 @@ export interface SecondStage {
   table(lo: number, hi: number, write: boolean): boolean
   /**
    * The page that the first stage gave. `what` is an `access` bit, or 0 to look without rights and without setting bits. `user`: the first
-   * stage's page is a user's.
+   * stage's page is a user's. The low 12 bits of `lo` are those of the access.
    */
   page(lo: number, hi: number, what: number, user: boolean): boolean
   /** The four entries of PAE paging are read at each walk, not when CR3 is loaded: AMD. */
@@ -29,6 +29,8 @@ export interface SecondStage {
   restoreState?(saved: unknown): void
   /** Set before `page`: the first stage's `translationFlag` bits of it. */
   guestFlags: number
+  /** Set before `page`: bytes of the access, which may end beyond the page; 0 when it is not known. */
+  accessLength: number
   /** The fault of the last `table` or `page`. The linear address of the access is given when there is one. */
   exit(): VmExit
   /** Told by the walk that the fault was met at this linear address. */

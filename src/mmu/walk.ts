@@ -99,7 +99,7 @@ export class PageWalk {
     const size = (this.flags & translationFlag.sizeMask) >> translationFlag.sizeShift
     const user = (this.flags & translationFlag.user) !== 0
     second.guestFlags = this.flags
-    if (!second.page(this.lo | (lo & insidePage[size]), this.hi, what, user)) return !(this.secondFailed = true)
+    if (!second.page(this.lo | (lo & (insidePage[size] | 0xfff)), this.hi, what, user)) return !(this.secondFailed = true)
     const secondSize = (second.flags & translationFlag.sizeMask) >> translationFlag.sizeShift
     const common = Math.min(size, secondSize)
     this.lo = second.lo & ~insidePage[common]

@@ -28,6 +28,7 @@ export class NestedPaging implements SecondStage {
   linearLo = 0
   linearHi = 0
   guestFlags = 0
+  accessLength = 0
   readonly readsPdptes = true
   private readonly mmu: Mmu
   private readonly walker: PageWalk

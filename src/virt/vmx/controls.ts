@@ -39,7 +39,8 @@ export const secondary = {
   pauseLoopExiting: { bit: 10, since: 'westmere' }, rdrandExiting: { bit: 11, feature: 'rdrand' }, invpcid: { bit: 12, feature: 'invpcid' },
   vmFunctions: { bit: 13, since: 'haswell' }, vmcsShadowing: { bit: 14, since: 'haswell' }, rdseedExiting: { bit: 16, feature: 'rdseed' },
   pml: { bit: 17, since: 'broadwell' }, eptViolationVe: { bit: 18, since: 'broadwell' },
-  xsaves: { bit: 20, feature: 'xsaves' }, modeBasedExecute: { bit: 22, since: 'skylake' }, tscScaling: { bit: 25, since: 'skylake' },
+  xsaves: { bit: 20, feature: 'xsaves' }, modeBasedExecute: { bit: 22, since: 'skylake' },
+    subPageWritePermissions: { bit: 23, since: 'icelake' }, tscScaling: { bit: 25, since: 'skylake' },
   userWait: { bit: 26, feature: 'waitpkg' },
   // there is always an interrupt window: the exit never comes
   notifyExiting: { bit: 31, since: 'newest' },

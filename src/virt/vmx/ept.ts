@@ -12,11 +12,14 @@ import type { SecondStage } from '../../mmu/second-stage.ts'
 import { eptBit, secondaryBit } from './controls.ts'
 import { reason } from './exit-reasons.ts'
 import { at as field } from './fields.ts'
+import { subPageVerdict } from './sub-page.ts'
 import type { VmxUnit } from './unit.ts'
 
 /** Bits of an EPT entry's low half. */
 const entryBit = { read: 1, write: 2, execute: 4, large: 0x80, accessed: 0x100, dirty: 0x200, userExecute: 0x400 } as const
 const suppressVe = 1 << 31
+/** Bit 61. */
+const subPages = 1 << 29
 
 /** Of the exit qualification of violations. */
 const qualification = {
@@ -44,7 +47,11 @@ interface EptState {
 
 const apicPage = at.apicAccessPage >> 2
 
-type Failure = 'violation' | 'misconfiguration' | 'pmlFull'
+/** The last two are what the table of sub-page permissions lacks. */
+type Failure = 'violation' | 'misconfiguration' | 'pmlFull' | SppFailure
+type SppFailure = 'sppMiss' | 'sppMisconfiguration'
+/** Exit qualification: bit 11 is a miss. */
+const sppQualification: Readonly<Record<SppFailure, bigint>> = { sppMiss: 0x800n, sppMisconfiguration: 0n }
 
 export class Ept implements SecondStage {
   lo = 0
@@ -53,6 +60,7 @@ export class Ept implements SecondStage {
   linearLo = 0
   linearHi = 0
   guestFlags = 0
+  accessLength = 0
   readonly readsPdptes = false
   /** The exit of an access that failed for another reason than the tables. */
   instead: VmExit | undefined
@@ -72,6 +80,7 @@ export class Ept implements SecondStage {
   private usedLow = 0
   private usedHigh = 0
   private logs = false
+  private hasSubPages = false
   private readonly caches: Int32Array<ArrayBuffer>[] = []
   private cache: Int32Array<ArrayBuffer> = new Int32Array(0)
   /** Tag of the present translations of a root; a new one after INVEPT. */
@@ -120,6 +129,7 @@ export class Ept implements SecondStage {
     this.marksAccess = (low & 0x40) !== 0
     this.modeBased = unit.isOn('secondary', secondaryBit.modeBasedExecute)
     this.logs = unit.isOn('secondary', secondaryBit.pml)
+    this.hasSubPages = unit.isOn('secondary', secondaryBit.subPageWritePermissions)
     const { physicalBits } = unit.model
     this.reservedHi = physicalBits >= 52 ? 0 : 0xfffff & ~((1 << (physicalBits - 32)) - 1)
     const capabilities = unit.view.eptCapabilities
@@ -232,9 +242,11 @@ export class Ept implements SecondStage {
       cache[slot] = 0
     }
     if (!this.walk(lo, hi)) return this.failed(lo, hi, asked, translated)
-    if (this.denied(user) & asked) {
+    const refused = this.denied(user) & asked
+    if (refused !== 0) {
       this.failure = 'violation'
-      return this.failed(lo, hi, asked, translated)
+      const eligible = this.hasSubPages && translated && refused === access.write && this.size === 0 && (this.entryHi & subPages) !== 0
+      if (!eligible || !this.isSubPageWritable(lo, hi)) return this.failed(lo, hi, asked, translated)
     }
     if (this.marksAccess && asked !== 0 && !this.mark(lo, hi, (asked & access.write) !== 0)) return this.failed(lo, hi, asked, translated)
     if (asked === 0) return true
@@ -245,6 +257,14 @@ export class Ept implements SecondStage {
     cache[slot + 4] = this.hi
     cache[slot + 5] = this.rights | (this.size << cachedSizeShift)
     return true
+  }
+
+  /** A write to a page whose entries allow reading only. */
+  private isSubPageWritable(lo: number, hi: number): boolean {
+    const verdict = subPageVerdict(this.running(), lo, hi, this.accessLength || 1)
+    if (verdict === 'miss') this.failure = 'sppMiss'
+    else if (verdict === 'misconfiguration') this.failure = 'sppMisconfiguration'
+    return verdict === 'writable'
   }
 
   private failed(lo: number, hi: number, asked: number, translated: boolean): false {
@@ -369,6 +389,7 @@ export class Ept implements SecondStage {
     const linear = join(this.linearLo, this.linearHi)
     if (this.failure === 'misconfiguration') return new VmExit(reason.eptMisconfiguration, 0n, gpa)
     if (this.failure === 'pmlFull') return new VmExit(reason.pmlFull)
+    if (this.failure !== 'violation') return new VmExit(reason.sppEvent, sppQualification[this.failure], gpa, { linear })
     const asked = this.failedAccess
     const rights = this.failedRights
     let bits = (asked & access.read ? qualification.read : 0) | (asked & access.write ? qualification.write : 0)

@@ -63,7 +63,7 @@ const apicAccessDuringDelivery = 3n << 12n
 /** What is known only here: whether IRET unblocked NMIs, and whether an event was being delivered. */
 function qualificationOf({ reason: basic, info1, during }: VmExit, unblocking: number): bigint {
   if (basic === reason.apicAccess && during) return (info1 & 0xfffn) | apicAccessDuringDelivery
-  if (basic === reason.eptViolation || basic === reason.pmlFull) return info1 | BigInt(unblocking)
+  if (basic === reason.eptViolation || basic === reason.pmlFull || basic === reason.sppEvent) return info1 | BigInt(unblocking)
   return info1
 }
 

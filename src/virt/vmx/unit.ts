@@ -220,10 +220,13 @@ export class VmxUnit implements Virtualization {
   private readonly bufferView = new DataView(this.buffer.buffer)
   /** The dword at a physical address; all ones where nothing is. Signed. */
   readPhysical32(address: bigint): number {
-    const lo = Number(address & 0xffffffffn) | 0
-    const place = this.physical.pagePlace(lo, Number(address >> 32n) | 0)
+    return this.readPhysicalAt(Number(address & 0xffffffffn) | 0, Number(address >> 32n) | 0)
+  }
+  /** The same, of halves. */
+  readPhysicalAt(lo: number, hi: number): number {
+    const place = this.physical.pagePlace(lo, hi)
     if (place !== 0) return this.physical.words[(place + (lo & 0xffc)) >>> 2]
-    this.physical.read(Number(address), this.buffer.subarray(0, 4))
+    this.physical.read((hi >>> 0) * 2 ** 32 + (lo >>> 0), this.buffer.subarray(0, 4))
     return this.bufferView.getInt32(0, true)
   }
   readPhysical64(address: bigint): bigint {
