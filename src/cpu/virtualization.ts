@@ -84,6 +84,9 @@ export interface Virtualization {
   /** IRET has unblocked NMIs, and ends in this fault or exit. */
   unblockedNmis?(): void
   stepped?(): void
+  /** While it is set (and `needsSteps`), it is told of each instruction that asserted a bus lock. */
+  readonly watchesBusLocks?: boolean
+  busLocked?(): void
   /** Leaves the guest. */
   exit(exit: VmExit): void
 

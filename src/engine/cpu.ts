@@ -2,6 +2,7 @@
  * One CPU as the run loop drives it: finds records, runs them, and does in TypeScript what generated code left for - faults, slow accesses,
  * single steps, interrupts. What a helper sees of the CPU (Processor) is this object too.
  */
+import { is64 } from '../cpu/bits.ts'
 import { at, stateBase, stateSize } from '../cpu/layout.ts'
 import type { CpuState } from '../cpu/state.ts'
 import type { CpuModel } from '../cpu/model.ts'
@@ -32,6 +33,7 @@ import { recordField, recordSize } from '../decode/record.ts'
 import { scratchRecords, tlbEntrySize, tlbFetchEntries } from '../memory/map.ts'
 import { Branches } from './branches.ts'
 import { Breakpoints } from './breakpoints.ts'
+import { BusLocks } from './bus-locks.ts'
 import type { CodeCache } from './code-cache.ts'
 import type { Interpreter } from './interpreter.ts'
 import { pseudo } from './interpreter.ts'
@@ -156,6 +158,7 @@ export class Cpu implements Processor {
   private currentRecord = 0
   private shadowAt = -1
   private readonly breakpoints: Breakpoints
+  private readonly busLocks: BusLocks
   private readonly branches: Branches
   /** The instruction that runs has said itself whether a single-step trap follows it. */
   private trapDecided = false
@@ -173,6 +176,7 @@ export class Cpu implements Processor {
     this.interpreter = parts.interpreter
     this.words = new Int32Array(parts.memory.buffer)
     this.breakpoints = new Breakpoints(this.words)
+    this.busLocks = new BusLocks(this.mmu)
     this.branches = new Branches(parts.state, parts.model.vendor)
     this.ports = this.breakpoints.watchPorts(parts.ports)
     this.smm = parts.smm
@@ -787,7 +791,8 @@ export class Cpu implements Processor {
     const watches = breakpoints.watchesData
     breakpoints.hits = 0
     this.trapDecided = false
-    if (watches) this.mmu.observe(breakpoints.noteAccess)
+    const watchesLocks = guest?.watchesBusLocks === true && this.busLocks.begin(this.codeBytes(15), is64(this.state))
+    if (watches || watchesLocks) this.observeAccesses(watches, watchesLocks)
     const watchesBranches = this.branches.begin(() => this.codeBytes(1))
     const singleStepsBranches = watchesBranches && (words[word.debugctl] & 2) !== 0
     const length = this.bytes[scratchRecords + recordField.length] & 15
@@ -795,15 +800,25 @@ export class Cpu implements Processor {
     const retired = this.retired
     const status = this.runScratch(1)
     words[word.stepping] = 0
-    if (watches) this.mmu.observe(undefined)
+    if (watches || watchesLocks) this.mmu.observe(undefined)
     if (this.retired === retired) return
     const branched = watchesBranches && this.branches.end(length, status === leave.again)
+    if (watchesLocks && this.busLocks.end()) guest.busLocked?.()
     guest?.stepped?.()
     if (shadow && this.retired !== this.shadowAt) this.endShadow()
     words[word.pendingDebug] |= breakpoints.hits
     // MOV SS drops the single-step trap after itself, and only puts off those of breakpoints.
     const traps = trapFlag && (branched || !singleStepsBranches)
     if (traps && !this.trapDecided && !(words[word.interruptShadow] & movSsShadow)) words[word.pendingDebug] |= singleStep
+  }
+  private observeAccesses(byBreakpoints: boolean, byLocks: boolean): void {
+    const { breakpoints, busLocks } = this
+    if (!byLocks) return this.mmu.observe(breakpoints.noteAccess)
+    if (!byBreakpoints) return this.mmu.observe(busLocks.noteAccess)
+    this.mmu.observe((lo, hi, size, write) => {
+      breakpoints.noteAccess(lo, hi, size, write)
+      busLocks.noteAccess(lo, hi, size, write)
+    })
   }
   private endStep(status: number): void {
     if (status === leave.abort) this.mmu.dropPendingStores()

@@ -429,6 +429,11 @@ export class Mmu implements PlaceKeeper {
     return true
   }
 
+  /** Of the page that `look` has just found: a device answers there, or the second stage says so. */
+  isUncacheable(): boolean {
+    return this.physical.pagePlace(this.physicalLo, this.physicalHi) === 0 || this.walker.second?.isUncacheable === true
+  }
+
   // ---- slow accesses of generated code ----
 
   /**

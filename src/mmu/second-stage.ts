@@ -29,6 +29,8 @@ export interface SecondStage {
   restoreState?(saved: unknown): void
   /** Set before `page`: the first stage's `translationFlag` bits of it. */
   guestFlags: number
+  /** Of the last `page`: its memory type, if the second stage has any, is UC. */
+  readonly isUncacheable?: boolean
   /** Set before `page`: bytes of the access, which may end beyond the page; 0 when it is not known. */
   accessLength: number
   /** The fault of the last `table` or `page`. The linear address of the access is given when there is one. */

@@ -42,6 +42,7 @@ export const secondary = {
   xsaves: { bit: 20, feature: 'xsaves' }, modeBasedExecute: { bit: 22, since: 'skylake' },
     subPageWritePermissions: { bit: 23, since: 'icelake' }, tscScaling: { bit: 25, since: 'skylake' },
   userWait: { bit: 26, feature: 'waitpkg' },
+  busLockDetection: { bit: 30, since: 'newest' },
   // there is always an interrupt window: the exit never comes
   notifyExiting: { bit: 31, since: 'newest' },
 } as const satisfies ControlTable

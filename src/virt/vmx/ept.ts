@@ -35,6 +35,7 @@ const cacheEntries = 32768
 const cacheWords = 8
 const cachedSizeShift = 8
 const cachedDirty = 0x10
+const typeShift = 5
 
 interface EptState {
   readonly spaces: unknown
@@ -196,6 +197,10 @@ export class Ept implements SecondStage {
     this.unit = undefined
   }
 
+  get isUncacheable(): boolean {
+    return this.rights >> typeShift === 0
+  }
+
   // ---- what the page walk asks ----
 
   /** With accessed and dirty flags on, every access to a guest's paging structure counts as a write. */
@@ -310,7 +315,7 @@ export class Ept implements SecondStage {
       const inside = insidePage[this.size]
       this.lo = (entryLo & ~0xfff & ~inside) | (lo & inside & ~0xfff)
       this.hi = this.entryHi & 0xfffff
-      this.rights = rights | (entryLo & entryBit.dirty ? cachedDirty : 0)
+      this.rights = rights | (entryLo & entryBit.dirty ? cachedDirty : 0) | (((entryLo >> 3) & 7) << typeShift)
       return true
     }
   }

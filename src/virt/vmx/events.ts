@@ -108,6 +108,7 @@ function takeInOrder(unit: VmxUnit, shadowed: boolean): Taken {
     state.vmxFlags &= ~vmxFlag.trapPending
     return exitNow(unit, reason.monitorTrapFlag)
   }
+  if (state.vmxFlags & vmxFlag.busLocked) return exitNow(unit, reason.busLock)
   if (state.pendingDebug && !(shadow & movSs)) {
     const bits = state.pendingDebug
     state.pendingDebug = 0
@@ -148,7 +149,7 @@ export function wakesGuest(unit: VmxUnit): boolean {
   if (state.activity === activity.waitForSipi) return false
   const halted = state.activity === activity.halt
   if (halted && state.pendingSmi !== 0) return true
-  if (state.vmxFlags & (vmxFlag.trapPending | vmxFlag.initHeld) || state.vmxTrap !== 0n) return true
+  if (state.vmxFlags & (vmxFlag.trapPending | vmxFlag.initHeld | vmxFlag.busLocked) || state.vmxTrap !== 0n) return true
   if (timerExpired(unit) || nmiWindowOpen(unit, 0) || nmiGoes(unit)) return true
   const enabled = (state.eflags & flag.IF) !== 0
   if (hasHostInterrupt(unit) && (unit.isOn('pin', pinBit.externalInterruptExiting) || (halted && enabled))) return true

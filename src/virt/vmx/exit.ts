@@ -10,7 +10,7 @@ import type { VmExit } from '../../cpu/virtualization.ts'
 import { exitBit, pinBit, secondaryBit } from './controls.ts'
 import { interruptionType } from './control-rules.ts'
 import { remainingTimer } from './timer.ts'
-import { entryFailure, reason } from './exit-reasons.ts'
+import { busLockDetected, entryFailure, reason } from './exit-reasons.ts'
 import { at as field } from './fields.ts'
 import { loadMsrs, storeMsrs } from './msr-lists.ts'
 import { inactiveMask, initFlags, inactiveShift, vmxFlag, type ExitDetails } from './guest-flags.ts'
@@ -70,7 +70,8 @@ function qualificationOf({ reason: basic, info1, during }: VmExit, unblocking: n
 function recordExit(unit: VmxUnit, vmcs: Vmcs, exit: VmExit, details: ExitDetails): void {
   const during = exit.during as CpuEvent | undefined
   const unblocking = unit.state.vmxFlags & vmxFlag.iretUnblocked ? nmiUnblocking : 0
-  set32(vmcs, field.exitReason, exit.reason)
+  const locked = unit.state.vmxFlags & vmxFlag.busLocked && exit.reason !== reason.busLock ? busLockDetected : 0
+  set32(vmcs, field.exitReason, exit.reason | locked)
   vmcs.set64(field.exitQualification, qualificationOf(exit, unblocking))
   vmcs.set64(field.guestPhysicalAddress, exit.info2)
   vmcs.set64(field.guestLinearAddress, details.linear ?? 0n)

@@ -326,7 +326,13 @@ export class VmxUnit implements Virtualization {
     return this.isOn('primary', primaryBit.interruptWindowExiting) || this.apic.hasVirtualInterrupt()
   }
   get needsSteps(): boolean {
-    return this.isOn('primary', primaryBit.monitorTrapFlag)
+    return this.isOn('primary', primaryBit.monitorTrapFlag) || this.watchesBusLocks
+  }
+  get watchesBusLocks(): boolean {
+    return this.isOn('secondary', secondaryBit.busLockDetection)
+  }
+  busLocked(): void {
+    this.state.vmxFlags |= vmxFlag.busLocked
   }
 
   capability(index: number): bigint | undefined {
