@@ -1,6 +1,6 @@
 /**
- * Which instructions assert a bus lock, for who wants to know: the run loop steps then, and asks here. Intel SDM vol. 3, "Bus Locking";
- * "Features to Disable Bus Locks". Memory is uncacheable where a device answers, and where EPT says so; other memory types are not looked at.
+ * Which instructions assert a bus lock, for who wants to know: the run loop steps then, and asks here. Intel SDM vol. 3, "Bus Locking".
+ * Memory is uncacheable where a device answers, and where EPT says so; other memory types are not looked at.
  */
 import type { Mmu } from '../mmu/mmu.ts'
 

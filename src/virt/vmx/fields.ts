@@ -52,7 +52,8 @@ const list = {
   eoiExitBitmap0: [0x201c, execution], eoiExitBitmap1: [0x201e, execution], eoiExitBitmap2: [0x2020, execution],
   eoiExitBitmap3: [0x2022, execution], eptpListAddress: [0x2024, execution], vmreadBitmap: [0x2026, execution],
   vmwriteBitmap: [0x2028, execution], virtualizationExceptionAddress: [0x202a, execution], xssExitingBitmap: [0x202c, execution],
-  sppTablePointer: [0x2030, execution], tscMultiplier: [0x2032, execution], tertiaryControls: [0x2034, execution], pidPointerTable: [0x2042, execution],
+  sppTablePointer: [0x2030, execution],
+  tscMultiplier: [0x2032, execution], tertiaryControls: [0x2034, execution], pidPointerTable: [0x2042, execution],
   guestPhysicalAddress: [0x2400, information],
   vmcsLinkPointer: [0x2800, guestOther], guestDebugctl: [0x2802, guestRegisters], guestPat: [0x2804, guestRegisters],
   guestEfer: [0x2806, guestRegisters], guestPdpte0: [0x280a, guestOther], guestPdpte1: [0x280c, guestOther],
@@ -117,7 +118,8 @@ export function fieldOf(number: number): VmcsField | undefined {
   return field && number & 1 && field.width !== 64 ? undefined : field
 }
 
-const upper = /^(es|cs|ss|ds|fs|gs|ldtr|tr|gdtr|idtr|cr[0-4]|dr7|rip|rsp|rflags|efer|pat|msr|vmcs|eptp|pml|spp|tsc|pkrs|vpid|pid|rcx|rsi|rdi)$/
+const upper = new RegExp('^(es|cs|ss|ds|fs|gs|ldtr|tr|gdtr|idtr|cr[0-4]|dr7|rip|rsp|rflags|efer|pat|msr|vmcs|eptp|pml|spp|tsc|pkrs|vpid|pid'
+  + '|rcx|rsi|rdi)$')
 
 /** The manual's words for it: `guestCsAccessRights` is "guest CS access rights". */
 export function fieldTitle(name: string): string {
