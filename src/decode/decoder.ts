@@ -27,6 +27,10 @@ export interface Decoded {
   index: number
   scale: number
   displacement: bigint
+  /** Bytes before the displacement (prefixes, opcode, ModR/M, SIB), of the displacement, and of immediates. */
+  identity: number
+  displacementSize: number
+  immediateSize: number
   /** Immediates, sign-extended. ENTER: size | level << 16. Far pointers: offset | selector << 32. */
   immediate: bigint
   slots: [number, number, number]
@@ -50,6 +54,9 @@ export class Decoder {
     index: -1,
     scale: 0,
     displacement: 0n,
+    identity: 0,
+    displacementSize: 0,
+    immediateSize: 0,
     immediate: 0n,
     slots: [0, 0, 0],
   }
@@ -59,6 +66,8 @@ export class Decoder {
   private at = 0
   private end = 0
   private ranOut = false
+  private identityEnd = 0
+  private candidates: readonly Candidate[] = []
   private segmentOverride = -1
   private rex = 0
   private isWide = false
@@ -119,11 +128,14 @@ export class Decoder {
         opcode = this.byte()
       }
     }
-    const candidates = this.tables[map * 256 + opcode]
+    const candidates = (this.candidates = this.tables[map * 256 + opcode])
     const modrm = this.at < this.end ? code[this.at] : ((this.ranOut = this.ranOut || candidates.some(c => c.hasModrm)), 0)
     d.candidate = this.ranOut ? undefined : this.choose(candidates, modrm)
+    this.identityEnd = this.at
     if (d.candidate) this.readOperands(d.candidate, opcode, modrm, mode)
     d.length = this.at - start
+    d.identity = this.identityEnd - start
+    d.immediateSize = d.length - d.identity - d.displacementSize
     d.result = this.ranOut ? (available >= 15 ? 'tooLong' : 'more') : d.candidate ? 'ok' : 'undefined'
     if (d.result === 'ok' && d.lock && !(d.candidate!.form.options.lockable && d.memory)) d.result = 'undefined'
     return d
@@ -168,7 +180,7 @@ export class Decoder {
     return [0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3].includes(byte) || (byte >= 0x40 && byte <= 0x4f)
   }
 
-  private choose(candidates: Candidate[], modrm: number): Candidate | undefined {
+  private choose(candidates: readonly Candidate[], modrm: number): Candidate | undefined {
     const wide = this.isWide
     for (const c of candidates) {
       if (c.fixedModrm >= 0 && (c.plusI ? (modrm & 0xf8) !== c.fixedModrm : modrm !== c.fixedModrm)) continue
@@ -203,12 +215,15 @@ export class Decoder {
     d.base = d.index = -1
     d.scale = 0
     d.displacement = 0n
+    d.displacementSize = 0
     d.immediate = 0n
     d.segment = this.segmentOverride >= 0 ? this.segmentOverride : segment.ds
     d.slots[0] = d.slots[1] = d.slots[2] = 0
     if (candidate.hasModrm) {
       this.byte()
+      this.identityEnd = this.at
       if (modrm < 0xc0 && candidate.fixedModrm < 0 && candidate.modrmKind !== 3) this.readMemoryOperand(modrm)
+      d.displacementSize = this.at - this.identityEnd
       if (candidate.row.addressAfterPop && d.memory && d.base === 4) d.displacement += BigInt(2 << d.operandSize)
     }
     const operands = candidate.form.operands
@@ -225,6 +240,7 @@ export class Decoder {
     let base = rm
     if (rm === 4) {
       const sib = this.byte()
+      this.identityEnd = this.at
       const index = ((sib >> 3) & 7) | ((this.rex & 2) << 2)
       d.index = index === 4 ? -1 : index
       d.scale = sib >> 6
@@ -338,6 +354,18 @@ export class Decoder {
     const first = this.decoded.candidate?.form.operands.find(o => o.letter === 'I')
     if (first === spec || first === undefined) d.immediate = value
     else d.immediate = (d.immediate & 0xffffn) | ((value & 0xffn) << 16n) // ENTER: size, nesting level
+  }
+
+  /**
+   * Whether every operation with the bytes that identify the one last decoded is the same but for displacement and immediate, and these are
+   * as `TemplateShape` has them.
+   */
+  get hasTemplate(): boolean {
+    const { candidate, base, memory, immediateSize } = this.decoded
+    const { form, row } = candidate!
+    const isPlain = form.operands.every(o => o.letter !== 'O' && o.letter !== 'A') && form.operands.filter(o => o.letter === 'I').length < 2
+    const isAlone = this.candidates.every(c => c.hasModrm === candidate!.hasModrm)
+    return isPlain && isAlone && immediateSize <= 4 && !(row.addressAfterPop && memory && base === 4)
   }
 
   /** The shape that code is generated for: see HandlerSpec. */

@@ -10,6 +10,7 @@ import { vector as exception } from '../cpu/fault.ts'
 import type { Operand } from '../isa/operands.ts'
 import { Decoder, type Decoded } from '../decode/decoder.ts'
 import type { OpcodeTables } from '../decode/tables.ts'
+import { RecordTemplates } from '../decode/templates.ts'
 import { longestRun, recordField, recordSize } from '../decode/record.ts'
 import { codeBase, codeSize } from '../memory/map.ts'
 import { pseudo, type HandlerSpec } from './interpreter.ts'
@@ -32,6 +33,9 @@ export class CodeCache {
   private readonly words: Int32Array
   private readonly view: DataView
   private readonly decoder: Decoder
+  private readonly templates: RecordTemplates
+  /** Records of the operations of the run that is being built. */
+  private readonly counted = new Int32Array(longestRun + 1)
   private readonly handlers: HandlerSource
   /** By shape: what is known of an operation and its operands, and the number of its handler. */
   private readonly specs = new Map<number, { readonly spec: HandlerSpec; readonly handler: number }>()
@@ -66,6 +70,7 @@ export class CodeCache {
     this.words = new Int32Array(memory.buffer)
     this.view = new DataView(memory.buffer)
     this.decoder = new Decoder(opcodes, offers)
+    this.templates = new RecordTemplates(this.bytes, this.words)
     this.handlers = handlers
     this.markCode = markCode
   }
@@ -289,30 +294,50 @@ export class CodeCache {
 
   private buildRun(page: number, start: number, mode: number, table: number): number {
     this.markCode(page)
+    const { words, counted, templates } = this
     const run = this.next
-    const counted: number[] = []
+    const entries = table >> 2
+    let count = 0
     let offset = start
     let to = run
     let ends = false
-    while (counted.length < longestRun && offset < 4096 && !ends) {
-      if (offset !== start && this.words[(table >> 2) + offset] !== 0) break
-      const decoded = this.decoder.decode(this.bytes, page + offset, 4096 - offset, mode)
-      if (decoded.result === 'more') break
-      this.words[(table >> 2) + offset] = to
-      counted.push(to)
-      to = this.writeRecords(to, decoded, offset, mode, table)
-      ends = decoded.result !== 'ok' || (decoded.candidate!.row.ends ?? false)
-      offset += decoded.length
+    while (count < longestRun && offset < 4096 && !ends) {
+      if (offset !== start && words[entries + offset] !== 0) break
+      words[entries + offset] = to
+      let length = templates.write(page + offset, 4096 - offset, mode, to, offset, table)
+      let next = to + recordSize
+      if (length > 0) ends = templates.ended
+      else {
+        const decoded = this.decoder.decode(this.bytes, page + offset, 4096 - offset, mode)
+        if (decoded.result === 'more') {
+          words[entries + offset] = 0
+          break
+        }
+        next = this.writeRecords(to, decoded, offset, mode, table)
+        ends = decoded.result !== 'ok' || (decoded.candidate!.row.ends ?? false)
+        length = decoded.length
+        if (decoded.result === 'ok' && next === to + recordSize) this.learn(page + offset, mode, to, decoded, ends)
+      }
+      counted[count++] = to
+      to = next
+      offset += length
     }
-    if (counted.length === 0) return 0
-    this.counts.set(table, (this.counts.get(table) ?? 0) + counted.length)
+    if (count === 0) return 0
+    this.counts.set(table, (this.counts.get(table) ?? 0) + count)
     if (!ends) {
-      this.writePseudo(to, pseudo.resume, offset, offset < 4096 ? this.words[(table >> 2) + offset] : 0)
+      this.writePseudo(to, pseudo.resume, offset, offset < 4096 ? words[entries + offset] : 0)
       to += recordSize
     }
-    for (let i = 0; i < counted.length; i++) this.setLeft(counted[i], i + 1 < counted.length ? counted[i + 1] : to, counted.length - i)
+    for (let i = 0; i < count; i++) this.setLeft(counted[i], i + 1 < count ? counted[i + 1] : to, count - i)
     this.next = to
     return run
+  }
+  /** Keeps the record just written for operations that begin with the same bytes. */
+  private learn(from: number, mode: number, record: number, decoded: Decoded, ends: boolean): void {
+    if (!this.decoder.hasTemplate) return
+    const { identity, displacementSize: displacement, immediateSize: immediate } = decoded
+    const branch = decoded.candidate!.form.operands.some(o => o.letter === 'J')
+    this.templates.learn(from, mode, record, { identity, displacement, immediate, fromEnd: decoded.base === -2, branch, ends })
   }
 
   /** An operation may have records before it (its address): all of them have its count. */
