@@ -10,13 +10,15 @@ import { operandBits, operandClass } from '../decode/shape.ts'
 export function hotSpecs(tables: OpcodeTables, keys: readonly string[]): HandlerSpec[] {
   if (keys.length === 0) return []
   const wanted = new Set(keys)
+  // a key begins with its row's name, which may have spaces itself
+  const names = new Set(keys.flatMap(key => key.split(' ').map((_, i, words) => words.slice(0, i + 1).join(' '))))
   const found = new Map<string, HandlerSpec>()
   const seen = new Set<number>()
   for (const list of tables)
     for (const candidate of list) {
       if (seen.has(candidate.number)) continue
       seen.add(candidate.number)
-      if (!keys.some(key => key.startsWith(candidate.row.name))) continue
+      if (!names.has(candidate.row.name)) continue
       for (const spec of shapesOf(candidate)) if (wanted.has(spec.key)) found.set(spec.key, spec)
     }
   return keys.map(key => {
