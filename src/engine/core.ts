@@ -139,7 +139,10 @@ export function createCore(options: CoreOptions): Core {
   }
   code.releaseHandler = number => interpreter.release(number)
   const offers = (feature: string): boolean => options.model.has(feature)
-  const jit = options.jit ? new Jit(memory, tables, offers, code, interpreter, helperPort, hotThreshold, options.background) : undefined
+  const jitLog = (message: string): void => options.log('jit', message)
+  const jit = options.jit
+    ? new Jit(memory, tables, offers, code, interpreter, helperPort, hotThreshold, jitLog, options.background)
+    : undefined
   const linear = new MmuLinearMemory(mmu)
   const translation = new MmuControl(mmu, paging)
   const virtualization = createVirtualization(options.model, mmu, paging, () => core.running!)

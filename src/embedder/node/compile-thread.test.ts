@@ -14,16 +14,53 @@ const loop = Uint8Array.from([
   0xeb, 0xe4,
 ])
 
-test('code that another thread compiles is run, and the run is the same', async () => {
-  const options = { memory: 4 << 20, raw: { image: loop, at: 0x100000, mode: 'long64' as const }, engine: 'jit' as const }
-  const alone = createMachine(options)
-  alone.run({ maxInstructions: instructions })
-  const machine = createMachine(options, { background: new CompileThread() }) as VitrineMachine
+const options = { memory: 4 << 20, raw: { image: loop, at: 0x100000, mode: 'long64' as const }, engine: 'jit' as const }
+
+/** Runs the loop to its end, with a turn for other threads after each step; gives what was logged besides. */
+async function runBeside(background: CompileThread): Promise<{ machine: VitrineMachine; logged: string[] }> {
+  const machine = createMachine(options, { background }) as VitrineMachine
+  const logged: string[] = []
+  machine.onLog = line => logged.push(line)
   for (let step = 0; step < steps; step++) {
     machine.run({ maxInstructions: instructions / steps })
     // the other thread gets its turn where there is one processor, too
     await new Promise(resolve => setTimeout(resolve, machine.core.jit!.statistics.regions === 0 ? 20 : 0))
   }
+  return { machine, logged }
+}
+function runAlone(): string {
+  const machine = createMachine(options)
+  machine.run({ maxInstructions: instructions })
+  return machine.stateHash()
+}
+
+test('code that another thread compiles is run, and the run is the same', async () => {
+  const { machine, logged } = await runBeside(new CompileThread())
   assert.ok(machine.core.jit!.statistics.regions > 0, 'nothing came back from the thread')
-  assert.equal(machine.stateHash(), alone.stateHash())
+  assert.deepEqual(logged, [])
+  assert.equal(machine.stateHash(), runAlone())
 })
+
+const scriptOf = (text: string): URL => new URL(`data:text/javascript,${encodeURIComponent(text)}`)
+const broken: readonly (readonly [string, URL, RegExp])[] = [
+  ['cannot be started', new URL('./no-such-worker.ts', import.meta.url), /no-such-worker/],
+  ['dies at once', scriptOf("throw new Error('out of threads')"), /out of threads/],
+  ['ends in the middle', scriptOf(`
+    import { workerData } from 'node:worker_threads'
+    workerData.port.on('message', () => process.exit(3))`), /status 3/],
+  ['cannot build what it is asked for', scriptOf(`
+    import { workerData } from 'node:worker_threads'
+    workerData.port.on('message', ({ id }) => {
+      workerData.port.postMessage({ id, built: undefined, error: 'CompileError: too large' })
+      Atomics.add(workerData.answers, 0, 1)
+    })`), /too large/],
+]
+for (const [what, worker, reason] of broken)
+  test(`a machine goes on by itself when the thread that compiles ${what}`, async () => {
+    const { machine, logged } = await runBeside(new CompileThread(worker))
+    assert.equal(logged.length, 1)
+    assert.match(logged[0], /the thread that compiles has failed, the machine's own does it now: /)
+    assert.match(logged[0], reason)
+    assert.ok(machine.core.jit!.statistics.regions > 0, 'the own thread compiled nothing')
+    assert.equal(machine.stateHash(), runAlone())
+  })

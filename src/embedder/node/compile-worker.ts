@@ -2,8 +2,10 @@
 import * as nodeModule from 'node:module'
 import { setFlagsFromString } from 'node:v8'
 import { workerData } from 'node:worker_threads'
+import { stepBack } from './thread-priority.ts'
 import type { CompileAnswer, CompileOrder, CompileThreadData } from './compile-thread.ts'
 
+stepBack()
 // As in the main thread: code of ours that was compiled before is compiled no more.
 nodeModule.enableCompileCache?.()
 

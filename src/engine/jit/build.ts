@@ -171,6 +171,8 @@ export interface BackgroundBuilder {
   submit(id: number, blueprints: readonly Blueprint[]): void
   /** What became ready since the last call. Must cost next to nothing when nothing did. */
   take(): readonly { readonly id: number; readonly built: BuiltModule | undefined }[]
+  /** Why it builds no more: what was submitted and not taken is lost. */
+  readonly failure?: string | undefined
 }
 
 /** All features that rows of instructions ask for. */

@@ -82,7 +82,8 @@ export class Jit {
   private readonly memoryPages: number
   private readonly offers: (feature: string) => boolean
   /** Builds modules while the machine runs. */
-  private readonly background: BackgroundBuilder | undefined
+  private background: BackgroundBuilder | undefined
+  private readonly log: (message: string) => void
   private started = false
   private pending: Request[] = []
   private modules = 0
@@ -99,6 +100,7 @@ export class Jit {
     interpreter: Interpreter,
     helpers: { call(number: number, record: number): number; number(name: string): number },
     threshold: number,
+    log: (message: string) => void,
     background?: BackgroundBuilder,
   ) {
     this.words = new Int32Array(memory.buffer)
@@ -113,6 +115,7 @@ export class Jit {
     this.interpreter = interpreter
     this.memoryPages = memory.buffer.byteLength / 65536
     this.background = background
+    this.log = log
     this.offers = offers
     this.known = new KnownCode(new Decoder(tables, offers), this.bytes)
   }
@@ -206,7 +209,7 @@ export class Jit {
 
   /** Called between runs: what waits for others to share a module with does not wait for ever. */
   tick(): void {
-    if (this.inFlight.size > 0) this.takeBuilt(this.background!)
+    if (this.inFlight.size > 0 && this.background) this.takeBuilt(this.background)
     if (this.pending.length === 0) this.waited = 0
     else if (++this.waited >= patience) this.compile()
   }
@@ -251,6 +254,15 @@ export class Jit {
       this.inFlight.delete(id)
       this.install(prepared, built)
     }
+    if (background.failure !== undefined) this.goOnAlone(background.failure)
+  }
+  /** What the other thread was to build becomes hot once more, and is built here. */
+  private goOnAlone(failure: string): void {
+    this.log(`the thread that compiles has failed, the machine's own does it now: ${failure}`)
+    this.background = undefined
+    for (const prepared of this.inFlight.values())
+      for (const { request, record } of prepared) if (request.flushes === this.code.flushes) this.considered.delete(record)
+    this.inFlight.clear()
   }
 
   /** All code was dropped: compiled code too. */
