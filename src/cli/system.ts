@@ -2,6 +2,7 @@
 import type { BlockStore, MachineOptions, SharedFolder } from '../api.ts'
 import type { Ending, SessionOptions } from '../embedder/session.ts'
 import type { Symbols } from '../insight/symbols.ts'
+import type { AssistStatistics } from '../vmm/apic/assist.ts'
 import type { BoardOptions } from '../vmm/board/board.ts'
 import type { HypervisorOptions } from '../vmm/machine-options.ts'
 import type { Vmm } from '../vmm/vmm.ts'
@@ -146,7 +147,11 @@ export interface GuestsResult {
     /** Power-off, reset, a triple fault; undefined: it was still there. */
     ending: string | undefined
     memoryPresent: number
-    vcpus: { name: string; entries: number; guestTime: number; migrations: number; exits: { kind: string; count: number }[] }[]
+    vcpus: {
+      name: string; entries: number; guestTime: number; migrations: number; exits: { kind: string; count: number }[]
+      /** What the processors did of its APIC, if they did. */
+      apic: AssistStatistics | undefined
+    }[]
   }[]
 }
 

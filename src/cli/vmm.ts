@@ -2,6 +2,7 @@
 import { Command, Option } from 'commander'
 import { InputError } from '../errors.ts'
 import { demoPolicy, runDemo, type DemoReport } from '../vmm/demo/demo.ts'
+import type { ApicKind } from '../vmm/apic/assist.ts'
 import type { BoardOptions } from '../vmm/board/board.ts'
 import { MapStore } from '../vmm/pager.ts'
 import { parseDrives } from './drives.ts'
@@ -26,6 +27,7 @@ interface Options {
   drive?: string[]
   net?: boolean
   migrate?: string
+  apic: ApicKind
   timeout?: string
   quiet?: boolean
 }
@@ -60,6 +62,8 @@ export function vmmCommand(system: System, done: (status: number) => void): Comm
     .option('--device <name>', 'a device of each, as of `run`; again for another one', collect)
     .option('--drive <image>', 'a disk of each, as of `run`; what is written is kept in memory', collect)
     .option('--net', 'a virtio card in each guest, and a network between them')
+    .addOption(new Option('--apic <who>', "who keeps the guests' local APICs: the processors as far as they can, or the hypervisor alone")
+      .choices(['virtual', 'emulated']).default('virtual'))
     .option('--migrate <microseconds>', 'send a virtual CPU to another processor every so often')
     .option('--timeout <seconds>', 'end after so much wall time')
     .option('--quiet', 'nothing but the guests')
@@ -90,7 +94,7 @@ async function runKernels(options: Options, kernelFile: string, cpus: number, se
   const result = await system.runGuests({
     machine: { cpu: options.cpu === 'both' ? 'intel' : options.cpu, cpus, seed, memory: all, ...(short ? { store: new MapStore() } : {}) },
     guests: Array.from({ length: guests }, (_, i) => ({
-      name: `guest${i + 1}`, memory, vcpus, kernel, initrd, commandLine: options.append, largePages: !short,
+      name: `guest${i + 1}`, memory, vcpus, kernel, initrd, commandLine: options.append, largePages: !short, apic: options.apic,
         ...devicesOf(options, system, i),
     })),
     network: options.net ? network : undefined,
@@ -119,10 +123,22 @@ function statusOfGuests({ ending, explanation, guests }: GuestsResult): number {
   return statusOf({ ending, panic: undefined })
 }
 
+/** Exits of all vCPUs by kind, the most frequent first, and interrupts that cost none. */
+function exitsOf(vcpus: GuestsResult['guests'][number]['vcpus']): string {
+  const counts = new Map<string, number>()
+  for (const { exits } of vcpus) for (const { kind, count } of exits) counts.set(kind, (counts.get(kind) ?? 0) + count)
+  const kinds = [...counts].sort((a, b) => b[1] - a[1]).map(([kind, count]) => `${kind} ${count}`).join(', ')
+  const sum = (name: 'posted' | 'notified' | 'taken'): number => vcpus.reduce((all, { apic }) => all + (apic?.[name] ?? 0), 0)
+  const posted = sum('posted') > 0 ? `; ${sum('posted')} interrupts posted, ${sum('notified')} of them to a running vCPU` : ''
+  const taken = sum('taken') > 0 ? `; ${sum('taken')} interrupts taken by the guest itself` : ''
+  return `exits: ${kinds}${posted}${taken}`
+}
+
 function summary({ explanation, guests }: GuestsResult): string {
   const lines = guests.map(({ name, ending, memoryPresent, vcpus }) => {
     const work = vcpus.map(({ name: vcpu, entries, migrations }) => `${vcpu} ${entries} entries, ${migrations} moves`).join('; ')
     return `vitrine: ${name}: ${ending ?? 'still running'}; ${Math.round(memoryPresent / 2 ** 20)} MiB of memory used; ${work}\n`
+      + `vitrine: ${name}: ${exitsOf(vcpus)}\n`
   })
   return `${explanation === undefined ? '' : `vitrine: ${explanation}\n`}${lines.join('')}`
 }

@@ -1,6 +1,7 @@
 /** What a local APIC is given when it is made: its CPU's signals, its bus and clock, its model. Follows no manual. */
 import type { Clock, LogUnhandled } from '../devices/ports.ts'
 import type { ApicBus } from './bus.ts'
+import type { PriorityRegisters } from './lapic-priority.ts'
 
 /** What the APIC tells its CPU. */
 export interface LapicSignals {
@@ -42,5 +43,7 @@ export interface LapicOptions {
   tscDeadline?: boolean
   /** MAXPHYADDR: bits of IA32_APIC_BASE from here up are reserved. */
   physicalAddressBits?: number
+  /** Where IRR, ISR, TMR and TPR are. Default: in the APIC itself. */
+  priority?: PriorityRegisters
   log?: LogUnhandled
 }

@@ -11,7 +11,30 @@ export interface PriorityState {
   tmr: number[]
 }
 
-export class InterruptPriority {
+/** What an APIC keeps its vectors in: registers of its own, or a page that a processor reads and writes too. */
+export interface PriorityRegisters {
+  /** Task priority: eight bits. */
+  tpr: number
+  readonly irr: VectorBits
+  readonly isr: VectorBits
+  readonly tmr: VectorBits
+  readonly processorPriority: number
+  readonly pending: number
+  clearVectors(): void
+  request(vector: number, level: boolean): void
+  take(vector: number): void
+  end(): number
+  saveState(): PriorityState
+  restoreState(state: PriorityState): void
+}
+
+/** 256 bits in eight words. */
+export interface VectorBits {
+  readonly words: ArrayLike<number>
+  has(vector: number): boolean
+}
+
+export class InterruptPriority implements PriorityRegisters {
   tpr = 0
   readonly irr = new VectorSet()
   readonly isr = new VectorSet()

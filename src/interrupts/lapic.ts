@@ -8,7 +8,7 @@ import type { InterruptAcknowledger, LapicOptions, LapicSignals } from './lapic-
 import { LocalVectorTable } from './lapic-lvt.ts'
 import type { LvtState } from './lapic-lvt.ts'
 import { InterruptPriority } from './lapic-priority.ts'
-import type { PriorityState } from './lapic-priority.ts'
+import type { PriorityRegisters, PriorityState } from './lapic-priority.ts'
 import { LapicTimer } from './lapic-timer.ts'
 import type { LapicTimerState, TimerMode } from './lapic-timer.ts'
 import {
@@ -71,7 +71,7 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
   #errorArmed = true
   #icr = 0
   #icrHigh = 0
-  readonly #priority = new InterruptPriority()
+  readonly #priority: PriorityRegisters
   readonly #lvt = new LocalVectorTable((mode, vector, level) => this.deliver({ destination: this.id, logical: false, mode, vector, level }))
   /** An ExtINT message came; the PIC was not asked yet. */
   #extIntLatched = false
@@ -87,6 +87,7 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
     this.#hasX2apic = options.x2apic ?? true
     this.#hasTscDeadline = options.tscDeadline ?? true
     this.#log = options.log ?? (() => {})
+    this.#priority = options.priority ?? new InterruptPriority()
     const implemented = (1n << BigInt(options.physicalAddressBits ?? 39)) - 0x1000n
     const flags = apicBaseBits.bootstrap | apicBaseBits.enabled | (this.#hasX2apic ? apicBaseBits.x2apic : 0n)
     this.#reservedBaseBits = ~(implemented | flags)

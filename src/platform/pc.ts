@@ -28,6 +28,7 @@ import type { OutsideEvent, OutsideRequest } from '../net/outside.ts'
 import { UserNetwork } from '../net/user-network.ts'
 import { ApicBus } from '../interrupts/bus.ts'
 import { IoApic, ioApicBase, ioApicInputs, ioApicSize } from '../interrupts/ioapic.ts'
+import type { PriorityRegisters } from '../interrupts/lapic-priority.ts'
 import { Lapic, type LapicSignals } from '../interrupts/lapic.ts'
 import { Pic, picPorts } from '../interrupts/pic.ts'
 import { type AcpiOptions, type AcpiTable, acpiTables, facsWakingVector } from './acpi/tables.ts'
@@ -75,6 +76,8 @@ export interface PcOptions extends BootRequest {
     tscDeadline?: boolean
     physicalAddressBits?: number
   }
+  /** Where the local APIC of a CPU keeps its vectors. Default: in itself. */
+  apicPriority?: (cpu: number) => PriorityRegisters | undefined
 }
 
 /** What the machine gives the PC. */
@@ -308,7 +311,7 @@ export class Pc {
     const { cpuSignals, clock, tsc, log } = this.#embedding
     return new Lapic({
       id: cpu, bootstrap: cpu === 0, clock, bus: this.apicBus, signals: cpuSignals(cpu), pic: this.pic, log,
-      tsc: tsc && (() => tsc(cpu)), ...this.#options.lapic,
+      tsc: tsc && (() => tsc(cpu)), priority: this.#options.apicPriority?.(cpu), ...this.#options.lapic,
     })
   }
 

@@ -27,6 +27,10 @@ export interface ExitKinds {
   control: { says: { register: number; write: boolean; value: bigint; general: number }; answer: { value: bigint } | 'fault' }
   /** INVLPG that was asked for. */
   invalidate: { says: { address: bigint }; answer: 'done' }
+  /** A register of the guest's APIC was written, on the page that the processor keeps. Intel, with APIC virtualization. */
+  apicWrite: { says: { offset: number }; answer: 'done' }
+  /** The guest has ended an interrupt whose end was asked for. Intel, with APIC virtualization. */
+  endOfInterrupt: { says: { vector: number }; answer: 'done' }
   pause: { says: unknown; answer: 'yield' | 'continue' }
   /** The guest shut down: a triple fault. */
   shutdown: { says: unknown; answer: never }
@@ -52,7 +56,7 @@ export interface RawExit {
 
 /** Exits that are the hypervisor's own business: nobody is asked. */
 export type InternalExit =
-  | { kind: 'interrupt'; raw: RawExit } // a physical interrupt or NMI is pending
+  | { kind: 'interrupt'; vector?: number; raw: RawExit } // a physical interrupt or NMI is pending; with its vector it is acknowledged
   | { kind: 'window'; raw: RawExit } // the guest can take an interrupt now
   | { kind: 'slice'; raw: RawExit } // the preemption timer
   | { kind: 'fpu'; raw: RawExit } // first use of a unit whose registers are another vCPU's

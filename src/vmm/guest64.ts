@@ -1,4 +1,6 @@
 /** A guest that starts in 64-bit mode: page tables, segments and code put into its memory. Intel SDM vol. 3, "4-Level Paging". */
+import { GuestApics } from './apic/guest-apics.ts'
+import type { ApicKind } from './apic/assist.ts'
 import { Assembler } from './assembler.ts'
 import type { Guest } from './guest.ts'
 import type { RegisterName } from './port.ts'
@@ -6,7 +8,10 @@ import type { Vcpu } from './vcpu.ts'
 import type { SystemRegister } from './virtualizer.ts'
 import type { GuestOptions, VcpuOptions, Vmm } from './vmm.ts'
 
-/** Guest-physical (and linear) addresses; memory is mapped one to one, 1 GiB of it. */
+/** The fourth GiB, one to one: there are the registers of devices and of the APIC. A page of 1 GiB, not cached. */
+const devicesPage = 0xc000009fn
+
+/** Guest-physical (and linear) addresses; memory is mapped one to one, 1 GiB of it, and the fourth GiB for devices. */
 export const guestPlace = { pml4: 0x1000, pointers: 0x2000, directory: 0x3000, gdt: 0x4000, idt: 0x5000, handlers: 0x6000, stacks: 0x10000,
   code: 0x20000 } as const
 const stackSize = 0x1000
@@ -32,18 +37,23 @@ export interface Guest64Options extends Partial<GuestOptions> {
   interrupts?: Readonly<Record<number, string>>
   /** vCPUs; each starts at the label that is named, or at the first byte, with its number in RDI. */
   vcpus?: readonly (VcpuOptions & { at?: string })[]
+  /** Each vCPU has a local APIC, kept by the processors as far as they can, or by the hypervisor alone. Default: none. */
+  apic?: ApicKind
 }
 
 /** Makes guest and vCPUs; the answer is the first vCPU's guest with its code in place. */
-export function createGuest64(vmm: Vmm, options: Guest64Options): { guest: Guest; vcpu: Vcpu; vcpus: readonly Vcpu[] } {
+export function createGuest64(vmm: Vmm, options: Guest64Options): {
+  guest: Guest; vcpu: Vcpu; vcpus: readonly Vcpu[]; apics: GuestApics | undefined
+} {
   const { code, interrupts = {}, vcpus = [{}], memory = 1 << 20, ...rest } = options
-  const guest = vmm.createGuest({ memory, ...rest })
+  const apics = options.apic && new GuestApics(vmm, options.apic, vcpus.length)
+  const guest = vmm.createGuest({ memory, ...rest, handlers: apics ? apics.handlers(rest.handlers) : rest.handlers })
   const assembler = new Assembler(guestPlace.code, vmm.virtualizer.vendor)
   code(assembler)
   const write = (address: number, bytes: Uint8Array): void => void guest.memory.write(address, bytes)
   write(guestPlace.code, assembler.assemble())
   write(guestPlace.pml4, quads(BigInt(guestPlace.pointers) | 7n))
-  write(guestPlace.pointers, quads(BigInt(guestPlace.directory) | 7n))
+  write(guestPlace.pointers, quads(BigInt(guestPlace.directory) | 7n, 0n, 0n, devicesPage))
   write(guestPlace.directory, quads(...Array.from({ length: 512 }, (_, i) => BigInt(i * 0x200000) | 0x87n)))
   write(guestPlace.gdt, quads(0n, code64, data))
   for (const [vector, label] of Object.entries(interrupts)) {
@@ -55,5 +65,6 @@ export function createGuest64(vmm: Vmm, options: Guest64Options): { guest: Guest
     registers: { ...registers64, rip: at === undefined ? guestPlace.code : assembler.addressOf(at),
       rsp: guestPlace.stacks + (i + 1) * stackSize, rdi: i, ...registers },
   }))
-  return { guest, vcpu: made[0], vcpus: made }
+  if (apics) for (const vcpu of made) apics.attach(vcpu)
+  return { guest, vcpu: made[0], vcpus: made, apics }
 }

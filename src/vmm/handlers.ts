@@ -52,7 +52,7 @@ const appliers: Appliers = {
   },
   halt: (vcpu, _exit, answer, virtualizer) => {
     after(vcpu, virtualizer)
-    return answer === 'wait' && !vcpu.interrupts.pending() && !vcpu.nmi ? 'waiting' : 'ready'
+    return answer === 'wait' && !vcpu.wakes && !vcpu.nmi ? 'waiting' : 'ready'
   },
   portRead: (vcpu, exit, answer, virtualizer) => {
     if (answer === 'fault') return fault(vcpu)
@@ -91,6 +91,8 @@ const appliers: Appliers = {
     return after(vcpu, virtualizer)
   },
   invalidate: (vcpu, _exit, _answer, virtualizer) => after(vcpu, virtualizer),
+  apicWrite: () => 'ready',
+  endOfInterrupt: () => 'ready',
   pause: (vcpu, _exit, answer, virtualizer) => {
     after(vcpu, virtualizer)
     return answer === 'yield' ? 'yields' : 'ready'

@@ -16,7 +16,7 @@ export const apic = {
 } as const
 
 /** Vectors that the hypervisor gives its own interrupts. */
-export const hostVector = { timer: 0x40, kick: 0x41, spurious: 0xff } as const
+export const hostVector = { timer: 0x40, kick: 0x41, posted: 0x42, wakeUp: 0x43, spurious: 0xff } as const
 
 /** An exception that an instruction of the hypervisor's raised. */
 export interface RootFault {
@@ -156,6 +156,12 @@ export class Processor {
     // STI holds them back for one more instruction
     if (this.heldBy === 'IF' && vectorAt(this.port.rip) === undefined) this.perform('nop')
     this.awake()
+  }
+  /** An exit has acknowledged an interrupt: it is handled here. */
+  acknowledged(vector: number): void {
+    this.interrupts++
+    if (vector !== hostVector.spurious) this.writeApic(apic.endOfInterrupt, 0)
+    this.onInterrupt(vector)
   }
   /** Halts until an interrupt comes: then it stands at the handler, and `awake` is to be called. */
   halt(): Standing {

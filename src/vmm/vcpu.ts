@@ -1,4 +1,5 @@
 /** A virtual processor: who it is, in which state, the parts of it that control structures do not hold, and what it has cost. */
+import type { ApicAssist } from './apic/assist.ts'
 import type { AnyExitKind, Exit } from './exits.ts'
 import type { Guest } from './guest.ts'
 import { register, type RegisterName } from './port.ts'
@@ -96,6 +97,8 @@ export class Vcpu {
   /** Runs in virtual nanoseconds, divided by the weight: what fairness is about. For the policy. */
   virtualRuntime = 0
   interrupts: InterruptSource & Partial<Pick<InterruptList, 'raise'>> = new InterruptList()
+  /** What the processor does of its APIC, if it does. */
+  apic: ApicAssist | undefined
   /** To be injected before anything else: what an exit interrupted, and exceptions for the guest. */
   event: PendingEvent | undefined
   nmi = false
@@ -130,6 +133,15 @@ export class Vcpu {
   become(next: VcpuState): void {
     if (!arrows[this.current].includes(next)) throw new Error(`${this.name} is ${this.current}: it cannot become ${next}`)
     this.current = next
+  }
+
+  /** An interrupt waits that ends its wait. */
+  get wakes(): boolean {
+    return this.interrupts.pending()
+  }
+  /** An interrupt waits that the hypervisor has to inject. */
+  get wantsInjection(): boolean {
+    return this.apic ? this.apic.external() : this.interrupts.pending()
   }
 
   // ---- registers ----

@@ -1,4 +1,5 @@
 /** What Intel VT-x and AMD-V have in common, as the rest of the hypervisor uses it. What differs stays reachable in `ControlStructure`. */
+import type { ApicAssist, ApicHelp, AssistHost } from './apic/assist.ts'
 import type { AnyExit } from './exits.ts'
 import type { EntryFormat } from './second-stage.ts'
 import type { Processor } from './processor.ts'
@@ -72,6 +73,12 @@ export interface Virtualizer {
   instructionBytes(vcpu: Vcpu): Uint8Array | undefined
   /** MSRs of the guest that lie in the processor while it runs and that entries and exits leave alone. */
   readonly switchedMsrs: readonly number[]
+  /** What the processors do of guests' APICs. */
+  readonly apicHelp: ApicHelp
+  /** Whether they also send the IPIs of guests. */
+  readonly sendsIpis: boolean
+  /** For the vCPUs of one guest. Only where `apicHelp` is not `none`. */
+  assistApics(count: number, host: AssistHost): ApicAssist[]
   /** For reports: VPID or ASID. */
   tag(vcpu: Vcpu): number
 }

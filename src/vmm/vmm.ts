@@ -197,6 +197,14 @@ export class Vmm {
       if (cpu) this.kick(cpu)
     }
   }
+  /** Interrupts were posted: one that waits wakes; one that is in the guest is told with no exit, unless it has to leave. */
+  posted(vcpu: Vcpu, leave: boolean): void {
+    if (vcpu.state === 'waiting' ? vcpu.wakes : leave) return this.notify(vcpu)
+    const cpu = this.cpus.find(each => each.running === vcpu)
+    if (!cpu) return
+    if (vcpu.apic) vcpu.apic.statistics.notified++
+    this.present.processor.sendInterrupt(cpu.index, hostVector.posted)
+  }
   /** A stopped vCPU goes on. */
   resume(vcpu: Vcpu): void {
     vcpu.become('ready')
@@ -219,6 +227,7 @@ export class Vmm {
   }
   private interrupted(cpu: CpuSlot, vector: number): void {
     if (vector === hostVector.timer) cpu.timerAt = Infinity
+    else if (vector === hostVector.wakeUp) for (const vcpu of this.vcpus) if (vcpu.state === 'waiting' && vcpu.wakes) this.notify(vcpu)
   }
 
   /** Translations of a guest's vCPUs are forgotten before they run again; those that run are brought out. */
@@ -257,6 +266,7 @@ export class Vmm {
   private release(vcpu: Vcpu, cpu: CpuSlot): void {
     if (vcpu.processor !== cpu.processor || vcpu.state === 'running') return
     this.units.leave(vcpu, cpu.processor)
+    if (vcpu.state !== 'waiting') vcpu.apic?.preempted()
     this.virtualizer.unload(vcpu)
     if (cpu.last === vcpu) cpu.last = undefined
     this.tellStep(vcpu, { step: 'released', how: this.virtualizer.vendor === 'intel' ? 'VMCLEAR' : 'VMSAVE' })
@@ -300,6 +310,7 @@ export class Vmm {
     vcpu.statistics.guestTime += ran
     this.policy.ran?.(vcpu, ran)
     vcpu.become('exited')
+    vcpu.apic?.exited()
     this.handle(cpu, vcpu, this.virtualizer.exit(vcpu), now.time)
   }
   /** Books the time since the processor changed hands. */
@@ -330,6 +341,7 @@ export class Vmm {
     if (outcome === 'ready' || outcome === 'yields') vcpu.become('ready')
     else if (outcome === 'waiting') {
       vcpu.become('waiting')
+      vcpu.apic?.waits(cpu.processor)
       this.tell({ kind: 'waits', vcpu })
     } else {
       vcpu.become('stopped')
@@ -342,7 +354,8 @@ export class Vmm {
   private handleOwn(cpu: CpuSlot, vcpu: Vcpu, exit: AnyExit): Outcome | undefined {
     switch (exit.kind) {
       case 'interrupt':
-        cpu.processor.openWindow()
+        if (exit.vector === undefined) cpu.processor.openWindow()
+        else cpu.processor.acknowledged(exit.vector)
         return 'ready'
       case 'window':
         this.virtualizer.wantWindow(vcpu, false)
@@ -461,12 +474,14 @@ export class Vmm {
       this.tell({ kind: 'switch', from: cpu.last, to: vcpu })
       cpu.statistics.switches++
       vcpu.statistics.switches++
+      if (cpu.last && cpu.last.state !== 'waiting') cpu.last.apic?.preempted()
       this.units.switchTo(vcpu, processor)
       cpu.last = vcpu
     }
     if (arrives) this.tellArrival(vcpu)
     if (arrives && vcpu.statistics.entries > 0) vcpu.statistics.migrations++
     this.injectPending(vcpu)
+    vcpu.apic?.enter(processor)
     this.setTimers(cpu, vcpu)
     this.passed(cpu, 'hostTime')
     vcpu.become('running')
@@ -500,20 +515,20 @@ export class Vmm {
       this.virtualizer.inject(vcpu, event)
       vcpu.statistics.injected++
       this.tell({ kind: 'injected', vcpu, vector: event.vector, again: true })
-      if (interrupts.pending()) this.virtualizer.wantWindow(vcpu, true)
+      if (vcpu.wantsInjection) this.virtualizer.wantWindow(vcpu, true)
       return
     }
     if (vcpu.nmi) {
       vcpu.nmi = false
       return this.virtualizer.inject(vcpu, { type: 'nmi', vector: 2 })
     }
-    if (!interrupts.pending()) return
+    if (!vcpu.wantsInjection) return
     if (!this.virtualizer.canTakeInterrupt(vcpu)) return this.virtualizer.wantWindow(vcpu, true)
     const vector = interrupts.acknowledge()
     this.virtualizer.inject(vcpu, { type: 'interrupt', vector })
     vcpu.statistics.injected++
     this.tell({ kind: 'injected', vcpu, vector, again: false })
-    this.virtualizer.wantWindow(vcpu, interrupts.pending())
+    this.virtualizer.wantWindow(vcpu, vcpu.wantsInjection)
   }
   /** The preemption timer ends slices, or else the APIC timer, which ends them for alarms too. */
   private setTimers(cpu: CpuSlot, vcpu: Vcpu): void {

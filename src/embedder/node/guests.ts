@@ -114,8 +114,9 @@ export async function runGuests(request: GuestsRequest, surroundings: (flush: ()
       ending, explanation, virtualNanoseconds: vmm.hardware.now, instructions: vmm.hardware.retired,
       guests: boards.map(({ guest, vcpus, ending: how }) => ({
         name: guest.name, ending: how, memoryPresent: guest.memory.present * 4096,
-        vcpus: vcpus.map(({ name, statistics: { entries, guestTime, migrations, exits } }) => ({
+        vcpus: vcpus.map(({ name, apic, statistics: { entries, guestTime, migrations, exits } }) => ({
           name, entries, guestTime, migrations, exits: [...exits].map(([kind, { count }]) => ({ kind, count })),
+          apic: apic?.statistics,
         })),
       })),
     }

@@ -2,6 +2,7 @@
 import { exitCode, instructionIntercepts, intercept3 } from '../../virt/svm/exit-codes.ts'
 import { eventInfo, eventType, fetchedBytes, nestedControl, tlbControl, virtualInterrupt, type VmcbFieldName } from '../../virt/svm/vmcb.ts'
 import type { InterceptName } from '../../cpu/intercepts.ts'
+import type { ApicAssist } from '../apic/assist.ts'
 import type { AnyExit } from '../exits.ts'
 import { msrPermissionMap } from '../msr-maps.ts'
 import type { PagePool } from '../page-pool.ts'
@@ -13,6 +14,7 @@ import { Tags } from '../tags.ts'
 import type { PendingEvent, Vcpu } from '../vcpu.ts'
 import { segmentNames, type EntryFailure, type Intercepts, type SystemRegister, type Virtualizer } from '../virtualizer.ts'
 import { readExit } from './exit.ts'
+import { VirtualInterrupt } from './virtual-interrupt.ts'
 import { Vmcb } from './vmcb.ts'
 
 const msr = { efer: 0xc0000080, vmHsavePa: 0xc0010117 } as const
@@ -39,6 +41,8 @@ export class AmdV implements Virtualizer {
   readonly vendor = 'amd'
   readonly format = npt
   readonly hasPreemptionTimer = false
+  readonly apicHelp = 'priority'
+  readonly sendsIpis = false
   /** The others go with VMLOAD and VMSAVE. */
   readonly switchedMsrs = [0xc0000103]
   private readonly hardware: HardwarePort
@@ -224,6 +228,25 @@ export class AmdV implements Virtualizer {
     vmcb.set('virtualInterrupt', wanted ? word | request : word & ~request)
     const intercepts = vmcb.get('intercepts3')
     vmcb.set('intercepts3', wanted ? intercepts | (1 << intercept3.vintr) : intercepts & ~(1 << intercept3.vintr))
+  }
+  assistApics(count: number): ApicAssist[] {
+    return Array.from({ length: count }, () => new VirtualInterrupt(this))
+  }
+  /** V_TPR, and V_IRQ for a vector; -1: none waits; undefined: V_IRQ stays as it is. */
+  setVirtualInterrupt(vcpu: Vcpu, priority: number, vector: number | undefined): void {
+    const vmcb = this.of(vcpu)
+    const { tprMask, irq, priorityMask, priorityShift, ignoreTpr } = virtualInterrupt
+    const word = (vmcb.get('virtualInterrupt') & ~tprMask) | priority
+    if (vector === undefined) return vmcb.set('virtualInterrupt', word)
+    const clear = word & ~(irq | priorityMask | ignoreTpr)
+    vmcb.set('virtualInterrupt', vector < 0 ? clear : clear | irq | ((vector >> 4) << priorityShift))
+    if (vector >= 0) vmcb.set('virtualVector', vector)
+  }
+  /** What is there after an exit: -1: the guest has taken it. */
+  virtualInterrupt(vcpu: Vcpu): { priority: number; vector: number } {
+    const vmcb = this.of(vcpu)
+    const word = vmcb.get('virtualInterrupt')
+    return { priority: word & virtualInterrupt.tprMask, vector: word & virtualInterrupt.irq ? vmcb.get('virtualVector') & 0xff : -1 }
   }
   setIntercepts(vcpu: Vcpu, { exceptions, pause, translation, timestamp, priority }: Intercepts): void {
     const vmcb = this.of(vcpu)

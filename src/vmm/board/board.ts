@@ -4,9 +4,12 @@
  */
 import type { DmaResult, MmioHandler } from '../../devices/ports.ts'
 import type { BootRegisters } from '../../platform/boot/image.ts'
-import { VirtualClock } from '../../platform/clock.ts'
 import { createMemoryMap } from '../../platform/memory-map.ts'
 import { createPc, type Pc, type PcOptions } from '../../platform/pc.ts'
+import { assistsFor, GuestApic } from '../apic/guest-apic.ts'
+import { apicTraps } from '../apic/guest-apics.ts'
+import type { ApicKind } from '../apic/assist.ts'
+import { GuestClock } from '../apic/guest-clock.ts'
 import type { Guest } from '../guest.ts'
 import type { Handlers } from '../handlers.ts'
 import type { RegisterName } from '../port.ts'
@@ -31,10 +34,10 @@ export interface BoardOptions {
   drives?: PcOptions['drives']
   networks?: PcOptions['networks']
   largePages?: boolean
+  /** Who keeps the local APICs: the processors as far as they can (default), or the hypervisor alone. */
+  apic?: ApicKind
 }
 
-const lapicSize = 0x1000
-const apicBaseMsr = 0x1b
 const registerNames: readonly RegisterName[] = ['rax', 'rcx', 'rdx', 'rbx', 'rsp', 'rbp', 'rsi', 'rdi', 'r8', 'r9', 'r10', 'r11', 'r12',
   'r13', 'r14', 'r15']
 type Registers = Partial<Record<RegisterName | SystemRegister, bigint | number>>
@@ -73,17 +76,16 @@ export class Board {
   /** Why the guest is over: power-off, reset, or a processor's shutdown. */
   ending: string | undefined
   private readonly vmm: Vmm
-  private readonly clock = new VirtualClock()
-  private readonly begin: number
+  private readonly time: GuestClock
+  private readonly apics = new Map<Vcpu, GuestApic>()
   private readonly msrs = new GuestMsrs()
   private readonly regions: { base: number; end: number; handler: MmioHandler }[] = []
   private readonly started: boolean[]
-  private alarm: { at: number; cancel(): void } | undefined
   private readonly logged = new Set<string>()
 
   constructor(vmm: Vmm, options: BoardOptions) {
     this.vmm = vmm
-    this.begin = vmm.time
+    this.time = new GuestClock(vmm)
     const { name, memory, vcpus: count = 1, kernel, initrd, commandLine } = options
     const map = createMemoryMap('pc', memory)
     const guest = vmm.createGuest({ name, memory: map.lowTop, handlers: this.handlers(), largePages: options.largePages })
@@ -91,15 +93,17 @@ export class Board {
     this.started = Array.from({ length: count }, (_, i) => i === 0)
     const lists: Vcpu[] = []
     this.vcpus = lists
+    const assists = assistsFor(vmm, options.apic ?? 'virtual', count)
     const dma = (done: boolean): DmaResult => (done ? 'ok' : 'unmapped')
     this.pc = createPc(
       {
         kernel, initrd, commandLine, map, cpus: count, rtcEpoch: 1_767_225_600, devices: options.devices ?? [],
         drives: options.drives ?? [], networks: options.networks ?? [],
-        lapic: { timerFrequency: vmm.hardware.apicHertz, x2apic: false, tscDeadline: false },
+        lapic: { timerFrequency: vmm.hardware.apicHertz, x2apic: true, tscDeadline: false },
+        apicPriority: cpu => assists[cpu]?.priority,
       },
       {
-        clock: this.clock,
+        clock: this.time.clock,
         addMmio: (base, size, _what, handler) => void this.regions.push({ base, end: base + size, handler }),
         dma: { read: (address, into) => dma(guest.memory.read(address, into)), write: (address, from) =>
           dma(guest.memory.write(address, from)) },
@@ -130,11 +134,10 @@ export class Board {
         registers: i === 0 && this.pc.boot ? startRegisters(this.pc.boot.registers) : {},
       })
       const lapic = this.pc.lapics[i]
-      vcpu.interrupts = { pending: () => this.started[i] && lapic.hasInterrupt(), acknowledge: () => lapic.acknowledge() }
-      vmm.setIntercepts(vcpu, { ...vcpu.intercepts, priority: true })
+      this.apics.set(vcpu, new GuestApic(vmm, vcpu, lapic, assists[i], () => this.started[i]))
       lists.push(vcpu)
     }
-    this.setAlarm()
+    this.time.setAlarm()
   }
 
   private log(device: string, what: string): void {
@@ -145,13 +148,12 @@ export class Board {
   }
   private finish(ending: string): void {
     this.ending ??= ending
+    this.time.stopped = true
     for (const vcpu of this.vcpus) this.vmm.stop(vcpu)
   }
   /** Bytes typed at the guest's console. */
   serialInput(bytes: Uint8Array): void {
-    this.advance()
-    this.pc.serialInput(bytes)
-    this.setAlarm()
+    this.use(() => this.pc.serialInput(bytes))
   }
 
   /** A frame for the guest. */
@@ -159,32 +161,9 @@ export class Board {
     if (!this.ending) this.use(() => this.pc.outsideEvent(network, { kind: 'frame', bytes }))
   }
 
-  // ---- time: the guest's devices live on the hypervisor's
-
-  private advance(): void {
-    this.clock.advanceTo(Math.max(this.clock.now(), this.vmm.time - this.begin))
-  }
-  private setAlarm(): void {
-    const next = this.clock.nextDeadline()
-    const at = next === undefined ? undefined : next + this.begin
-    if (at === this.alarm?.at) return
-    this.alarm?.cancel()
-    this.alarm = undefined
-    if (at === undefined) return
-    const alarm = this.vmm.at(at, () => {
-      this.alarm = undefined
-      if (this.ending) return
-      this.advance()
-      this.setAlarm()
-    })
-    this.alarm = { at, cancel: () => alarm.cancel() }
-  }
   /** Around everything that the guest does with its devices. */
   private use<T>(act: () => T): T {
-    this.advance()
-    const result = act()
-    this.setAlarm()
-    return result
+    return this.time.use(act)
   }
 
   // ---- interrupts
@@ -222,22 +201,24 @@ export class Board {
         return this.ending ? 'stop' : 'done'
       },
       msrRead: ({ index }, vcpu) => {
-        const value = index === apicBaseMsr ? this.lapicOf(vcpu).readMsr(index) : this.msrs.read(vcpu, index)
+        const value = GuestApic.hasMsr(index) ? this.use(() => this.apicOf(vcpu).readMsr(index)) : this.msrs.read(vcpu, index)
         if (value === undefined) this.log('msr', `RDMSR of ${index.toString(16)}h: #GP`)
         return value === undefined ? 'fault' : { value }
       },
       msrWrite: ({ index, value }, vcpu) => {
-        const done = index === apicBaseMsr ? this.use(() => this.lapicOf(vcpu).writeMsr(index, value)) : this.msrs.write(vcpu, index, value)
+        const done = GuestApic.hasMsr(index) ? this.use(() => this.apicOf(vcpu).writeMsr(index, value))
+          : this.msrs.write(vcpu, index, value)
         if (!done) this.log('msr', `WRMSR of ${index.toString(16)}h: #GP`)
         return done ? 'done' : 'fault'
       },
       control: ({ register, write, value }, vcpu) => {
         if (register !== 8) return { value }
-        const lapic = this.lapicOf(vcpu)
-        if (!write) return { value: BigInt(lapic.getTpr()) }
-        this.use(() => lapic.setTpr(Number(value & 15n)))
+        const apic = this.apicOf(vcpu)
+        if (!write) return { value: BigInt(apic.priority) }
+        this.use(() => (apic.priority = Number(value)))
         return { value }
       },
+      ...apicTraps(vcpu => this.apicOf(vcpu), act => this.use(act)),
       hypercall: () => ({ result: 0xffff_ffff_ffff_fc18n }), // -1000: no such call
       pause: () => 'continue',
       shutdown: (_exit, vcpu) => {
@@ -250,14 +231,14 @@ export class Board {
       },
     }
   }
-  private lapicOf(vcpu: Vcpu): Pc['lapics'][number] {
-    return this.pc.lapics[this.vcpus.indexOf(vcpu)]
+  private apicOf(vcpu: Vcpu): GuestApic {
+    return this.apics.get(vcpu)!
   }
   private deviceAt(vcpu: Vcpu, address: number): { handler: MmioHandler; offset: number } | undefined {
-    const lapic = this.lapicOf(vcpu)
-    const { mmioBase } = lapic
-    if (mmioBase !== undefined && address >= mmioBase && address < mmioBase + lapicSize) return { handler: lapic,
-      offset: address - mmioBase }
+    const apic = this.apicOf(vcpu)
+    if (apic.contains(address))
+      return { handler: { readMmio: (at, size) => apic.read(at, size), writeMmio: (at, size, value) => apic.write(at, size, value) },
+        offset: address }
     const region = this.regions.find(({ base, end }) => address >= base && address < end)
     return region && { handler: region.handler, offset: address - region.base }
   }

@@ -4,9 +4,13 @@ import type { CpuidResult } from '../processor.ts'
 const bits = (...numbers: number[]): number => numbers.reduce((mask, bit) => mask | (1 << bit), 0)
 
 const hypervisorBase = 0x40000000
+/** KVM's interface for guests, with none of its features: Linux uses an x2APIC without interrupt remapping only where it sees one. */
+const kvmBase = 0x40000100
 const hypervisorBit = 1 << 31
-/** DTES64 to PDCM: MONITOR, VMX, SMX; x2APIC, TSC deadline, XSAVE, OSXSAVE, AVX, F16C. */
-const leaf1Ecx = bits(2, 3, 4, 5, 6, 7, 8, 15, 21, 24, 26, 27, 28, 29)
+/** DTES64 to PDCM: MONITOR, VMX, SMX; TSC deadline, XSAVE, OSXSAVE, AVX, F16C. */
+const leaf1Ecx = bits(2, 3, 4, 5, 6, 7, 8, 15, 24, 26, 27, 28, 29)
+/** The hypervisor has one, if the processor has or not. */
+const x2apic = 1 << 21
 /** Machine checks, ACPI thermal control. */
 const leaf1Edx = bits(7, 14, 21, 22, 29)
 const htt = 1 << 28
@@ -25,7 +29,7 @@ export function guestCpuid(real: CpuidResult, leaf: number, subleaf: number, ind
   switch (leaf) {
     case 1: return {
       eax: real.eax, ebx: ((real.ebx & 0xff00) | (count << 16) | (index << 24)) >>> 0,
-      ecx: ((real.ecx & ~leaf1Ecx) | hypervisorBit) >>> 0, edx: ((real.edx & ~(leaf1Edx | htt)) | (count > 1 ? htt : 0)) >>> 0,
+      ecx: ((real.ecx & ~leaf1Ecx) | hypervisorBit | x2apic) >>> 0, edx: ((real.edx & ~(leaf1Edx | htt)) | (count > 1 ? htt : 0)) >>> 0,
     }
     case 5: case 6: case 0xa: case 0xd: case 0x12: case 0x14: case 0x1f: case 0x8000000a: case 0x8000001e: return nothing
     case 7: return subleaf > 0 ? nothing : { eax: 0, ebx: (real.ebx & ~leaf7Ebx) >>> 0, ecx: real.ecx & leaf7EcxKept, edx: 0 }
@@ -36,6 +40,10 @@ export function guestCpuid(real: CpuidResult, leaf: number, subleaf: number, ind
       const [ebx, ecx, edx] = letters('VitrineVMM\0\0')
       return { eax: hypervisorBase, ebx, ecx, edx }
     }
-    default: return leaf > hypervisorBase && leaf < 0x40000100 ? nothing : real
+    case kvmBase: {
+      const [ebx, ecx, edx] = letters('KVMKVMKVM\0\0\0')
+      return { eax: kvmBase + 1, ebx, ecx, edx }
+    }
+    default: return leaf > hypervisorBase && leaf < hypervisorBase + 0x10000 ? nothing : real
   }
 }

@@ -12,9 +12,10 @@ const valid = 0x80000000
 
 /** With these, the qualification says more. */
 const qualified = new Set<number>([reason.controlRegister, reason.io, reason.eptViolation, reason.movDr, reason.invlpg, reason.taskSwitch,
-  reason.exceptionOrNmi])
+  reason.exceptionOrNmi, reason.apicAccess, reason.apicWrite, reason.virtualizedEoi])
 /** Exits that can come while an event is being delivered. */
-const interrupting = new Set<number>([reason.exceptionOrNmi, reason.eptViolation, reason.eptMisconfiguration, reason.taskSwitch])
+const interrupting = new Set<number>([reason.apicAccess, reason.exceptionOrNmi,
+  reason.eptViolation, reason.eptMisconfiguration, reason.taskSwitch])
 
 export function readExit(vcpu: Vcpu, vmcs: Vmcs): AnyExit {
   const basic = number(vmcs.read('exitReason')) & 0xffff
@@ -45,6 +46,20 @@ function exception(vcpu: Vcpu, vmcs: Vmcs, raw: RawExit): AnyExit {
   if (vector === 7 && vcpu.fpuTrapped) return { kind: 'fpu', raw }
   const error = information & 0x800 ? number(vmcs.read('exitErrorCode')) : undefined
   return { kind: 'exception', vector, error, address: vector === 14 ? raw.info1 : undefined, raw }
+}
+
+/** Acknowledged on exit with a guest whose interrupts are posted: else it waits at the local APIC. */
+function external(vcpu: Vcpu, vmcs: Vmcs, raw: RawExit): AnyExit {
+  const information = vcpu.apic ? number(vmcs.read('exitInterruption')) : 0
+  return information & valid ? { kind: 'interrupt', vector: information & 0xff, raw } : { kind: 'interrupt', raw }
+}
+
+/** An access to the APIC that the processor leaves to the hypervisor. SDM vol. 3, "Exit Qualification for APIC-Access VM Exits". */
+function apicAccess(vcpu: Vcpu, _vmcs: Vmcs, raw: RawExit): AnyExit {
+  const bits = number(raw.info1)
+  const type = (bits >> 12) & 15
+  const address = (vcpu.apic?.base ?? 0) + (bits & 0xfff)
+  return { kind: 'memory', address, access: type === 1 ? 'write' : type === 2 ? 'execute' : 'read', present: true, raw }
 }
 
 function io(vcpu: Vcpu, _vmcs: Vmcs, raw: RawExit): AnyExit {
@@ -83,7 +98,7 @@ const edxEax = (vcpu: Vcpu): bigint => ((vcpu.registers[register.rdx] & low32) <
 
 const readers: Readonly<Partial<Record<number, Reader>>> = {
   [reason.exceptionOrNmi]: exception,
-  [reason.externalInterrupt]: (_vcpu, _vmcs, raw) => ({ kind: 'interrupt', raw }),
+  [reason.externalInterrupt]: external,
   [reason.tripleFault]: (_vcpu, _vmcs, raw) => ({ kind: 'shutdown', raw }),
   [reason.interruptWindow]: (_vcpu, _vmcs, raw) => ({ kind: 'window', raw }),
   [reason.cpuid]: (vcpu, _vmcs, raw) => ({ kind: 'cpuid', leaf: number(eax(vcpu)), subleaf: ecx(vcpu), raw }),
@@ -98,6 +113,9 @@ const readers: Readonly<Partial<Record<number, Reader>>> = {
   [reason.pause]: (_vcpu, _vmcs, raw) => ({ kind: 'pause', raw }),
   [reason.eptViolation]: violation,
   [reason.preemptionTimer]: (_vcpu, _vmcs, raw) => ({ kind: 'slice', raw }),
+  [reason.apicAccess]: apicAccess,
+  [reason.apicWrite]: (_vcpu, _vmcs, raw) => ({ kind: 'apicWrite', offset: number(raw.info1), raw }),
+  [reason.virtualizedEoi]: (_vcpu, _vmcs, raw) => ({ kind: 'endOfInterrupt', vector: number(raw.info1) & 0xff, raw }),
   [reason.xsetbv]: (vcpu, _vmcs, raw) => ({ kind: 'xsetbv', index: ecx(vcpu), value: edxEax(vcpu), raw }),
 }
 

@@ -1,23 +1,25 @@
 /** VT-x as a hypervisor drives it. Intel SDM vol. 3, "Virtual Machine Control Structures", "VM Entries", "VM Exits". */
-import { entryBit, exitBit, pinBit, primaryBit, secondaryBit } from '../../virt/vmx/controls.ts'
+import { entryBit, exitBit, pinBit, primaryBit, secondaryBit, tertiaryBit } from '../../virt/vmx/controls.ts'
 import { entryFailure, reason } from '../../virt/vmx/exit-reasons.ts'
 import type { FieldName } from '../../virt/vmx/fields.ts'
+import type { ApicAssist, ApicHelp, AssistHost } from '../apic/assist.ts'
 import type { AnyExit } from '../exits.ts'
 import { place, selector } from '../layout.ts'
 import { msrBitmap } from '../msr-maps.ts'
 import type { PagePool } from '../page-pool.ts'
-import type { HardwarePort } from '../port.ts'
-import type { Processor } from '../processor.ts'
+import { register, type HardwarePort } from '../port.ts'
+import { hostVector, type Processor } from '../processor.ts'
 import { addressOf } from '../root-code.ts'
-import { ept } from '../second-stage.ts'
+import { allRights, ept } from '../second-stage.ts'
 import { Tags } from '../tags.ts'
 import type { PendingEvent, Vcpu } from '../vcpu.ts'
 import { segmentNames, type EntryFailure, type Intercepts, type SystemRegister, type Virtualizer } from '../virtualizer.ts'
 import { readExit } from './exit.ts'
+import { DescriptorTable, PostedApic } from './virtual-apic.ts'
 import { failure, noLink, pointerInstruction, Vmcs } from './vmcs.ts'
 
 const msr = { featureControl: 0x3a, basic: 0x480, misc: 0x485, truePin: 0x48d, truePrimary: 0x48e, trueExit: 0x48f, trueEntry: 0x490,
-  secondary: 0x48b } as const
+  secondary: 0x48b, tertiary: 0x492 } as const
 const vmxe = 0x2000n
 const cr0Always = 0x20n // NE
 const pagingEnable = 1n << 31n
@@ -28,6 +30,12 @@ const everyVpid = 2n
 const oneVpid = 1n
 const interruptType = { interrupt: 0, nmi: 2, exception: 3, software: 4 } as const
 const valid = 0x80000000
+const apicModes = {
+  disabled: 0,
+  xapic: secondaryBit.virtualizeApicAccesses | secondaryBit.apicRegisterVirtualization | secondaryBit.virtualInterruptDelivery,
+  x2apic: secondaryBit.virtualizeX2apic | secondaryBit.apicRegisterVirtualization | secondaryBit.virtualInterruptDelivery,
+} as const
+const everyApicMode = apicModes.xapic | apicModes.x2apic
 
 const capital = (name: string): string => name[0].toUpperCase() + name.slice(1)
 
@@ -64,6 +72,11 @@ export class VtX implements Virtualizer {
   private readonly controls = new WeakMap<Vmcs, Controls>()
   private readonly tags = new Map<Processor, Tags>()
   private readonly bitmap: number
+  /** The MSR bitmap of guests whose x2APIC is virtualized, and the page that marks accesses to an APIC. */
+  private x2apicBitmap: number | undefined
+  private apicAccessPage: number | undefined
+  private readonly apicsMapped = new WeakMap<object, Set<number>>()
+  sendsIpis = false
   private revision = 0
   private timerShift = 0
   private capabilities: Record<'pin' | 'primary' | 'secondary' | 'exit' | 'entry', bigint> | undefined
@@ -86,6 +99,8 @@ export class VtX implements Virtualizer {
     this.timerShift = Number(processor.rdmsr(msr.misc) & 31n)
     this.capabilities ??= { pin: processor.rdmsr(msr.truePin), primary: processor.rdmsr(msr.truePrimary),
       secondary: processor.rdmsr(msr.secondary), exit: processor.rdmsr(msr.trueExit), entry: processor.rdmsr(msr.trueEntry) }
+    const tertiaryThere = Number(this.capabilities.primary >> 32n) & primaryBit.tertiaryControls
+    this.sendsIpis = tertiaryThere !== 0 && (Number(processor.rdmsr(msr.tertiary)) & tertiaryBit.ipiVirtualization) !== 0
     memory.write32(processor.places.root, this.revision)
     const failed = pointerInstruction(processor, 'vmxon', BigInt(processor.places.root))
     if (failed) throw new Error(`VMXON: ${failed}`)
@@ -210,6 +225,9 @@ export class VtX implements Virtualizer {
       vmcs.launched = true
       return undefined
     }
+    // it may be back already, from the delivery of what was injected: then RAX and RCX are the guest's, and VMREAD takes them
+    const { port } = processor
+    const [rax, rcx] = [port.get(register.rax), port.get(register.rcx)]
     const said = failure(processor)
     if (said) return { reason: `${vmcs.launched ? 'VMRESUME' : 'VMLAUNCH'}: ${said}` }
     const exitReason = Number(vmcs.read('exitReason'))
@@ -218,6 +236,8 @@ export class VtX implements Virtualizer {
       return { reason: `VM entry: exit reason ${exitReason & 0xffff} (${what}), qualification ${vmcs.read('exitQualification')}` }
     }
     vmcs.launched = true
+    port.set(register.rax, rax)
+    port.set(register.rcx, rcx)
     return undefined
   }
   exit(vcpu: Vcpu): AnyExit {
@@ -293,12 +313,15 @@ export class VtX implements Virtualizer {
     this.setPrimary(vcpu, primaryBit.interruptWindowExiting, wanted)
   }
   private setPrimary(vcpu: Vcpu, bit: number, on: boolean): void {
+    this.setControl(vcpu, 'primary', bit, on)
+  }
+  private setControl(vcpu: Vcpu, word: 'pin' | 'primary' | 'secondary', bits: number, on: boolean): void {
     const vmcs = this.of(vcpu)
     const controls = this.controls.get(vmcs)!
-    const next = on ? controls.primary | bit : controls.primary & ~bit
-    if (next === controls.primary) return
-    controls.primary = next
-    vmcs.write('primaryControls', BigInt(next >>> 0))
+    const next = on ? controls[word] | bits : controls[word] & ~bits
+    if (next === controls[word]) return
+    controls[word] = next
+    vmcs.write(`${word}Controls`, BigInt(next >>> 0))
   }
   private setExceptions(vcpu: Vcpu, exceptions: number): void {
     const vmcs = this.of(vcpu)
@@ -313,6 +336,62 @@ export class VtX implements Virtualizer {
     this.setPrimary(vcpu, primaryBit.rdtscExiting, timestamp)
     this.setPrimary(vcpu, primaryBit.cr8LoadExiting | primaryBit.cr8StoreExiting, priority)
     this.setPrimary(vcpu, primaryBit.invlpgExiting | primaryBit.cr3LoadExiting | primaryBit.cr3StoreExiting, translation)
+  }
+  // ---- the APIC ----
+
+  get apicHelp(): ApicHelp {
+    const has = (group: 'pin' | 'primary' | 'secondary', bits: number): boolean =>
+      (this.allowed(group, bits) & bits) === (bits | 0)
+    const all = has('primary', primaryBit.tprShadow) && has('secondary', everyApicMode) && has('pin', pinBit.postedInterrupts)
+    return all ? 'delivery' : 'none'
+  }
+  assistApics(count: number, host: AssistHost): ApicAssist[] {
+    const table = this.sendsIpis ? new DescriptorTable(this.pool, count) : undefined
+    return Array.from({ length: count }, () => new PostedApic(this, this.pool, host, table))
+  }
+  /** The controls of its mode, and where the processor finds what belongs to it. SDM vol. 3, "Virtualizing Memory-Mapped APIC Accesses". */
+  setApic(vcpu: Vcpu, apic: PostedApic, mode: 'disabled' | 'xapic' | 'x2apic', base: number | undefined): void {
+    const vmcs = this.of(vcpu)
+    this.apicAccessPage ??= this.pool.take()
+    if (base !== undefined) this.mapApic(vcpu, base, this.apicAccessPage)
+    vmcs.write('virtualApicAddress', BigInt(apic.page))
+    vmcs.write('apicAccessAddress', BigInt(this.apicAccessPage))
+    vmcs.write('postedInterruptDescriptor', BigInt(apic.descriptor))
+    vmcs.write('postedInterruptVector', BigInt(hostVector.posted))
+    vmcs.write('guestInterruptStatus', BigInt((Math.max(apic.isr.highest(), 0) << 8) | Math.max(apic.irr.highest(), 0)))
+    vmcs.write('exitControls', vmcs.read('exitControls') | BigInt(exitBit.acknowledgeInterrupt))
+    vmcs.write('msrBitmap', BigInt(mode === 'x2apic' ? this.bitmapOfX2apic() : this.bitmap))
+    this.setPrimary(vcpu, primaryBit.tprShadow, true)
+    this.setControl(vcpu, 'secondary', everyApicMode & ~apicModes[mode], false)
+    this.setControl(vcpu, 'secondary', apicModes[mode], true)
+    this.setControl(vcpu, 'pin', pinBit.postedInterrupts, mode !== 'disabled')
+    if (!apic.table) return
+    vmcs.write('pidPointerTable', BigInt(apic.table.page))
+    vmcs.write('lastPidPointerIndex', BigInt(apic.table.last))
+    vmcs.write('tertiaryControls', mode === 'disabled' ? 0n : BigInt(tertiaryBit.ipiVirtualization))
+    this.setPrimary(vcpu, primaryBit.tertiaryControls, true)
+  }
+  private bitmapOfX2apic(): number {
+    if (this.x2apicBitmap !== undefined) return this.x2apicBitmap
+    this.x2apicBitmap = this.pool.take()
+    this.hardware.memory.write(this.x2apicBitmap, msrBitmap(true, this.sendsIpis))
+    return this.x2apicBitmap
+  }
+  private mapApic(vcpu: Vcpu, base: number, page: number): void {
+    const { stage } = vcpu.guest
+    const mapped = this.apicsMapped.get(stage) ?? new Set()
+    if (mapped.has(base)) return
+    this.apicsMapped.set(stage, mapped.add(base))
+    stage.map(base, page, allRights)
+  }
+  setEoiExits(vcpu: Vcpu, bitmap: BigUint64Array): void {
+    bitmap.forEach((bits, i) => this.of(vcpu).write(`eoiExitBitmap${i}` as FieldName, bits))
+  }
+  /** RVI is the highest vector that is requested. */
+  raiseRequested(vcpu: Vcpu, vector: number): void {
+    const vmcs = this.of(vcpu)
+    const status = vmcs.read('guestInterruptStatus')
+    if (Number(status & 0xffn) < vector) vmcs.write('guestInterruptStatus', (status & 0xff00n) | BigInt(vector))
   }
   /** CR0.TS is ours as long as the registers of the FPU are another vCPU's. */
   trapFpu(vcpu: Vcpu, on: boolean): void {
