@@ -440,3 +440,18 @@ test('random registers and commands do no harm', () => {
   }
   assert.equal(driver.read(0x08), 0x00010400)
 })
+
+test('a function-level reset stops the controller and forgets where it was placed', () => {
+  const { nvme, ...driver } = make()
+  const { config } = nvme
+  let at = config.get(0x34, 1)
+  while (config.get(at, 1) !== 0x13) at = config.get(at + 1, 1)
+  assert.deepEqual([config.get(at + 2, 1), config.get(at + 3, 1)], [6, 3])
+  config.sealInitialState()
+  config.write(4, 2, 6)
+  config.write(at + 4, 1, 0)
+  assert.equal(nvme.bars[0].handler.readMmio(0x1c, 4), 1)
+  config.write(at + 4, 1, 1)
+  assert.deepEqual([config.get(at + 4, 1), config.get(4, 2), nvme.bars[0].handler.readMmio(0x1c, 4)], [0, 0, 0])
+  assert.equal(driver.logs.length, 0)
+})

@@ -3,6 +3,7 @@
  * Specification 1.4). Bytes move when a command is fetched; the driver hears of it when a medium would have been done.
  */
 import { ConfigSpace } from '../pci/config-space.ts'
+import { addFunctionLevelReset } from '../pci/function-reset.ts'
 import type { Bar, PciFunction, PciSlot } from '../pci/function.ts'
 import { MsixCapability } from '../pci/msi.ts'
 import type { AccessSize, Alarm, Clock, DeviceState, DmaPort, LogUnhandled, Nanoseconds } from '../ports.ts'
@@ -112,6 +113,7 @@ export class Nvme implements PciFunction, Admin {
     const statistics = this.#statistics
     this.namespaces = new Map(stores.map((store, index) => [index + 1, new Namespace({ id: index + 1, store, blockSize, statistics })]))
     this.#msix = new MsixCapability(this.config, slot.msi, { vectors: queuePairs + 1, bar: 0, offset: tablesOffset })
+    addFunctionLevelReset(this.config, () => this.reset())
     this.config.onWrite(() => this.#updatePin())
     const handler = {
       readMmio: (offset: number, size: AccessSize) => this.#read(offset, size),
