@@ -68,8 +68,9 @@ function readLegacy(tables: TableMemory, options: UnitOptions, table: number, so
   const [low, high] = quads
   const silent = (low.lo & silentBit) !== 0
   if (!(low.lo & present)) return fault(faultReasons.contextNotPresent, silent, place)
+  // This one is reported whatever the entry asks for: it is not what software meant.
   if ((low.lo & 0xff0) !== 0 || low.hi & beyond || (high.lo & 0xff00_0080) !== 0 || high.hi !== 0)
-    return fault(faultReasons.contextReserved, silent, place)
+    return fault(faultReasons.contextReserved, false, place)
   const type = (low.lo >>> 2) & 3
   const passThrough = type === 2
   const levels = (high.lo & 7) + 2

@@ -48,6 +48,8 @@ const pageSizeBit = 0x80
 const largePageReserved = (level: number): number => (level === 2 ? 0x1f_f000 : level === 3 ? 0x3fff_f000 : 0)
 
 const second = { read: 1, write: 2, accessed: 0x100, dirty: 0x200, snoop: 0x800 } as const
+/** Bit 62: reserved where there are no device TLBs. */
+const transientMapping = 0x4000_0000
 
 /** The page's output address with a large page's low part taken from the entry. */
 function pageOf(quad: Quad, address: number, level: number): { input: number; size: number; output: number } {
@@ -59,9 +61,11 @@ function pageOf(quad: Quad, address: number, level: number): { input: number; si
 export function walkSecondStage(context: StageContext, stage: SecondStage, address: number, write: boolean): Walked {
   const { tables, caches } = context
   const words = stage.scalable
-    ? { access: faultReasons.secondAccess, reserved: faultReasons.secondReserved, absent: faultReasons.secondNotPresent }
-    : {
-      access: faultReasons.tableAccess, reserved: faultReasons.tableReserved,
+    ? {
+      first: faultReasons.secondAccess, access: faultReasons.secondAccess, reserved: faultReasons.secondReserved,
+      absent: faultReasons.secondNotPresent,
+    } : {
+      first: faultReasons.contextInvalid, access: faultReasons.tableAccess, reserved: faultReasons.tableReserved,
       absent: write ? faultReasons.noWrite : faultReasons.noRead,
     }
   let { table, levels: level } = stage
@@ -77,7 +81,7 @@ export function walkSecondStage(context: StageContext, stage: SecondStage, addre
     const at = table + tableIndex(address, level) * 8
     const quad = tables.read(at, 1)?.[0]
     const place = { what: `second-stage entry of level ${level}`, address: at, quads: quad ? [quad] : [] }
-    if (!quad) return fault(words.access, place)
+    if (!quad) return fault(level === stage.levels ? words.first : words.access, place)
     if ((quad.lo & (second.read | second.write)) === 0) return fault(words.absent, place, 'not present')
     const leaf = level === 1 || (level <= 3 && (quad.lo & pageSizeBit) !== 0)
     if (secondReserved(context, stage, quad, level, leaf)) return fault(words.reserved, place)
@@ -96,8 +100,8 @@ export function walkSecondStage(context: StageContext, stage: SecondStage, addre
 }
 
 function secondReserved(context: StageContext, stage: SecondStage, { lo, hi }: Quad, level: number, leaf: boolean): boolean {
-  if (hi & beyondHost(context.hostAddressBits)) return true
-  if (!leaf) return level > 3 && (lo & pageSizeBit) !== 0
+  if (hi & (beyondHost(context.hostAddressBits) | transientMapping)) return true
+  if (!leaf) return (lo & second.snoop) !== 0 || (level > 3 && (lo & pageSizeBit) !== 0)
   return (lo & largePageReserved(level)) !== 0 || (!context.snoopControl && !stage.scalable && (lo & second.snoop) !== 0)
 }
 

@@ -1,0 +1,146 @@
+/** What two remapping units make of the same tables and accesses, and the differences that the specification explains. */
+import { Random } from '../../test/properties/random.ts'
+import { type Case, device, place, randomCase } from './cases.ts'
+import { List } from './list.ts'
+import { onQemu, onVitrine, type Unit, units } from './run.ts'
+
+const base = 0xfed9_0000
+const register = { command: 0x18, status: 0x1c, root: 0x20, fault: 0x34, queueTail: 0x88, queueAddress: 0x90 } as const
+const bits = { setRoot: 1 << 30, translation: 1 << 31, queue: 1 << 26 } as const
+const edu = { base: 0xe000_0000, source: 0x80, destination: 0x88, count: 0x90, command: 0x98, buffer: 0x4_0000 } as const
+const dataLength = 32
+const queueEntries = 256
+/** What the device has to write, and what memory has: another word for each case. */
+const patterns = { written: 0xc0de_0000, memory: 0x1234_0000 } as const
+
+function configure(list: List, offset: number, value: number): void {
+  list.port(0xcf8, (0x8000_0000 | (device << 8) | offset) >>> 0).port(0xcfc, value)
+}
+
+function transfer(list: List, memory: bigint, inDevice: number, toMemory: boolean): void {
+  const [source, destination] = toMemory ? [BigInt(inDevice), memory] : [memory, BigInt(inDevice)]
+  list.wide(edu.base + edu.source, source).wide(edu.base + edu.destination, destination).wide(edu.base + edu.count, BigInt(dataLength))
+  list.wide(edu.base + edu.command, toMemory ? 3n : 1n).await(edu.base + edu.command, 0, 1)
+}
+
+class Script {
+  readonly list = new List()
+  readonly #unit: Unit
+  #tail = 0
+
+  constructor(unit: Unit) {
+    this.#unit = unit
+    const { list } = this
+    configure(list, 0x10, edu.base)
+    configure(list, 4, 6)
+    for (let word = 0; word < dataLength / 4; word++) list.store(place.source + word * 4, patterns.written + word)
+    transfer(list, BigInt(place.source), edu.buffer, false)
+    list.wide(base + register.queueAddress, BigInt(place.queue)).store(base + register.command, bits.queue)
+    list.await(base + register.status, bits.queue, bits.queue)
+    list.wide(base + register.root, BigInt(place.root)).store(base + register.command, bits.queue | bits.setRoot)
+    list.await(base + register.status, bits.setRoot, bits.setRoot)
+    this.#translate(true)
+  }
+
+  #translate(on: boolean): void {
+    const value = bits.queue | (on ? bits.translation : 0)
+    this.list.store(base + register.command, value).await(base + register.status, on ? bits.translation : 0, bits.translation)
+  }
+
+  /** Global invalidation of context entries, then of translations, and a wait. */
+  #invalidate(): void {
+    for (const low of [0x11n, 0x12n, (1n << 32n) | 0x25n]) {
+      const at = place.queue + this.#tail * 16
+      this.list.wide(at, low).wide(at + 8, (low & 15n) === 5n ? BigInt(place.check + 0x800) : 0n)
+      this.#tail = (this.#tail + 1) % queueEntries
+    }
+    this.list.store(place.check + 0x800, 0).store(base + register.queueTail, this.#tail * 16).await(place.check + 0x800, 1, 1)
+  }
+
+  add({ quads, address, write, target }: Case, index: number): void {
+    const { list } = this
+    const { records, recordCount } = this.#unit
+    list.clear(place.root, place.end - place.root)
+    for (const [at, value] of quads) list.store(at, Number(value & 0xffff_ffffn)).store(at + 4, Number(value >> 32n))
+    list.store(target, patterns.memory + index)
+    this.#invalidate()
+    transfer(list, address, edu.buffer + (write ? 0 : 1024), write)
+    for (let record = 0; record < recordCount; record++) {
+      for (let word = 0; word < 4; word++) list.say(base + records + record * 16 + word * 4)
+      list.store(base + records + record * 16 + 12, 0x8000_0000)
+    }
+    list.say(base + register.fault).store(base + register.fault, 1)
+    if (write) list.say(target)
+    else {
+      this.#translate(false)
+      transfer(list, BigInt(place.check), edu.buffer + 1024, true)
+      list.say(place.check)
+      this.#translate(true)
+    }
+    list.line()
+  }
+}
+
+/** One line of a run: the fault that was recorded, and what became of the data. */
+function verdict(line: string, { recordCount }: Unit, { write }: Case, index: number): string {
+  const words = line.split(' ').map(word => parseInt(word, 16))
+  for (let record = 0; record < recordCount; record++) {
+    const [low, high, source, last] = words.slice(record * 4, record * 4 + 4)
+    if ((last & 0x8000_0000) === 0) continue
+    const kind = last & 0x4000_0000 ? 'read' : 'write'
+    const address = (high * 2 ** 32 + low).toString(16)
+    return `fault ${(last & 0xff).toString(16)} of a ${kind} by ${(source & 0xffff).toString(16)} at ${address}`
+  }
+  const data = words.at(-1)
+  const status = words[recordCount * 4]
+  const overflow = status & 1 ? ', overflow' : ''
+  if (write) return (data === patterns.written ? 'written' : data === patterns.memory + index ? 'not written' : `memory has ${data?.toString(16)}`) + overflow
+  return (data === patterns.memory + index ? 'read' : 'not read') + overflow
+}
+
+export interface Difference {
+  readonly summary: string
+  readonly ours: string
+  readonly theirs: string
+}
+
+/** Where QEMU is not what the specification says. */
+const explanations: readonly { why: string; applies: (each: Difference) => boolean }[] = [
+  { why: 'requests beyond the width are blocked in pass-through too ("Handling Requests"); QEMU 7.2 gives such devices memory as it is',
+    applies: ({ summary, ours }) => /beyond the width.*; type 2/.test(summary) && ours.startsWith('fault 4 ') },
+  { why: 'one entry withholds the right, and a lower one has reserved bits: nothing orders these two; QEMU stops at the first',
+    applies: ({ summary, ours, theirs }) => /with fewer rights/.test(summary) && /^fault [c7] /.test(ours) && /^fault [56] /.test(theirs) },
+]
+
+export interface Comparison {
+  readonly outcomes: ReadonlyMap<string, number>
+  readonly differences: readonly Difference[]
+  readonly explained: ReadonlyMap<string, number>
+}
+
+export function compare({ seed, cases: count }: { seed: number; cases: number }): Comparison {
+  const random = new Random(seed)
+  const cases = Array.from({ length: count }, () => randomCase(random))
+  const lists = [units.vitrine, units.qemu].map(unit => {
+    const script = new Script(unit)
+    cases.forEach((each, index) => script.add(each, index))
+    return script.list.bytes
+  })
+  const [ours, theirs] = [onVitrine(lists[0]), onQemu(lists[1])]
+  const outcomes = new Map<string, number>()
+  const explained = new Map<string, number>()
+  const differences: Difference[] = []
+  cases.forEach((each, index) => {
+    const difference = {
+      summary: each.summary, ours: verdict(ours[index], units.vitrine, each, index),
+      theirs: verdict(theirs[index], units.qemu, each, index),
+    }
+    const outcome = difference.ours.replace(/ of a .*/, '')
+    outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1)
+    if (difference.ours === difference.theirs) return
+    const known = explanations.find(({ applies }) => applies(difference))
+    if (known) explained.set(known.why, (explained.get(known.why) ?? 0) + 1)
+    else differences.push(difference)
+  })
+  return { outcomes, differences, explained }
+}
