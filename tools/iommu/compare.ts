@@ -94,8 +94,9 @@ function verdict(line: string, { recordCount }: Unit, { write }: Case, index: nu
   const data = words.at(-1)
   const status = words[recordCount * 4]
   const overflow = status & 1 ? ', overflow' : ''
-  if (write) return (data === patterns.written ? 'written' : data === patterns.memory + index ? 'not written' : `memory has ${data?.toString(16)}`) + overflow
-  return (data === patterns.memory + index ? 'read' : 'not read') + overflow
+  const isOld = data === patterns.memory + index
+  if (write) return (data === patterns.written ? 'written' : isOld ? 'not written' : `memory has ${data?.toString(16)}`) + overflow
+  return (isOld ? 'read' : 'not read') + overflow
 }
 
 export interface Difference {

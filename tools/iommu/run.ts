@@ -1,5 +1,5 @@
 /** Runs the kernel of guest.S with a list on Vitrine and on QEMU, each with a remapping unit and the `edu` device at 00:03.0. */
-import { execFileSync } from 'node:child_process'
+import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -13,7 +13,9 @@ export interface Unit {
   readonly recordCount: number
 }
 /** CAP.FRO and CAP.NFR. */
-export const units = { vitrine: { records: 0x200, recordCount: 8 }, qemu: { records: 0x220, recordCount: 1 } } as const satisfies Record<string, Unit>
+export const units = {
+  vitrine: { records: 0x200, recordCount: 8 }, qemu: { records: 0x220, recordCount: 1 },
+} as const satisfies Record<string, Unit>
 
 const kernel = (): string => compileKernel(fileURLToPath(new URL('guest.S', import.meta.url)))
 const wholeMask = '0xffffffffffffffff'
@@ -21,7 +23,8 @@ const MiB = 2 ** 20
 
 export function onVitrine(list: Uint8Array, engine: 'jit' | 'interpreter' = 'jit'): string[] {
   const machine = createMachine({
-    kernel: readFileSync(kernel()), modules: [{ bytes: list, name: 'list', arguments: '' }], memory: 64 * MiB, chipset: 'q35', engine, noReboot: true,
+    kernel: readFileSync(kernel()), modules: [{ bytes: list, name: 'list', arguments: '' }], memory: 64 * MiB, chipset: 'q35', engine,
+    noReboot: true,
     iommus: [{ model: 'vtd', properties: { 'snoop-control': 'off', 'aw-bits': '48' } }],
     devices: [
       { name: 'edu', properties: { dma_mask: wholeMask, addr: '3' } }, { name: 'isa-debugcon', properties: { iobase: '0xe9' } },
@@ -46,13 +49,9 @@ export function onQemu(list: Uint8Array, seconds = 250): string[] {
       '-device', 'intel-iommu,intremap=on,aw-bits=48,x-scalable-mode=off', '-device', `edu,addr=3,dma_mask=${wholeMask}`,
       '-debugcon', 'stdio', '-device', 'isa-debug-exit,iobase=0x501', '-kernel', kernel(), '-initrd', file,
     ]
-    try {
-      return linesOf(execFileSync('qemu-system-x86_64', args, { encoding: 'latin1', timeout: seconds * 1000, stdio: ['ignore', 'pipe', 'pipe'] }))
-    } catch (error) {
-      const { status, stdout, stderr } = error as { status: number | null; stdout: string; stderr: string }
-      if (status === 1) return linesOf(stdout)
-      throw new Error(`QEMU ended with ${status ?? `nothing within ${seconds} s`}: ${stderr}`)
-    }
+    const { status, stdout, stderr } = spawnSync('qemu-system-x86_64', args, { encoding: 'latin1', timeout: seconds * 1000 })
+    if (status !== 1) throw new Error(`QEMU ended with ${status ?? `nothing within ${seconds} s`}: ${stderr}`)
+    return linesOf(stdout)
   } finally {
     rmSync(folder, { recursive: true, force: true })
   }
