@@ -4,6 +4,7 @@ import { InputError } from '../errors.ts'
 import { demoPolicy, runDemo, type DemoReport } from '../vmm/demo/demo.ts'
 import type { ApicKind } from '../vmm/apic/assist.ts'
 import type { BoardOptions } from '../vmm/board/board.ts'
+import type { Paging } from '../vmm/vmm.ts'
 import { MapStore } from '../vmm/pager.ts'
 import { parseDrives } from './drives.ts'
 import { statusOf, statuses } from './status.ts'
@@ -26,6 +27,7 @@ interface Options {
   device?: string[]
   drive?: string[]
   net?: boolean
+  paging: Paging
   migrate?: string
   apic: ApicKind
   timeout?: string
@@ -59,6 +61,8 @@ export function vmmCommand(system: System, done: (status: number) => void): Comm
     .option('--vcpus <n>', 'virtual CPUs of each', '1')
     .option('--memory <size>', 'memory of each', '256M')
     .option('--physical <size>', 'memory of the machine; less than the guests have in all is allowed: pages go out')
+    .addOption(new Option('--paging <way>', 'who translates their addresses: EPT or NPT, or page tables of the hypervisor')
+      .choices(['nested', 'shadow']).default('nested'))
     .option('--device <name>', 'a device of each, as of `run`; again for another one', collect)
     .option('--drive <image>', 'a disk of each, as of `run`; what is written is kept in memory', collect)
     .option('--net', 'a virtio card in each guest, and a network between them')
@@ -92,7 +96,8 @@ async function runKernels(options: Options, kernelFile: string, cpus: number, se
   const kernel = system.readFile(kernelFile)
   const initrd = options.initrd === undefined ? undefined : system.readFile(options.initrd)
   const result = await system.runGuests({
-    machine: { cpu: options.cpu === 'both' ? 'intel' : options.cpu, cpus, seed, memory: all, ...(short ? { store: new MapStore() } : {}) },
+    machine: { cpu: options.cpu === 'both' ? 'intel' : options.cpu, cpus, seed, memory: all, paging: options.paging,
+      ...(short ? { store: new MapStore() } : {}) },
     guests: Array.from({ length: guests }, (_, i) => ({
       name: `guest${i + 1}`, memory, vcpus, kernel, initrd, commandLine: options.append, largePages: !short, apic: options.apic,
         ...devicesOf(options, system, i),

@@ -164,6 +164,9 @@ export class Assembler {
   movToCr3(from: RegisterName): this {
     return this.emit(0x0f, 0x22, 0xd8 | register[from])
   }
+  invlpg(at: Memory): this {
+    return this.modRm([0x0f, 0x01], 7, at, false)
+  }
   lidt(at: Memory): this {
     return this.modRm([0x0f, 0x01], 3, at, false)
   }

@@ -3,6 +3,7 @@
  * forms, MOVZX, MOVSX. Intel SDM vol. 2, "Instruction Format".
  */
 import { instructionAt } from './guest-walk.ts'
+import { codeSizeOf } from './memory-operand.ts'
 import type { Vcpu } from './vcpu.ts'
 
 /** What an instruction does to the one place in memory that it names. */
@@ -84,14 +85,6 @@ function modRmLength(bytes: Uint8Array, at: number, addressSize: number): number
   const sib = rm === 4 ? 1 : 0
   const noBase = mod === 0 && (rm === 5 || (sib === 1 && (bytes[at + 1] & 7) === 5))
   return 1 + sib + (mod === 1 ? 1 : mod === 2 || noBase ? 4 : 0)
-}
-
-const long = 0x2000n
-const big = 0x4000n
-export function codeSizeOf(vcpu: Vcpu): 16 | 32 | 64 {
-  const attributes = vcpu.get('csAttributes')
-  if (attributes & long && vcpu.get('efer') & 0x400n) return 64
-  return attributes & big ? 32 : 16
 }
 
 /** The access that the vCPU's instruction makes. */

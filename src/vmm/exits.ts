@@ -62,6 +62,8 @@ export type InternalExit =
   | { kind: 'fpu'; raw: RawExit } // first use of a unit whose registers are another vCPU's
   | { kind: 'debug'; raw: RawExit }
   | { kind: 'controlWrite'; register: 0 | 4; value: bigint; raw: RawExit } // bits that the hypervisor holds
+  | { kind: 'pageFault'; address: bigint; error: number; raw: RawExit } // shadow paging: whose it is the tables say
+  | { kind: 'invpcid'; raw: RawExit }
   | { kind: 'xsetbv'; index: number; value: bigint; raw: RawExit }
 
 export type AnyExit = Exit | InternalExit

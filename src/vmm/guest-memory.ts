@@ -1,7 +1,7 @@
 /** A guest's memory: which of its pages have one of ours, which are shared, written, or out. */
 import { pageSize } from './layout.ts'
 import { largePage, type PagePool } from './page-pool.ts'
-import { allRights, readOnly, type SecondStage } from './second-stage.ts'
+import { allRights, readOnly, type Stage } from './second-stage.ts'
 
 /** Where pages go that do not fit: the embedder keeps them. */
 export interface PageStore {
@@ -23,7 +23,7 @@ export interface MemoryStatistics {
 
 export class GuestMemory {
   readonly size: number
-  readonly stage: SecondStage
+  readonly stage: Stage
   readonly statistics: MemoryStatistics = { firstTouches: 0, copies: 0, pagedOut: 0, pagedIn: 0, logged: 0 }
   /** Called when rights were taken away: translations of all vCPUs of this guest are to be forgotten before they go on. */
   onNarrowed: () => void = () => {}
@@ -36,7 +36,7 @@ export class GuestMemory {
   private readonly store: PageStore | undefined
   private readonly largePages: boolean
 
-  constructor(name: string, size: number, stage: SecondStage, pool: PagePool, options: { store?: PageStore; largePages?: boolean } = {}) {
+  constructor(name: string, size: number, stage: Stage, pool: PagePool, options: { store?: PageStore; largePages?: boolean } = {}) {
     if (size % pageSize !== 0) throw new Error(`a guest's memory is whole pages: ${size} bytes are not`)
     this.name = name
     this.size = size

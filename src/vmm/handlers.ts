@@ -87,7 +87,11 @@ const appliers: Appliers = {
   control: (vcpu, exit, answer, virtualizer) => {
     if (answer === 'fault') return fault(vcpu)
     if (!exit.write) vcpu.setGeneral(exit.general, answer.value)
-    else if (exit.register === 3) vcpu.set('cr3', answer.value)
+    else if (exit.register === 3) {
+      if (!vcpu.shadow) vcpu.set('cr3', answer.value)
+      else if (vcpu.shadow.write('cr3', answer.value)) virtualizer.setPaging(vcpu)
+      else return fault(vcpu)
+    }
     return after(vcpu, virtualizer)
   },
   invalidate: (vcpu, _exit, _answer, virtualizer) => after(vcpu, virtualizer),

@@ -58,8 +58,23 @@ export const npt: EntryFormat = {
   root: address => BigInt(address),
 }
 
-/** One guest's tables. Whoever takes rights away has to flush. */
-export class SecondStage {
+/** Which page of ours is which of a guest's. Whoever takes rights away has to flush. */
+export interface Stage {
+  /** What control structures take; undefined: the processor has no second stage. */
+  readonly root: bigint | undefined
+  /** Pages that the tables themselves take. */
+  readonly tablePages: number
+  map(guest: number, host: number, rights: Rights, size?: number): void
+  unmap(guest: number): void
+  /** Other rights for what is mapped. */
+  protect(guest: number, rights: Rights): void
+  /** Whether a page was used (or written) since this was last asked. Who asks has to flush before asking again. */
+  takeBit(guest: number, bit: 'accessed' | 'dirty'): boolean
+  destroy(): void
+}
+
+/** One guest's tables, which the processor walks. */
+export class SecondStage implements Stage {
   readonly format: EntryFormat
   readonly rootPage: number
   private readonly pool: PagePool
@@ -130,13 +145,11 @@ export class SecondStage {
     const leaf = this.leaf(guest)
     if (leaf) this.pool.memory.write64(leaf.at, 0n)
   }
-  /** Other rights for what is mapped. */
   protect(guest: number, rights: Rights): void {
     this.split(guest)
     const leaf = this.leaf(guest)
     if (leaf) this.pool.memory.write64(leaf.at, this.format.page(Number(leaf.value & addressMask), rights, false))
   }
-  /** Whether a page was used (or written) since this was last asked. Who asks has to flush before asking again. */
   takeBit(guest: number, bit: 'accessed' | 'dirty'): boolean {
     const leaf = this.leaf(guest)
     const mask = this.format[bit]

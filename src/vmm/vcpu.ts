@@ -4,6 +4,7 @@ import type { AnyExitKind, Exit } from './exits.ts'
 import type { Guest } from './guest.ts'
 import { register, type RegisterName } from './port.ts'
 import type { Processor } from './processor.ts'
+import type { Shadow } from './shadow/shadow.ts'
 import type { ControlStructure, Intercepts, SystemRegister, Virtualizer } from './virtualizer.ts'
 
 /**
@@ -101,9 +102,15 @@ export class Vcpu {
   apic: ApicAssist | undefined
   /** To be injected before anything else: what an exit interrupted, and exceptions for the guest. */
   event: PendingEvent | undefined
+  /** Interrupts that were taken from their source, and whose delivery a fault has interrupted. */
+  readonly deferred: number[] = []
   nmi = false
   /** Its translations are to be forgotten before it goes on. */
   flush = true
+  /** The same of those that are not global. */
+  flushLocal = false
+  /** Its page tables, where the processor has no second stage. */
+  shadow: Shadow | undefined
   /** Whether the first use of the FPU, or of debug registers, exits. */
   fpuTrapped = false
   debugTrapped = false
@@ -141,7 +148,7 @@ export class Vcpu {
   }
   /** An interrupt waits that the hypervisor has to inject. */
   get wantsInjection(): boolean {
-    return this.apic ? this.apic.external() : this.interrupts.pending()
+    return this.deferred.length > 0 || (this.apic ? this.apic.external() : this.interrupts.pending())
   }
 
   // ---- registers ----

@@ -3,6 +3,7 @@ import type { ApicAssist, ApicHelp, AssistHost } from './apic/assist.ts'
 import type { AnyExit } from './exits.ts'
 import type { EntryFormat } from './second-stage.ts'
 import type { Processor } from './processor.ts'
+import type { ShadowOptions } from './shadow/shadow.ts'
 import type { PendingEvent, Vcpu } from './vcpu.ts'
 import type { Vmcs } from './intel/vmcs.ts'
 import type { Vmcb } from './amd/vmcb.ts'
@@ -37,6 +38,8 @@ export interface EntryFailure {
 
 export interface Virtualizer {
   readonly vendor: 'intel' | 'amd'
+  /** What shadow paging has to know of the processors. */
+  readonly shadowOptions: ShadowOptions
   readonly format: EntryFormat
   /** Intel: slices end by the preemption timer. */
   readonly hasPreemptionTimer: boolean
@@ -59,6 +62,12 @@ export interface Virtualizer {
   /** CR0 and CR4 as the guest sees them, and what its write does. */
   readControl(vcpu: Vcpu, register: 0 | 4): bigint
   writeControl(vcpu: Vcpu, register: 0 | 4, value: bigint): void
+  /** Shadow paging: CR0, CR3, CR4 and EFER, or CR3 alone, become what `vcpu.shadow` says. */
+  setPaging(vcpu: Vcpu, only?: 'cr3'): void
+  /** The guest's CR2. */
+  setFaultAddress(vcpu: Vcpu, address: bigint): void
+  /** What the processor has cached of one linear address is forgotten before the guest goes on. */
+  forget(vcpu: Vcpu, linear: bigint): void
   inject(vcpu: Vcpu, event: PendingEvent): void
   canTakeInterrupt(vcpu: Vcpu): boolean
   /** Exit as soon as the guest can take an interrupt. */

@@ -19,10 +19,15 @@ import { FairPolicy, type SchedulingPolicy } from './policy.ts'
 import type { HardwarePort } from './port.ts'
 import { hostVector, type CpuidResult } from './processor.ts'
 import { SecondStage } from './second-stage.ts'
+import { answerShadow } from './shadow/exits.ts'
+import { Shadow } from './shadow/shadow.ts'
+import { ShadowStage } from './shadow/shadow-stage.ts'
 import { Units } from './units.ts'
 import { Vcpu } from './vcpu.ts'
 import type { Intercepts, SystemRegister, Virtualizer } from './virtualizer.ts'
 import type { RegisterName } from './port.ts'
+
+export type Paging = 'nested' | 'shadow'
 
 export interface VmmOptions {
   policy?: SchedulingPolicy
@@ -30,6 +35,8 @@ export interface VmmOptions {
   lazyFpu?: boolean
   /** Answers exits of all guests that have no handler of their own. */
   handlers?: Handlers
+  /** Who translates guest-physical addresses: the processor (EPT or NPT, default), or page tables of the hypervisor's own making. */
+  paging?: Paging
   /** Where pages of guests go when memory is short. */
   store?: PageStore
 }
@@ -41,6 +48,8 @@ export interface GuestOptions {
   handlers?: Handlers
   /** Pages of 2 MiB where they fit. */
   largePages?: boolean
+  /** Instead of the hypervisor's usual way. */
+  paging?: Paging
 }
 
 export interface VcpuOptions {
@@ -78,6 +87,7 @@ export class Vmm {
   onEvent: ((event: VmmEvent) => void) | undefined
   private readonly handlers: Handlers
   private readonly store: PageStore | undefined
+  private readonly paging: Paging
   private readonly pager = new Pager(this.guests)
   /** The processor in whose name this code runs now. */
   private present: CpuSlot
@@ -91,6 +101,7 @@ export class Vmm {
     this.policy = options.policy ?? new FairPolicy()
     this.handlers = options.handlers ?? {}
     this.store = options.store
+    this.paging = options.paging ?? 'nested'
     this.units = new Units(this.virtualizer, this.pool, options.lazyFpu ?? true)
     this.cpus = bringUp(hardware, processor => this.virtualizer.prepare(processor)).map((each, i) => new CpuSlot(each, i === 0))
     this.present = this.cpus[0]
@@ -101,11 +112,13 @@ export class Vmm {
 
   createGuest(options: GuestOptions): Guest {
     const name = options.name ?? `guest ${this.guests.length + 1}`
-    const stage = new SecondStage(this.virtualizer.format, this.pool)
+    const isShadow = (options.paging ?? this.paging) === 'shadow'
+    const stage = isShadow ? new ShadowStage(options.memory, this.pool) : new SecondStage(this.virtualizer.format, this.pool)
     const memory = new GuestMemory(name, options.memory, stage, this.pool, { store: this.store, largePages: options.largePages })
     const guest: GuestEntry = { name, memory, stage, vcpus: [], handlers: options.handlers ?? {} }
     memory.onNarrowed = () => this.flush(guest)
     memory.onShort = () => this.store !== undefined && this.pager.evict()
+    if (stage instanceof ShadowStage) stage.onShort = memory.onShort
     this.guests.push(guest)
     return guest
   }
@@ -113,6 +126,7 @@ export class Vmm {
     const name = options.name ?? (guest.vcpus.length === 0 ? guest.name : `${guest.name}.${guest.vcpus.length}`)
     const vcpu = new Vcpu(this.vcpus.length, guest, name, this.virtualizer)
     vcpu.weight = options.weight ?? vcpu.weight
+    if (guest.stage instanceof ShadowStage) vcpu.shadow = this.createShadow(vcpu, guest.stage)
     if (options.pinned) vcpu.affinity = new Set(options.pinned)
     this.vcpus.push(vcpu)
     guest.vcpus.push(vcpu)
@@ -122,10 +136,19 @@ export class Vmm {
     if (!options.waiting) this.callProcessor(vcpu)
     return vcpu
   }
+  private createShadow(vcpu: Vcpu, stage: ShadowStage): Shadow {
+    const shadow = new Shadow(vcpu.guest.memory, stage, this.virtualizer.shadowOptions)
+    shadow.onFlush = what => {
+      if (what === 'all') vcpu.flush = true
+      else vcpu.flushLocal = true
+    }
+    return shadow
+  }
   destroyVcpu(vcpu: Vcpu): void {
     if (vcpu.processor && vcpu.processor !== this.present.processor)
       throw new Error(`${vcpu.name} is on processor ${vcpu.processor.index}: only there can it be taken apart`)
     vcpu.become('destroyed')
+    vcpu.shadow?.destroy()
     this.units.forget(vcpu)
     this.virtualizer.destroy(vcpu)
     for (const list of [this.vcpus, vcpu.guest.vcpus]) list.splice(list.indexOf(vcpu), 1)
@@ -324,7 +347,8 @@ export class Vmm {
 
   private handle(cpu: CpuSlot, vcpu: Vcpu, exit: AnyExit, time: number): void {
     this.tell({ kind: 'exit', vcpu, exit }, time)
-    const outcome = this.handleOwn(cpu, vcpu, exit) ?? this.ask(vcpu, exit as Exit)
+    const left = vcpu.shadow ? answerShadow(vcpu, exit, this.virtualizer) : exit
+    const outcome = left === 'ready' ? left : this.handleOwn(cpu, vcpu, left) ?? this.ask(vcpu, left as Exit)
     const now = outcome === 'asked' ? { time, length: 0 } : this.passed(cpu, 'hostTime')
     vcpu.statistics.exit(vcpu.exit?.kind ?? exit.kind, now.length)
     if (outcome !== 'asked') this.settle(vcpu, outcome)
@@ -524,7 +548,7 @@ export class Vmm {
     }
     if (!vcpu.wantsInjection) return
     if (!this.virtualizer.canTakeInterrupt(vcpu)) return this.virtualizer.wantWindow(vcpu, true)
-    const vector = interrupts.acknowledge()
+    const vector = vcpu.deferred.shift() ?? interrupts.acknowledge()
     this.virtualizer.inject(vcpu, { type: 'interrupt', vector })
     vcpu.statistics.injected++
     this.tell({ kind: 'injected', vcpu, vector, again: false })

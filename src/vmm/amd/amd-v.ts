@@ -10,6 +10,7 @@ import { register, type HardwarePort } from '../port.ts'
 import type { Processor } from '../processor.ts'
 import { addressOf } from '../root-code.ts'
 import { npt } from '../second-stage.ts'
+import { isShadowed, type ShadowOptions } from '../shadow/shadow.ts'
 import { Tags } from '../tags.ts'
 import type { PendingEvent, Vcpu } from '../vcpu.ts'
 import { segmentNames, type EntryFailure, type Intercepts, type SystemRegister, type Virtualizer } from '../virtualizer.ts'
@@ -22,6 +23,8 @@ const svme = 0x1000n
 const svmLeaf = 0x8000000a
 const interruptFlag = 0x200n
 const taskSwitch = 8n
+const pcidEnable = 1n << 17n
+const pageFault = 1 << 14
 const allIo = 3
 
 /** The four instructions' intercepts that no guest is without, and what this hypervisor wants to see. */
@@ -43,6 +46,7 @@ export class AmdV implements Virtualizer {
   readonly hasPreemptionTimer = false
   readonly apicHelp = 'priority'
   readonly sendsIpis = false
+  shadowOptions: ShadowOptions = { pagedRealMode: true, physicalBits: 36 }
   /** The others go with VMLOAD and VMSAVE. */
   readonly switchedMsrs = [0xc0000103]
   private readonly hardware: HardwarePort
@@ -69,6 +73,7 @@ export class AmdV implements Virtualizer {
     processor.perform('clgi')
     processor.perform('sti')
     processor.heldBy = 'GIF'
+    this.shadowOptions = { pagedRealMode: true, physicalBits: processor.cpuid(0x80000008).eax & 0xff }
     this.tags.set(processor, new Tags(processor.cpuid(svmLeaf).ebx - 1))
   }
 
@@ -103,8 +108,10 @@ export class AmdV implements Virtualizer {
     vcpu.processor = processor
     const { tag, fresh, flushAll } = this.tags.get(processor)!.of(vcpu)
     if (fresh) vmcb.set('asid', tag)
-    vmcb.set('tlbControl', flushAll ? tlbControl.flushAll : vcpu.flush && !fresh ? tlbControl.flushAsid : tlbControl.nothing)
+    const flush = vcpu.flush ? tlbControl.flushAsid : vcpu.flushLocal ? tlbControl.flushAsidNonGlobal : tlbControl.nothing
+    vmcb.set('tlbControl', flushAll ? tlbControl.flushAll : fresh ? tlbControl.nothing : flush)
     vcpu.flush = false
+    vcpu.flushLocal = false
   }
   private save(vcpu: Vcpu, processor: Processor): void {
     processor.perform('vmsave', BigInt(this.of(vcpu).page))
@@ -122,13 +129,14 @@ export class AmdV implements Virtualizer {
 
   /** The guest starts as a processor does after reset; who creates it says what differs. Clean bits stay 0: every field is read. */
   private fill(vcpu: Vcpu, vmcb: Vmcb): void {
+    const { root } = vcpu.guest.stage
     vmcb.set('asid', 1)
     const { intr, nmi, ioio, msr: msrs, shutdown } = intercept3
     vmcb.set('intercepts3', [intr, nmi, ioio, msrs, shutdown].reduce<number>((bits, bit) => bits | (1 << bit), 0))
     for (const name of always) this.intercept(vmcb, name, true)
     vmcb.set('virtualInterrupt', virtualInterrupt.masking)
     const fields: Partial<Record<VmcbFieldName, number | bigint>> = {
-      iopmBase: this.ioMap, msrpmBase: this.msrMap, nestedControl: nestedControl.enable, nestedCr3: vcpu.guest.stage.root,
+      iopmBase: this.ioMap, msrpmBase: this.msrMap, nestedControl: root === undefined ? 0 : nestedControl.enable, nestedCr3: root ?? 0n,
       efer: svme, cr0: 0x10n, dr6: 0xffff0ff0n, dr7: 0x400n, rflags: 2n, gPat: 0x0007040600070406n,
       gdtrLimit: 0xffff, idtrLimit: 0xffff, csAttributes: 0x9b, csLimit: 0xffff, ldtrAttributes: 0x82, ldtrLimit: 0xffff,
         trAttributes: 0x8b,
@@ -137,6 +145,9 @@ export class AmdV implements Virtualizer {
     for (const name of ['es', 'ss', 'ds', 'fs', 'gs'] as const)
       Object.assign(fields, { [`${name}Attributes`]: 0x93, [`${name}Limit`]: 0xffff })
     for (const [name, value] of Object.entries(fields)) vmcb.write(name as VmcbFieldName, BigInt(value))
+    if (!vcpu.shadow) return
+    this.setIntercepts(vcpu, vcpu.intercepts)
+    this.setPaging(vcpu)
   }
   private intercept(vmcb: Vmcb, name: InterceptName, on: boolean): void {
     const row = instructionIntercepts[name]
@@ -183,11 +194,16 @@ export class AmdV implements Virtualizer {
 
   read(vcpu: Vcpu, name: SystemRegister): bigint {
     if (!this.of(vcpu).read('asid')) throw new Error(`${vcpu.name} was never loaded`)
+    if (vcpu.shadow && isShadowed(name)) return vcpu.shadow.get(name)
     if (name === 'cr0') return this.readControl(vcpu, 0)
     const value = this.of(vcpu).read(fieldOf(name))
     return name === 'efer' ? value & ~svme : isSegmentField(name) ? fromAttributes(value) : value
   }
   write(vcpu: Vcpu, name: SystemRegister, value: bigint): void {
+    if (vcpu.shadow && isShadowed(name)) {
+      vcpu.shadow.set(name, value)
+      return this.setPaging(vcpu)
+    }
     if (name === 'cr0') return this.writeControl(vcpu, 0, value)
     this.of(vcpu).write(fieldOf(name), name === 'efer' ? value | svme : isSegmentField(name) ? toAttributes(value) : value)
     // the privilege level is a field of its own
@@ -195,6 +211,7 @@ export class AmdV implements Virtualizer {
   }
   /** CR0.TS while it is ours is not what the guest has written. */
   readControl(vcpu: Vcpu, number: 0 | 4): bigint {
+    if (vcpu.shadow) return vcpu.shadow.get(number === 0 ? 'cr0' : 'cr4')
     const vmcb = this.of(vcpu)
     if (number === 4) return vmcb.read('cr4')
     const value = vmcb.read('cr0')
@@ -205,6 +222,27 @@ export class AmdV implements Virtualizer {
     if (number === 4) return vmcb.write('cr4', value)
     vcpu.taskSwitched = (value & taskSwitch) !== 0n
     vmcb.write('cr0', vcpu.fpuTrapped ? value | taskSwitch : value)
+  }
+
+  setPaging(vcpu: Vcpu, only?: 'cr3'): void {
+    const vmcb = this.of(vcpu)
+    const shadow = vcpu.shadow!
+    if (only) return vmcb.write('cr3', shadow.hardware('cr3'))
+    vcpu.taskSwitched = (shadow.get('cr0') & taskSwitch) !== 0n
+    vmcb.write('cr0', shadow.hardware('cr0') | (vcpu.fpuTrapped ? taskSwitch : 0n))
+    vmcb.write('cr3', shadow.hardware('cr3'))
+    vmcb.write('cr4', shadow.hardware('cr4'))
+    vmcb.write('efer', shadow.hardware('efer') | svme)
+  }
+  setFaultAddress(vcpu: Vcpu, address: bigint): void {
+    this.of(vcpu).write('cr2', address)
+  }
+  /** INVLPGA knows addresses of one PCID only. */
+  forget(vcpu: Vcpu, linear: bigint): void {
+    const vmcb = this.of(vcpu)
+    if (!vmcb.processor) return
+    if (vcpu.shadow && vcpu.shadow.get('cr4') & pcidEnable) vcpu.flush = true
+    else vmcb.processor.perform('invlpga', linear, vmcb.read('asid'))
   }
 
   // ---- events ----
@@ -250,15 +288,19 @@ export class AmdV implements Virtualizer {
   }
   setIntercepts(vcpu: Vcpu, { exceptions, pause, translation, timestamp, priority }: Intercepts): void {
     const vmcb = this.of(vcpu)
-    vmcb.set('exceptionIntercepts', exceptions | (vcpu.fpuTrapped ? 1 << 7 : 0))
+    this.setExceptions(vcpu, vmcb, exceptions, vcpu.fpuTrapped)
     this.intercept(vmcb, 'pause', pause)
     this.intercept(vmcb, 'rdtsc', timestamp)
     this.intercept(vmcb, 'rdtscp', timestamp)
-    this.intercept(vmcb, 'invlpg', translation)
-    this.setControlIntercepts(vmcb, vcpu.fpuTrapped, translation, priority)
+    this.intercept(vmcb, 'invlpg', translation || vcpu.shadow !== undefined)
+    this.intercept(vmcb, 'invpcid', vcpu.shadow !== undefined)
+    this.setControlIntercepts(vcpu, vmcb, vcpu.fpuTrapped, translation, priority)
   }
-  private setControlIntercepts(vmcb: Vmcb, cr0: boolean, cr3: boolean, cr8: boolean): void {
-    const which = (cr0 ? 1 : 0) | (cr3 ? 8 : 0) | (cr8 ? 0x100 : 0)
+  private setExceptions(vcpu: Vcpu, vmcb: Vmcb, exceptions: number, fpu: boolean): void {
+    vmcb.set('exceptionIntercepts', exceptions | (fpu ? 1 << 7 : 0) | (vcpu.shadow ? pageFault : 0))
+  }
+  private setControlIntercepts(vcpu: Vcpu, vmcb: Vmcb, cr0: boolean, cr3: boolean, cr8: boolean): void {
+    const which = (vcpu.shadow ? 0x19 : 0) | (cr0 ? 1 : 0) | (cr3 ? 8 : 0) | (cr8 ? 0x100 : 0)
     vmcb.set('crIntercepts', which | (which << 16))
   }
   trapFpu(vcpu: Vcpu, on: boolean): void {
@@ -266,8 +308,8 @@ export class AmdV implements Virtualizer {
     const value = vmcb.read('cr0')
     if (on) vcpu.taskSwitched = (value & taskSwitch) !== 0n
     vmcb.write('cr0', on || vcpu.taskSwitched ? value | taskSwitch : value & ~taskSwitch)
-    vmcb.set('exceptionIntercepts', vcpu.intercepts.exceptions | (on ? 1 << 7 : 0))
-    this.setControlIntercepts(vmcb, on, vcpu.intercepts.translation, vcpu.intercepts.priority)
+    this.setExceptions(vcpu, vmcb, vcpu.intercepts.exceptions, on)
+    this.setControlIntercepts(vcpu, vmcb, on, vcpu.intercepts.translation, vcpu.intercepts.priority)
   }
   trapDebug(vcpu: Vcpu, on: boolean): void {
     this.of(vcpu).set('drIntercepts', on ? 0xffffffff : 0)

@@ -7,7 +7,8 @@ import type { Vmcs } from './vmcs.ts'
 
 const low32 = 0xffffffffn
 const number = (value: bigint): number => Number(value & low32)
-const eventTypes = ['interrupt', 'interrupt', 'nmi', 'exception', 'software', 'software', 'exception'] as const
+/** By type; those of INT n, INT1, INT3 and INTO are executed again. */
+const eventTypes = ['interrupt', 'interrupt', 'nmi', 'exception'] as const
 const valid = 0x80000000
 
 /** With these, the qualification says more. */
@@ -26,14 +27,17 @@ export function readExit(vcpu: Vcpu, vmcs: Vmcs): AnyExit {
   return reader ? reader(vcpu, vmcs, raw) : { kind: 'other', name: raw.name, raw }
 }
 
-/** The event is delivered anew. SDM vol. 3, "Information for VM Exits During Event Delivery". */
+/**
+ * The event is delivered anew, or its instruction is executed again: RIP is still there. SDM vol. 3, "Information for VM
+ * Exits During Event Delivery".
+ */
 function noteInterrupted(vcpu: Vcpu, vmcs: Vmcs): void {
   const information = number(vmcs.read('idtVectoring'))
   if (!(information & valid)) return
   const type = eventTypes[(information >> 8) & 7]
+  if (type === undefined) return
   const event: { -readonly [Key in keyof PendingEvent]: PendingEvent[Key] } = { type, vector: information & 0xff }
   if (information & 0x800) event.error = number(vmcs.read('idtVectoringErrorCode'))
-  if (type === 'software') event.length = number(vmcs.read('exitInstructionLength'))
   vcpu.event = event
 }
 
@@ -45,6 +49,7 @@ function exception(vcpu: Vcpu, vmcs: Vmcs, raw: RawExit): AnyExit {
   if (((information >> 8) & 7) === 2) return { kind: 'interrupt', raw }
   if (vector === 7 && vcpu.fpuTrapped) return { kind: 'fpu', raw }
   const error = information & 0x800 ? number(vmcs.read('exitErrorCode')) : undefined
+  if (vector === 14 && vcpu.shadow) return { kind: 'pageFault', address: raw.info1, error: error!, raw }
   return { kind: 'exception', vector, error, address: vector === 14 ? raw.info1 : undefined, raw }
 }
 
@@ -71,7 +76,7 @@ function io(vcpu: Vcpu, _vmcs: Vmcs, raw: RawExit): AnyExit {
   return { kind: 'portWrite', port, size, value: Number(BigInt.asUintN(size * 8, vcpu.registers[register.rax])), raw }
 }
 
-function controlRegister(vcpu: Vcpu, vmcs: Vmcs, raw: RawExit): AnyExit {
+function controlRegister(vcpu: Vcpu, _vmcs: Vmcs, raw: RawExit): AnyExit {
   const qualification = number(raw.info1)
   const which = qualification & 15
   const access = (qualification >> 4) & 3
@@ -82,7 +87,7 @@ function controlRegister(vcpu: Vcpu, vmcs: Vmcs, raw: RawExit): AnyExit {
   // LMSW loads the low four bits and cannot clear PE
   if (access === 3)
     return { kind: 'controlWrite', register: 0, value: (vcpu.seenControl(0) & ~0xen) | ((raw.info1 >> 16n) & 15n), raw }
-  const value = access === 0 ? general : which === 3 ? vmcs.read('guestCr3') : 0n
+  const value = access === 0 ? general : which === 3 ? vcpu.get('cr3') : 0n
   return { kind: 'control', register: which, write: access === 0, value, general: (qualification >> 8) & 15, raw }
 }
 
@@ -104,6 +109,7 @@ const readers: Readonly<Partial<Record<number, Reader>>> = {
   [reason.cpuid]: (vcpu, _vmcs, raw) => ({ kind: 'cpuid', leaf: number(eax(vcpu)), subleaf: ecx(vcpu), raw }),
   [reason.hlt]: (_vcpu, _vmcs, raw) => ({ kind: 'halt', raw }),
   [reason.invlpg]: (_vcpu, _vmcs, raw) => ({ kind: 'invalidate', address: raw.info1, raw }),
+  [reason.invpcid]: (_vcpu, _vmcs, raw) => ({ kind: 'invpcid', raw }),
   [reason.vmcall]: (vcpu, _vmcs, raw) => ({ kind: 'hypercall', ...hypercall(vcpu), raw }),
   [reason.controlRegister]: controlRegister,
   [reason.movDr]: (_vcpu, _vmcs, raw) => ({ kind: 'debug', raw }),

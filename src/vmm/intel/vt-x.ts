@@ -11,6 +11,7 @@ import { register, type HardwarePort } from '../port.ts'
 import { hostVector, type Processor } from '../processor.ts'
 import { addressOf } from '../root-code.ts'
 import { allRights, ept } from '../second-stage.ts'
+import { isShadowed, type ShadowOptions } from '../shadow/shadow.ts'
 import { Tags } from '../tags.ts'
 import type { PendingEvent, Vcpu } from '../vcpu.ts'
 import { segmentNames, type EntryFailure, type Intercepts, type SystemRegister, type Virtualizer } from '../virtualizer.ts'
@@ -26,8 +27,13 @@ const pagingEnable = 1n << 31n
 const protectedMode = 1n
 const efer = { lme: 0x100n, lma: 0x400n } as const
 const interruptFlag = 0x200n
-const everyVpid = 2n
+const taskSwitched = 8n
+const oneAddress = 0n
 const oneVpid = 1n
+const everyVpid = 2n
+const oneVpidNotGlobal = 3n
+const pageFault = 1 << 14
+const everyBit = 0xffff_ffff_ffff_ffffn
 const interruptType = { interrupt: 0, nmi: 2, exception: 3, software: 4 } as const
 const valid = 0x80000000
 const apicModes = {
@@ -59,12 +65,14 @@ interface Controls {
   entry: number
   exceptions: number
   cr0Mask: bigint
+  cr4Mask: bigint
 }
 
 export class VtX implements Virtualizer {
   readonly vendor = 'intel'
   readonly format = ept
   readonly hasPreemptionTimer = true
+  shadowOptions: ShadowOptions = { pagedRealMode: false, physicalBits: 36 }
   readonly switchedMsrs = [0xc0000081, 0xc0000082, 0xc0000083, 0xc0000084, 0xc0000102, 0xc0000103]
   private readonly hardware: HardwarePort
   private readonly pool: PagePool
@@ -101,6 +109,7 @@ export class VtX implements Virtualizer {
       secondary: processor.rdmsr(msr.secondary), exit: processor.rdmsr(msr.trueExit), entry: processor.rdmsr(msr.trueEntry) }
     const tertiaryThere = Number(this.capabilities.primary >> 32n) & primaryBit.tertiaryControls
     this.sendsIpis = tertiaryThere !== 0 && (Number(processor.rdmsr(msr.tertiary)) & tertiaryBit.ipiVirtualization) !== 0
+    this.shadowOptions = { pagedRealMode: false, physicalBits: processor.cpuid(0x80000008).eax & 0xff }
     memory.write32(processor.places.root, this.revision)
     const failed = pointerInstruction(processor, 'vmxon', BigInt(processor.places.root))
     if (failed) throw new Error(`VMXON: ${failed}`)
@@ -143,7 +152,9 @@ export class VtX implements Virtualizer {
     if (isNew) this.fill(vcpu, vmcs)
     if (arrives) this.arrive(vcpu, vmcs, processor)
     else this.checkTag(vcpu, vmcs, processor)
-    if (vcpu.flush) this.flush(vcpu, vmcs, processor)
+    if (vcpu.flush) this.flush(vcpu, processor)
+    else if (vcpu.flushLocal) this.invvpid(processor, oneVpidNotGlobal, this.tags.get(processor)!.of(vcpu).tag)
+    vcpu.flushLocal = false
   }
   /** The host's part differs from processor to processor, and so do the VPIDs. */
   private arrive(vcpu: Vcpu, vmcs: Vmcs, processor: Processor): void {
@@ -162,17 +173,25 @@ export class VtX implements Virtualizer {
     if (flushAll) this.invvpid(processor, everyVpid, 0)
     if (fresh) vmcs.write('vpid', BigInt(tag))
   }
-  private flush(vcpu: Vcpu, vmcs: Vmcs, processor: Processor): void {
+  private flush(vcpu: Vcpu, processor: Processor): void {
     vcpu.flush = false
     this.invvpid(processor, oneVpid, this.tags.get(processor)!.of(vcpu).tag)
-    processor.perform('invept', 1n, processor.operand(vcpu.guest.stage.root, 0n))
+    const { root } = vcpu.guest.stage
+    if (root === undefined) return
+    processor.perform('invept', 1n, processor.operand(root, 0n))
     const failed = failure(processor)
     if (failed) throw new Error(`INVEPT: ${failed}`)
   }
-  private invvpid(processor: Processor, type: bigint, vpid: number): void {
-    processor.perform('invvpid', type, processor.operand(BigInt(vpid), 0n))
+  private invvpid(processor: Processor, type: bigint, vpid: number, linear = 0n): void {
+    processor.perform('invvpid', type, processor.operand(BigInt(vpid), linear))
     const failed = failure(processor)
     if (failed) throw new Error(`INVVPID: ${failed}`)
+  }
+  forget(vcpu: Vcpu, linear: bigint): void {
+    const { processor } = this.of(vcpu)
+    // of an address that is not canonical nothing is cached
+    if (!processor || BigInt.asUintN(64, BigInt.asIntN(48, linear)) !== linear) return
+    this.invvpid(processor, oneAddress, this.tags.get(processor)!.of(vcpu).tag, linear)
   }
   unload(vcpu: Vcpu): void {
     this.of(vcpu).clear()
@@ -184,23 +203,26 @@ export class VtX implements Virtualizer {
 
   /** Everything but what `arrive` writes. The guest starts as a processor does after reset; who creates it says what differs. */
   private fill(vcpu: Vcpu, vmcs: Vmcs): void {
+    const { root } = vcpu.guest.stage
+    const nested = root === undefined ? 0 : secondaryBit.ept | secondaryBit.unrestrictedGuest
     const controls: Controls = {
       pin: this.allowed('pin', pinBit.externalInterruptExiting | pinBit.nmiExiting | pinBit.preemptionTimer),
       primary: this.allowed('primary', primaryBit.tscOffsetting | primaryBit.hltExiting | primaryBit.mwaitExiting | primaryBit.rdpmcExiting
         | primaryBit.unconditionalIoExiting | primaryBit.msrBitmaps | primaryBit.monitorExiting | primaryBit.secondaryControls),
-      secondary: this.allowed('secondary', secondaryBit.ept | secondaryBit.rdtscp | secondaryBit.vpid
-        | secondaryBit.unrestrictedGuest | secondaryBit.invpcid),
+      secondary: this.allowed('secondary', nested | secondaryBit.rdtscp | secondaryBit.vpid | secondaryBit.invpcid),
       entry: this.allowed('entry', entryBit.loadDebug | entryBit.loadPat | entryBit.loadEfer),
       exceptions: 0,
-      cr0Mask: cr0Always | 0x60000000n,
+      cr0Mask: root === undefined ? everyBit : cr0Always | 0x60000000n,
+      cr4Mask: root === undefined ? everyBit : vmxe,
     }
     this.controls.set(vmcs, controls)
     const exit = this.allowed('exit', exitBit.saveDebug | exitBit.host64 | exitBit.savePat | exitBit.loadPat | exitBit.saveEfer
       | exitBit.loadEfer | exitBit.savePreemptionTimer)
     const fields: Partial<Record<FieldName, number | bigint>> = {
       pinControls: controls.pin, primaryControls: controls.primary, secondaryControls: controls.secondary, exitControls: exit,
-      entryControls: controls.entry, exceptionBitmap: 0, msrBitmap: this.bitmap, vmcsLinkPointer: noLink, eptp: vcpu.guest.stage.root,
-      cr0Mask: controls.cr0Mask, cr0Shadow: 0x10n, cr4Mask: vmxe, cr4Shadow: 0n, tscOffset: 0n,
+      entryControls: controls.entry, exceptionBitmap: 0, msrBitmap: this.bitmap, vmcsLinkPointer: noLink,
+      ...(root === undefined ? {} : { eptp: root }),
+      cr0Mask: controls.cr0Mask, cr0Shadow: 0x10n, cr4Mask: controls.cr4Mask, cr4Shadow: 0n, tscOffset: 0n,
       hostCr0: 0x80000031n, hostCr3: place.pageTables, hostCsSelector: selector.code, hostSsSelector: selector.data,
       hostDsSelector: selector.data, hostEsSelector: selector.data, hostGdtrBase: place.gdt, hostIdtrBase: place.idt,
       hostEfer: 0x500n, hostPat: 0x0007040600070406n, hostRip: addressOf.nop,
@@ -212,6 +234,9 @@ export class VtX implements Virtualizer {
       Object.assign(fields, { [`guest${name}AccessRights`]: 0x93, [`guest${name}Limit`]: 0xffff })
     for (const [name, value] of Object.entries(fields)) vmcs.write(name as FieldName, BigInt(value))
     vmcs.write('preemptionTimer', 0xffffffffn)
+    if (!vcpu.shadow) return
+    this.setIntercepts(vcpu, vcpu.intercepts)
+    this.setPaging(vcpu)
   }
 
   // ---- entry and exit ----
@@ -256,15 +281,21 @@ export class VtX implements Virtualizer {
   // ---- registers ----
 
   read(vcpu: Vcpu, name: SystemRegister): bigint {
+    if (vcpu.shadow && isShadowed(name)) return vcpu.shadow.get(name)
     return this.of(vcpu).read(fieldFor(name))
   }
   write(vcpu: Vcpu, name: SystemRegister, value: bigint): void {
+    if (vcpu.shadow && isShadowed(name)) {
+      vcpu.shadow.set(name, value)
+      return this.setPaging(vcpu)
+    }
     if (name === 'cr0') this.writeControl(vcpu, 0, value)
     else if (name === 'cr4') this.writeControl(vcpu, 4, value)
     else if (name === 'efer') this.writeEfer(vcpu, value)
     else this.of(vcpu).write(fieldFor(name), value)
   }
   readControl(vcpu: Vcpu, number: 0 | 4): bigint {
+    if (vcpu.shadow) return vcpu.shadow.get(number === 0 ? 'cr0' : 'cr4')
     const vmcs = this.of(vcpu)
     const mask = number === 0 ? this.controls.get(vmcs)!.cr0Mask : vmxe
     const [value, shadow] = number === 0 ? [vmcs.read('guestCr0'), vmcs.read('cr0Shadow')] : [vmcs.read('guestCr4'), vmcs.read('cr4Shadow')]
@@ -276,7 +307,7 @@ export class VtX implements Virtualizer {
       vmcs.write('cr4Shadow', value)
       return vmcs.write('guestCr4', value | vmxe)
     }
-    const held = this.controls.get(vmcs)!.cr0Mask & 8n // TS, while it is ours
+    const held = this.controls.get(vmcs)!.cr0Mask & taskSwitched // while it is ours
     vmcs.write('cr0Shadow', value)
     vmcs.write('guestCr0', (value & ~0x60000000n) | cr0Always | held)
     this.switchLongMode(vcpu, vmcs, value, vmcs.read('guestEfer'))
@@ -285,6 +316,21 @@ export class VtX implements Virtualizer {
     const vmcs = this.of(vcpu)
     vmcs.write('guestEfer', value)
     this.switchLongMode(vcpu, vmcs, vmcs.read('guestCr0'), value)
+  }
+  setPaging(vcpu: Vcpu, only?: 'cr3'): void {
+    const vmcs = this.of(vcpu)
+    const shadow = vcpu.shadow!
+    if (only) return vmcs.write('guestCr3', shadow.hardware('cr3'))
+    vmcs.write('cr0Shadow', shadow.get('cr0'))
+    vmcs.write('cr4Shadow', shadow.get('cr4'))
+    vmcs.write('guestCr0', shadow.hardware('cr0') | cr0Always | (vcpu.fpuTrapped ? taskSwitched : 0n))
+    vmcs.write('guestCr3', shadow.hardware('cr3'))
+    vmcs.write('guestCr4', shadow.hardware('cr4') | vmxe)
+    const value = shadow.hardware('efer')
+    this.switchLongMode(vcpu, vmcs, shadow.hardware('cr0'), value)
+  }
+  setFaultAddress(vcpu: Vcpu, address: bigint): void {
+    this.of(vcpu).processor!.perform('writeCr2', address)
   }
   /** Paging with EFER.LME = 1 is IA-32e mode: the entry control and EFER.LMA have to say so. */
   private switchLongMode(_vcpu: Vcpu, vmcs: Vmcs, cr0: bigint, value: bigint): void {
@@ -326,16 +372,18 @@ export class VtX implements Virtualizer {
   private setExceptions(vcpu: Vcpu, exceptions: number): void {
     const vmcs = this.of(vcpu)
     const controls = this.controls.get(vmcs)!
+    if (vcpu.shadow) exceptions |= pageFault
     if (controls.exceptions === exceptions) return
     controls.exceptions = exceptions
     vmcs.write('exceptionBitmap', BigInt(exceptions >>> 0))
   }
   setIntercepts(vcpu: Vcpu, { exceptions, pause, translation, timestamp, priority }: Intercepts): void {
     this.setExceptions(vcpu, exceptions | (vcpu.fpuTrapped ? 1 << 7 : 0))
+    const walks = translation || vcpu.shadow !== undefined
     this.setPrimary(vcpu, primaryBit.pauseExiting, pause)
     this.setPrimary(vcpu, primaryBit.rdtscExiting, timestamp)
     this.setPrimary(vcpu, primaryBit.cr8LoadExiting | primaryBit.cr8StoreExiting, priority)
-    this.setPrimary(vcpu, primaryBit.invlpgExiting | primaryBit.cr3LoadExiting | primaryBit.cr3StoreExiting, translation)
+    this.setPrimary(vcpu, primaryBit.invlpgExiting | primaryBit.cr3LoadExiting | primaryBit.cr3StoreExiting, walks)
   }
   // ---- the APIC ----
 
@@ -398,7 +446,7 @@ export class VtX implements Virtualizer {
     const vmcs = this.of(vcpu)
     const controls = this.controls.get(vmcs)!
     const seen = this.readControl(vcpu, 0)
-    controls.cr0Mask = on ? controls.cr0Mask | 8n : controls.cr0Mask & ~8n
+    controls.cr0Mask = on ? controls.cr0Mask | taskSwitched : vcpu.shadow ? everyBit : controls.cr0Mask & ~taskSwitched
     vmcs.write('cr0Mask', controls.cr0Mask)
     vmcs.write('cr0Shadow', seen)
     const value = vmcs.read('guestCr0')
