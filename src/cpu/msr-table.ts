@@ -7,6 +7,7 @@ import type { FieldName } from './layout.ts'
 import type { CpuState } from './state.ts'
 import type { Processor } from './processor.ts'
 import { canonicalFor } from './bits.ts'
+import { lastBranchMsrs } from './last-branch.ts'
 import { counters, readCounter, writeControl, writeCounter } from './performance.ts'
 
 /** One register. A check or effect answers false for #GP. */
@@ -16,6 +17,7 @@ export interface Msr {
   /** Only for this vendor, or only when the model has a feature. */
   readonly vendor?: CpuModel['vendor']
   readonly feature?: string
+  readonly when?: (model: CpuModel) => boolean
   readonly reset?: bigint | ((model: CpuModel) => bigint)
   /** Bits that WRMSR may set; others raise #GP when they change nothing else says. Absent: the register is read-only. */
   readonly writable?: bigint
@@ -222,7 +224,7 @@ const amdOnly: readonly Msr[] = [
 ]
 
 /** Storage and constants. Registers that do more are in msr.ts. */
-export const msrTable: readonly Msr[] = [...mtrrs, ...machineCheck, ...system, ...intelOnly, ...amdOnly]
+export const msrTable: readonly Msr[] = [...mtrrs, ...machineCheck, ...system, ...intelOnly, ...lastBranchMsrs, ...amdOnly]
 
 const slots = new Map<string, number>()
 for (const row of msrTable) if (row.field === undefined && !slots.has(slotKey(row.index))) slots.set(slotKey(row.index), slots.size)
@@ -243,7 +245,7 @@ export const readSlot = (state: CpuState, index: number): bigint => state.msrMis
 
 export const resetValue = (row: Msr, model: CpuModel): bigint => (typeof row.reset === 'function' ? row.reset(model) : (row.reset ?? 0n))
 export const isOffered = (row: Msr, model: CpuModel): boolean => (row.vendor === undefined || row.vendor === model.vendor)
-  && (row.feature === undefined || model.has(row.feature))
+  && (row.feature === undefined || model.has(row.feature)) && (row.when === undefined || row.when(model))
 
 /**
  * What firmware leaves in the MTRRs before it starts an operating system: write-back, and uncacheable from `uncachedFrom` (a power-of-two

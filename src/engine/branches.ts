@@ -3,6 +3,8 @@
  * branch that was taken. AMD APM vol. 2, "Control-Transfer Breakpoint Features"; Intel SDM vol. 3, "Single-Stepping on Branches".
  */
 import { at } from '../cpu/layout.ts'
+import { pushRecord, stackDepth } from '../cpu/last-branch.ts'
+import type { CpuModel } from '../cpu/model.ts'
 import type { CpuState } from '../cpu/state.ts'
 
 const word = { debugctl: at.msrDebugctl >> 2, guestMode: at.guestMode >> 2 } as const
@@ -14,16 +16,18 @@ const always: ReadonlySet<number> = new Set([0xe8, 0xe9, 0xeb, 0xc2, 0xc3])
 export class Branches {
   private readonly state: CpuState
   private readonly words: Uint32Array
-  /** LastBranchFromIP and the others are AMD's. */
   private readonly records: boolean
+  /** Of Intel's stack of records. */
+  private readonly depth: number
   private from = 0n
   private opcode = 0
   private guestMode = 0
 
-  constructor(state: CpuState, vendor: string) {
+  constructor(state: CpuState, model: CpuModel) {
     this.state = state
     this.words = state.words
-    this.records = vendor === 'AuthenticAMD'
+    this.depth = stackDepth(model)
+    this.records = model.vendor === 'AuthenticAMD' || this.depth > 0
   }
 
   /** Every instruction is to be stepped. */
@@ -60,6 +64,7 @@ export class Branches {
   /** It is a control transfer itself. */
   record(from: bigint, to: bigint): void {
     const { lastBranch } = this.state
+    if (this.depth > 0) pushRecord(this.state, this.depth, from, to)
     lastBranch[0] = from
     lastBranch[1] = to
   }

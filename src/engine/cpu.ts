@@ -131,7 +131,7 @@ export class Cpu implements InterruptibleCpu {
     this.code = parts.code
     this.interpreter = parts.interpreter
     this.words = new Int32Array(parts.memory.buffer)
-    this.debug = new DebugTraps(this.words, parts.state, parts.model.vendor)
+    this.debug = new DebugTraps(this.words, parts.state, parts.model)
     this.busLocks = new BusLocks(parts.mmu)
     this.ports = this.debug.watchPorts(parts.ports)
     this.smm = parts.smm

@@ -2,6 +2,7 @@
  * What the debug facilities see of the instructions that run: breakpoints, the single-step trap, recorded branches. While one of them is
  * armed, the run loop steps. Intel SDM vol. 3, "Debug Exceptions"; AMD APM vol. 2, "Control-Transfer Breakpoint Features".
  */
+import type { CpuModel } from '../cpu/model.ts'
 import type { CpuState } from '../cpu/state.ts'
 import { flag } from '../cpu/rflags.ts'
 import type { PortPort } from '../cpu/processor.ts'
@@ -30,12 +31,12 @@ export class DebugTraps {
   /** The instruction has said itself whether a single-step trap follows it. */
   private isDecided = false
 
-  constructor(words: Int32Array, state: CpuState, vendor: string) {
+  constructor(words: Int32Array, state: CpuState, model: CpuModel) {
     this.words = words
     this.state = state
     this.breakpoints = new Breakpoints(words)
-    this.branches = new Branches(state, vendor)
-    this.isIntel = vendor === 'GenuineIntel'
+    this.branches = new Branches(state, model)
+    this.isIntel = model.vendor === 'GenuineIntel'
   }
 
   watchPorts(ports: PortPort): PortPort {
