@@ -55,6 +55,10 @@ export class EntryView {
   n(name: FieldName): number {
     return this.vmcs.get32(at[name]) >>> 0
   }
+  /** The high 32 bits, signed. */
+  high(name: FieldName): number {
+    return this.vmcs.get32(at[name] + 1)
+  }
   isAllOnes(name: FieldName): boolean {
     return (this.vmcs.get32(at[name]) & this.vmcs.get32(at[name] + 1)) === -1
   }

@@ -80,13 +80,13 @@ const reservedRflags = none & ~0x3f7fd7n
 const in64BitMode = (v: EntryView): boolean => v.guest64 && (v.n('guestCsAccessRights') & 0x2000) !== 0
 const flagRules: readonly Rule[] = [
   flags('outside 64-bit mode bits 63:32 of RIP are 0', ['guestRip', 'entryControls', 'guestCsAccessRights'], v =>
-    v.b('guestRip') >> 32n === 0n,
+    v.high('guestRip') === 0,
     { when: v => !in64BitMode(v), wants: v => v.b('guestRip') & 0xffffffffn }),
   // Canonical to N + 1 bits: the address after the last canonical one is accepted.
   flags('in 64-bit mode bits 63:N of RIP are equal, for N linear-address bits', ['guestRip', 'entryControls', 'guestCsAccessRights'],
     v => {
-      const high = BigInt.asIntN(64, v.b('guestRip')) >> BigInt(v.model.linearBits)
-      return high === 0n || high === -1n
+      const high = v.high('guestRip') >> (v.model.linearBits - 32)
+      return high === 0 || high === -1
     }, { when: in64BitMode, wants: () => 0n, breaks: [['guestRip', nonCanonical]] }),
   flags('reserved bits of RFLAGS (63:22, 15, 5, 3) are 0', 'guestRflags', v => (v.b('guestRflags') & reservedRflags) === 0n,
     { wants: v => v.b('guestRflags') & ~reservedRflags, breaks: [['guestRflags', old => old | 8n]] }),

@@ -254,8 +254,9 @@ export class VmxUnit implements Virtualization {
     return (this[word] & bit) !== 0
   }
   /** An exit that the instruction which runs causes. */
-  instructionExit(basic: number, qualification = 0n, details: ExitDetails = {}): VmExit {
-    return new VmExit(basic, qualification, 0n, { length: this.cpu.operation.length, ...details })
+  instructionExit(basic: number, qualification = 0n, details?: ExitDetails): VmExit {
+    const { length } = this.cpu.operation
+    return new VmExit(basic, qualification, 0n, details ? { length, ...details } : { length })
   }
   get guestIsLong(): boolean {
     return (eferLow(this.state) & efer.LMA) !== 0
