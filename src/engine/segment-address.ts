@@ -9,8 +9,8 @@ import { recordField } from '../decode/record.ts'
 
 const attribute = { accessed: 1, writable: 2, expandDown: 4, code: 8, present: 0x80, big: 0x4000 } as const
 
-/** Flags in slot A of a segment-address record besides the access's size in bytes. */
-export const addressUse = { write: 0x4000, addressOnly: 0x8000, size: 0x3fff } as const
+/** Flags in slot A of a segment-address record besides the access's size in bytes. Unchecked ones look like very long ones. */
+export const addressUse = { unchecked: 0x2000, write: 0x4000, addressOnly: 0x8000, size: 0x3fff } as const
 
 export class SegmentAddressing {
   private readonly words: Int32Array
@@ -35,6 +35,7 @@ export class SegmentAddressing {
     const offset = (addressSize === 0 ? sum & 0xffff : sum) >>> 0
     if (use & addressUse.addressOnly) return this.store(offset | 0, 0)
     if ((words[at.mode >> 2] & codeMode.codeMask) === codeMode.code64) return this.based64(offset, number)
+    if (use & addressUse.unchecked) return this.store((offset + words[(at.segBase >> 2) + number * 2]) | 0, 0)
     return this.checked(offset, number, use & addressUse.size, (use & addressUse.write) !== 0)
   }
 

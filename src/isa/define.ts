@@ -68,6 +68,8 @@ export interface Definition {
   ends?: boolean
   /** The memory operand is only an address: no segment, no limit (LEA). */
   addressOnly?: boolean
+  /** The memory operand's address has a segment base, but nothing checks the segment (INVLPG, as silicon does it). */
+  unchecked?: boolean
   /** A memory operand based on RSP is addressed with the RSP that is there after the row's pop (POP). */
   addressAfterPop?: boolean
 }

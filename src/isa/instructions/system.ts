@@ -60,7 +60,8 @@ plain('STAC', 'NP 0F 01 CB', 'stac', { feature: 'smap' })
 
 // ---- translations and caches ----
 
-instruction('INVLPG', { forms: [form('0F 01 /7', M)], intercept: 'invlpg', checks: ['cpl0', 'notV86'], semantics: addressed('invlpg') })
+instruction('INVLPG', { forms: [form('0F 01 /7', M)], intercept: 'invlpg', checks: ['cpl0', 'notV86'], unchecked: true,
+  semantics: addressed('invlpg') })
 instruction('INVPCID', { forms: [form('66 0F 38 82 /r', Gy, Mx, force64)], feature: 'invpcid',
   intercept: 'invpcid', checks: ['notV86', 'cpl0'], semantics: (b, _, m) => b.helper('invpcid', b.address(m)) })
 plain('INVD', '0F 08', 'invd', { intercept: 'invd', checks: ['cpl0'] })
