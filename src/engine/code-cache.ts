@@ -384,7 +384,8 @@ export class CodeCache {
       const size = (spec.context.operands.find(o => o.class === 'memory')?.bits ?? 8) >> 3
       this.view.setUint16(
         record + recordField.slotA,
-        (spec.row.addressOnly ? 0x8000 : 0) | (spec.row.unchecked ? 0x2000 : 0) | (this.handlers.writesMemory(spec) ? 0x4000 : 0) | Math.max(1, size),
+        (spec.row.addressOnly ? 0x8000 : 0) | (spec.row.unchecked ? 0x2000 : 0) | (this.handlers.writesMemory(spec) ? 0x4000 : 0)
+          | Math.max(1, size),
         true,
       )
       this.view.setBigInt64(record + recordField.immediate, BigInt.asIntN(64, displacement), true)

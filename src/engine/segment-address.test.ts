@@ -1,4 +1,6 @@
-/** Addresses that no segment limits. Intel SDM vol. 2, "INVLPG": of the segment only its base counts; seen on silicon by Xen's test framework. */
+/**
+ * Addresses that no segment limits. Intel SDM vol. 2, "INVLPG": of the segment only its base counts, as on silicon in Xen's test framework.
+ */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { CpuEvent } from '../cpu/event.ts'
