@@ -188,6 +188,12 @@ export class UnitCaches {
     for (let level = 2; level <= mostLevels; level++) this.#structures.dropRange(tag, range, levelSpan(level), 8, level)
   }
 
+  /** All that requests for memory use. */
+  dropAllTranslations(): void {
+    this.epoch++
+    for (const cache of [this.#contexts, this.#pasids, this.#translations, this.#structures]) cache.clear()
+  }
+
   // ---- interrupt entries
 
   interrupt(index: number): InterruptEntry | undefined {

@@ -19,13 +19,18 @@ export interface UnitOptions {
   /** Software has to flush write buffers. */
   writeBuffers: boolean
   snoopControl: boolean
+  /** Faults may be recorded in memory instead of registers. */
+  advancedFaultLog: boolean
+  /** Setting a table's pointer drops what was cached of the old table. */
+  dropsAtTablePointer: boolean
   /** Interrupts of I/O APICs are checked against the source that entries name. QEMU does not. */
   checksIoApicSource: boolean
 }
 
 export const defaultUnit: UnitOptions = {
   addressBits: 48, hostAddressBits: 46, interruptRemapping: true, extendedInterruptMode: true, posting: true, scalableMode: true,
-  passThrough: true, cachingMode: false, writeBuffers: false, snoopControl: true, checksIoApicSource: true,
+  passThrough: true, cachingMode: false, writeBuffers: false, snoopControl: true, advancedFaultLog: false,
+  dropsAtTablePointer: false, checksIoApicSource: true,
 }
 
 /** Version 1.0, or 4.0 with what scalable mode brings: major number in bits 7:4. */
@@ -50,6 +55,7 @@ export function capabilityOf(options: UnitOptions): Quad {
   const sagaw = levelsOf(options).reduce((mask, levels) => mask | (1 << (levels - 2)), 0)
   return quad([
     [0, 6], // ND: domain identifiers of 16 bits
+    [3, bit(options.advancedFaultLog)],
     [4, bit(options.writeBuffers)],
     [5, 1], [6, 1], // PLMR, PHMR: protected memory regions
     [7, bit(options.cachingMode)],
@@ -65,6 +71,7 @@ export function capabilityOf(options: UnitOptions): Quad {
     [56, bit(options.scalableMode)], // FS1GP
     [59, bit(options.posting && options.interruptRemapping)],
     [60, bit(options.scalableMode && options.addressBits === 57)], // FS5LP
+    [62, bit(options.dropsAtTablePointer)], [63, bit(options.dropsAtTablePointer)], // ESIRTPS, ESRTPS
   ])
 }
 

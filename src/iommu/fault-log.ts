@@ -1,7 +1,8 @@
 /** Where faults are recorded, and the interrupt that tells of them (Intel VT-d specification, "Fault Logging", "Fault Reporting"). */
 import { isInterruptFault } from './fault-reasons.ts'
 import type { RemappedInterrupt } from './ports.ts'
-import { eventControl, faultRecordOffset, faultRecords, faultStatus, offsets, type RegisterFile } from './registers.ts'
+import { command, eventControl, faultRecordOffset, faultRecords, faultStatus, offsets, type RegisterFile } from './registers.ts'
+import type { TableMemory } from './tables.ts'
 
 /** What is recorded of a blocked request. */
 export interface FaultRecord {
@@ -15,21 +16,58 @@ export interface FaultRecord {
 }
 
 const recordBits = { fault: 0x8000_0000, read: 0x4000_0000, pasidPresent: 0x8000_0000, privileged: 0x2000_0000 } as const
-const errors = faultStatus.overflow | faultStatus.pending | faultStatus.queueError | faultStatus.completionError | faultStatus.timeoutError
+const errors = faultStatus.overflow | faultStatus.pending | faultStatus.advancedOverflow | faultStatus.advancedPending
+  | faultStatus.queueError | faultStatus.completionError | faultStatus.timeoutError
+
+/** The log in memory, once software has named it. */
+export interface MemoryLog {
+  base: number
+  records: number
+  next: number
+}
 
 export class FaultLog {
   readonly #registers: RegisterFile
+  readonly #tables: TableMemory
   readonly #deliver: (message: RemappedInterrupt) => void
   /** The record that the next fault takes. */
   next = 0
+  inMemory: MemoryLog = { base: 0, records: 256, next: 0 }
 
-  constructor(registers: RegisterFile, deliver: (message: RemappedInterrupt) => void) {
+  constructor(registers: RegisterFile, tables: TableMemory, deliver: (message: RemappedInterrupt) => void) {
     this.#registers = registers
+    this.#tables = tables
     this.#deliver = deliver
+  }
+
+  /** The pointer to the log in memory is taken over; it begins at its beginning. */
+  latchMemoryLog(): void {
+    const size = (this.#registers.get(offsets.faultLog) >>> 9) & 7
+    this.inMemory = { base: this.#registers.tableAddress(offsets.faultLog), records: 256 * 2 ** size, next: 0 }
   }
 
   /** While the overflow is not cleared, nothing is recorded. */
   record(fault: FaultRecord): boolean {
+    return this.#registers.get(offsets.status) & command.advancedFaultLog ? this.#recordInMemory(fault) : this.#recordInRegister(fault)
+  }
+
+  /** Software takes records away by clearing their F bit: the next one that still has it is an overflow. */
+  #recordInMemory(fault: FaultRecord): boolean {
+    if (this.#registers.get(offsets.faultStatus) & faultStatus.advancedOverflow) return false
+    const log = this.inMemory
+    const at = log.base + log.next * 16
+    const old = this.#tables.read(at, 2)
+    if (!old || old[1].hi & recordBits.fault) {
+      this.#raise(faultStatus.advancedOverflow)
+      return false
+    }
+    wordsOf(fault).forEach((word, index) => this.#tables.write32(at + index * 4, word))
+    log.next = (log.next + 1) % log.records
+    this.#raise(faultStatus.advancedPending)
+    return true
+  }
+
+  #recordInRegister(fault: FaultRecord): boolean {
     const status = this.#registers.get(offsets.faultStatus)
     if (status & faultStatus.overflow) return false
     const at = faultRecordOffset + this.next * 16
@@ -37,7 +75,7 @@ export class FaultLog {
       this.#raise(faultStatus.overflow)
       return false
     }
-    this.#fill(at, fault)
+    wordsOf(fault).forEach((word, index) => this.#registers.set(at + index * 4, word))
     const index = this.next
     this.next = (this.next + 1) % faultRecords
     if (!(status & faultStatus.pending)) {
@@ -49,15 +87,6 @@ export class FaultLog {
 
   queueError(): void {
     this.#raise(faultStatus.queueError)
-  }
-
-  #fill(at: number, { reason, source, info, write, pasid, privileged }: FaultRecord): void {
-    const interrupt = isInterruptFault(reason)
-    const low = interrupt ? 0 : info % 2 ** 32 & ~0xfff
-    this.#registers.set(at, low >>> 0)
-    this.#registers.set(at + 4, interrupt ? (info << 16) >>> 0 : Math.floor(info / 2 ** 32) >>> 0)
-    this.#registers.set(at + 8, source | (pasid === undefined ? 0 : recordBits.pasidPresent) | (privileged ? recordBits.privileged : 0))
-    this.#registers.set(at + 12, recordBits.fault | (write || interrupt ? 0 : recordBits.read) | ((pasid ?? 0) << 8) | reason)
   }
 
   /** An event is sent when the first of the conditions arises; while any is left, software is on its way. */
@@ -79,6 +108,17 @@ export class FaultLog {
     this.#registers.set(offsets.faultStatus, now)
     if ((now & errors) === 0) clearPending(this.#registers, offsets.faultEvent)
   }
+}
+
+/** A record, in registers or in memory. */
+function wordsOf({ reason, source, info, write, pasid, privileged }: FaultRecord): number[] {
+  const interrupt = isInterruptFault(reason)
+  const low = interrupt ? 0 : info % 2 ** 32 & ~0xfff
+  return [
+    low >>> 0, interrupt ? (info << 16) >>> 0 : Math.floor(info / 2 ** 32) >>> 0,
+    (source | (pasid === undefined ? 0 : recordBits.pasidPresent) | (privileged ? recordBits.privileged : 0)) >>> 0,
+    (recordBits.fault | (write || interrupt ? 0 : recordBits.read) | ((pasid ?? 0) << 8) | reason) >>> 0,
+  ]
 }
 
 /** An event of the unit itself: its message is not remapped. While it is masked it waits. */

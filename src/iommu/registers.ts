@@ -37,8 +37,9 @@ export const registerWords: readonly RegisterWord[] = [
   { name: 'GSTS', offset: 0x1c, section: 'Global Status Register' },
   ...pair('RTADDR', 0x20, 'Root Table Address Register', 0xffff_fc00, all),
   ...pair('CCMD', 0x28, 'Context Command Register', all, 0xe000_0003),
-  { name: 'FSTS', offset: 0x34, clears: 0x71, section: 'Fault Status Register' },
+  { name: 'FSTS', offset: 0x34, clears: 0x7d, section: 'Fault Status Register' },
   ...eventRegisters('FE', 0x38, 'Fault Event'),
+  ...pair('AFLOG', 0x58, 'Advanced Fault Log Register', 0xffff_fe00, all),
   { name: 'PMEN', offset: 0x64, writable: 0x8000_0000, section: 'Protected Memory Enable Register' },
   { name: 'PLMBASE', offset: 0x68, writable: 0xffe0_0000, section: 'Protected Low-Memory Base Register' },
   { name: 'PLMLIMIT', offset: 0x6c, writable: 0xffe0_0000, section: 'Protected Low-Memory Limit Register' },
@@ -64,7 +65,7 @@ const at = (name: string): number => registerWords.find(word => word.name === na
 /** Offsets by name, for the parts of the unit. */
 export const offsets = {
   version: at('VER'), capability: at('CAP'), extendedCapability: at('ECAP'), command: at('GCMD'), status: at('GSTS'),
-  rootTable: at('RTADDR'), contextCommand: at('CCMD'), faultStatus: at('FSTS'), faultEvent: at('FECTL'),
+  rootTable: at('RTADDR'), contextCommand: at('CCMD'), faultStatus: at('FSTS'), faultEvent: at('FECTL'), faultLog: at('AFLOG'),
   protectedEnable: at('PMEN'), protectedLowBase: at('PLMBASE'), protectedLowLimit: at('PLMLIMIT'),
   protectedHighBase: at('PHMBASE'), protectedHighLimit: at('PHMLIMIT'),
   queueHead: at('IQH'), queueTail: at('IQT'), queueAddress: at('IQA'), completionStatus: at('ICS'), invalidationEvent: at('IECTL'),
@@ -73,11 +74,15 @@ export const offsets = {
 
 /** Bits of the global command register; the status register has the same, save that one-shot commands tell they are done. */
 export const command = {
-  translation: 0x8000_0000, setRootTable: 0x4000_0000, flushWriteBuffer: 0x0800_0000,
-  queuedInvalidation: 0x0400_0000, interruptRemapping: 0x0200_0000, setInterruptTable: 0x0100_0000, compatibilityFormat: 0x0080_0000,
+  translation: 0x8000_0000, setRootTable: 0x4000_0000, setFaultLog: 0x2000_0000, advancedFaultLog: 0x1000_0000,
+  flushWriteBuffer: 0x0800_0000, queuedInvalidation: 0x0400_0000, interruptRemapping: 0x0200_0000,
+  setInterruptTable: 0x0100_0000, compatibilityFormat: 0x0080_0000,
 } as const
 
-export const faultStatus = { overflow: 1, pending: 2, queueError: 0x10, completionError: 0x20, timeoutError: 0x40, indexShift: 8 } as const
+export const faultStatus = {
+  overflow: 1, pending: 2, advancedOverflow: 4, advancedPending: 8, queueError: 0x10, completionError: 0x20, timeoutError: 0x40,
+  indexShift: 8,
+} as const
 export const eventControl = { masked: 0x8000_0000, pending: 0x4000_0000 } as const
 
 /** The words of a unit: reset values, and writes by the table. */

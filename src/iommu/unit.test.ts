@@ -136,6 +136,38 @@ describe('faults', () => {
     assert.equal(w.read(0x210), 0x10_1000)
   })
 
+  test('the log in memory: records in their order, round its end, and an overflow where software has not taken one away', () => {
+    const w = mapped({ advancedFaultLog: true })
+    const log = 0x6_0000
+    assert.equal((w.read(offsets.capability) >>> 3) & 1, 1)
+    w.write64(offsets.faultLog, log)
+    w.enable(command.setFaultLog)
+    w.enable(command.advancedFaultLog)
+    assert.equal(w.read(offsets.status) & 0x3000_0000, 0x3000_0000)
+    w.probe(0x10_0000)
+    assert.deepEqual([0, 4, 8, 12].map(at => w.view.getUint32(log + at, true)), [0x10_0000, 0, device, 0xc000_0006])
+    assert.deepEqual([w.faults.length, w.read(offsets.faultStatus)], [0, 8])
+    for (let page = 1; page < 256; page++) w.probe(0x10_0000 + page * 4096)
+    assert.equal(w.view.getUint32(log + 255 * 16, true), 0x1f_f000)
+    assert.equal(w.read(offsets.faultStatus), 8)
+    w.probe(0x20_0000)
+    assert.equal(w.read(offsets.faultStatus), 0xc)
+    assert.equal(w.view.getUint32(log, true), 0x10_0000)
+    w.view.setUint32(log + 12, 0, true)
+    w.probe(0x20_1000)
+    assert.equal(w.view.getUint32(log, true), 0x10_0000, 'while the overflow stands, nothing is recorded')
+    w.write(offsets.faultStatus, 0xc)
+    w.probe(0x20_1000)
+    assert.deepEqual([w.view.getUint32(log, true), w.read(offsets.faultStatus)], [0x20_1000, 8])
+  })
+
+  test('a log in memory that is not offered cannot be switched on', () => {
+    const w = mapped()
+    w.enable(command.setFaultLog)
+    w.enable(command.advancedFaultLog)
+    assert.equal(w.read(offsets.status) & 0x3000_0000, 0)
+  })
+
   test('the event: masked it waits; its message is not remapped, and its upper address has the destination\'s high bits', () => {
     const w = mapped()
     w.write(offsets.faultEvent + 4, 0x4031)
@@ -180,6 +212,17 @@ describe('caches', () => {
     w.write(offsets.iotlbInvalidate + 4, iotlb(2, 1))
     assert.equal(w.read(offsets.iotlbInvalidate + 4) >>> 25 & 3, 2, 'the granularity that was done')
     assert.equal(w.probe(0x5000), 77)
+  })
+
+  test('setting the table pointer drops translations where the unit says so, and only there', () => {
+    for (const [dropsAtTablePointer, found] of [[true, 77], [false, 42]] as const) {
+      const w = mapped({ dropsAtTablePointer })
+      assert.equal(w.read(offsets.capability + 4) >>> 30, dropsAtTablePointer ? 3 : 0)
+      assert.equal(w.probe(0x5000), 42)
+      moved(w)
+      w.enable(command.setRootTable)
+      assert.equal(w.probe(0x5000), found)
+    }
   })
 
   test('what is not present is never kept, and a page that gains a right is walked again', () => {

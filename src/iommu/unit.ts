@@ -7,7 +7,7 @@ import { UnitCaches } from './caches.ts'
 import { capabilityOf, extendedCapabilityOf, type UnitOptions, versionOf } from './capabilities.ts'
 import type { RootPointer } from './context.ts'
 import { explainFault, explainInterrupt } from './explain.ts'
-import { FaultLog, unmaskEvent } from './fault-log.ts'
+import { FaultLog, type MemoryLog, unmaskEvent } from './fault-log.ts'
 import { type InterruptUnit, remap } from './interrupts.ts'
 import { type InvalidationUnit, runContextCommand, runIotlbCommand, runQueue, settleCompletion } from './invalidation.ts'
 import {
@@ -27,6 +27,7 @@ interface InterruptTable {
 interface UnitState {
   words: [number, number][]
   next: number
+  log: MemoryLog
   root: RootPointer
   interruptTable: InterruptTable
   caches: unknown
@@ -56,8 +57,8 @@ export class RemappingUnit implements MmioHandler, Stateful {
     this.options = options
     this.#ports = ports
     this.#log = log
-    this.#faults = new FaultLog(this.#registers, ports.deliver)
     this.#tables = new TableMemory(ports.memory, options.hostAddressBits)
+    this.#faults = new FaultLog(this.#registers, this.#tables, ports.deliver)
     this.#translation = { options, tables: this.#tables, caches: this.caches, root: { table: 0, scalable: false } }
     this.#interrupts = {
       tables: this.#tables, caches: this.caches, table: 0, entries: 2, extended: false, compatibilityAllowed: false,
@@ -219,13 +220,16 @@ export class RemappingUnit implements MmioHandler, Stateful {
   #commandWritten(value: number): void {
     this.caches.epoch++
     this.caches.interruptEpoch++
-    const { interruptRemapping } = this.options
+    const { interruptRemapping, advancedFaultLog } = this.options
     const lasting = command.translation | command.queuedInvalidation
       | (interruptRemapping ? command.interruptRemapping | command.compatibilityFormat : 0)
+      | (advancedFaultLog ? command.advancedFaultLog : 0)
     const before = this.#registers.get(offsets.status)
     if (value & command.setRootTable) this.#latchRoot()
     if (value & command.setInterruptTable && interruptRemapping) this.#latchInterruptTable()
-    const pointers = (before | value) & (command.setRootTable | (interruptRemapping ? command.setInterruptTable : 0))
+    if (value & command.setFaultLog && advancedFaultLog) this.#faults.latchMemoryLog()
+    const pointers = (before | value) & (command.setRootTable | (interruptRemapping ? command.setInterruptTable : 0)
+      | (advancedFaultLog ? command.setFaultLog : 0))
     this.#registers.set(offsets.status, (value & lasting) | pointers)
     this.#interrupts.compatibilityAllowed = (value & command.compatibilityFormat) !== 0
     if ((value ^ before) & command.queuedInvalidation) this.#registers.set(offsets.queueHead, 0)
@@ -238,6 +242,7 @@ export class RemappingUnit implements MmioHandler, Stateful {
     if (invalid) this.#log(this.name, `translation table mode ${mode} is not offered`)
     const table = this.#registers.tableAddress(offsets.rootTable)
     this.#translation.root = { table, scalable: mode === 1, ...(invalid ? { invalid } : {}) }
+    if (this.options.dropsAtTablePointer) this.caches.dropAllTranslations()
   }
 
   #latchInterruptTable(): void {
@@ -246,6 +251,7 @@ export class RemappingUnit implements MmioHandler, Stateful {
       table: this.#registers.tableAddress(offsets.interruptTable), entries: 2 ** ((low & 15) + 1),
       extended: this.options.extendedInterruptMode && (low & 0x800) !== 0,
     })
+    if (this.options.dropsAtTablePointer) this.caches.dropInterrupts(() => true)
   }
 
   #useInterruptTable(table: InterruptTable): void {
@@ -271,6 +277,7 @@ export class RemappingUnit implements MmioHandler, Stateful {
     put(offsets.capability, capabilityOf(this.options))
     put(offsets.extendedCapability, extendedCapabilityOf(this.options))
     this.#faults.next = 0
+    this.#faults.inMemory = { base: 0, records: 256, next: 0 }
     this.#translation.root = { table: 0, scalable: false }
     this.#useInterruptTable({ table: 0, entries: 2, extended: false })
     this.#interrupts.compatibilityAllowed = false
@@ -282,17 +289,19 @@ export class RemappingUnit implements MmioHandler, Stateful {
     this.#registers.words.forEach((word, index) => { if (word !== 0) words.push([index, word]) })
     const { table, entries, extended } = this.#interrupts
     const state: UnitState = {
-      words, next: this.#faults.next, root: { ...this.#translation.root }, interruptTable: { table, entries, extended },
+      words, next: this.#faults.next, log: { ...this.#faults.inMemory }, root: { ...this.#translation.root },
+      interruptTable: { table, entries, extended },
       caches: this.caches.saveState(),
     }
     return state
   }
 
   restoreState(saved: DeviceState): void {
-    const { words, next, root, interruptTable, caches } = saved as UnitState
+    const { words, next, log, root, interruptTable, caches } = saved as UnitState
     this.#registers.words.fill(0)
     for (const [index, word] of words) this.#registers.words[index] = word
     this.#faults.next = next
+    this.#faults.inMemory = { ...log }
     this.#translation.root = { ...root }
     this.#useInterruptTable(interruptTable)
     this.#interrupts.compatibilityAllowed = this.#isOn(command.compatibilityFormat)

@@ -53,6 +53,8 @@ const properties: Readonly<Record<string, Property>> = {
   'caching-mode': flag('caching-mode', 'cachingMode'),
   rwbf: flag('rwbf', 'writeBuffers'),
   'snoop-control': flag('snoop-control', 'snoopControl'),
+  'advanced-fault-log': flag('advanced-fault-log', 'advancedFaultLog'),
+  esrtps: flag('esrtps', 'dropsAtTablePointer'),
   'ioapic-source-check': flag('ioapic-source-check', 'checksIoApicSource'),
   scope: (setup, text) => {
     setup.scope = text.split('+').map(place => placeOf(place, 'scope'))
@@ -81,6 +83,8 @@ export const iommuHelp = `Remapping units: vtd[,property=value]...
   pt=on|off                pass-through (on)
   caching-mode=on|off      caches keep what is not present (off)
   snoop-control=on|off     (on)
+  advanced-fault-log=on|off  faults may be recorded in memory (off)
+  esrtps=on|off            setting a table's pointer drops what was cached of the old one (off)
   rwbf=on|off              software has to flush write buffers (off)
   ioapic-source-check=on|off  whether entries' source IDs are compared for the I/O APIC too (on)
   scope=DEV.FN[+DEV.FN]    a unit for these functions of bus 0, and what is behind them if they are bridges with addr=;
