@@ -1,41 +1,29 @@
-/** The whole machine behind the public API: CPUs taking turns on one clock, the PC around them, stop reasons. */
-import { sha256 } from '@noble/hashes/sha2.js'
-import { bytesToHex } from '@noble/hashes/utils.js'
-import type { CpuRegisters, Machine, MachineOptions, MachineState, RunLimits, SavedCpu, StopReason } from './api.ts'
-import { activity, initState, resetState, startupState } from './cpu/reset.ts'
-import { blockedByNmi, blockedBySmi, inSmm } from './cpu/smm.ts'
-import { createModel } from './cpu/models.ts'
+/**
+ * The whole machine behind the public API: its run loop, resets and stop reasons, around CPUs that take turns on one clock and a PC. Its
+ * parts are in src/machine.
+ */
+import type { CpuRegisters, Machine, MachineOptions, MachineState, RunLimits, StopReason } from './api.ts'
+import { resetState } from './cpu/reset.ts'
+import { inSmm } from './cpu/smm.ts'
 import { setFirmwareMtrrs } from './cpu/msr-table.ts'
-import { crystalHertz, featureBits } from './cpu/cpuid.ts'
-import { at, fieldBytes, fields, stateBase, stateSize, type FieldName } from './cpu/layout.ts'
-import { restoreCpuState, saveCpuState } from './cpu/saved-state.ts'
-import { flag, readRflags, writeRflags } from './cpu/rflags.ts'
 import { createCore, type Core } from './engine/core.ts'
 import type { BackgroundBuilder } from './engine/jit/build.ts'
 import type { Cpu, CpuStop } from './engine/cpu.ts'
 import type { TextScreen } from './devices/vga/vga.ts'
-import { InputError } from './errors.ts'
 import { pageNumber } from './mmu/mmu.ts'
-import type { TlbState } from './mmu/tlb.ts'
-import type { Lapic } from './interrupts/lapic.ts'
-import type { MmioRegion } from './memory/mmio.ts'
+import { cpusOf, memoryMapOf, modelOf, pcOptionsOf } from './machine/configuration.ts'
+import { LapicPages } from './machine/lapic-pages.ts'
+import { Processors } from './machine/processors.ts'
+import { readRegisters, writeRegisters } from './machine/registers.ts'
+import { hashOf, type MachineParts, restoreMachine, saveMachine } from './machine/snapshot.ts'
 import { VirtualClock } from './platform/clock.ts'
-import { createMemoryMap } from './platform/memory-map.ts'
-import { createPc, type Pc } from './platform/pc.ts'
+import { createPc, type Pc, type PcEmbedding } from './platform/pc.ts'
 import type { BootRegisters } from './platform/boot/image.ts'
 import { applyBootRegisters } from './platform/boot/start.ts'
 import { describeCpu } from './insight/describe.ts'
 import type { GuestEvent, GuestListener } from './cpu/guest-event.ts'
 import { explainFailure } from './insight/guest-events.ts'
 
-const MiB = 1 << 20
-/** CR4.VMXE and IA32_EFER.SVME. */
-const svmEnabled = 1n << 12n
-const lapicSize = 4096
-/** Virtual nanoseconds of an access: the local APIC is part of the processor. */
-const lapicTime = 50
-/** Virtual nanoseconds that a CPU runs before the next one gets its turn. */
-const quantum = 20_000
 /**
  * Longest run without looking at the embedder: there is no on-stack replacement for WebAssembly, so generated code must return now and
  * then.
@@ -43,19 +31,6 @@ const quantum = 20_000
 const longestRun = 200_000
 /** Where RAM below 4 GiB can end, by chipset: firmware leaves devices' space above it uncacheable. */
 const firstUncached = { pc: 0xc000_0000, q35: 0x8000_0000 } as const
-const defaultEpoch = 1_767_225_600 // 2026-01-01 00:00 UTC
-
-/** What can reach a CPU while another one's state is loaded. */
-interface CpuSlot {
-  cpu: Cpu
-  parked: Uint8Array
-  /** The same memory. */
-  parkedWords: Uint32Array
-  nmi: boolean
-  smi: boolean
-  init: boolean
-  startup: number
-}
 
 /** What an embedder adds to a machine: it changes nothing of a run but its speed. */
 export interface Surroundings {
@@ -79,14 +54,13 @@ export class VitrineMachine implements Machine {
   #onRemappingEvent: Machine['onRemappingEvent']
 
   private readonly options: MachineOptions
-  private readonly slots: CpuSlot[] = []
-  private current = 0
+  private readonly processors: Processors
+  private readonly lapicPages: LapicPages
   private stop: StopReason | undefined
   private resetRequested = false
   /** S3: no CPU runs until the chipset wakes the machine. */
   private asleep = false
   private wakeRegisters: BootRegisters | undefined
-  private lapicRegions: MmioRegion[] = []
   private lapicMoved = false
   private serialBytes: number[] = []
   private outsideRequests: Parameters<Machine['onOutside']>[] = []
@@ -94,13 +68,9 @@ export class VitrineMachine implements Machine {
 
   constructor(options: MachineOptions, internals: Surroundings & { profile?: boolean } = {}) {
     this.options = options
-    const cpus = options.cpus ?? 1
-    const size = options.memory ?? 512 * MiB
-    if (!Number.isInteger(cpus) || cpus < 1 || cpus > 64) throw new InputError(`number of CPUs: expected 1 to 64, found ${cpus}`)
-    if (!Number.isInteger(size) || size < 2 * MiB || size % MiB !== 0)
-      throw new InputError(`memory: expected at least 2M, in whole MiB; found ${size} bytes`)
-    const map = createMemoryMap(options.chipset ?? 'pc', size)
-    const model = this.createModel(cpus)
+    const cpus = cpusOf(options)
+    const map = memoryMapOf(options)
+    const model = modelOf(options)
     this.core = createCore({
       ram: map.ram,
       model,
@@ -110,93 +80,57 @@ export class VitrineMachine implements Machine {
       jit: options.engine === 'jit',
       log: (device, what) => this.log(device, what),
     })
-    const { physical } = this.core
-    this.pc = createPc(
-      {
-        kernel: options.kernel,
-        kernelName: options.kernelName,
-        initrd: options.initrd,
-        initrdName: options.initrdName,
-        modules: options.modules,
-        protocol: options.protocol,
-        bios: options.bios,
-        bootSettings: options.bootSettings,
-        vgaBios: options.vgaBios,
-        commandLine: options.commandLine,
-        raw: options.raw,
-        map,
-        cpus,
-        rtcEpoch: options.rtcEpoch ?? defaultEpoch,
-        devices: options.devices ?? [], drives: options.drives ?? [], networks: options.networks ?? [], iommus: options.iommus ?? [],
-        shares: options.shares ?? [], seed: options.seed ?? 0,
-        processor: {
-          vendor: model.vendor, brand: model.identity.brand, signature: model.identity.signature, megahertz: 1000,
-          features: featureBits(model, 1, 0, 3),
-        },
-        lapic: {
-          timerFrequency: crystalHertz,
-          x2apic: model.has('x2apic'),
-          tscDeadline: model.has('tsc_deadline_timer'),
-          physicalAddressBits: model.physicalBits,
-        },
-      },
-      {
-        clock: this.clock,
-        addMmio: (base, length, name, handler) => void physical.addMmio(base, length, name, handler),
-        dma: physical,
-        load: (address, bytes) => physical.load(address, bytes),
-        addRom: (address, bytes) => physical.addRom(address, bytes),
-        setReadOnly: (address, length, readOnly) => physical.setReadOnlyRange(address, length, readOnly),
-        cpuSignals: index => this.signals(index),
-        tsc: index => BigInt(this.clock.now()) + this.fieldOf(index, 'tscOffset'),
-        powerOff: () => this.stopWith({ kind: 'power-off' }),
-        reset: () => this.requestReset(),
-        sleep: () => {
-          this.asleep = true
-          this.cpu.stopRequested = true
-        },
-        wake: registers => {
-          this.wakeRegisters = registers
-        },
-        smi: () => this.core.running!.smi(),
-        smramChanged: () => this.showSmram(),
-        debugExit: status => this.stopWith({ kind: 'debug-exit', status }),
-        serialOutput: (port, byte) => {
-          if (port === 0) this.serialBytes.push(byte)
-        },
-        debugOutput: byte => this.onDebugOutput(byte),
-        outside: (network, request) => void this.outsideRequests.push([network, request]),
-        log: (device, what) => this.log(device, what),
-      },
-    )
+    this.processors = new Processors({
+      core: this.core,
+      clock: this.clock,
+      lapic: index => this.pc.lapics[index],
+      switched: () => this.showSmram(),
+    })
+    this.pc = createPc(pcOptionsOf(options, map, model), this.embedding())
+    this.lapicPages = new LapicPages(this.core.physical, this.pc.lapics, () => this.pc.lapics[this.processors.current])
     // Firmware made for virtual machines knows AMD's map only, whatever the processor: a machine that starts firmware has it.
     const saveMap = model.vendor === 'GenuineIntel' && this.pc.boot ? 'intel64' : 'amd64'
-    for (let index = 0; index < cpus; index++) {
-      const cpu = this.core.createCpu(index, this.pc.lapics[index], this.portPort(), () => this.clock.nextDeadline() ?? Infinity,
-        { saveMap, modeChanged: () => this.showSmram() })
-      const parkedWords = new Uint32Array(stateSize / 4)
-      this.slots.push({ cpu, parked: new Uint8Array(parkedWords.buffer), parkedWords, nmi: false, smi: false, init: false, startup: -1 })
-    }
-    this.core.running = this.slots[0].cpu
+    const smm = { saveMap, modeChanged: () => this.showSmram() } as const
+    const nextDeadline = (): number => this.clock.nextDeadline() ?? Infinity
+    for (const [index, lapic] of this.pc.lapics.entries())
+      this.processors.add(this.core.createCpu(index, lapic, this.pc.ports, nextDeadline, smm))
     this.observeGuests()
     this.clock.source = () => this.core.running!.now()
     this.mapLapics()
     this.resetCpus()
   }
 
-  private createModel(cpus: number): ReturnType<typeof createModel> {
-    const { model = 'intel', add = [], remove = [], vendor } = this.options.cpu ?? {}
-    const specification = [model, ...add.map(f => `+${f}`), ...remove.map(f => `-${f}`), ...(vendor ? [`vendor=${vendor}`] : [])].join(',')
-    try {
-      return createModel(specification, { processors: cpus, seed: BigInt(this.options.seed ?? 1) })
-    } catch (error) {
-      throw new InputError((error as Error).message)
+  /** What the machine gives its PC. */
+  private embedding(): PcEmbedding {
+    const { physical } = this.core
+    return {
+      clock: this.clock,
+      addMmio: (base, length, name, handler) => void physical.addMmio(base, length, name, handler),
+      dma: physical,
+      load: (address, bytes) => physical.load(address, bytes),
+      addRom: (address, bytes) => physical.addRom(address, bytes),
+      setReadOnly: (address, length, readOnly) => physical.setReadOnlyRange(address, length, readOnly),
+      cpuSignals: index => ({ ...this.processors.signals(index), baseChanged: () => this.lapicHasMoved() }),
+      tsc: index => BigInt(this.clock.now()) + this.processors.fieldOf(index, 'tscOffset'),
+      powerOff: () => this.stopWith({ kind: 'power-off' }),
+      reset: () => this.requestReset(),
+      sleep: () => {
+        this.asleep = true
+        this.cpu.stopRequested = true
+      },
+      wake: registers => {
+        this.wakeRegisters = registers
+      },
+      smi: () => this.core.running!.smi(),
+      smramChanged: () => this.showSmram(),
+      debugExit: status => this.stopWith({ kind: 'debug-exit', status }),
+      serialOutput: (port, byte) => {
+        if (port === 0) this.serialBytes.push(byte)
+      },
+      debugOutput: byte => this.onDebugOutput(byte),
+      outside: (network, request) => void this.outsideRequests.push([network, request]),
+      log: (device, what) => this.log(device, what),
     }
-  }
-
-  private portPort(): { read(port: number, size: 1 | 2 | 4): number; write(port: number, size: 1 | 2 | 4, value: number): void } {
-    const ports = () => this.pc.ports
-    return { read: (port, size) => ports().read(port, size), write: (port, size, value) => ports().write(port, size, value) }
   }
 
   private log(device: string, what: string): void {
@@ -227,167 +161,25 @@ export class VitrineMachine implements Machine {
       if (this.options.explain && event.kind === 'failed') this.onLog(explainFailure(event))
       this.#onGuestEvent?.(event)
     }
-    for (const { cpu } of this.slots) if (cpu.virt) cpu.virt.observer = listens ? tell : undefined
+    for (const { cpu } of this.processors.slots) if (cpu.virt) cpu.virt.observer = listens ? tell : undefined
   }
 
-  // ---- CPUs taking turns ----
+  // ---- what the CPUs share ----
 
   private get cpu(): Cpu {
-    return this.slots[this.current].cpu
+    return this.processors.cpu
   }
-
-  /** Loads the state of CPU `index`; with one CPU it never leaves the state area. */
+  /** Loads the state of CPU `index`. */
   switchTo(index: number): void {
-    if (index !== this.current) {
-      const area = new Uint8Array(this.core.memory.buffer, stateBase, stateSize)
-      this.slots[this.current].parked.set(area)
-      area.set(this.slots[index].parked)
-      this.current = index
-      this.core.running = this.slots[index].cpu
-      this.core.mmu.switchCpu(index)
-    }
-    this.takeSignals(this.slots[index])
-    this.showSmram()
-    this.cpu.interruptChanged()
+    this.processors.switchTo(index)
   }
 
-  private takeSignals(slot: CpuSlot): void {
-    const { state } = this.core
-    const init = slot.init && !inSmm(state) ? (slot.cpu.virt?.takesInit() ?? 'accepted') : 'held'
-    if (init === 'exit') slot.init = false
-    if (init === 'accepted') {
-      slot.init = false
-      initState(state, slot.cpu.model, slot.cpu.index === 0)
-      this.pc.lapics[slot.cpu.index].initReset()
-      this.core.mmu.flushAll()
-      slot.cpu.stateChanged()
-    }
-    if (slot.startup >= 0) {
-      if (state.activity === activity.waitForSipi) {
-        if (slot.cpu.guest) slot.cpu.guest.startup?.(slot.startup)
-        else {
-          startupState(state, slot.startup)
-          slot.cpu.stateChanged()
-        }
-      }
-      slot.startup = -1
-    }
-    if (slot.nmi) {
-      slot.nmi = false
-      slot.cpu.nmi()
-    }
-    if (slot.smi) {
-      slot.smi = false
-      slot.cpu.smi()
-    }
+  private lapicHasMoved(): void {
+    this.lapicMoved = true
+    if (this.processors.slots.length) this.cpu.stopRequested = true
   }
-
-  /** A field of a CPU, wherever its state lies. */
-  private fieldOf(index: number, name: FieldName): bigint {
-    if (this.slots.length === 0) return 0n
-    if (index === this.current) return new DataView(this.core.memory.buffer).getBigUint64(at[name], true)
-    const { parked } = this.slots[index]
-    return new DataView(parked.buffer).getBigUint64(at[name] - stateBase, true)
-  }
-  /** The same of a field of 32 bits, or the low half of a wider one. */
-  private wordOf(index: number, name: FieldName): number {
-    if (index === this.current) return this.core.state.words[at[name] >> 2]
-    return this.slots[index].parkedWords[(at[name] - stateBase) >> 2]
-  }
-  private activityOf(index: number): number {
-    return this.wordOf(index, 'activity')
-  }
-
-  /** Whether a CPU has anything to do: running, or about to be woken. */
-  private isBusy(index: number): boolean {
-    const slot = this.slots[index]
-    const state = this.activityOf(index)
-    if (state === activity.running || slot.nmi || slot.smi) return true
-    const blocked = this.wordOf(index, 'interruptShadow')
-    const smm = (blocked & blockedBySmi) !== 0
-    const guest = (this.wordOf(index, 'guestMode') & 1) !== 0
-    const holdsInit = smm || (!guest && (this.wordOf(index, 'vmxFlags') & 1) !== 0)
-    if (slot.init && !holdsInit) return true
-    if (guest && state !== activity.waitForSipi) return this.guestWakes(index)
-    if (state === activity.waitForSipi) return slot.startup >= 0
-    if (state !== activity.halt) return false
-    if (this.wordOf(index, 'pendingSmi') !== 0 && !smm) return true
-    if (this.wordOf(index, 'pendingDebug') !== 0) return true
-    if (this.wordOf(index, 'pendingNmi') !== 0 && !(blocked & blockedByNmi)) return true
-    // GIF is 0
-    if (this.wordOf(index, 'interruptGate') === 2) return false
-    return this.pc.lapics[index].hasInterrupt() && (this.wordOf(index, 'eflags') & flag.IF) !== 0
-  }
-
-  /** Only the guest's controls tell what wakes it. */
-  private guestWakes(index: number): boolean {
-    this.switchTo(index)
-    const virt = this.slots[index].cpu.virt!
-    return virt.wakes() || virt.nextDeadline() <= this.clock.now()
-  }
-  /** When a halted guest is to be looked at, whatever devices do. */
-  private guestDeadline(): number {
-    let first = Infinity
-    this.slots.forEach((slot, index) => {
-      if (!slot.cpu.virt || !(this.fieldOf(index, 'guestMode') & 1n)) return
-      this.switchTo(index)
-      first = Math.min(first, slot.cpu.virt.nextDeadline())
-    })
-    return first
-  }
-
-  private signals(index: number): ConstructorParameters<typeof Lapic>[0]['signals'] {
-    return {
-      intrChanged: () => {
-        if (index === this.current) this.slots[index]?.cpu.interruptChanged()
-      },
-      nmi: () => {
-        const slot = this.slots[index]
-        if (index === this.current) slot.cpu.nmi()
-        else slot.nmi = true
-      },
-      smi: () => {
-        const slot = this.slots[index]
-        if (index === this.current) slot.cpu.smi()
-        else slot.smi = true
-      },
-      init: () => {
-        const slot = this.slots[index]
-        slot.init = true
-        slot.startup = -1
-        if (index === this.current) slot.cpu.stopRequested = true
-      },
-      startup: vector => {
-        this.slots[index].startup = vector
-      },
-      baseChanged: () => {
-        this.lapicMoved = true
-        if (this.slots.length) this.cpu.stopRequested = true
-      },
-    }
-  }
-
-  /** The APIC page of the CPU that accesses it: all CPUs usually have theirs at the same address. */
   private mapLapics(): void {
-    const { physical } = this.core
-    for (const region of this.lapicRegions) physical.removeMmio(region)
-    const bases = new Set(this.pc.lapics.map(lapic => lapic.mmioBase).filter((base): base is number => base !== undefined))
-    const lapicAt = (base: number): Lapic | undefined => {
-      const own = this.pc.lapics[this.current]
-      return own.mmioBase === base ? own : undefined
-    }
-    this.lapicRegions = [...bases].map(base =>
-      physical.addMmio(
-        base,
-        lapicSize,
-        'lapic',
-        {
-          readMmio: (offset, size) => lapicAt(base)?.readMmio(offset, size) ?? 0xffffffff,
-          writeMmio: (offset, size, value) => lapicAt(base)?.writeMmio(offset, size, value),
-        },
-        lapicTime,
-      ),
-    )
+    this.lapicPages.map()
     this.lapicMoved = false
   }
 
@@ -401,13 +193,14 @@ export class VitrineMachine implements Machine {
 
   private resetCpus(registers = this.pc.boot?.registers): void {
     const { state, mmu } = this.core
-    for (let index = this.slots.length - 1; index >= 0; index--) {
+    const { slots, loaded } = this.processors
+    for (let index = slots.length - 1; index >= 0; index--) {
       this.switchTo(index)
       resetState(state, this.cpu.model, index === 0)
       if (this.pc.boot) setFirmwareMtrrs(state, this.cpu.model, firstUncached[this.options.chipset ?? 'pc'])
       mmu.flushAll()
       this.cpu.stateChanged()
-      if (index !== 0) this.slots[index].parked.set(new Uint8Array(this.core.memory.buffer, stateBase, stateSize))
+      if (index !== 0) slots[index].parked.set(loaded)
     }
     if (registers) {
       applyBootRegisters(state, registers)
@@ -461,9 +254,9 @@ export class VitrineMachine implements Machine {
       if (this.stop || this.resetRequested || this.wakeRegisters) continue
       if (this.retired >= lastRetired) return { kind: 'budget' }
       if (now >= until) return { kind: 'time' }
-      const index = this.asleep ? -1 : this.whoseTurn(now)
+      const index = this.asleep ? -1 : this.processors.next(now)
       if (index < 0) {
-        const next = Math.min(this.clock.nextDeadline() ?? Infinity, this.guestDeadline())
+        const next = Math.min(this.clock.nextDeadline() ?? Infinity, this.processors.guestDeadline())
         if (next === Infinity && until === Infinity) return { kind: 'idle' }
         this.advance(Math.min(next, until))
         continue
@@ -476,11 +269,12 @@ export class VitrineMachine implements Machine {
 
   /** Runs CPU `index` for its quantum, or less. */
   private turn(index: number, most: number): StopReason | undefined {
+    const { processors } = this
     this.switchTo(index)
-    const result = this.execute(Math.min(most, this.slots.length > 1 ? this.turnEnd - this.clock.now() : longestRun))
+    const result = this.execute(Math.min(most, processors.slots.length > 1 ? processors.turnEnd - this.clock.now() : longestRun))
     this.core.jit?.tick()
     this.cpu.stopRequested = false
-    if (result !== 'time') this.turnEnd = 0
+    if (result !== 'time') processors.turnEnd = 0
     if (result === 'shutdown') return { kind: 'triple-fault', report: this.describe(index) }
     return result === 'root' ? { kind: 'root', cpu: index } : undefined
   }
@@ -495,30 +289,12 @@ export class VitrineMachine implements Machine {
     this.advance(cpu.reached)
     return result
   }
-  /** Whose turn it is or was last, and when that is over: a limit of run() that falls into a turn does not end it. */
-  private last = 0
-  private turnEnd = 0
   /** Between turns the clock itself tells the time. */
   private set idle(value: boolean) {
     this.clock.source = value ? undefined : () => this.core.running!.now()
   }
   private advance(to: number): void {
     this.clock.advanceTo(to)
-  }
-
-  /** The CPU whose turn it is: round robin among those that have something to do; -1 when all are halted. */
-  private whoseTurn(now: number): number {
-    if (now < this.turnEnd && this.isBusy(this.last)) return this.last
-    const count = this.slots.length
-    for (let i = 1; i <= count; i++) {
-      const index = (this.last + i) % count
-      if (!this.isBusy(index)) continue
-      this.last = index
-      this.turnEnd = now + quantum
-      return index
-    }
-    this.turnEnd = 0
-    return -1
   }
 
   private takeStop(): StopReason {
@@ -535,7 +311,7 @@ export class VitrineMachine implements Machine {
       return true
     }
     const pages = new Set([...linear].map(address => pageNumber(Number(address & 0xffffffffn), Number(BigInt.asUintN(64, address) >> 32n))))
-    for (const { cpu } of this.slots) cpu.watchCode(linear.size === 0 ? undefined : { pages, before: hit })
+    for (const { cpu } of this.processors.slots) cpu.watchCode(linear.size === 0 ? undefined : { pages, before: hit })
   }
   /** A step executes also what a breakpoint is set on. */
   private steppingOver = false
@@ -581,9 +357,7 @@ export class VitrineMachine implements Machine {
   }
 
   get retired(): number {
-    let sum = 0
-    for (const slot of this.slots) sum += slot.cpu.retired
-    return sum
+    return this.processors.retired
   }
   get now(): number {
     return this.clock.now()
@@ -619,79 +393,11 @@ export class VitrineMachine implements Machine {
 
   registers(index = 0): CpuRegisters {
     this.switchTo(index)
-    const { state } = this.core
-    const segmentOf = (i: number): CpuRegisters['segments']['cs'] => ({
-      selector: state.segSelector[i],
-      base: state.segBase[i],
-      limit: state.segLimit[i],
-      attributes: state.segAttributes[i],
-    })
-    const st = Array.from({ length: 8 }, (_, i) => {
-      const word = ((state.fpTop + i) & 7) * 2
-      return state.fpr[word] | ((state.fpr[word + 1] & 0xffffn) << 64n)
-    })
-    return {
-      gpr: [...state.gpr],
-      rip: state.rip,
-      rflags: BigInt(readRflags(state)),
-      segments: {
-        es: segmentOf(0),
-        cs: segmentOf(1),
-        ss: segmentOf(2),
-        ds: segmentOf(3),
-        fs: segmentOf(4),
-        gs: segmentOf(5),
-        ldtr: segmentOf(6),
-        tr: segmentOf(7),
-      },
-      gdtr: { base: state.gdtrBase, limit: state.gdtrLimit },
-      idtr: { base: state.idtrBase, limit: state.idtrLimit },
-      cr0: state.cr0,
-      cr2: state.cr2,
-      cr3: state.cr3,
-      cr4: state.cr4,
-      cr8: BigInt(this.pc.lapics[index].getTpr()),
-      efer: state.efer,
-      dr: [...state.dr],
-      xmm: Array.from({ length: 16 }, (_, i) => ({ low: state.vector[i * 8], high: state.vector[i * 8 + 1] })),
-      mxcsr: state.mxcsr,
-      x87: { control: state.fpControl, status: state.fpStatus | (state.fpTop << 11), tag: fullTag(state.fpTags), st },
-    }
+    return readRegisters(this.core.state, this.pc.lapics[index].getTpr())
   }
-
   setRegisters(registers: Partial<CpuRegisters>, index = 0): void {
     this.switchTo(index)
-    const { state } = this.core
-    registers.gpr?.forEach((value, i) => (state.gpr[i] = value))
-    if (registers.rip !== undefined) state.rip = registers.rip
-    if (registers.rflags !== undefined) writeRflags(state, Number(registers.rflags))
-    for (const [name, i] of [
-      ['es', 0],
-      ['cs', 1],
-      ['ss', 2],
-      ['ds', 3],
-      ['fs', 4],
-      ['gs', 5],
-      ['ldtr', 6],
-      ['tr', 7],
-    ] as const) {
-      const segment = registers.segments?.[name]
-      if (!segment) continue
-      state.segSelector[i] = segment.selector
-      state.segBase[i] = segment.base
-      state.segLimit[i] = segment.limit
-      state.segAttributes[i] = segment.attributes
-      if (name === 'ss') state.cpl = (segment.attributes >> 5) & 3
-    }
-    for (const name of ['cr0', 'cr2', 'cr3', 'cr4', 'efer'] as const) if (registers[name] !== undefined) state[name] = registers[name]
-    if (registers.gdtr) [state.gdtrBase, state.gdtrLimit] = [registers.gdtr.base, registers.gdtr.limit]
-    if (registers.idtr) [state.idtrBase, state.idtrLimit] = [registers.idtr.base, registers.idtr.limit]
-    registers.dr?.forEach((value, i) => (state.dr[i] = value))
-    registers.xmm?.forEach(({ low, high }, i) => {
-      state.vector[i * 8] = low
-      state.vector[i * 8 + 1] = high
-    })
-    if (registers.mxcsr !== undefined) state.mxcsr = registers.mxcsr
+    writeRegisters(this.core.state, registers)
     this.core.mmu.flushAll()
     this.cpu.stateChanged()
   }
@@ -717,100 +423,26 @@ export class VitrineMachine implements Machine {
     }
   }
 
-  /** Architectural fields of all CPUs, RAM that is not zero, devices, what is written to disks, and clock. */
-  stateHash(): string {
-    const hash = sha256.create()
-    const text = new TextEncoder()
-    this.slots.forEach((_, index) => {
-      this.switchTo(index)
-      // a shadow that is over may not have been cleared yet
-      this.slots[index].cpu.shadowed()
-      const { state } = this.core
-      hash.update(text.encode(`rflags ${readRflags(state)}\n`))
-      for (const name of Object.keys(fields) as FieldName[])
-        if (fields[name].kind === 'architectural' && !name.startsWith('flag'))
-          hash.update(new Uint8Array(this.core.memory.buffer, at[name], fieldBytes(name)))
-    })
-    for (const { address, bytes } of this.core.physical.filledChunks()) {
-      hash.update(text.encode(`chunk ${address}\n`))
-      hash.update(bytes)
-    }
-    for (const disk of this.pc.disks) {
-      for (const { index, bytes } of disk.changes()) {
-        hash.update(text.encode(`disk ${disk.id} ${index}\n`))
-        hash.update(bytes)
-      }
-    }
-    hash.update(text.encode(JSON.stringify([this.clock.now(), this.pc.saveState(), this.retired])))
-    return bytesToHex(hash.digest())
-  }
-
   // ---- snapshots ----
 
+  private get parts(): MachineParts {
+    const { options, core, clock, pc, processors } = this
+    return { options, core, clock, pc, processors }
+  }
+  stateHash(): string {
+    return hashOf(this.parts)
+  }
   saveState(): MachineState {
-    const running = new Uint8Array(this.core.memory.buffer, stateBase, stateSize)
-    this.slots.forEach((_, index) => this.refuseVirtualization(index))
-    const cpus = this.slots.map(({ cpu, parked, nmi, smi, init, startup }, index): SavedCpu => {
-      return { state: saveCpuState(index === this.current ? running : parked), ...cpu.saveState(), nmi, smi, init, startup }
-    })
-    const { asleep, resetRequested, last, turnEnd } = this
-    return {
-      configuration: this.configuration(),
-      cpus,
-      tlbs: this.core.mmu.saveState(),
-      ...(this.core.mmu.secondStage?.saveState ? { secondStage: this.core.mmu.secondStage.saveState() } : {}),
-      memory: [...this.core.physical.filledChunks()].map(({ address, bytes }) => ({ address, bytes: bytes.slice() })),
-      clock: this.clock.saveState(),
-      devices: this.pc.saveState(),
-      disks: this.pc.disks.map(disk => ({ id: disk.id, units: [...disk.changes()] })),
-      turns: { asleep, resetRequested, last, turnEnd },
-    }
+    const { asleep, resetRequested } = this
+    return saveMachine(this.parts, { asleep, resetRequested })
   }
-
   restoreState(saved: MachineState): void {
-    if (saved.configuration !== this.configuration()) {
-      throw new InputError('the saved state is of another machine: expected the same processors, memory, devices, drives and kernel')
-    }
-    const { core, clock, pc } = this
     this.idle = true
-    core.running!.flushCode()
-    core.physical.restoreChunks(saved.memory)
-    for (const disk of pc.disks) disk.restoreChanges(saved.disks.find(({ id }) => id === disk.id)?.units ?? [])
-    clock.restoreState(saved.clock)
-    pc.restoreState(saved.devices)
-    this.mapLapics()
-    Object.assign(this, saved.turns)
-    for (const [index, { state, retired, shadowAt, nmi, smi, init, startup }] of saved.cpus.entries()) {
-      const slot = this.slots[index]
-      Object.assign(slot, { nmi: false, smi: false, init: false, startup: -1 })
-      this.switchTo(index)
-      restoreCpuState(new Uint8Array(core.memory.buffer, stateBase, stateSize), state)
-      slot.cpu.restoreState({ retired, shadowAt })
-      slot.cpu.stateChanged()
-      slot.cpu.interruptChanged()
-      Object.assign(slot, { nmi, smi, init, startup })
-    }
-    core.mmu.restoreState(saved.tlbs as TlbState[])
-    if (saved.secondStage !== undefined) core.mmu.secondStage?.restoreState?.(saved.secondStage)
-    this.slots.forEach(({ cpu }, index) => {
-      if (!cpu.virt?.restored) return
-      this.switchTo(index)
-      cpu.virt.restored()
+    restoreMachine(this.parts, saved, () => {
+      this.asleep = saved.turns.asleep
+      this.resetRequested = saved.turns.resetRequested
+      this.mapLapics()
     })
-  }
-
-  /** Caches of nested page tables are no plain data yet. */
-  private refuseVirtualization(index: number): void {
-    if (this.fieldOf(index, 'efer') & svmEnabled) {
-      throw new InputError(`the machine cannot be saved now: processor ${index} has SVM switched on`)
-    }
-  }
-
-  /** What two machines must share for a state to go from one to the other. The engine may differ. */
-  private configuration(): string {
-    const { engine: _engine, noReboot: _noReboot, drives: _drives, shares: _shares, ...options } = this.options
-    const disks = this.pc.disks.map(({ id, byteLength, readOnly }) => ({ id, byteLength, readOnly }))
-    return JSON.stringify(withDigests({ ...options, disks }))
   }
 
   describe(index = 0): string {
@@ -820,24 +452,9 @@ export class VitrineMachine implements Machine {
 
   /** For reports: the events that were delivered last. */
   recentEvents(index = 0): Cpu['recentEvents'] {
-    return this.slots[index].cpu.recentEvents
+    return this.processors.slots[index].cpu.recentEvents
   }
   cpuAt(index = 0): Cpu {
-    return this.slots[index].cpu
+    return this.processors.slots[index].cpu
   }
-}
-
-/** The same with a digest in the place of each array of bytes. */
-function withDigests(value: unknown): unknown {
-  if (value instanceof Uint8Array) return bytesToHex(sha256(value))
-  if (Array.isArray(value)) return value.map(withDigests)
-  if (typeof value !== 'object' || value === null) return value
-  return Object.fromEntries(Object.entries(value).map(([key, each]) => [key, withDigests(each)]))
-}
-
-/** Two bits a register: 0 valid (what kind is told from its contents), 3 empty. */
-function fullTag(abridged: number): number {
-  let tag = 0
-  for (let i = 0; i < 8; i++) if (!((abridged >> i) & 1)) tag |= 3 << (2 * i)
-  return tag
 }

@@ -34,7 +34,7 @@ const folders: readonly (readonly [RegExp, Kind])[] = [
   [/\/(helpers|float)\//, 'helpers'],
   [/\/(mmu|memory)\//, 'translation'],
   [/\/(devices|interrupts|platform|net)\//, 'devices'],
-  [/\/(engine|cpu|virt)\/|\/machine\.[jt]s/, 'run loop'],
+  [/\/(engine|cpu|virt|machine)\/|\/machine\.[jt]s/, 'run loop'],
 ]
 
 const region = /^region ([0-9a-f]+)$/

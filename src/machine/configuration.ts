@@ -1,0 +1,53 @@
+/** From a machine's options, which are the user's, to its processors' model and the options of its PC. */
+import type { MachineOptions } from '../api.ts'
+import { crystalHertz, featureBits } from '../cpu/cpuid.ts'
+import type { CpuModel } from '../cpu/model.ts'
+import { createModel } from '../cpu/models.ts'
+import { InputError } from '../errors.ts'
+import { createMemoryMap, type MemoryMap } from '../platform/memory-map.ts'
+import type { PcOptions } from '../platform/pc.ts'
+
+const MiB = 1 << 20
+const defaultEpoch = 1_767_225_600 // 2026-01-01 00:00 UTC
+
+export function cpusOf({ cpus = 1 }: MachineOptions): number {
+  if (!Number.isInteger(cpus) || cpus < 1 || cpus > 64) throw new InputError(`number of CPUs: expected 1 to 64, found ${cpus}`)
+  return cpus
+}
+
+export function memoryMapOf({ memory: size = 512 * MiB, chipset = 'pc' }: MachineOptions): MemoryMap {
+  if (!Number.isInteger(size) || size < 2 * MiB || size % MiB !== 0)
+    throw new InputError(`memory: expected at least 2M, in whole MiB; found ${size} bytes`)
+  return createMemoryMap(chipset, size)
+}
+
+export function modelOf(options: MachineOptions): CpuModel {
+  const { model = 'intel', add = [], remove = [], vendor } = options.cpu ?? {}
+  const specification = [model, ...add.map(f => `+${f}`), ...remove.map(f => `-${f}`), ...(vendor ? [`vendor=${vendor}`] : [])].join(',')
+  try {
+    return createModel(specification, { processors: cpusOf(options), seed: BigInt(options.seed ?? 1) })
+  } catch (error) {
+    throw new InputError((error as Error).message)
+  }
+}
+
+export function pcOptionsOf(options: MachineOptions, map: MemoryMap, model: CpuModel): PcOptions {
+  const { kernel, kernelName, initrd, initrdName, modules, protocol, bios, bootSettings, vgaBios, commandLine, raw } = options
+  return {
+    kernel, kernelName, initrd, initrdName, modules, protocol, bios, bootSettings, vgaBios, commandLine, raw, map,
+    cpus: cpusOf(options),
+    rtcEpoch: options.rtcEpoch ?? defaultEpoch,
+    devices: options.devices ?? [], drives: options.drives ?? [], networks: options.networks ?? [], iommus: options.iommus ?? [],
+    shares: options.shares ?? [], seed: options.seed ?? 0,
+    processor: {
+      vendor: model.vendor, brand: model.identity.brand, signature: model.identity.signature, megahertz: 1000,
+      features: featureBits(model, 1, 0, 3),
+    },
+    lapic: {
+      timerFrequency: crystalHertz,
+      x2apic: model.has('x2apic'),
+      tscDeadline: model.has('tsc_deadline_timer'),
+      physicalAddressBits: model.physicalBits,
+    },
+  }
+}

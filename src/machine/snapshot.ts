@@ -1,0 +1,132 @@
+/** A machine between two runs, as plain data (MachineState in api.ts), and as one hash of all that software could see. */
+import { sha256 } from '@noble/hashes/sha2.js'
+import { bytesToHex } from '@noble/hashes/utils.js'
+import type { MachineOptions, MachineState, SavedCpu } from '../api.ts'
+import { at, fieldBytes, fields, type FieldName } from '../cpu/layout.ts'
+import { readRflags } from '../cpu/rflags.ts'
+import { restoreCpuState, saveCpuState } from '../cpu/saved-state.ts'
+import type { Core } from '../engine/core.ts'
+import { InputError } from '../errors.ts'
+import type { TlbState } from '../mmu/tlb.ts'
+import type { VirtualClock } from '../platform/clock.ts'
+import type { Pc } from '../platform/pc.ts'
+import type { Processors } from './processors.ts'
+
+/** IA32_EFER.SVME. */
+const svmEnabled = 1n << 12n
+
+/** What a machine consists of. */
+export interface MachineParts {
+  readonly options: MachineOptions
+  readonly core: Core
+  readonly clock: VirtualClock
+  readonly pc: Pc
+  readonly processors: Processors
+}
+
+/** `pending`: what the machine itself has to do yet. */
+export function saveMachine(parts: MachineParts, pending: { asleep: boolean; resetRequested: boolean }): MachineState {
+  const { core, clock, pc, processors } = parts
+  const { loaded, current, last, turnEnd } = processors
+  processors.slots.forEach((_, index) => refuseVirtualization(processors, index))
+  const cpus = processors.slots.map(({ cpu, parked, nmi, smi, init, startup }, index): SavedCpu => {
+    return { state: saveCpuState(index === current ? loaded : parked), ...cpu.saveState(), nmi, smi, init, startup }
+  })
+  return {
+    configuration: configurationOf(parts),
+    cpus,
+    tlbs: core.mmu.saveState(),
+    ...(core.mmu.secondStage?.saveState ? { secondStage: core.mmu.secondStage.saveState() } : {}),
+    memory: [...core.physical.filledChunks()].map(({ address, bytes }) => ({ address, bytes: bytes.slice() })),
+    clock: clock.saveState(),
+    devices: pc.saveState(),
+    disks: pc.disks.map(disk => ({ id: disk.id, units: [...disk.changes()] })),
+    turns: { ...pending, last, turnEnd },
+  }
+}
+
+/** Throws when the state is of another machine. `devicesRestored`: their places are to be mapped anew. */
+export function restoreMachine(parts: MachineParts, saved: MachineState, devicesRestored: () => void): void {
+  if (saved.configuration !== configurationOf(parts)) {
+    throw new InputError('the saved state is of another machine: expected the same processors, memory, devices, drives and kernel')
+  }
+  const { core, clock, pc, processors } = parts
+  core.running!.flushCode()
+  core.physical.restoreChunks(saved.memory)
+  for (const disk of pc.disks) disk.restoreChanges(saved.disks.find(({ id }) => id === disk.id)?.units ?? [])
+  clock.restoreState(saved.clock)
+  pc.restoreState(saved.devices)
+  devicesRestored()
+  processors.last = saved.turns.last
+  processors.turnEnd = saved.turns.turnEnd
+  for (const [index, cpu] of saved.cpus.entries()) restoreProcessor(processors, index, cpu)
+  core.mmu.restoreState(saved.tlbs as TlbState[])
+  if (saved.secondStage !== undefined) core.mmu.secondStage?.restoreState?.(saved.secondStage)
+  processors.slots.forEach(({ cpu }, index) => {
+    if (!cpu.virt?.restored) return
+    processors.switchTo(index)
+    cpu.virt.restored()
+  })
+}
+
+function restoreProcessor(processors: Processors, index: number, saved: SavedCpu): void {
+  const { state, retired, shadowAt, nmi, smi, init, startup } = saved
+  const slot = processors.slots[index]
+  // What waited before must not reach it, and what waits must not before its state is there.
+  Object.assign(slot, { nmi: false, smi: false, init: false, startup: -1 })
+  processors.switchTo(index)
+  restoreCpuState(processors.loaded, state)
+  slot.cpu.restoreState({ retired, shadowAt })
+  slot.cpu.stateChanged()
+  slot.cpu.interruptChanged()
+  Object.assign(slot, { nmi, smi, init, startup })
+}
+
+/** Caches of nested page tables are no plain data yet. */
+function refuseVirtualization(processors: Processors, index: number): void {
+  if (processors.fieldOf(index, 'efer') & svmEnabled) {
+    throw new InputError(`the machine cannot be saved now: processor ${index} has SVM switched on`)
+  }
+}
+
+/** What two machines must share for a state to go from one to the other. The engine may differ. */
+function configurationOf({ options: all, pc }: MachineParts): string {
+  const { engine: _engine, noReboot: _noReboot, drives: _drives, shares: _shares, ...options } = all
+  const disks = pc.disks.map(({ id, byteLength, readOnly }) => ({ id, byteLength, readOnly }))
+  return JSON.stringify(withDigests({ ...options, disks }))
+}
+
+/** The same with a digest in the place of each array of bytes. */
+function withDigests(value: unknown): unknown {
+  if (value instanceof Uint8Array) return bytesToHex(sha256(value))
+  if (Array.isArray(value)) return value.map(withDigests)
+  if (typeof value !== 'object' || value === null) return value
+  return Object.fromEntries(Object.entries(value).map(([key, each]) => [key, withDigests(each)]))
+}
+
+/** Of the architectural fields of all CPUs, RAM that is not zero, devices, what is written to disks, and clock. */
+export function hashOf({ core, clock, pc, processors }: MachineParts): string {
+  const hash = sha256.create()
+  const text = new TextEncoder()
+  processors.slots.forEach(({ cpu }, index) => {
+    processors.switchTo(index)
+    // a shadow that is over may not have been cleared yet
+    cpu.shadowed()
+    hash.update(text.encode(`rflags ${readRflags(core.state)}\n`))
+    for (const name of Object.keys(fields) as FieldName[])
+      if (fields[name].kind === 'architectural' && !name.startsWith('flag'))
+        hash.update(new Uint8Array(core.memory.buffer, at[name], fieldBytes(name)))
+  })
+  for (const { address, bytes } of core.physical.filledChunks()) {
+    hash.update(text.encode(`chunk ${address}\n`))
+    hash.update(bytes)
+  }
+  for (const disk of pc.disks) {
+    for (const { index, bytes } of disk.changes()) {
+      hash.update(text.encode(`disk ${disk.id} ${index}\n`))
+      hash.update(bytes)
+    }
+  }
+  hash.update(text.encode(JSON.stringify([clock.now(), pc.saveState(), processors.retired])))
+  return bytesToHex(hash.digest())
+}
