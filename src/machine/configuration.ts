@@ -5,7 +5,7 @@ import type { CpuModel } from '../cpu/model.ts'
 import { createModel } from '../cpu/models.ts'
 import { InputError } from '../errors.ts'
 import { createMemoryMap, type MemoryMap } from '../platform/memory-map.ts'
-import type { PcOptions } from '../platform/pc.ts'
+import type { PcOptions } from '../platform/pc-options.ts'
 
 const MiB = 1 << 20
 const defaultEpoch = 1_767_225_600 // 2026-01-01 00:00 UTC

@@ -9,7 +9,8 @@ import { InputError } from '../errors.ts'
 import { VirtualClock } from './clock.ts'
 import { deviceCatalogue } from './device-catalogue.ts'
 import { createMemoryMap } from './memory-map.ts'
-import { createPc, type Pc, type PcOptions } from './pc.ts'
+import { createPc, type Pc } from './pc.ts'
+import type { PcOptions } from './pc-options.ts'
 
 const MiB = 2 ** 20
 

@@ -2,7 +2,7 @@
 import { Ahci } from '../devices/ahci/ahci.ts'
 import { AcpiPm, smiCommand } from '../devices/acpi-pm/acpi-pm.ts'
 import { PostCode } from '../devices/debugcon/debugcon.ts'
-import { FwCfg, fwCfgKey, fwCfgNumber } from '../devices/fw-cfg/fw-cfg.ts'
+import { FwCfg } from '../devices/fw-cfg/fw-cfg.ts'
 import { Hpet, hpetBase, hpetSize } from '../devices/hpet/hpet.ts'
 import { I8042 } from '../devices/i8042/i8042.ts'
 import type { PciBridge } from '../devices/pci/bridge.ts'
@@ -12,123 +12,43 @@ import { type ChipsetFunctions, pcFunctions, q35Functions } from '../devices/pci
 import { Shadow } from '../devices/pci/shadow.ts'
 import { noSmram, type Smram, type SmramControl } from '../devices/pci/smram.ts'
 import { Pit, pitPorts } from '../devices/pit/pit.ts'
-import type { IommuOptions, NetworkOptions, ShareOptions } from '../api.ts'
-import type { Clock, DeviceState, DmaPort, InterruptPin, LogUnhandled, MmioHandler, MsiPort, Stateful } from '../devices/ports.ts'
+import type { DeviceState, DmaPort, MsiPort, Stateful } from '../devices/ports.ts'
 import { type A20Gate, ResetControl } from '../devices/reset-control/reset-control.ts'
 import { memoryCmos, Rtc } from '../devices/rtc/rtc.ts'
 import { Uart } from '../devices/serial/uart.ts'
 import type { BlockStore } from '../devices/storage/block-store.ts'
 import type { Disk } from '../devices/storage/disk.ts'
-import { type DriveOptions, openDrive } from '../devices/storage/drive.ts'
+import { openDrive } from '../devices/storage/drive.ts'
 import type { TextScreen, Vga } from '../devices/vga/vga.ts'
-import type { NetworkPort } from '../devices/network/port.ts'
 import type { VirtioConsole } from '../devices/virtio/console/console.ts'
 import { InputError } from '../errors.ts'
-import type { OutsideEvent, OutsideRequest } from '../net/outside.ts'
-import { UserNetwork } from '../net/user-network.ts'
+import type { OutsideEvent } from '../net/outside.ts'
 import { ApicBus } from '../interrupts/bus.ts'
 import { IoApic, ioApicBase, ioApicInputs, ioApicSize } from '../interrupts/ioapic.ts'
-import type { PriorityRegisters } from '../interrupts/lapic-priority.ts'
-import { Lapic, type LapicSignals } from '../interrupts/lapic.ts'
+import { Lapic } from '../interrupts/lapic.ts'
 import { Pic, picPorts } from '../interrupts/pic.ts'
 import { type AcpiOptions, type AcpiTable, acpiTables, facsWakingVector } from './acpi/tables.ts'
-import { type BootRequest, loadBootImage } from './boot/boot.ts'
-import { type BootImage, type BootRegisters, makeRegisters, type MemoryWrite, viewOf } from './boot/image.ts'
-import { type Board, bridgePlaces, type DeviceRequest, plugDevice } from './device-catalogue.ts'
-import { type BootSettings, bootOrderCmos, checkFirmware, firmwareFiles, ramEntries, romBase, romBehindShadow } from './firmware.ts'
+import { loadBootImage } from './boot/boot.ts'
+import { type BootImage, makeRegisters, type MemoryWrite, viewOf } from './boot/image.ts'
+import { type Board, bridgePlaces, plugDevice } from './device-catalogue.ts'
+import { bootOrderCmos, checkFirmware, firmwareFiles, ramEntries, romBase, romBehindShadow } from './firmware.ts'
 import { Iommu, platformRequester, reservedMemory } from './iommu.ts'
-import { type E820Entry, type MemoryMap, reserveRanges } from './memory-map.ts'
+import { e820File, fwCfgItems } from './fw-cfg-items.ts'
+import { firstPciGsi, InterruptLines } from './interrupt-lines.ts'
+import { type MemoryMap, reserveRanges } from './memory-map.ts'
+import { Networks } from './networks.ts'
+import type { PcEmbedding, PcOptions } from './pc-options.ts'
 import { biosWrites, startBios } from './legacy-bios.ts'
 import { PortBus } from './port-bus.ts'
 import { shelf } from './shelf.ts'
-import { type ProcessorDescription, smbios, type Smbios } from './smbios.ts'
-import { Wires } from './wires.ts'
-
-export interface PcOptions extends BootRequest {
-  /** From createMemoryMap: the embedding makes RAM of its `ram`. */
-  map: MemoryMap
-  cpus: number
-  /** What the RTC shows at virtual time 0: seconds since 1970 UTC. */
-  rtcEpoch: number
-  /** Firmware that starts at the reset vector, instead of a kernel. */
-  bios?: Uint8Array
-  bootSettings?: BootSettings
-  /** The video BIOS for a VGA, given to firmware. */
-  vgaBios?: Uint8Array
-  devices?: readonly DeviceRequest[]
-  /** What disks are made of: a device takes one by its ID. */
-  drives?: readonly DriveOptions[]
-  /** What network devices are plugged into: a device takes one by its ID. */
-  networks?: readonly NetworkOptions[]
-  iommus?: readonly IommuOptions[]
-  /** Folders of the embedder: a device takes one by its ID. */
-  shares?: readonly ShareOptions[]
-  /** Seed of what is random in devices. */
-  seed?: number
-  /** What SMBIOS says of the processor. Default: nothing is said. */
-  processor?: ProcessorDescription
-  /** A second serial port, COM2, whose output goes to `serialOutput` with port 1. */
-  secondSerialPort?: boolean
-  lapic: {
-    /** Hz of the timer's input clock: what CPUID leaf 15H says where it is offered. */
-    timerFrequency: number
-    x2apic?: boolean
-    tscDeadline?: boolean
-    physicalAddressBits?: number
-  }
-  /** Where the local APIC of a CPU keeps its vectors. Default: in itself. */
-  apicPriority?: (cpu: number) => PriorityRegisters | undefined
-}
-
-/** What the machine gives the PC. */
-export interface PcEmbedding {
-  clock: Clock
-  addMmio: (base: number, size: number, name: string, handler: MmioHandler) => void
-  /** Bus masters' way to physical memory. */
-  dma: DmaPort
-  /** Puts bytes into RAM: an image of the boot loader or of firmware. */
-  load: (address: number, bytes: Uint8Array) => void
-  /** ROM, of whole pages. */
-  addRom: (address: number, bytes: Uint8Array) => void
-  setReadOnly: (address: number, length: number, readOnly: boolean) => void
-  /** How a local APIC reaches its CPU. */
-  cpuSignals: (cpu: number) => LapicSignals
-  /** The time-stamp counter of a CPU, for TSC-deadline timers. Default: virtual nanoseconds. */
-  tsc?: (cpu: number) => bigint
-  /** Called when software asks for it; the embedding decides when it happens. `reset` ends in Pc.reset(). */
-  powerOff: () => void
-  reset: () => void
-  debugExit: (status: number) => void
-  /** SMI# of the CPU whose access the chipset sees: as on QEMU, no other one gets it. */
-  smi?: () => void
-  /** `smram` has changed. */
-  smramChanged?: () => void
-  /**
-   * S3: all CPUs stop until `wake`, which starts the first one at FACS' waking vector; RAM is kept. Without it the machine does not offer
-   * S3.
-   */
-  sleep?: () => void
-  wake?: (registers: BootRegisters) => void
-  /** A byte sent by serial port 0 (COM1) or 1 (COM2). */
-  serialOutput: (port: number, byte: number) => void
-  /** A byte written to a debug console. Default: it is dropped. */
-  debugOutput?: (byte: number) => void
-  /** What a network asks of the world. Default: nobody answers. */
-  outside?: (network: string, request: OutsideRequest) => void
-  log: LogUnhandled
-}
+import { smbios, type Smbios } from './smbios.ts'
 
 const pmBase = 0x600
 const serialPorts = [{ base: 0x3f8, irq: 4 }, { base: 0x2f8, irq: 3 }]
-const isaIrqs = 16
 const elcrPorts = [0x4d0, 0x4d1]
 /** What firmware makes level-triggered: the SCI and PCI's IRQs 9, 10 and 11. */
 const firmwareElcr = [0, 0x0e]
-const firstPciGsi = 16
 const rsdpSignature = 'RSD PTR '
-
-const line = (gsi: number): string => `gsi${gsi}`
-const picLine = (irq: number): string => `pic${irq}`
 
 export class Pc {
   readonly ports: PortBus
@@ -143,7 +63,7 @@ export class Pc {
   readonly boot: BootImage | undefined
   readonly #options: PcOptions
   readonly #embedding: PcEmbedding
-  readonly #wires = new Wires()
+  readonly #lines: InterruptLines
   readonly #acpiPm: AcpiPm
   readonly #iommu: Iommu | undefined
   readonly #acpi: readonly AcpiTable[]
@@ -158,8 +78,7 @@ export class Pc {
   readonly #smbios: Smbios | undefined
   readonly #consoles: VirtioConsole[] = []
   readonly #disks: Disk[] = []
-  /** Networks that a device is plugged into: how they take what comes from outside. */
-  readonly #networks = new Map<string, (event: OutsideEvent) => void>()
+  readonly #networks: Networks
   #asleep = false
 
   constructor(options: PcOptions, embedding: PcEmbedding) {
@@ -172,6 +91,7 @@ export class Pc {
     this.#embedding = embedding
     this.map = map
     this.apicBus = new ApicBus(log)
+    this.#networks = new Networks(options.networks ?? [], embedding, (name, network) => void this.#stateful.set(name, network))
     this.#iommu = this.#makeIommu()
     this.#acpi = acpiTables(this.#acpiOptions())
     const rsdp = this.#acpi.find(({ signature }) => signature === rsdpSignature)!.bytes
@@ -183,7 +103,7 @@ export class Pc {
     this.ioapic = new IoApic({ messages: this.#msiFor(() => platformRequester.ioapic), log })
     this.apicBus.onEoi(vector => this.ioapic.endOfInterrupt(vector))
     this.lapics = Array.from({ length: options.cpus }, (_, cpu) => this.#makeLapic(cpu))
-    this.#layLines()
+    this.#lines = new InterruptLines(this.pic, this.ioapic)
     for (const [base, count] of picPorts) this.ports.claim(base, count, 'pic', this.pic)
     embedding.addMmio(ioApicBase, ioApicSize, 'ioapic', this.ioapic)
 
@@ -241,9 +161,7 @@ export class Pc {
 
   /** What the world says to a network. One that no device is plugged into hears nothing. */
   outsideEvent(network: string, event: OutsideEvent): void {
-    const take = this.#networks.get(network)
-    if (take) take(event)
-    else if (event.kind === 'accepted') this.#embedding.outside?.(network, { kind: 'abort', flow: event.flow })
+    this.#networks.event(network, event)
   }
 
   pressPowerButton(): void {
@@ -263,7 +181,7 @@ export class Pc {
   /** Plain data: all but RAM, the clock's time and the CPUs. */
   saveState(): DeviceState {
     const devices = Object.fromEntries([...this.#stateful].map(([name, device]) => [name, device.saveState()]))
-    return { asleep: this.#asleep, wires: this.#wires.saveState(), devices }
+    return { asleep: this.#asleep, wires: this.#lines.saveState(), devices }
   }
 
   /** The clock must show the saved time already. */
@@ -277,7 +195,7 @@ export class Pc {
       device.restoreState(saved.devices[name])
     }
     for (const [name, device] of this.#stateful) restore(name, device)
-    this.#wires.restoreState(saved.wires)
+    this.#lines.restoreState(saved.wires)
     // Restoring a device drives its lines, and what they drive in turn: the controllers get the last word.
     for (const [name, device] of this.#stateful) if (/^(pic|ioapic|apic-bus|lapic\..*)$/.test(name)) restore(name, device)
   }
@@ -315,25 +233,12 @@ export class Pc {
     })
   }
 
-  /**
-   * GSI n is input n of the I/O APIC and, below 16, IRQ n of the 8259s; but IRQ 0 is input 2. PCI's wires reach the 8259s by their own
-   * lines.
-   */
-  #layLines(): void {
-    for (let irq = 0; irq < isaIrqs; irq++) {
-      this.#wires.lay(picLine(irq), [this.pic.pins[irq]])
-      if (irq !== 2) this.#wires.lay(line(irq), [this.#wires.source(picLine(irq)), this.ioapic.pins[irq === 0 ? 2 : irq]])
-    }
-    this.#wires.lay(line(2), []) // the cascade
-    for (let gsi = isaIrqs; gsi < ioApicInputs; gsi++) this.#wires.lay(line(gsi), [this.ioapic.pins[gsi]])
-  }
-
   // ---- devices
 
   #makeAcpiPm(): AcpiPm {
     const { clock, powerOff, sleep, log } = this.#embedding
     const device = new AcpiPm({
-      clock, sci: this.#wires.source(line(9)), powerOff, log,
+      clock, sci: this.#lines.source(9), powerOff, log,
       smi: { request: () => this.#embedding.smi?.(), commandEnabled: smiControl => this.#commandSmi(smiControl) },
       sleep: sleep && (() => {
         this.#asleep = true
@@ -353,8 +258,8 @@ export class Pc {
     const { clock, addMmio, log } = this.#embedding
     const hpet = new Hpet({
       clock, msi: this.#msiFor(() => platformRequester.hpet), log,
-      pins: Array.from({ length: ioApicInputs }, (_, gsi) => this.#wires.source(line(gsi))),
-      legacyOutputs: [this.#wires.source(line(0)), this.#wires.source(line(8))],
+      pins: Array.from({ length: ioApicInputs }, (_, gsi) => this.#lines.source(gsi)),
+      legacyOutputs: [this.#lines.source(0), this.#lines.source(8)],
     })
     addMmio(hpetBase, hpetSize, 'hpet', hpet)
     const pit = new Pit({ clock, output: hpet.legacyInputs[0] })
@@ -379,7 +284,7 @@ export class Pc {
   #makeSerial(index: number): Uart {
     const { base, irq } = serialPorts[index]
     const { clock, serialOutput } = this.#embedding
-    const interrupt = this.#wires.source(line(irq))
+    const interrupt = this.#lines.source(irq)
     const uart = new Uart({ name: `serial.${index}`, clock, interrupt, output: byte => serialOutput(index, byte) })
     this.ports.claim(base, 8, `COM${index + 1}`, uart)
     this.#stateful.set(`serial.${index}`, uart)
@@ -390,7 +295,7 @@ export class Pc {
     const { reset, log } = this.#embedding
     const a20: A20Gate = { enabled: true }
     const control = new ResetControl(reset, a20)
-    const [keyboardInterrupt, auxInterrupt] = [1, 12].map(irq => this.#wires.source(line(irq)))
+    const [keyboardInterrupt, auxInterrupt] = [1, 12].map(irq => this.#lines.source(irq))
     const keyboard = new I8042({ a20, keyboardInterrupt, auxInterrupt, reset, log })
     const post = new PostCode()
     this.ports.claim(0x92, 1, 'port 92h', control.port92)
@@ -410,7 +315,7 @@ export class Pc {
     this.#commandSmi = chipset.commandSmi
     this.#smram = chipset.smram
     this.#smram.onChange = () => this.#embedding.smramChanged?.()
-    const wires = Array.from({ length: 8 }, (_, wire) => this.#pciWire(wire, chipset.irqOfWire))
+    const wires = Array.from({ length: 8 }, (_, wire) => this.#lines.pirq(wire, chipset.irqOfWire))
     const bus = new PciBus({
       ports: this.ports, wires, log, dmaFor: requester => this.#dmaFor(requester), msiFor: requester => this.#msiFor(requester),
     })
@@ -430,29 +335,13 @@ export class Pc {
     })
   }
 
-  /**
-   * A PIRQ wire: I/O APIC input 16 + n, and the 8259 input to which the bridge routes it. A wire that is asserted while it is routed anew
-   * stays where it was.
-   */
-  #pciWire(wire: number, irqOfWire: (wire: number) => number | undefined): InterruptPin {
-    const apic = this.#wires.source(line(firstPciGsi + wire))
-    const pic = Array.from({ length: isaIrqs }, (_, irq) => this.#wires.source(picLine(irq)))
-    return {
-      set: asserted => {
-        apic.set(asserted)
-        const irq = irqOfWire(wire)
-        pic.forEach((pin, candidate) => { if (!asserted || candidate === irq) pin.set(asserted) })
-      },
-    }
-  }
-
   #plugDevices(): void {
     const board: Board = {
       clock: this.#embedding.clock,
       ports: this.ports, pci: this.pci, bridges: new Map<string, PciBridge>(), express: this.map.ecam !== undefined,
-      addMmio: this.#embedding.addMmio, line: (gsi: number) => this.#wires.source(line(gsi)),
+      addMmio: this.#embedding.addMmio, line: (gsi: number) => this.#lines.source(gsi),
       debugExit: this.#embedding.debugExit, debugOutput: this.#embedding.debugOutput ?? (() => {}),
-      takeDrive: this.#driveShelf(), takeNetwork: this.#networkShelf(), sata: () => this.#sata(),
+      takeDrive: this.#driveShelf(), takeNetwork: (id, deliver) => this.#networks.plug(id, deliver), sata: () => this.#sata(),
       takeShare: shelf('shared folder', this.#options.shares ?? []),
       bootDevice: (index: number, path: string) => void this.#bootDevices.push({ index, path }),
       firmware: this.#options.bios !== undefined,
@@ -474,30 +363,6 @@ export class Pc {
     }
   }
 
-  #networkShelf(): Board['takeNetwork'] {
-    const take = shelf('network', this.#options.networks ?? [])
-    return (id, deliver) => {
-      const network = take(id)
-      return network.kind === 'user' ? this.#userNetwork(network, deliver) : this.#link(network, deliver)
-    }
-  }
-
-  #userNetwork({ id, restrict }: NetworkOptions, deliver: (frame: Uint8Array) => void): NetworkPort {
-    const { clock, log, outside = () => {} } = this.#embedding
-    const network = new UserNetwork({
-      clock, name: `network ${id}`, deliver, log, outside: request => outside(id, request), ...(restrict === undefined ? {} : { restrict }),
-    })
-    this.#networks.set(id, event => network.event(event))
-    this.#stateful.set(`network ${id}`, network)
-    return { wantsChecksums: false, transmit: frame => network.transmit(frame), flush: () => network.flush(), reset: () => network.reset() }
-  }
-
-  #link({ id }: NetworkOptions, deliver: (frame: Uint8Array) => void): NetworkPort {
-    const { outside = () => {} } = this.#embedding
-    this.#networks.set(id, event => { if (event.kind === 'frame') deliver(event.bytes) })
-    return { wantsChecksums: true, transmit: bytes => outside(id, { kind: 'frame', bytes }), flush() {}, reset() {} }
-  }
-
   #joinTerminal(make: Parameters<Board['joinTerminal']>[0]): VirtioConsole {
     const console = make(bytes => bytes.forEach(byte => this.#embedding.serialOutput(0, byte)))
     this.#consoles.push(console)
@@ -505,26 +370,7 @@ export class Pc {
   }
 
   #makeFwCfg(): FwCfg {
-    const { kernel, initrd, commandLine = '', cpus } = this.#options
-    const text = new TextEncoder().encode(`${commandLine}\0`)
-    const items = new Map<number, Uint8Array>([
-      [fwCfgKey.ramSize, fwCfgNumber(this.map.total, 8)],
-      [fwCfgKey.noGraphic, fwCfgNumber(1, 2)],
-      [fwCfgKey.cpus, fwCfgNumber(cpus, 2)],
-      [fwCfgKey.maxCpus, fwCfgNumber(cpus, 2)],
-    ])
-    if (kernel && this.boot) {
-      // As QEMU does: the image as loaded. kvm-unit-tests reads its first eight bytes as the upper limit of RAM.
-      const image = this.boot.writes.find(({ what }) => what.startsWith('kernel'))
-      items.set(fwCfgKey.kernelAddress, fwCfgNumber(image?.address ?? 0, 4))
-      items.set(fwCfgKey.kernelEntry, fwCfgNumber(this.boot.registers.rip, 4))
-      items.set(fwCfgKey.kernelSize, fwCfgNumber(image?.bytes.length ?? 0, 4))
-      items.set(fwCfgKey.kernelData, image?.bytes ?? new Uint8Array(0))
-      items.set(fwCfgKey.commandLineSize, fwCfgNumber(text.length, 4))
-      items.set(fwCfgKey.commandLineData, text)
-      items.set(fwCfgKey.initrdSize, fwCfgNumber(initrd?.length ?? 0, 4))
-      if (initrd) items.set(fwCfgKey.initrdData, initrd)
-    }
+    const items = fwCfgItems(this.#options, this.map.total, this.boot)
     const device = new FwCfg({ items, files: new Map() }, this.#embedding.dma)
     this.ports.claim(0x510, 2, 'fw_cfg', device)
     this.ports.claim(0x514, 8, 'fw_cfg', device)
@@ -606,16 +452,4 @@ export class Pc {
 
 export function createPc(options: PcOptions, embedding: PcEmbedding): Pc {
   return new Pc(options, embedding)
-}
-
-/** QEMU's file of the memory map: 20 bytes an entry. */
-function e820File(e820: readonly E820Entry[]): Uint8Array {
-  const bytes = new Uint8Array(e820.length * 20)
-  const view = viewOf(bytes)
-  e820.forEach(({ base, size, type }, index) => {
-    view.setBigUint64(index * 20, BigInt(base), true)
-    view.setBigUint64(index * 20 + 8, BigInt(size), true)
-    view.setUint32(index * 20 + 16, type, true)
-  })
-  return bytes
 }

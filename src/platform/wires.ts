@@ -1,5 +1,6 @@
 /**
- * Interrupt wires of the board: several sources pull one line, and a line ends at several controllers. Which goes where is said in pc.ts.
+ * Interrupt wires of the board: several sources pull one line, and a line ends at several controllers. Which goes where is said in
+ * interrupt-lines.ts.
  */
 import type { DeviceState, InterruptPin } from '../devices/ports.ts'
 
