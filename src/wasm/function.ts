@@ -2,90 +2,23 @@
  * Builds the body of one WebAssembly function from expressions instead of a stack of opcodes.
  *
  * A `Node` is a value. Pure nodes that are used once are emitted where they are used, pure nodes that are used more than once get a local
- * at
- * the point where they were created, and nodes that nobody uses vanish: this is how unused flags cost nothing. Reads of memory and of
- * locals
- * are fixed at the point where they were created, so that a later write cannot change what was read.
+ * at the point where they were created, and nodes that nobody uses vanish: this is how unused flags cost nothing. Reads of memory and of
+ * locals are fixed at the point where they were created, so that a later write cannot change what was read.
  */
-import { ByteWriter, valueTypeCode, type ValueType } from './encode.ts'
+import { Emitter } from './emit.ts'
+import { ByteWriter, type ValueType } from './encode.ts'
+import { foldConstants, isNeutralLeft, isNeutralRight } from './fold.ts'
+import { dropUnused, Lifetimes } from './lifetimes.ts'
 import { binary, comparison, conversion, load, store, unary, type LoadKind, type StoreKind } from './opcodes.ts'
+import { CALL, CALL_INDIRECT, CONSTANT, LOCAL, newNode, noArguments, type Label, type Node, type Statement, type Variable } from './tree.ts'
 
-export interface Node {
-  /** A node is the statement that defines it. */
-  readonly kind: 'define'
-  position?: number
-  readonly type: ValueType
-  /** How it is emitted: an opcode with operands and immediates, a constant, or a local. */
-  readonly op: number
-  readonly args: readonly Node[]
-  /** Constants: the value (i64 as bigint). Loads: [alignment, offset]. Others: immediate bytes. */
-  readonly imm: number | bigint | Uint8Array | undefined
-  /** A read of mutable state: evaluated where it was created. */
-  readonly fixed: boolean
-  uses: number
-  local: number
-  /** Emitted anew at each use instead of being kept in a local. */
-  inline?: boolean
-  /** Where in the order of emission it is created and last used, and in which loop it is created; -1: it is used in another. */
-  created?: number
-  lastUse?: number
-  inLoop?: number
-}
+export type { Label, Node, Variable } from './tree.ts'
 
-const neutralRight: ReadonlySet<string> = new Set(['add', 'sub', 'or', 'xor', 'shl', 'shrU'])
-const neutralLeft: ReadonlySet<string> = new Set(['add', 'or', 'xor'])
-const count = (value: bigint, bits: number): bigint => value & BigInt(bits - 1)
-const folding: Record<string, ((p: bigint, q: bigint, bits: number) => bigint) | undefined> = {
-  add: (p, q) => p + q,
-  sub: (p, q) => p - q,
-  mul: (p, q) => p * q,
-  and: (p, q) => p & q,
-  or: (p, q) => p | q,
-  xor: (p, q) => p ^ q,
-  shl: (p, q, bits) => p << count(q, bits),
-  shrS: (p, q, bits) => p >> count(q, bits),
-  shrU: (p, q, bits) => BigInt.asUintN(bits, p) >> count(q, bits),
-  eq: (p, q) => (p === q ? 1n : 0n),
-  ne: (p, q) => (p !== q ? 1n : 0n),
-  ltS: (p, q) => (p < q ? 1n : 0n),
-  ltU: (p, q, bits) => (BigInt.asUintN(bits, p) < BigInt.asUintN(bits, q) ? 1n : 0n),
-}
-
-/** A mutable local of the function. */
-export interface Variable {
-  readonly type: ValueType
-  readonly index: number
-}
-
-/** Where `br` goes: a block (forwards) or a loop (backwards). */
-export interface Label {
-  readonly depthAtOpen: number
-}
-
-type Statement = Node | ({ position?: number } & (
-  | { kind: 'effect'; op: number; args: Node[]; imm?: Uint8Array; memory?: number }
-  | { kind: 'set'; variable: Variable; value: Node }
-  | { kind: 'if'; condition: Node; then: Statement[]; otherwise: Statement[] | undefined; result: Variable | undefined }
-  | { kind: 'block'; body: Statement[]; label: Label; loop: boolean }
-  | { kind: 'branch'; label: Label; condition: Node | undefined }
-  | { kind: 'table'; index: Node; labels: Label[]; fallback: Label }
-  | { kind: 'return'; value: Node | undefined }
-  | { kind: 'list'; body: Statement[] }
-))
-
-const CONSTANT = -1
-const LOCAL = -2
-const CALL = 0x10
-const CALL_INDIRECT = 0x11
-const SELECT = 0x1b
+const select = 0x1b
+/** The same with its type said, as vectors need it. */
+const selectTyped = 0x1c
 
 export type Operand = Node | number | bigint
-
-const noArguments: readonly Node[] = []
-/** All nodes have the same fields in the same order: there are many, and this keeps the engine's inline caches simple. */
-const newNode = (type: ValueType, op: number, args: readonly Node[], imm: Node['imm'], fixed: boolean): Node => ({
-  kind: 'define', position: 0, type, op, args, imm, fixed, uses: 0, local: -1, inline: false, created: undefined, lastUse: 0, inLoop: 0,
-})
 
 export class FunctionBuilder {
   readonly parameters: readonly ValueType[]
@@ -94,9 +27,6 @@ export class FunctionBuilder {
   private readonly root: Statement[] = []
   private current: Statement[] = this.root
   private readonly locals: ValueType[] = []
-  private readonly freeLocals: Record<ValueType, number[]> = { i32: [], i64: [], f32: [], f64: [], v128: [] }
-  private readonly out = new ByteWriter(512)
-  private depth = 0
 
   constructor(name: string, parameters: readonly ValueType[], result?: ValueType) {
     this.name = name
@@ -160,17 +90,16 @@ export class FunctionBuilder {
     return folded ?? this.node(result ?? type, opcode, [a, b])
   }
 
-  /** Constant folding and identities for what the compiler of regions meets all the time. */
+  /** The same value without an operation, if there is one. */
   private fold(name: string, type: ValueType, a: Node, b: Node, result: ValueType | undefined): Node | undefined {
-    const x = a.op === CONSTANT ? a.imm : undefined
-    const y = b.op === CONSTANT ? b.imm : undefined
+    const x = this.constantOf(a)
+    const y = this.constantOf(b)
     if ((x === undefined && y === undefined) || (type !== 'i32' && type !== 'i64')) return undefined
-    if ((y === 0 || y === 0n) && neutralRight.has(name)) return a
-    if ((x === 0 || x === 0n) && neutralLeft.has(name)) return b
+    if (y !== undefined && isNeutralRight(name, y)) return a
+    if (x !== undefined && isNeutralLeft(name, x)) return b
     if (x === undefined || y === undefined) return undefined
-    const operation = folding[name]
-    if (!operation) return undefined
-    const value = operation(BigInt(x as number | bigint), BigInt(y as number | bigint), type === 'i32' ? 32 : 64)
+    const value = foldConstants(name, type, x, y)
+    if (value === undefined) return undefined
     return (result ?? type) === 'i32' ? this.i32(Number(BigInt.asIntN(32, value))) : this.i64(value)
   }
 
@@ -313,7 +242,7 @@ export class FunctionBuilder {
     if (x.type !== y.type) throw new Error(`${this.name}: select of ${x.type} and ${y.type}`)
     const known = this.constantOf(condition)
     if (known !== undefined) return known ? x : y
-    return this.node(type, type === 'v128' ? 0x1c : SELECT, [x, y, condition])
+    return this.node(type, type === 'v128' ? selectTyped : select, [x, y, condition])
   }
 
   /** A SIMD operation by its opcode after the prefix 0xFD; `lane` is an immediate byte (or bytes) where the operation has one. */
@@ -468,8 +397,6 @@ export class FunctionBuilder {
     this.current.push({ kind: 'return', value: node })
   }
 
-  // ---- emission ----
-
   /** The encoded body: local declarations and code. Nothing can be added any more. */
   finish(): Uint8Array {
     this.finished ??= this.encode()
@@ -478,268 +405,8 @@ export class FunctionBuilder {
   }
   private finished: Uint8Array | undefined
   private encode(): Uint8Array {
-    this.dropUnused(this.root)
-    this.findLifetimes()
-    this.emitList(this.root)
-    if (this.result) this.out.byte(0x00) // unreachable: every path has returned
-    this.out.byte(0x0b)
-    const writer = new ByteWriter(this.out.length + 64)
-    const runs: { type: ValueType; count: number }[] = []
-    for (const type of this.locals) {
-      const last = runs[runs.length - 1]
-      if (last && last.type === type) last.count++
-      else runs.push({ type, count: 1 })
-    }
-    writer.unsigned(runs.length)
-    for (const run of runs) {
-      writer.unsigned(run.count)
-      writer.byte(valueTypeCode[run.type])
-    }
-    writer.append(this.out.finish())
-    return writer.finish()
-  }
-
-  private dropUnused(list: Statement[]): void {
-    for (let i = list.length - 1; i >= 0; i--) {
-      const statement = list[i]
-      if (statement.kind === 'define') {
-        if (statement.uses === 0) for (const arg of statement.args) arg.uses--
-      } else if (statement.kind === 'if') {
-        if (statement.otherwise) this.dropUnused(statement.otherwise)
-        this.dropUnused(statement.then)
-      } else if (statement.kind === 'block' || statement.kind === 'list') this.dropUnused(statement.body)
-    }
-  }
-
-  // ---- how long values live; reads of variables need no copy when the variable stays as it is until their last use ----
-
-  private position = 0
-  private loopNumber = 0
-  private readonly reads: Node[] = []
-  private readonly assignments = new Map<number, number[]>()
-
-  private findLifetimes(): void {
-    this.orderList(this.root, 0)
-    for (const read of this.reads) {
-      if (read.inLoop! < 0) continue
-      const created = read.created!
-      const written = this.assignments.get(read.imm as number)?.some(position => position > created && position < read.lastUse!)
-      if (!written) read.local = read.imm as number
-    }
-  }
-  private orderList(list: Statement[], loop: number): void {
-    for (const statement of list) {
-      statement.position = ++this.position
-      switch (statement.kind) {
-        case 'define': {
-          const node = statement
-          if (node.uses === 0) break
-          if (node.op !== LOCAL && (node.inline || (!node.fixed && node.uses <= 1))) break
-          if (node.op === LOCAL) this.reads.push(node)
-          else this.orderArguments(node, loop)
-          node.created = this.position
-          node.lastUse = this.position
-          node.inLoop = loop
-          break
-        }
-        case 'effect':
-          for (const arg of statement.args) this.orderValue(arg, loop)
-          break
-        case 'set': {
-          this.orderValue(statement.value, loop)
-          const positions = this.assignments.get(statement.variable.index)
-          if (positions) positions.push(this.position)
-          else this.assignments.set(statement.variable.index, [this.position])
-          break
-        }
-        case 'if':
-          this.orderValue(statement.condition, loop)
-          this.orderList(statement.then, loop)
-          if (statement.otherwise) this.orderList(statement.otherwise, loop)
-          break
-        case 'block':
-          this.orderList(statement.body, statement.loop ? ++this.loopNumber : loop)
-          break
-        case 'list':
-          this.orderList(statement.body, loop)
-          break
-        case 'branch':
-          if (statement.condition) this.orderValue(statement.condition, loop)
-          break
-        case 'table':
-          this.orderValue(statement.index, loop)
-          break
-        case 'return':
-          if (statement.value) this.orderValue(statement.value, loop)
-          break
-      }
-    }
-  }
-  private orderArguments(node: Node, loop: number): void {
-    for (const arg of node.args) this.orderValue(arg, loop)
-  }
-  /** A value is emitted here, with all that is emitted where it is used. */
-  private orderValue(node: Node, loop: number): void {
-    if (node.created === undefined) return this.orderArguments(node, loop)
-    node.lastUse = this.position
-    // a later turn of the loop uses it again
-    if (node.inLoop !== loop) node.inLoop = -1
-  }
-
-  private takeLocal(type: ValueType): number {
-    const free = this.freeLocals[type].pop()
-    if (free !== undefined) return free
-    this.locals.push(type)
-    return this.parameters.length + this.locals.length - 1
-  }
-
-  /** Locals of values by the position of their last use. */
-  private readonly expiring = new Map<number, { type: ValueType; index: number }[]>()
-  private released = 0
-  private releaseBefore(position: number): void {
-    for (; this.released < position; this.released++) {
-      const locals = this.expiring.get(this.released)
-      if (!locals) continue
-      for (const local of locals) this.freeLocals[local.type].push(local.index)
-      this.expiring.delete(this.released)
-    }
-  }
-  private keep(node: Node): void {
-    node.local = this.takeLocal(node.type)
-    if (node.inLoop! < 0) return
-    const local = { type: node.type, index: node.local }
-    const others = this.expiring.get(node.lastUse!)
-    if (others) others.push(local)
-    else this.expiring.set(node.lastUse!, [local])
-  }
-
-  private emitList(list: Statement[]): void {
-    for (const statement of list) {
-      this.releaseBefore(statement.position!)
-      switch (statement.kind) {
-        case 'define': {
-          const node = statement
-          if (node.uses === 0) break
-          const isCall = node.op === CALL || node.op === CALL_INDIRECT
-          if (node.inline || (!node.fixed && node.uses === 1)) break
-          if (node.op === LOCAL && node.local >= 0) break
-          this.emitOperation(node)
-          if (isCall && node.uses === 1) this.out.byte(0x1a)
-          else {
-            this.keep(node)
-            this.out.byte(0x21)
-            this.out.unsigned(node.local)
-          }
-          break
-        }
-        case 'effect':
-          for (const arg of statement.args) this.emitValue(arg)
-          this.emitOpcode(statement.op)
-          if (statement.memory !== undefined) this.memoryImmediate(statement.memory)
-          if (statement.imm) this.out.append(statement.imm)
-          break
-        case 'set':
-          this.emitValue(statement.value)
-          this.out.byte(0x21)
-          this.out.unsigned(statement.variable.index)
-          break
-        case 'if':
-          this.emitValue(statement.condition)
-          this.out.byte(0x04)
-          this.out.byte(0x40)
-          this.depth++
-          this.emitList(statement.then)
-          if (statement.otherwise) {
-            this.out.byte(0x05)
-            this.emitList(statement.otherwise)
-          }
-          this.depth--
-          this.out.byte(0x0b)
-          break
-        case 'block':
-          this.out.byte(statement.loop ? 0x03 : 0x02)
-          this.out.byte(0x40)
-          ;(statement.label as { depthAtOpen: number }).depthAtOpen = this.depth
-          this.depth++
-          this.emitList(statement.body)
-          this.depth--
-          this.out.byte(0x0b)
-          break
-        case 'list':
-          this.emitList(statement.body)
-          break
-        case 'branch':
-          if (statement.condition) this.emitValue(statement.condition)
-          this.out.byte(statement.condition ? 0x0d : 0x0c)
-          this.out.unsigned(this.distance(statement.label))
-          break
-        case 'table':
-          this.emitValue(statement.index)
-          this.out.byte(0x0e)
-          this.out.unsigned(statement.labels.length)
-          for (const label of statement.labels) this.out.unsigned(this.distance(label))
-          this.out.unsigned(this.distance(statement.fallback))
-          break
-        case 'return':
-          if (statement.value) this.emitValue(statement.value)
-          this.out.byte(0x0f)
-          break
-      }
-    }
-  }
-
-  private distance(label: Label): number {
-    return this.depth - 1 - label.depthAtOpen
-  }
-
-  private emitValue(node: Node): void {
-    if (node.local >= 0) {
-      this.out.byte(0x20)
-      this.out.unsigned(node.local)
-    } else this.emitOperation(node)
-  }
-
-  private emitOperation(node: Node): void {
-    if (node.op === CONSTANT) return this.emitConstant(node)
-    if (node.op === LOCAL) {
-      this.out.byte(0x20)
-      this.out.unsigned(node.imm as number)
-      return
-    }
-    for (const arg of node.args) this.emitValue(arg)
-    if (node.op === 0x1c) {
-      this.out.append(Uint8Array.of(0x1c, 1, valueTypeCode[node.type]))
-      return
-    }
-    this.emitOpcode(node.op)
-    if (typeof node.imm === 'number') this.memoryImmediate(node.imm)
-    else if (node.imm instanceof Uint8Array) this.out.append(node.imm)
-  }
-
-  private emitConstant(node: Node): void {
-    if (node.type === 'i32') {
-      this.out.byte(0x41)
-      this.out.signed32(node.imm as number)
-    } else if (node.type === 'i64') {
-      this.out.byte(0x42)
-      this.out.signed64(node.imm as bigint)
-    } else {
-      this.out.byte(0x44)
-      const bytes = new Uint8Array(8)
-      new DataView(bytes.buffer).setFloat64(0, node.imm as number, true)
-      this.out.append(bytes)
-    }
-  }
-
-  private emitOpcode(op: number): void {
-    if (op < 0x100) return this.out.byte(op)
-    this.out.byte(op >= 0xfd00 ? 0xfd : 0xfc)
-    this.out.unsigned(op >= 0xfd00 ? op - 0xfd00 : op & 0xff)
-  }
-
-  /** Alignment 0 (one byte) is always valid and costs nothing on any engine. */
-  private memoryImmediate(offset: number): void {
-    this.out.byte(0)
-    this.out.unsigned(offset)
+    dropUnused(this.root)
+    new Lifetimes().find(this.root)
+    return new Emitter(this.parameters, this.locals, this.result).emit(this.root)
   }
 }
