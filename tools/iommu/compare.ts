@@ -4,16 +4,23 @@ import { type Case, device, place, randomCase } from './cases.ts'
 import { List } from './list.ts'
 import { onQemu, onVitrine, type Unit, units } from './run.ts'
 
-const base = 0xfed9_0000
-const register = { command: 0x18, status: 0x1c, root: 0x20, fault: 0x34, queueTail: 0x88, queueAddress: 0x90 } as const
-const bits = { setRoot: 1 << 30, translation: 1 << 31, queue: 1 << 26 } as const
-const edu = { base: 0xe000_0000, source: 0x80, destination: 0x88, count: 0x90, command: 0x98, buffer: 0x4_0000 } as const
+export const base = 0xfed9_0000
+export const register = {
+  command: 0x18, status: 0x1c, root: 0x20, fault: 0x34, queueHead: 0x80, queueTail: 0x88, queueAddress: 0x90, interruptTable: 0xb8,
+} as const
+export const bits = {
+  setRoot: 1 << 30, translation: 1 << 31, queue: 1 << 26, interrupts: 1 << 25, setInterruptTable: 1 << 24,
+} as const
+export const edu = {
+  base: 0xe000_0000, interrupts: 0x24, raise: 0x60, acknowledge: 0x64, source: 0x80, destination: 0x88, count: 0x90, command: 0x98,
+  buffer: 0x4_0000,
+} as const
 const dataLength = 32
 const queueEntries = 256
 /** What the device has to write, and what memory has: another word for each case. */
 const patterns = { written: 0xc0de_0000, memory: 0x1234_0000 } as const
 
-function configure(list: List, offset: number, value: number): void {
+export function configure(list: List, offset: number, value: number): void {
   list.port(0xcf8, (0x8000_0000 | (device << 8) | offset) >>> 0).port(0xcfc, value)
 }
 
@@ -105,8 +112,13 @@ export interface Difference {
   readonly theirs: string
 }
 
+export interface Explanation {
+  readonly why: string
+  readonly applies: (each: Difference) => boolean
+}
+
 /** Where QEMU is not what the specification says. */
-const explanations: readonly { why: string; applies: (each: Difference) => boolean }[] = [
+const explanations: readonly Explanation[] = [
   { why: 'requests beyond the width are blocked in pass-through too ("Handling Requests"); QEMU 7.2 gives such devices memory as it is',
     applies: ({ summary, ours }) => /beyond the width.*; type 2/.test(summary) && ours.startsWith('fault 4 ') },
   { why: 'one entry withholds the right, and a lower one has reserved bits: nothing orders these two; QEMU stops at the first',
@@ -128,20 +140,25 @@ export function compare({ seed, cases: count }: { seed: number; cases: number })
     return script.list.bytes
   })
   const [ours, theirs] = [onVitrine(lists[0]), onQemu(lists[1])]
+  return differencesOf(cases.map((each, index) => ({
+    summary: each.summary, ours: verdict(ours[index], units.vitrine, each, index), theirs: verdict(theirs[index], units.qemu, each, index),
+  })), explanations, each => each.ours.replace(/ of a .*/, ''))
+}
+
+/** Counts what came of all cases, and sorts out where two machines differ. */
+export function differencesOf(
+  cases: readonly Difference[], known: readonly Explanation[], outcomeOf: (each: Difference) => string,
+): Comparison {
   const outcomes = new Map<string, number>()
   const explained = new Map<string, number>()
   const differences: Difference[] = []
-  cases.forEach((each, index) => {
-    const difference = {
-      summary: each.summary, ours: verdict(ours[index], units.vitrine, each, index),
-      theirs: verdict(theirs[index], units.qemu, each, index),
-    }
-    const outcome = difference.ours.replace(/ of a .*/, '')
-    outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1)
-    if (difference.ours === difference.theirs) return
-    const known = explanations.find(({ applies }) => applies(difference))
-    if (known) explained.set(known.why, (explained.get(known.why) ?? 0) + 1)
-    else differences.push(difference)
-  })
+  const count = (counts: Map<string, number>, what: string): void => void counts.set(what, (counts.get(what) ?? 0) + 1)
+  for (const each of cases) {
+    count(outcomes, outcomeOf(each))
+    if (each.ours === each.theirs) continue
+    const explanation = known.find(({ applies }) => applies(each))
+    if (explanation) count(explained, explanation.why)
+    else differences.push(each)
+  }
   return { outcomes, differences, explained }
 }
