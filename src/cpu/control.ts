@@ -84,7 +84,7 @@ const cr4Features: readonly (readonly [number, string])[] = [
     'pge'], [cr4.OSFXSR, 'fxsr'], [cr4.OSXMMEXCPT, 'sse'], [cr4.UMIP, 'umip'],
   [cr4.LA57, 'la57'], [cr4.VMXE, 'vmx'], [cr4.SMXE, 'smx'], [cr4.FSGSBASE, 'fsgsbase'], [cr4.PCIDE, 'pcid'], [cr4.OSXSAVE,
     'xsave'], [cr4.SMEP, 'smep'], [cr4.SMAP, 'smap'], [cr4.PKE, 'pku'],
-  [cr4.CET, 'shstk'], [cr4.PKS, 'pks'],
+  [cr4.CET, 'shstk'], [cr4.CET, 'ibt'], [cr4.PKS, 'pks'],
 ]
 
 /** Bits of CR4 that the model has. */

@@ -2,6 +2,7 @@
 import { attribute, cr0, cr4, efer } from './bits.ts'
 import { vector } from './fault.ts'
 import { at } from './layout.ts'
+import { controlFlowMode } from './control-flow.ts'
 import { mode } from './mode.ts'
 import type { CpuState } from './state.ts'
 
@@ -53,6 +54,11 @@ export function deriveState(state: CpuState): void {
     words[index.addressMask + 1] = 0
     words[index.codeBase] = words[index.csBase]
     words[index.codeBase + 1] = words[index.csBase + 1]
+  }
+  if (words[index.cr4] & cr4.CET) {
+    words[index.mode] |= controlFlowMode(words)
+    // the other level's code has another mode: its tables are not the ones that generated code knows
+    words[index.systemCalls] &= ~1
   }
   deriveFpu(state)
 }

@@ -4,13 +4,14 @@
  */
 import { attribute, hasParagraphs, isLong } from './bits.ts'
 import {
-  dplOf, isCode, isConforming, isLongCode, isNull, isPresent, isSegment, isWritable, markAccessed, readDescriptor, readUpperHalf, rplOf,
-  systemType, typeOf, type Descriptor
+  baseOf, dplOf, isCode, isConforming, isLongCode, isNull, isPresent, isSegment, isWritable, markAccessed, readDescriptor, readUpperHalf,
+  rplOf, systemType, typeOf, type Descriptor
 } from './descriptor.ts'
 import { generalProtection, selectorFault, vector } from './fault.ts'
 import { segment } from './layout.ts'
 import type { Processor } from './processor.ts'
 import { checkCodeTransfer, checkStackSegment, dropInnerSegments, setCode, setNull, setParagraph, setSegment } from './segments.ts'
+import { callFar, enterLevel, jumpFar, leaveLevel, returnPoint, usesCet } from './shadow-stack.ts'
 import { currentStack, flatStack, stackFrom, type Stack } from './stack.ts'
 import { switchTask } from './task.ts'
 import { checkTarget } from './transfer.ts'
@@ -25,6 +26,7 @@ export function farJump(cpu: Processor, selector: number, offset: bigint): void 
   if (isSegment(descriptor)) {
     checkCodeTransfer(cpu, selector, descriptor)
     const rip = checkTarget(cpu, descriptor, target)
+    if (usesCet(cpu)) jumpFar(cpu, isLongTarget(cpu, descriptor))
     setCode(cpu, selector, descriptor, cpu.state.cpl)
     cpu.state.rip = rip
     return cpu.stateChanged()
@@ -47,10 +49,23 @@ export function farCall(cpu: Processor, selector: number, offset: bigint): void 
   checkCodeTransfer(cpu, selector, descriptor)
   const rip = checkTarget(cpu, descriptor, target)
   const stack = pushReturn(cpu, currentStack(cpu), size)
+  if (usesCet(cpu)) callFar(cpu, returnPoint(cpu, operation.nextRip), isLongTarget(cpu, descriptor))
   setCode(cpu, selector, descriptor, state.cpl)
   state.gpr[4] = stack.merged(state.gpr[4])
   state.rip = rip
   cpu.stateChanged()
+}
+
+const isLongTarget = (cpu: Processor, code: Descriptor): boolean => isLong(cpu.state) && isLongCode(code)
+/** Linear address of `rip` in code that is about to be entered. */
+const linearIn = (cpu: Processor, code: Descriptor, rip: bigint): bigint =>
+  (isLongTarget(cpu, code) ? rip : (rip + BigInt(baseOf(code))) & 0xffffffffn)
+
+/** The shadow stack agrees that a far return or IRET goes there. */
+export function checkShadow(cpu: Processor, selector: number, code: Descriptor, rip: bigint, interrupt: boolean): void {
+  if (!usesCet(cpu)) return
+  const to = { selector, linear: linearIn(cpu, code, rip), cpl: rplOf(selector), toLongCode: isLongTarget(cpu, code) }
+  leaveLevel(cpu, to, interrupt)
 }
 
 function jumpToParagraph(cpu: Processor, selector: number, target: bigint): void {
@@ -113,11 +128,16 @@ function throughCallGate(cpu: Processor, gateSelector: number, gate: Descriptor,
   if (newCpl < state.cpl) enterInnerLevel(cpu, newCpl, size, gate.high & 0x1f)
   else if (source === 'call') {
     const stack = pushReturn(cpu, currentStack(cpu), size)
+    if (usesCet(cpu)) callFar(cpu, returnPoint(cpu, cpu.operation.nextRip), long)
     state.gpr[4] = stack.merged(state.gpr[4])
-  }
+  } else if (usesCet(cpu)) jumpFar(cpu, long)
   setCode(cpu, selector, code, newCpl)
   state.rip = rip
   cpu.stateChanged()
+}
+
+function enterShadow(cpu: Processor, cpl: number, toLongCode: boolean): void {
+  if (usesCet(cpu)) enterLevel(cpu, { ...returnPoint(cpu, cpu.operation.nextRip), cpl, ist: 0, toLongCode })
 }
 
 /** Switches to the stack of `newCpl`: SS:RSP, parameters and the return address are pushed there. */
@@ -129,6 +149,7 @@ function enterInnerLevel(cpu: Processor, newCpl: number, size: number, parameter
     stack.push(8, oldSs)
     stack.push(8, state.gpr[4])
     pushReturn(cpu, stack, 8)
+    enterShadow(cpu, newCpl, true)
     setNull(state, segment.ss, newCpl, newCpl)
     state.gpr[4] = stack.pointer
     return
@@ -142,6 +163,7 @@ function enterInnerLevel(cpu: Processor, newCpl: number, size: number, parameter
   stack.push(size, state.gpr[4])
   for (const value of values.reverse()) stack.push(size, value)
   pushReturn(cpu, stack, size)
+  enterShadow(cpu, newCpl, false)
   setSegment(state, segment.ss, target.selector, markAccessed(cpu, descriptor))
   state.gpr[4] = stack.merged(state.gpr[4])
 }
@@ -163,6 +185,7 @@ export function farReturn(cpu: Processor, release: number): void {
   const rip = checkTarget(cpu, code, offset)
   stack.release(release)
   if (rplOf(selector) === state.cpl) {
+    checkShadow(cpu, selector, code, rip, false)
     setCode(cpu, selector, code, state.cpl)
     state.gpr[4] = stack.merged(state.gpr[4])
     state.rip = rip
@@ -170,7 +193,7 @@ export function farReturn(cpu: Processor, release: number): void {
   }
   const pointer = stack.pop(size)
   const stackSelector = Number(stack.pop(size) & 0xffffn)
-  returnToOuter(cpu, { selector, code, rip, stackSelector, pointer, release })
+  returnToOuter(cpu, { selector, code, rip, stackSelector, pointer, release, interrupt: false })
 }
 
 /** CS of a far return or IRET. Intel SDM vol. 2, "RET", "IRET/IRETD/IRETQ". */
@@ -192,6 +215,7 @@ export interface OuterReturn {
   readonly stackSelector: number
   readonly pointer: bigint
   readonly release: number
+  readonly interrupt: boolean
 }
 
 /** SS that a return with CS.RPL = `cpl` loads; undefined: null, which only 64-bit code above level 3 may have. */
@@ -213,6 +237,7 @@ export function returnToOuter(cpu: Processor, to: OuterReturn): void {
   const cpl = rplOf(to.selector)
   const toLongCode = isLong(state) && isLongCode(to.code)
   const stackSegment = checkReturnStack(cpu, to.stackSelector, cpl, toLongCode)
+  checkShadow(cpu, to.selector, to.code, to.rip, to.interrupt)
   if (stackSegment) setSegment(state, segment.ss, to.stackSelector, markAccessed(cpu, stackSegment))
   else setNull(state, segment.ss, to.stackSelector, cpl)
   const wideStack = toLongCode || (state.segAttributes[2] & attribute.big) !== 0

@@ -12,6 +12,7 @@ import { Fault, generalProtection, selectorFault, vector } from './fault.ts'
 import { segment } from './layout.ts'
 import type { Processor } from './processor.ts'
 import { flag, readRflags } from './rflags.ts'
+import { enterLevel, returnPoint, usesCet } from './shadow-stack.ts'
 import { currentStack, stackFrom } from './stack.ts'
 import { switchTask } from './task.ts'
 import { readStackOfLevel } from './tss.ts'
@@ -99,6 +100,7 @@ function deliverThroughGate(cpu: Processor, event: CpuEvent, gate: Descriptor): 
   stack.push(size, BigInt(state.segSelector[1]))
   stack.push(size, returnRip(cpu, event))
   if (event.error !== undefined) stack.push(size, BigInt(event.error))
+  if (usesCet(cpu)) enterLevel(cpu, { ...returnPoint(cpu, returnRip(cpu, event)), cpl: newCpl, ist: 0, toLongCode: false })
 
   const isInterruptGate = (type & 1) === 0
   state.eflags &= ~(flag.TF | flag.NT | flag.RF | flag.VM | (isInterruptGate ? flag.IF : 0))

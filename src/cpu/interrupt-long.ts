@@ -2,20 +2,21 @@
  * Event delivery in IA-32e mode. Intel SDM vol. 3, "Exception and Interrupt Handling in 64-bit Mode". Written in 32-bit words because it
  * runs at every system event.
  */
-import { attribute, isCanonicalHigh, join } from './bits.ts'
+import { attribute, cr4, isCanonicalHigh, join } from './bits.ts'
 import { checksGate, externalBit, isSoftware, setsResumeFlag, type CpuEvent } from './event.ts'
 import { Fault, vector } from './fault.ts'
 import { at } from './layout.ts'
 import type { Processor } from './processor.ts'
 import { flag, readRflags } from './rflags.ts'
 import { mode } from './mode.ts'
+import { enterLevel, returnPoint } from './shadow-stack.ts'
 import { readWords } from './system-read.ts'
 
 const index = {
   cpl: at.cpl >> 2, eflags: at.eflags >> 2, rip: at.rip >> 2, rsp: (at.gpr + 32) >> 2, idtrBase: at.idtrBase >> 2,
   idtrLimit: at.idtrLimit >> 2, gdtrBase: at.gdtrBase >> 2, gdtrLimit: at.gdtrLimit >> 2,
   segBase: at.segBase >> 2, segLimit: at.segLimit >> 2, segSelector: at.segSelector >> 2, segAttributes: at.segAttributes >> 2,
-  mode: at.mode >> 2,
+  mode: at.mode >> 2, cr4: at.cr4 >> 2,
 } as const
 
 const idtBit = 2
@@ -59,6 +60,10 @@ export function deliverLong(cpu: Processor, event: CpuEvent): void {
 
   pushFrame(cpu, event, newCpl, external)
   if (!(high & 0x100)) markCodeAccessed(cpu, selector)
+  if (words[index.cr4] & cr4.CET) {
+    const rip = isSoftware(event) ? event.nextRip : cpu.state.rip
+    enterLevel(cpu, { ...returnPoint(cpu, rip), cpl: newCpl, ist, toLongCode: true })
+  }
 
   words[index.rsp] = pointer[0]
   words[index.rsp + 1] = pointer[1]

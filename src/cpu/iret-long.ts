@@ -9,6 +9,7 @@ import { mode } from './mode.ts'
 import type { Processor } from './processor.ts'
 import { flag, readRflags, writeRflags } from './rflags.ts'
 import { dropInnerSegments } from './segments.ts'
+import { leaveLevel, usesCet } from './shadow-stack.ts'
 import { readWords } from './system-read.ts'
 
 const index = {
@@ -41,6 +42,8 @@ export function iretLong(cpu: Processor): void {
   const stackSelector = frame[8] & 0xffff
   const nullStack = checkStack(cpu, stackSelector, newCpl, toLong)
 
+  if (usesCet(cpu)) leaveLevel(cpu, { selector, linear: linearTarget(toLong), cpl: newCpl, toLongCode: toLong }, true)
+
   let mask = always as number
   if (cpl <= (eflags & flag.IOPL) >> 12) mask |= flag.IF
   if (cpl === 0) mask |= flag.IOPL | flag.VIF | flag.VIP
@@ -64,6 +67,11 @@ export function iretLong(cpu: Processor): void {
   if (newCpl !== cpl) dropInnerSegments(state)
   const acChanged = (eflags ^ words[index.eflags]) & flag.AC
   if (newCpl !== cpl || !toLong || acChanged || (words[index.mode] & mode.codeMask) !== mode.code64) cpu.stateChanged()
+}
+
+function linearTarget(toLong: boolean): bigint {
+  const base = ((code[0] >>> 16) | ((code[1] & 0xff) << 16) | (code[1] & 0xff000000)) >>> 0
+  return toLong ? join(frame[0], frame[1]) : BigInt((frame[0] + base) >>> 0)
 }
 
 /** RIP, CS, RFLAGS, RSP, SS into `frame`. */

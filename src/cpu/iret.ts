@@ -1,7 +1,7 @@
 /** IRET in every mode. Intel SDM vol. 2, "IRET/IRETD/IRETQ-Interrupt Return". */
 import { hasParagraphs, is64, isLong, isV86 } from './bits.ts'
 import { rplOf } from './descriptor.ts'
-import { checkReturnCode, returnToOuter } from './far.ts'
+import { checkReturnCode, checkShadow, returnToOuter } from './far.ts'
 import { generalProtection } from './fault.ts'
 import { at, segment } from './layout.ts'
 import { iretLong } from './iret-long.ts'
@@ -9,6 +9,7 @@ import type { Processor } from './processor.ts'
 import { flag, readRflags, writeRflags } from './rflags.ts'
 import { setCode, setParagraph } from './segments.ts'
 import type { CpuState } from './state.ts'
+import { leaveToV86, usesCet } from './shadow-stack.ts'
 import { currentStack, type Stack } from './stack.ts'
 import { previousTask, switchTask } from './task.ts'
 import { checkTarget } from './transfer.ts'
@@ -82,6 +83,7 @@ function returnProtected(cpu: Processor): void {
   const mask = writableFlags(state, operation.operandSize)
   // 64-bit code always pops SS:RSP, also with a narrow operand size.
   if (rplOf(selector) === state.cpl && !is64(state)) {
+    checkShadow(cpu, selector, code, rip, true)
     setCode(cpu, selector, code, state.cpl)
     loadFlags(state, image, mask)
     state.gpr[4] = stack.merged(state.gpr[4])
@@ -90,7 +92,7 @@ function returnProtected(cpu: Processor): void {
   }
   const pointer = stack.pop(size)
   const stackSelector = Number(stack.pop(size) & 0xffffn)
-  returnToOuter(cpu, { selector, code, rip, stackSelector, pointer, release: 0 })
+  returnToOuter(cpu, { selector, code, rip, stackSelector, pointer, release: 0, interrupt: true })
   loadFlags(state, image, mask)
 }
 
@@ -99,6 +101,7 @@ function returnToV86(cpu: Processor, stack: Stack, offset: bigint, selector: num
   const pointer = stack.pop(4)
   const [ss, es, ds, fs, gs] = Array.from({ length: 5 }, () => Number(stack.pop(4) & 0xffffn))
   if (offset > 0xffffn) throw generalProtection()
+  if (usesCet(cpu)) leaveToV86(cpu)
   writeRflags(state, image)
   for (const [index, value] of [[segment.cs, selector], [segment.ss, ss], [segment.es, es], [segment.ds, ds], [segment.fs, fs],
     [segment.gs, gs]]) setParagraph(state, index, value)

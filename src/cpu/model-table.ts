@@ -80,7 +80,7 @@ export const amdOnly = `
   mmxext fxsr_opt cmp_legacy cr8_legacy misalignsse topoext clzero wbnoinvd xsaveerptr amd_ibpb amd_ibrs amd_stibp amd_ssbd
   amd_ssb_no btc_no amd_ibpb_ret lfence_rdtsc null_sel_clr_base autoibrs srso_no tsa_sq_no tsa_l1_no
   svm npt lbrv svm_lock nrip_save tsc_scale vmcb_clean flushbyasid decodeassists pausefilter pfthreshold v_vmsave_vmload vgif
-  vnmi svme_addr_chk`
+  vnmi svme_addr_chk shstk`
 
 export const intelServer: ModelData = {
   ...intel, signature: [6, 0x6a, 6], brand: 'Vitrine virtual Xeon (Ice Lake) @ 1.00GHz', physicalBits: 46, basicLeaves: 0x16,
@@ -97,9 +97,9 @@ const xeonCaches = '32/8 32/8 256/8 8192/16'
 export const modelTable: Readonly<Record<string, ModelData>> = {
   intel: intelServer,
   amd: amdServer,
-  // `la57` and `pks` are newer than the processor that `intel` is named after.
-  max: { ...intelServer, features: `${intelServer.features} la57 pks` },
-  host: { ...intelServer, features: `${intelServer.features} la57 pks` },
+  // `la57`, `pks`, `shstk` and `ibt` are newer than the processor that `intel` is named after.
+  max: { ...intelServer, features: `${intelServer.features} la57 pks shstk ibt` },
+  host: { ...intelServer, features: `${intelServer.features} la57 pks shstk ibt` },
   qemu64: {
     ...amd, signature: [15, 107, 1], brand: 'QEMU Virtual CPU version 2.5+', physicalBits: 40, basicLeaves: 0xd, extendedLeaves: 0x8000000a,
     caches: '64/2 64/2 512/16 16384/16', features: `${base64} svm`,

@@ -22,8 +22,8 @@ export const modelNames: readonly string[] = Object.keys(modelTable)
 export const notImplemented: ReadonlySet<string> = new Set(words(`
   psfd ipred_ctrl rrsba_ctrl ddpd_u mcdt_no amd_psfd smx est tm2 dtes64 ds_cpl cid sdbg fma xtpr pdcm dca avx f16c sgx bmi1 bmi2 hle
   rtm avx2 cqm mpx rdt_a avx512f avx512dq avx512ifma intel_pt avx512pf avx512er avx512cd avx512bw avx512vl avx512vbmi
-  avx512_vbmi2 shstk gfni vaes vpclmulqdq avx512_vnni avx512_bitalg tme avx512_vpopcntdq bus_lock_detect cldemote movdiri movdir64b
-  enqcmd sgx_lc avx512_vp2intersect serialize tsxldtrk pconfig arch_lbr ibt core_capabilities avx_vnni avx512_bf16 3dnowext 3dnow
+  avx512_vbmi2 gfni vaes vpclmulqdq avx512_vnni avx512_bitalg tme avx512_vpopcntdq bus_lock_detect cldemote movdiri movdir64b
+  enqcmd sgx_lc avx512_vp2intersect serialize tsxldtrk pconfig arch_lbr core_capabilities avx_vnni avx512_bf16 3dnowext 3dnow
   sse4a osvw ibs xop skinit wdt lwp fma4 nodeid_msr tbm perfctr_core perfctr_nb bpext ptsc perfctr_llc mwaitx extapic irperf rdpru
   virt_ssbd avic pn dts acpi tm pbe tce amx_bf16 avx512_fp16 amx_tile amx_int8`))
 
@@ -118,7 +118,7 @@ function takeOut(features: Set<string>, asked: ReadonlySet<string>, processors: 
 function becomeAmd(settings: Settings, features: Set<string>): void {
   const { vendor, signature, brand, basicLeaves, extendedLeaves } = amdServer
   Object.assign(settings, { vendor, signature: [...signature], brand, basicLeaves, extendedLeaves })
-  for (const feature of words(`${intelOnly} pks`)) features.delete(feature)
+  for (const feature of words(`${intelOnly} pks ibt`)) features.delete(feature)
   for (const feature of words(amdOnly)) features.add(feature)
 }
 

@@ -8,6 +8,8 @@ import type { CpuState } from './state.ts'
 import type { Processor } from './processor.ts'
 import { canonicalFor } from './bits.ts'
 import { lastBranchMsrs } from './last-branch.ts'
+import { isCetControl } from './control-flow.ts'
+import { supportedXss } from './xsave-layout.ts'
 import { counters, readCounter, writeControl, writeCounter } from './performance.ts'
 
 /** One register. A check or effect answers false for #GP. */
@@ -32,7 +34,7 @@ export interface Msr {
 
 type ScalarField = Extract<FieldName, 'msrStar' | 'msrLstar' | 'msrCstar' | 'msrFmask' | 'msrKernelGsBase' | 'msrSysenterCs'
   | 'msrSysenterEsp' | 'msrSysenterEip' | 'msrTscAux' | 'msrTscAdjust' | 'msrPat' | 'msrPkrs' | 'msrXss' | 'msrDebugctl'
-  | 'smbase' | 'efer'>
+  | 'smbase' | 'efer' | 'msrUCet' | 'msrSCet' | 'msrSspTable'>
 
 const all = 0xffff_ffff_ffff_ffffn
 const low32 = 0xffff_ffffn
@@ -150,7 +152,8 @@ const system: readonly Msr[] = [
   { index: 0x1d9, name: 'IA32_DEBUGCTL', field: 'msrDebugctl', read: cpu => cpu.state.msrDebugctl, write: writeDebugctl },
   ...['LastBranchFromIP', 'LastBranchToIP', 'LastIntFromIP', 'LastIntToIP'].map((name, i): Msr =>
     ({ index: 0x1db + i, name, ...amd, field: 'none', read: cpu => cpu.state.lastBranch[i] })),
-  stored(0xda0, 'IA32_XSS', 0n, { feature: 'xsaves', field: 'msrXss' }),
+  stored(0xda0, 'IA32_XSS', all, { feature: 'xsaves', field: 'msrXss',
+    accepts: (value, cpu) => (value & ~supportedXss(cpu.model)) === 0n }),
   { index: 0x6e1, name: 'IA32_PKRS', feature: 'pks', field: 'msrPkrs', write: writePkrs },
   // Software writes 0, executes CPUID and reads the revision: ours is always there.
   ignored(0x8b, 'IA32_BIOS_SIGN_ID', all, { reset: model => (model.vendor === 'GenuineIntel' ? 0xd0003f5_00000000n : 0x0a101148n) }),
@@ -223,8 +226,32 @@ const amdOnly: readonly Msr[] = [
     write: (cpu, value) => (writeCounter(cpu, i, value), true) })),
 ]
 
+/** Turned on and off here, shadow stacks and tracking make other code of calls and branches. */
+const controlFlow = (index: number, name: string, field: 'msrUCet' | 'msrSCet', feature: string): Msr => ({
+  index, name, feature, field,
+  write: (cpu, value) => {
+    if (!canonical(value, cpu) || !isCetControl(value, cpu.model.has('ibt'))) return false
+    cpu.state[field] = value
+    cpu.stateChanged()
+    return true
+  },
+})
+const isPointer = (value: bigint, cpu: Processor): boolean => (value & 3n) === 0n && canonical(value, cpu)
+const shadowStacks: readonly Msr[] = [
+  controlFlow(0x6a0, 'IA32_U_CET', 'msrUCet', 'shstk'), controlFlow(0x6a0, 'IA32_U_CET', 'msrUCet', 'ibt'),
+  controlFlow(0x6a2, 'IA32_S_CET', 'msrSCet', 'shstk'), controlFlow(0x6a2, 'IA32_S_CET', 'msrSCet', 'ibt'),
+  ...many(4, (i): Msr => ({ index: 0x6a4 + i, name: `IA32_PL${i}_SSP`, feature: 'shstk', field: 'none', read: cpu => cpu.state.msrPlSsp[i],
+    write: (cpu, value) => {
+      if (!isPointer(value, cpu)) return false
+      cpu.state.msrPlSsp[i] = value
+      return true
+    } })),
+  stored(0x6a8, 'IA32_INTERRUPT_SSP_TABLE_ADDR', all, { feature: 'shstk', field: 'msrSspTable', accepts: canonical }),
+]
+
 /** Storage and constants. Registers that do more are in msr.ts. */
-export const msrTable: readonly Msr[] = [...mtrrs, ...machineCheck, ...system, ...intelOnly, ...lastBranchMsrs, ...amdOnly]
+export const msrTable: readonly Msr[] = [...mtrrs, ...machineCheck, ...system, ...shadowStacks, ...intelOnly, ...lastBranchMsrs,
+  ...amdOnly]
 
 const slots = new Map<string, number>()
 for (const row of msrTable) if (row.field === undefined && !slots.has(slotKey(row.index))) slots.set(slotKey(row.index), slots.size)
@@ -274,4 +301,8 @@ export function resetMsrs(state: CpuState, model: CpuModel): void {
   }
   state.msrPkrs = 0n
   state.msrXss = 0n
+  state.msrUCet = 0n
+  state.msrSCet = 0n
+  state.msrPlSsp.fill(0n)
+  state.msrSspTable = 0n
 }

@@ -34,6 +34,14 @@ export interface LinearMemory {
    * that holds code forgets it.
    */
   placeForBulkWrite(address: bigint): number
+  /**
+   * Shadow stacks: 4 or 8 bytes at multiples of 4. `user`: those of CPL 3, and WRUSS. Other accesses cannot write there, and these can be
+   * made nowhere else.
+   */
+  readShadow(address: bigint, size: 4 | 8, user: boolean): bigint
+  writeShadow(address: bigint, size: 4 | 8, value: bigint, user: boolean): void
+  /** Fault now if a later write of `length` bytes would. */
+  probeShadow(address: bigint, length: number, user: boolean): void
 }
 
 /** Who accesses: `current` by CPL; `supervisor` for implicit supervisor accesses (descriptor tables, TSS, IDT); `user` as CPL 3. */
@@ -101,6 +109,8 @@ export interface CurrentOperation {
   /** Register numbers of the operands in record slots A, B, C (general, segment, control... as the form says). */
   readonly registers: readonly [number, number, number]
   readonly length: number
+  /** The prefix 3E, which says NOTRACK. */
+  readonly noTrack: boolean
 }
 
 export interface Processor {
@@ -135,6 +145,8 @@ export interface Processor {
   stateChanged(): void
   /** The instruction has not happened, a VM exit happens: as by throwing it, at a tenth of the cost. */
   exitGuest(exit: Fault): After
+  /** RIP is the target of a branch after which the tracker waits: goes on there, or to the run loop, which asks for an ENDBRANCH. */
+  branchTracked(): After
   /** Says once per message what is not implemented or not there. */
   log(message: string): void
 }

@@ -43,6 +43,7 @@ function resetCommon(state: CpuState, model: CpuModel): void {
   state.dr[6] = 0xffff0ff0n
   state.dr[7] = 0x400n
   state.cpl = 0
+  state.ssp = 0n
   state.interruptShadow = 0
   state.pendingNmi = 0
   state.pendingSmi = 0

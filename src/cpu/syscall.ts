@@ -7,6 +7,7 @@ import { generalProtection, invalidOpcode } from './fault.ts'
 import { at } from './layout.ts'
 import type { Processor } from './processor.ts'
 import { flag, readRflags, writeRflags } from './rflags.ts'
+import { enterSystem, leaveSystem, usesCet } from './shadow-stack.ts'
 import type { CpuState } from './state.ts'
 
 const index = {
@@ -50,6 +51,7 @@ export function systemCall(cpu: Processor): void {
   if (!long) return systemCallLegacy(state, nextRip, cpu)
   const flags = readRflags(state) & ~flag.RF
   state.gpr[1] = nextRip
+  if (usesCet(cpu)) enterSystem(cpu)
   words[r11] = flags
   words[r11 + 1] = 0
   const target = from64 ? index.lstar : index.cstar
@@ -66,6 +68,7 @@ export function systemCall(cpu: Processor): void {
 /** AMD, outside of long mode. */
 function systemCallLegacy(state: CpuState, nextRip: bigint, cpu: Processor): void {
   const { words } = state
+  if (usesCet(cpu)) enterSystem(cpu)
   state.gpr[1] = nextRip & 0xffffffffn
   words[index.rip] = words[index.star]
   words[index.rip + 1] = 0
@@ -96,6 +99,7 @@ export function systemReturn(cpu: Processor): void {
   if (amd) words[index.segSelector + ss] = ((selector + 8) & 0xfffc) | 3
   else setFlat(words, ss, ((selector + 8) & 0xfffc) | 3, data32 | level3)
   words[index.cpl] = 3
+  if (usesCet(cpu)) leaveSystem(cpu)
   cpu.stateChanged()
 }
 
@@ -110,6 +114,7 @@ export function systemEnter(cpu: Processor): void {
   checkSysenter(cpu)
   const long = isLong(state)
   const selector = Number(state.msrSysenterCs & 0xfffcn)
+  if (usesCet(cpu)) enterSystem(cpu)
   state.eflags &= ~(flag.VM | flag.IF | flag.RF)
   state.gpr[4] = long ? state.msrSysenterEsp : state.msrSysenterEsp & 0xffffffffn
   state.rip = long ? state.msrSysenterEip : state.msrSysenterEip & 0xffffffffn
@@ -134,5 +139,6 @@ export function systemExit(cpu: Processor): void {
   setFlat(words, cs, (selector + (to64 ? 32 : 16)) | 3, (to64 ? code64 : code32) | level3)
   setFlat(words, ss, (selector + (to64 ? 40 : 24)) | 3, data32 | level3)
   state.cpl = 3
+  if (usesCet(cpu)) leaveSystem(cpu)
   cpu.stateChanged()
 }

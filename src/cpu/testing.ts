@@ -2,7 +2,7 @@
 import { deriveState } from './derive.ts'
 import { Fault, vector } from './fault.ts'
 import { createModel } from './models.ts'
-import type { CurrentOperation, Privilege, Processor } from './processor.ts'
+import { after, type CurrentOperation, type Privilege, type Processor } from './processor.ts'
 import { resetState } from './reset.ts'
 import { createCpuState, type CpuState } from './state.ts'
 
@@ -18,6 +18,7 @@ export interface TestOperation extends CurrentOperation {
   immediate: bigint
   registers: [number, number, number]
   length: number
+  noTrack: boolean
 }
 
 export interface TestProcessor extends Processor {
@@ -66,6 +67,16 @@ export function createTestProcessor(modelName = 'intel'): TestProcessor {
       probeWrite: (address, length, as) => probe(address, length, true, as),
       placeForRead: (address, as) => (place(address, false, as), cpu.slow ? 0 : place(address, false, as)),
       placeForBulkWrite: address => (place(address, true), cpu.slow ? 0 : place(address, true)),
+      readShadow: (address, size, user) => {
+        const from = place(address, false, user ? 'user' : 'supervisor')
+        return size === 8 ? view.getBigUint64(from, true) : BigInt(view.getUint32(from, true))
+      },
+      writeShadow: (address, size, value, user) => {
+        const to = place(address, true, user ? 'user' : 'supervisor')
+        if (size === 8) view.setBigUint64(to, value, true)
+        else view.setUint32(to, Number(value & 0xffffffffn), true)
+      },
+      probeShadow: (address, length, user) => probe(address, length, true, user ? 'user' : 'supervisor'),
       placeForWrite: (address, as) => (place(address, true, as), cpu.slow ? 0 : place(address, true, as)),
     },
     translation: {
@@ -95,7 +106,8 @@ export function createTestProcessor(modelName = 'intel'): TestProcessor {
       write: (address, from) => new Uint8Array(memory.buffer).set(from, place(BigInt(address), true)),
       modeChanged: () => void calls.push('smm'),
     },
-    operation: { operandSize: 32, addressSize: 32, repeat: 0, segment: 3, nextRip: 0n, immediate: 0n, registers: [0, 0, 0], length: 2 },
+    operation: { operandSize: 32, addressSize: 32, repeat: 0, segment: 3, nextRip: 0n, immediate: 0n, registers: [0, 0, 0], length: 2,
+      noTrack: false },
     now: () => cpu.time,
     retiredNow: () => cpu.time,
     unhaltedTime: () => cpu.time,
@@ -103,6 +115,7 @@ export function createTestProcessor(modelName = 'intel'): TestProcessor {
     spend: nanoseconds => void (cpu.time += nanoseconds),
     singleStep: trap => void calls.push(`singleStep ${trap}`),
     stateChanged: () => deriveState(state),
+    branchTracked: () => after.jumpAndLeave,
     exitGuest: exit => {
       throw exit
     },

@@ -19,6 +19,8 @@ export interface Decoded {
   addressSize: number
   repeat: number
   lock: boolean
+  /** 3E is the last of the prefixes 3E, 64 and 65: NOTRACK. */
+  noTrack: boolean
   /** Segment register of data operands (override or default). */
   segment: number
   /** The memory operand, if there is one. */
@@ -48,6 +50,7 @@ export class Decoder {
     addressSize: 0,
     repeat: 0,
     lock: false,
+    noTrack: false,
     segment: 3,
     memory: false,
     base: -1,
@@ -71,6 +74,7 @@ export class Decoder {
   private segmentOverride = -1
   private rex = 0
   private isWide = false
+  private mode = 0
   private prefix66 = false
   private prefixRepeat = 0
 
@@ -116,6 +120,7 @@ export class Decoder {
     this.at = from
     this.end = from + Math.min(available, 15)
     this.ranOut = false
+    this.mode = mode
     this.isWide = (mode & codeMode.codeMask) === codeMode.code64
     this.readPrefixes(mode)
     let map = 0
@@ -150,6 +155,7 @@ export class Decoder {
     this.prefixRepeat = 0
     let prefix67 = false
     d.lock = false
+    d.noTrack = false
     for (;;) {
       const byte = this.at < this.end ? this.code[this.at] : -1
       if (byte === 0x66) this.prefix66 = true
@@ -157,9 +163,13 @@ export class Decoder {
       else if (byte === 0xf0) d.lock = true
       else if (byte === 0xf3) this.prefixRepeat = 1
       else if (byte === 0xf2) this.prefixRepeat = 2
-      else if (byte === 0x64 || byte === 0x65) this.segmentOverride = byte - 0x60
+      else if (byte === 0x64 || byte === 0x65) {
+        this.segmentOverride = byte - 0x60
+        d.noTrack = false
+      }
       else if (byte === 0x26 || byte === 0x2e || byte === 0x36 || byte === 0x3e) {
         if (!wide) this.segmentOverride = (byte >> 3) & 3
+        if (byte === 0x3e || !wide) d.noTrack = byte === 0x3e
       } else if (wide && byte >= 0x40 && byte <= 0x4f) {
         this.at++
         this.rex = byte
@@ -192,6 +202,7 @@ export class Decoder {
       if (c.prefix === 'f3' && this.prefixRepeat !== 1) continue
       if (c.prefix === 'f2' && this.prefixRepeat !== 2) continue
       if (c.w >= 0 && ((this.rex >> 3) & 1) !== c.w) continue
+      if (c.form.options.when && !(this.mode & c.form.options.when)) continue
       if (c.form.options.only && (c.form.options.only === '64') !== wide) continue
       if (c.form.options.noRexB && this.rex & 1) continue
       if (c.row.feature && !this.offers(c.row.feature)) continue

@@ -25,7 +25,9 @@ export const recordField = {
   segBase: 16,
   /** u8: the index is shifted left by this. */
   scale: 18,
-  /** u8: bits 0-1 operand size (0 = 16, 1 = 32, 2 = 64), bits 2-3 address size (same), bits 4-5 repeat prefix, bit 6 LOCK. */
+  /**
+   * u8: bits 0-1 operand size (0 = 16, 1 = 32, 2 = 64), bits 2-3 address size (same), bits 4-5 repeat prefix, bit 6 LOCK, bit 7 NOTRACK.
+   */
   prefixes: 19,
   /** u32: how often a conditional relative branch went on, and how often it was taken; they have neither operands nor an address. */
   notTaken: 6,

@@ -80,6 +80,7 @@ function parse(row: Instruction, form: Form, number: number): { opcodes: number[
 /** How much a candidate demands: those that demand more are tried first. */
 function strictness(candidate: Candidate): number {
   return (
+    (candidate.form.options.when ? 128 : 0) +
     (candidate.fixedModrm >= 0 ? (candidate.plusI ? 32 : 64) : 0) +
     (candidate.prefix !== 'any' ? 16 : 0) +
     (candidate.digit >= 0 ? 8 : 0) +

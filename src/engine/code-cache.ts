@@ -84,10 +84,13 @@ export class CodeCache {
       table = this.allocate(tableBytes)
       if (!fresh) this.bytes.fill(0, table, table + tableBytes)
       this.tables.set(key, table)
+      if (!this.modes.includes(mode)) this.modes.push(mode)
       this.placeOf.set(table, (place & ~4095) >>> 0)
     }
     return table
   }
+  /** Modes that any code was decoded in. */
+  private readonly modes: number[] = []
   private readonly placeOf = new Map<number, number>()
   /** Place of the page that a code table is of; 0 when there is no such table. */
   placeOfTable(table: number): number {
@@ -209,7 +212,7 @@ export class CodeCache {
   /** Drops everything that was decoded from the page at `place`: true, it holds no code any more. */
   forget(place: number): boolean {
     const page = place >>> 12
-    for (let mode = 0; mode < modeCount; mode++) {
+    for (const mode of this.modes) {
       const table = this.tables.get(page * modeCount + mode)
       if (table !== undefined) this.dropTable(table, page)
     }
@@ -220,7 +223,7 @@ export class CodeCache {
     const first = Math.max(0, (place & 4095) - longestInstruction + 1)
     const last = Math.min(4096, (place & 4095) + length)
     let clean = true
-    for (let mode = 0; mode < modeCount; mode++) {
+    for (const mode of this.modes) {
       const table = this.tables.get(page * modeCount + mode)
       if (table === undefined) continue
       const words = this.words.subarray(table >> 2, (table >> 2) + 4096)
@@ -432,7 +435,8 @@ export class CodeCache {
     view.setUint8(record + recordField.length, decoded.length | (decoded.segment << 4))
     view.setUint8(
       record + recordField.prefixes,
-      decoded.operandSize | (decoded.addressSize << 2) | (decoded.repeat << 4) | (decoded.lock ? 0x40 : 0),
+      decoded.operandSize | (decoded.addressSize << 2) | (decoded.repeat << 4) | (decoded.lock ? 0x40 : 0)
+      | (decoded.noTrack ? 0x80 : 0),
     )
   }
 

@@ -33,6 +33,7 @@ import { CodeFinder, highWord, linearRip, lowWord } from './code-finder.ts'
 import { Copies } from './copies.ts'
 import type { CpuParts } from './cpu-parts.ts'
 import { DebugTraps } from './debug-traps.ts'
+import { Endbranches } from './endbranch.ts'
 import { Events, type InterruptibleCpu } from './events.ts'
 import { InterruptShadow } from './interrupt-shadow.ts'
 import type { Interpreter } from './interpreter.ts'
@@ -107,6 +108,7 @@ export class Cpu implements InterruptibleCpu {
   private readonly interpreter: Interpreter
   private readonly finder: CodeFinder
   private readonly copies: Copies
+  private readonly endbranches: Endbranches
   private readonly quantum: Quantum
   private readonly events: Events
   private readonly shadow: InterruptShadow
@@ -140,6 +142,7 @@ export class Cpu implements InterruptibleCpu {
     this.operation = new RecordOperation(this.view, () => this.currentRecord)
     this.finder = new CodeFinder(this.words, parts.state, parts.mmu, parts.code)
     this.copies = new Copies(parts.memory, parts.state, parts.mmu, parts.code, this.finder)
+    this.endbranches = new Endbranches(this.view, parts.state, parts.mmu, parts.linear, this.finder)
     this.quantum = new Quantum(this.words)
     this.shadow = new InterruptShadow(this.words)
     this.fault = new StoredFault(parts.state, parts.mmu)
@@ -277,6 +280,7 @@ export class Cpu implements InterruptibleCpu {
         this.deliver(debugException(breakpoints))
         continue
       }
+      if (words[word.mode] & codeMode.tracked && this.lacksEndbranch()) continue
       const watched = this.watch?.pages.has(this.codePage()) === true
       if (watched && this.watch!.before(this)) return 'event'
       words[word.eflags] &= ~flag.RF
@@ -287,6 +291,17 @@ export class Cpu implements InterruptibleCpu {
       else this.runFrom()
       if (this.isShutDown()) return 'shutdown'
     }
+  }
+
+  branchTracked(): After {
+    return this.endbranches.reached()
+  }
+  private lacksEndbranch(): boolean {
+    const fault = this.endbranches.missing()
+    if (!fault) return false
+    this.fault.store(fault)
+    this.deliverStoredFault()
+    return true
   }
 
   private standsInRoot(): boolean {

@@ -28,6 +28,9 @@ export class RecordOperation implements CurrentOperation {
   get length(): number {
     return this.view.getUint8(this.record() + recordField.length) & 15
   }
+  get noTrack(): boolean {
+    return (this.prefixes() & 0x80) !== 0
+  }
   get nextRip(): bigint {
     const page = this.view.getBigUint64(at.codePage, true)
     return BigInt.asUintN(64, page + BigInt(this.view.getUint16(this.record() + recordField.offset, true) + this.length))

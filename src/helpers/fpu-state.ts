@@ -1,5 +1,6 @@
 /** FXSAVE, FXRSTOR and the XSAVE family. Intel SDM vol. 1, "Managing State Using the XSAVE Feature Set"; vol. 2, "FXSAVE". */
-import { cr0, cr0Low, cr4, cr4Low, efer, eferLow, is64 } from '../cpu/bits.ts'
+import { canonicalFor, cr0, cr0Low, cr4, cr4Low, efer, eferLow, is64 } from '../cpu/bits.ts'
+import { isCetControl } from '../cpu/control-flow.ts'
 import { deriveFpu } from '../cpu/derive.ts'
 import { Fault, generalProtection, invalidOpcode, vector } from '../cpu/fault.ts'
 import { at } from '../cpu/layout.ts'
@@ -35,6 +36,7 @@ const index = {
   rax: at.gpr >> 2, rdx: (at.gpr >> 2) + 4, argument: at.argument >> 2, xcr0: at.xcr0 >> 2, xss: at.msrXss >> 2, mxcsr: at.mxcsr >> 2,
   control: at.fpControl >> 2, status: at.fpStatus >> 2, top: at.fpTop >> 2, tags: at.fpTags >> 2, opcode: at.fpOpcode >> 2,
   cs: at.fpCs >> 2, ds: at.fpDs >> 2, ip: at.fpIp >> 2, dp: at.fpDp >> 2, pkru: at.pkru >> 2,
+  userCet: at.msrUCet >> 2, pointers: at.msrPlSsp >> 2,
 } as const
 
 const vectorCount = (state: CpuState): number => (is64(state) ? 16 : 8)
@@ -207,6 +209,9 @@ function inUse(state: CpuState): number {
   if (!x87Initial || !allZero(words, firstFpr, 8, 4)) bits |= component.x87
   if (!allZero(words, firstVector, vectorCount(state), vectorWords)) bits |= component.sse
   if (words[index.pkru] !== 0) bits |= component.pkru
+  const pointers = index.pointers
+  if ((words[index.userCet] | words[index.userCet + 1] | words[pointers + 6] | words[pointers + 7]) !== 0) bits |= component.userCet
+  if (!allZero(words, pointers, 1, 0) || (words[pointers + 4] | words[pointers + 5]) !== 0) bits |= component.supervisorCet
   return bits
 }
 
@@ -258,6 +263,37 @@ function placeOf(number: number, compactMask: number | undefined): bigint {
   return BigInt(offset)
 }
 
+// CET's components are supervisor components: XSAVES and XRSTORS at level 0 know them, in the compacted format
+
+const cetComponents = [11, 12] as const
+const cetMask = component.userCet | component.supervisorCet
+type CetComponent = (typeof cetComponents)[number]
+const readCet = ({ msrUCet, msrPlSsp }: CpuState, number: CetComponent): bigint[] =>
+  number === 11 ? [msrUCet, msrPlSsp[3]] : [msrPlSsp[0], msrPlSsp[1], msrPlSsp[2]]
+
+function saveCet(cpu: Processor, number: CetComponent, address: bigint): void {
+  const values = readCet(cpu.state, number)
+  cpu.memory.probeWrite(address, values.length * 8)
+  values.forEach((value, i) => cpu.memory.write64(address + BigInt(i * 8), value))
+}
+
+/** The values that a component is loaded with, checked as WRMSR checks them; `undefined`: it is initialised. */
+function checkCet(cpu: Processor, number: CetComponent, address: bigint | undefined): bigint[] {
+  const { memory, model } = cpu
+  const values = readCet(cpu.state, number).map((_, i) => (address === undefined ? 0n : memory.read64(address + BigInt(i * 8))))
+  values.forEach((value, i) => {
+    const isControl = number === 11 && i === 0
+    const isWrong = isControl ? !isCetControl(value, model.has('ibt')) : (value & 3n) !== 0n
+    if (isWrong || !canonicalFor(value, model.linearBits)) throw generalProtection()
+  })
+  return values
+}
+
+function loadCet(state: CpuState, number: CetComponent, values: readonly bigint[]): void {
+  if (number === 11) [state.msrUCet, state.msrPlSsp[3]] = values
+  else values.forEach((value, i) => (state.msrPlSsp[i] = value))
+}
+
 function saveStandard(cpu: Processor, optimised: boolean): After {
   const { state, memory } = cpu
   const address = beginXsave(cpu)
@@ -290,6 +326,8 @@ function saveCompact(cpu: Processor, available: number): After {
     memory.probeWrite(pkru, 8)
     memory.write64(pkru, BigInt(state.pkru))
   }
+  if (used & cetMask)
+    for (const number of cetComponents) if (used & (1 << number)) saveCet(cpu, number, address + placeOf(number, requested))
   if (first === 0 || second === 0) {
     writeLegacy(cpu, address, used, (used & component.sse) !== 0)
     memory.write64(address + BigInt(legacyBytes), BigInt(used))
@@ -338,6 +376,10 @@ function restore(cpu: Processor, available: number, compactOnly: boolean): After
   const listed = isCompact ? from[place + header.format] : undefined
   const pkru = load & component.pkru ? memory.read32(address + placeOf(pkruNumber, listed)) : 0
 
+  const control = requested & cetMask ? cetComponents.filter(number => requested & (1 << number)) : []
+  const values = control.map(number => checkCet(cpu, number, load & (1 << number) ? address + placeOf(number, listed) : undefined))
+
+  control.forEach((number, i) => loadCet(state, number, values[i]))
   if (load & component.x87) takeX87(cpu, from, place)
   else if (initialise & component.x87) initX87(state)
   if (load & component.sse) takeSse(state, from, place)

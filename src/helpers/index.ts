@@ -10,6 +10,7 @@ import * as identify from './identify.ts'
 import * as integer from './integer.ts'
 import * as ports from './ports.ts'
 import { sseFloat } from './sse-float.ts'
+import * as shadowStack from './shadow-stack.ts'
 import * as stack from './stack.ts'
 import * as string from './string.ts'
 import * as tables from './tables.ts'
@@ -33,6 +34,7 @@ export const helpers = {
   in: ports.in,
   out: ports.out,
   ...sseFloat,
+  ...shadowStack,
   ...stack,
   ...string,
   ...tables,

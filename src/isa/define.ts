@@ -27,6 +27,8 @@ export interface FormOptions {
   only?: 'legacy' | '64'
   /** Only without REX.B: NOP, which else is XCHG R8, RAX. */
   noRexB?: boolean
+  /** Only in a mode of code with one of these bits (mode.ts): the form comes before what the bytes mean otherwise. */
+  when?: number
   /** Operand size in 64-bit mode: `default64` is 64 unless 66 is given, `force64` always. */
   size64?: 'default64' | 'force64'
 }

@@ -90,6 +90,40 @@ export class MmuLinearMemory implements LinearMemory {
     return this.mmu.forgetCode() ? this.place(address, access.write, 'current') : 0
   }
 
+  readShadow(address: bigint, size: 4 | 8, user: boolean): bigint {
+    if (size === 8 && (address & 0xfffn) > 0xff8n)
+      return this.readShadow(address, 4, user) | (this.readShadow(address + 4n, 4, user) << 32n)
+    const place = this.shadowPlace(address, access.read, user)
+    const from = place === 0 ? helperScratch : place
+    if (place === 0) this.mmu.physical.fetch(this.mmu.physicalLo | (this.halves[0] & 0xfff), this.mmu.physicalHi, from, size)
+    return size === 8 ? this.view.getBigUint64(from, true) : BigInt(this.view.getUint32(from, true))
+  }
+  writeShadow(address: bigint, size: 4 | 8, value: bigint, user: boolean): void {
+    if (size === 8 && (address & 0xfffn) > 0xff8n) {
+      this.probeShadow(address, 8, user)
+      this.writeShadow(address, 4, value & 0xffffffffn, user)
+      return this.writeShadow(address + 4n, 4, value >> 32n, user)
+    }
+    const place = this.shadowPlace(address, access.write, user)
+    const plain = place !== 0 && this.mmu.physical.pageFlags[place >>> 12] === 0
+    const to = plain ? place : helperScratch
+    if (size === 8) this.view.setBigUint64(to, value, true)
+    else this.view.setUint32(to, Number(value & 0xffffffffn), true)
+    if (!plain) this.mmu.physical.store(this.mmu.physicalLo | (this.halves[0] & 0xfff), this.mmu.physicalHi, to, size)
+  }
+  probeShadow(address: bigint, length: number, user: boolean): void {
+    const end = address + BigInt(length)
+    for (let at = address; at < end; at = (at | 0xfffn) + 1n) this.shadowPlace(at, access.write, user)
+  }
+  /** 0: it is not RAM. */
+  private shadowPlace(address: bigint, what: number, user: boolean): number {
+    this.split(address)
+    const lo = this.halves[0]
+    if (!this.mmu.translateShadow(lo, this.halves[1], what, user)) throw this.fault()
+    const page = this.mmu.physical.pagePlace(this.mmu.physicalLo, this.mmu.physicalHi)
+    return page === 0 ? 0 : (page + (lo & 0xfff)) >>> 0
+  }
+
   /** Linear-memory address of the bytes; of a copy in scratch when they are not one piece of RAM. */
   private readable(address: bigint, size: number, as: Privilege): number {
     this.split(address)

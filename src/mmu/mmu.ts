@@ -23,10 +23,10 @@ import {
 } from './paging.ts'
 import { PendingStores } from './pending.ts'
 import type { ApicAccessPage } from './apic-page.ts'
-import { allowedBy } from './rights.ts'
+import { allowedBy, rightsByKey } from './rights.ts'
 import type { SecondStage } from './second-stage.ts'
 import { entryWord, Tlb, type TlbState } from './tlb.ts'
-import { PageWalk } from './walk.ts'
+import { allowsShadow, PageWalk } from './walk.ts'
 
 /** Flags of an access besides its size in bytes (bits 0-7). */
 export const accessFlag = { stack: 1 << 8, supervisor: 1 << 9, modify: 1 << 10, user: 1 << 11 } as const
@@ -357,6 +357,33 @@ export class Mmu implements PlaceKeeper {
     return this.walkAndKeep(lo, hi, what, rights, sizeAndFlags, entry >= 0)
   }
 
+  /**
+   * The same for a shadow-stack access, read or write. Generated code makes none, so the first level knows nothing of them: its entries of
+   * these pages only read.
+   */
+  translateShadow(lo: number, hi: number, what: number, user: boolean): boolean {
+    const rights = this.contexts.rightsAt(this.set, user ? rightsKinds.user : rightsKinds.implicit)
+    const { tlb, walker } = this
+    const entry = tlb.find(lo, hi, this.tag, this.globalTag)
+    if (entry >= 0) {
+      const flags = tlb.entries[entry + 3]
+      const granted = rightsByKey(this.rights, rights, flags) & ~(flags >> translationFlag.deniedShift)
+      if (allowsShadow(flags, user) && granted & what && (what !== access.write || flags & translationFlag.dirty))
+        return this.take(entry, lo)
+    }
+    if (!this.isCanonical(hi, lo)) return this.nonCanonical(0)
+    if (entry >= 0) this.flushPage(lo, hi)
+    if (!walker.walkShadow(lo, hi, what, user, this.rights, rights))
+      return walker.secondFailed ? this.secondFault() : this.pageFault(lo, hi)
+    return this.keepWalked(lo, hi)
+  }
+  private take(entry: number, lo: number): true {
+    this.entry = entry
+    this.physicalLo = this.tlb.pageLo(entry, lo)
+    this.physicalHi = this.tlb.entries[entry + 5]
+    return true
+  }
+
   private otherRights(sizeAndFlags: number): number {
     const kind = sizeAndFlags & accessFlag.user ? rightsKinds.user : rightsKinds.implicit
     return this.contexts.rightsAt(this.set, kind) - this.rightsCurrent
@@ -370,7 +397,12 @@ export class Mmu implements PlaceKeeper {
     if (walker.second !== undefined) walker.second.accessLength = sizeAndFlags & 0xff
     if (!walker.walk(lo, hi, what, this.isUser(sizeAndFlags), this.rights, rights))
       return walker.secondFailed ? this.secondFault() : this.pageFault(lo, hi)
-    const flags = walker.flags
+    return this.keepWalked(lo, hi)
+  }
+
+  private keepWalked(lo: number, hi: number): true {
+    const { walker } = this
+    const { flags } = walker
     const tag = flags & translationFlag.global ? this.globalTag : this.tag
     this.entry = this.tlb.insert(lo, hi, tag, flags, walker.lo, walker.hi)
     this.physicalLo = this.tlb.pageLo(this.entry, lo)

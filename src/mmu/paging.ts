@@ -7,7 +7,7 @@ export const pagingMode = { none: 0, bits32: 1, pae: 2, level4: 3, level5: 4 } a
 /** Bits of the low half of every paging-structure entry. */
 export const entryBit = { present: 1, writable: 2, user: 4, accessed: 0x20, dirty: 0x40, large: 0x80, global: 0x100 } as const
 
-export const errorBit = { present: 1, write: 2, user: 4, reserved: 8, fetch: 0x10, key: 0x20 } as const
+export const errorBit = { present: 1, write: 2, user: 4, reserved: 8, fetch: 0x10, key: 0x20, shadowStack: 0x40 } as const
 
 /** What is done at a linear address; also the bits of a right. */
 export const access = { read: 1, write: 2, fetch: 4 } as const
@@ -26,6 +26,8 @@ export const translationFlag = {
   deniedShift: 12, deniedMask: 0x7000,
   /** Size of the first stage's page, when the second stage's is smaller. */
   firstSizeShift: 15, firstSizeMask: 0x18000,
+  /** A shadow-stack page: read-only and dirty, in tables that may be written. */
+  shadowStack: 1 << 17,
 } as const
 
 export const pageSizes = { small: 0, medium: 1, huge: 2 } as const

@@ -93,6 +93,27 @@ export class PageWalk {
     return true
   }
 
+  /**
+   * A shadow-stack access: only to a page of that kind which belongs to the same privilege, whatever its rights say; protection keys count.
+   * Intel SDM vol. 3, "Access Rights".
+   */
+  walkShadow(lo: number, hi: number, what: number, user: boolean, rights: Uint8Array, offset: number): boolean {
+    this.used = 0
+    this.secondFailed = false
+    if (!this.walkTables(lo, hi)) {
+      if (this.secondFailed) return this.failedAt(lo, hi)
+      this.error |= this.errorOf(what, user) | errorBit.shadowStack
+      return false
+    }
+    const byKey = !(rightsByKey(rights, offset, this.flags) & what)
+    if (!allowsShadow(this.flags, user) || byKey) {
+      this.error = errorBit.present | (byKey ? errorBit.key : 0) | this.errorOf(what, user) | errorBit.shadowStack
+      return false
+    }
+    if (this.second !== undefined && !this.throughSecond(lo, hi, what)) return this.failedAt(lo, hi)
+    return this.markUsed(what === access.write) || this.failedAt(lo, hi)
+  }
+
   /** Combines the page with what the second stage makes of it: the smaller page, fewer rights. */
   private throughSecond(lo: number, hi: number, what: number): boolean {
     const second = this.second!
@@ -133,7 +154,7 @@ export class PageWalk {
   private identity(lo: number, hi: number): boolean {
     this.lo = lo & ~0xfff
     this.hi = hi
-    this.flags = translationFlag.writable | translationFlag.user | translationFlag.dirty
+    this.flags = translationFlag.writable | translationFlag.user | translationFlag.dirty | translationFlag.shadowStack
     return true
   }
 
@@ -145,15 +166,16 @@ export class PageWalk {
       if (directory & this.reservedLarge32()) return this.reserved()
       this.lo = (directory & 0xffc00000) | (lo & 0x200000)
       this.hi = this.model.pse36 ? (directory >>> 13) & 0xff : 0
-      this.setFlags(rights, directory, 0, pageSizes.medium)
+      this.setFlags(rights, entryBit.writable, directory, 0, pageSizes.medium)
       this.flags |= translationFlag.half
       return true
     }
     if (!this.readEntry32((directory & ~0xfff) | ((lo >>> 10) & 0xffc))) return false
+    const above = rights
     rights &= this.entryLo
     this.lo = this.entryLo & ~0xfff
     this.hi = 0
-    this.setFlags(rights, this.entryLo, 0, pageSizes.small)
+    this.setFlags(rights, above, this.entryLo, 0, pageSizes.small)
     return true
   }
 
@@ -189,6 +211,7 @@ export class PageWalk {
       const leaf = level === 1 || (level <= 3 && (entryLo & entryBit.large) !== 0)
       const reserved = level === 1 ? 0 : leaf ? this.reservedLoLarge[level] : this.reservedLo[level]
       if ((entryHi & this.reservedHi) !== 0 || (entryLo & reserved) !== 0) return this.reserved()
+      const above = rights
       rights &= entryLo
       noExecute |= entryHi & (1 << 31)
       tableLo = entryLo & ~0xfff
@@ -196,14 +219,17 @@ export class PageWalk {
       if (!leaf) continue
       this.lo = level === 1 ? tableLo : level === 2 ? entryLo & ~0x1fffff : entryLo & ~0x3fffffff
       this.hi = tableHi
-      this.setFlags(rights, entryLo, noExecute, level - 1)
+      this.setFlags(rights, above, entryLo, noExecute, level - 1)
       if (mode !== pagingMode.pae) this.flags |= ((entryHi >>> 27) & 15) << translationFlag.keyShift
       return true
     }
   }
 
-  private setFlags(rights: number, leaf: number, noExecute: number, size: number): void {
+  /** `above`: the rights that the entries over the leaf give. */
+  private setFlags(rights: number, above: number, leaf: number, noExecute: number, size: number): void {
+    const isShadow = (leaf & (entryBit.writable | entryBit.dirty)) === entryBit.dirty && (above & entryBit.writable) !== 0
     this.flags =
+      (isShadow ? translationFlag.shadowStack : 0) |
       (rights & entryBit.writable ? translationFlag.writable : 0) |
       (noExecute !== 0 ? translationFlag.noExecute : 0) |
       (rights & entryBit.user ? translationFlag.user : 0) |
@@ -302,6 +328,12 @@ export class PageWalk {
     this.words[walkScratch >>> 2] = this.usedLo[index] | bits
     this.physical.store(this.usedAddressLo[index], this.usedAddressHi[index], walkScratch, 4)
   }
+}
+
+/** Whether a page is a shadow-stack page of this privilege; without paging every page is both. */
+export function allowsShadow(flags: number, user: boolean): boolean {
+  const isUser = (flags & translationFlag.user) !== 0
+  return (flags & translationFlag.shadowStack) !== 0 && (isUser === user || (flags & translationFlag.writable) !== 0)
 }
 
 /** Bits `from` to `to` (32 to 63) of a 64-bit value, as a mask for its high half. */

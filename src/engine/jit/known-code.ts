@@ -77,7 +77,8 @@ export function bindInstruction(decoder: Decoder, d: Decoded, offset: number, mo
   const candidate = d.candidate!
   const wide = (mode & codeMode.codeMask) === codeMode.code64
   const end = BigInt(offset + d.length)
-  const relative = candidate.form.operands.some(o => o.letter === 'J')
+  // a form of a special mode leaves the region
+  const relative = candidate.form.operands.some(o => o.letter === 'J') && !candidate.form.options.when
   return {
     row: candidate.row,
     context: decoder.rowContext(candidate.row, candidate, wide),

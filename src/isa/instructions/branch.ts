@@ -30,7 +30,7 @@ export const Jcc = conditionNames.map((name, code) =>
 
 const la57 = 1 << 12
 /** The target as an i64. In 64-bit mode one that is not canonical is the branch's fault, not its target's. */
-function wideRip(b: Semantics, value: Node): Node {
+export function wideRip(b: Semantics, value: Node): Node {
   if (b.operandSize !== 64) return value.type === 'i64' ? value : b.extendU(value)
   const beyond = (bits: bigint): Node => b.ne(b.shrU(b.add(value, 1n << (bits - 1n)), bits), 0n)
   b.if(beyond(48n), () => b.faultIf(b.or(b.eqz(b.and(b.wrap(b.state('cr4')), la57)), beyond(57n)), exception.GP, 0))
