@@ -34,6 +34,12 @@ export const accessFlag = { stack: 1 << 8, supervisor: 1 << 9, modify: 1 << 10, 
 /** Values of state.leaveStatus after a place of 0. */
 export const leaveStatus = { fault: 1, needsStep: 2 } as const
 
+/** `access` bits that the second stage denies to a shadow-stack access. */
+function deniedToShadow(flags: number, user: boolean): number {
+  if (user || !(flags & translationFlag.shadowChecked)) return flags >> translationFlag.deniedShift
+  return flags & translationFlag.shadowGranted ? 0 : access.read | access.write
+}
+
 /** Is told of every explicit data access, before it is made. */
 export type AccessObserver = (lo: number, hi: number, size: number, write: boolean) => void
 
@@ -367,7 +373,7 @@ export class Mmu implements PlaceKeeper {
     const entry = tlb.find(lo, hi, this.tag, this.globalTag)
     if (entry >= 0) {
       const flags = tlb.entries[entry + 3]
-      const granted = rightsByKey(this.rights, rights, flags) & ~(flags >> translationFlag.deniedShift)
+      const granted = rightsByKey(this.rights, rights, flags) & ~deniedToShadow(flags, user)
       if (allowsShadow(flags, user) && granted & what && (what !== access.write || flags & translationFlag.dirty))
         return this.take(entry, lo)
     }

@@ -28,6 +28,8 @@ export const translationFlag = {
   firstSizeShift: 15, firstSizeMask: 0x18000,
   /** A shadow-stack page: read-only and dirty, in tables that may be written. */
   shadowStack: 1 << 17,
+  /** Supervisor shadow-stack accesses need more than rights of the second stage; it grants them. */
+  shadowChecked: 1 << 18, shadowGranted: 1 << 19,
 } as const
 
 export const pageSizes = { small: 0, medium: 1, huge: 2 } as const

@@ -4,6 +4,9 @@
  */
 import type { VmExit } from '../cpu/virtualization.ts'
 
+export const shadowAccess = { none: 0, user: 1, supervisor: 2 } as const
+export type ShadowAccess = (typeof shadowAccess)[keyof typeof shadowAccess]
+
 /** Works on the CPU whose state lies in the state area. Addresses are lo/hi pairs of int32. */
 export interface SecondStage {
   /** Results: physical address of the 4 KiB page. */
@@ -33,6 +36,8 @@ export interface SecondStage {
   readonly isUncacheable?: boolean
   /** Set before `page`: bytes of the access, which may end beyond the page; 0 when it is not known. */
   accessLength: number
+  /** Set before `page`: the access is made to a shadow stack, a user's or the supervisor's. */
+  shadow: ShadowAccess
   /** The fault of the last `table` or `page`. The linear address of the access is given when there is one. */
   exit(): VmExit
   /** Told by the walk that the fault was met at this linear address. */

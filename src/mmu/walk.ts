@@ -7,7 +7,7 @@ import type { PhysicalMemory } from '../memory/physical.ts'
 import { access, control, entryBit, errorBit, insidePage, pageSizes, pagingMode, translationFlag, word } from './paging.ts'
 import type { PagingModel } from './paging.ts'
 import { rightsByKey, rightsOf } from './rights.ts'
-import type { SecondStage } from './second-stage.ts'
+import { shadowAccess, type SecondStage, type ShadowAccess } from './second-stage.ts'
 
 /** Intermediate results stay in fields, because a walk must not allocate. Addresses are lo/hi pairs of int32. */
 export class PageWalk {
@@ -98,6 +98,13 @@ export class PageWalk {
    * Intel SDM vol. 3, "Access Rights".
    */
   walkShadow(lo: number, hi: number, what: number, user: boolean, rights: Uint8Array, offset: number): boolean {
+    this.shadow = user ? shadowAccess.user : shadowAccess.supervisor
+    const done = this.walkShadowTables(lo, hi, what, user, rights, offset)
+    this.shadow = shadowAccess.none
+    return done
+  }
+  private shadow: ShadowAccess = shadowAccess.none
+  private walkShadowTables(lo: number, hi: number, what: number, user: boolean, rights: Uint8Array, offset: number): boolean {
     this.used = 0
     this.secondFailed = false
     if (!this.walkTables(lo, hi)) {
@@ -120,6 +127,7 @@ export class PageWalk {
     const size = (this.flags & translationFlag.sizeMask) >> translationFlag.sizeShift
     const user = (this.flags & translationFlag.user) !== 0
     second.guestFlags = this.flags
+    second.shadow = this.shadow
     if (!second.page(this.lo | (lo & (insidePage[size] | 0xfff)), this.hi, what, user)) return !(this.secondFailed = true)
     const secondSize = (second.flags & translationFlag.sizeMask) >> translationFlag.sizeShift
     const common = Math.min(size, secondSize)
@@ -130,7 +138,7 @@ export class PageWalk {
       flags =
         (flags & ~translationFlag.sizeMask) | (common << translationFlag.sizeShift) | (size << translationFlag.firstSizeShift)
     if (!(second.flags & translationFlag.dirty)) flags &= ~translationFlag.dirty
-    this.flags = flags | (second.flags & translationFlag.deniedMask)
+    this.flags = flags | (second.flags & (translationFlag.deniedMask | translationFlag.shadowChecked | translationFlag.shadowGranted))
     return true
   }
   private failedAt(lo: number, hi: number): false {

@@ -6,9 +6,9 @@
  */
 import { VmExit } from '../../cpu/virtualization.ts'
 import type { Mmu } from '../../mmu/mmu.ts'
-import { access, control, controlsOf, insidePage, privilege, translationFlag, type PagingModel } from '../../mmu/paging.ts'
+import { access, control, controlsOf, errorBit, insidePage, privilege, translationFlag, type PagingModel } from '../../mmu/paging.ts'
 import { computeRights, rightsOf, rightsSize } from '../../mmu/rights.ts'
-import type { SecondStage } from '../../mmu/second-stage.ts'
+import { shadowAccess, type SecondStage, type ShadowAccess } from '../../mmu/second-stage.ts'
 import { PageWalk } from '../../mmu/walk.ts'
 import { exitCode } from './exit-codes.ts'
 import { svmWord } from './state.ts'
@@ -29,6 +29,7 @@ export class NestedPaging implements SecondStage {
   linearHi = 0
   guestFlags = 0
   accessLength = 0
+  shadow: ShadowAccess = shadowAccess.none
   readonly readsPdptes = true
   private readonly mmu: Mmu
   private readonly walker: PageWalk
@@ -39,6 +40,7 @@ export class NestedPaging implements SecondStage {
   private faultHi = 0
   private inTable = false
   private fetches = false
+  private ofShadow = false
   private readonly cache = new Int32Array(cacheEntries * entryWords)
   private readonly generations = new Map<number, number>()
   private lastGeneration = 0
@@ -62,12 +64,14 @@ export class NestedPaging implements SecondStage {
 
   table(lo: number, hi: number): boolean {
     this.fetches = false
+    this.ofShadow = false
     // the manual: walks of guest page tables are always treated as user writes
     return this.translate(lo, hi, access.write) || this.failed(lo, hi, true)
   }
 
   page(lo: number, hi: number, what: number): boolean {
     this.fetches = what === access.fetch
+    this.ofShadow = this.shadow !== shadowAccess.none
     return this.translate(lo, hi, what) || this.failed(lo, hi, false)
   }
 
@@ -133,7 +137,7 @@ export class NestedPaging implements SecondStage {
   exit(): VmExit {
     const offset = this.inTable ? 0 : this.linearLo & 0xfff
     const address = (BigInt(this.faultHi >>> 0) << 32n) | BigInt((this.faultLo | offset) >>> 0)
-    const error = BigInt(this.walker.error) | (this.inTable ? duringTableWalk : duringFinal)
+    const error = BigInt(this.walker.error | (this.ofShadow ? errorBit.shadowStack : 0)) | (this.inTable ? duringTableWalk : duringFinal)
     return new VmExit(exitCode.npf, error, address, this.fetches ? undefined : { bytes: true })
   }
 }

@@ -3,6 +3,7 @@
  * "Canonicalization and Consistency Checks".
  */
 import { cr0, cr4, efer } from '../../cpu/bits.ts'
+import { isCetControl } from '../../cpu/control-flow.ts'
 import { cr4Writable } from '../../cpu/control.ts'
 import type { CpuModel } from '../../cpu/model.ts'
 import { intercept3, intercept4 } from './exit-codes.ts'
@@ -97,6 +98,11 @@ export const rules: readonly Rule[] = [
     { cr3: set(farAway) }, (v, { model }) => high(v, 'cr3') >= 2 ** (model.physicalBits - 32)),
   rule('reserved bits of CR4 must be 0', ['cr4'], (v, { model }) => readField(v, 'cr4') & BigInt.asUintN(32, cr4Writable(model)),
     { cr4: set(1n << 31n) }, (v, { model }) => high(v, 'cr4') !== 0 || (low(v, 'cr4') & ~Number(cr4Writable(model))) !== 0),
+  rule('CR4.CET needs CR0.WP', ['cr0', 'cr4'], setting('cr0', 0x10000n), { cr4: set(1n << 23n) },
+    v => (low(v, 'cr4') & cr4.CET) !== 0 && !(low(v, 'cr0') & cr0.WP)),
+  rule('reserved bits of S_CET must be 0 with CR4.CET', ['sCet', 'cr4'], keeping('sCet', 3n),
+    { cr4: set(1n << 23n), cr0: set(0x10000n), sCet: set(0x40n) },
+    v => (low(v, 'cr4') & cr4.CET) !== 0 && !isCetControl(readField(v, 'sCet'), false)),
   rule('DR6[63:32] must be 0', ['dr6'], keeping('dr6', low32), { dr6: set(1n << 32n) }, v => high(v, 'dr6') !== 0),
   rule('DR7[63:32] must be 0', ['dr7'], keeping('dr7', low32), { dr7: set(1n << 63n) }, v => high(v, 'dr7') !== 0),
   rule('reserved bits of EFER must be 0', ['efer'], (v, { eferBits }) => readField(v, 'efer') & BigInt(eferBits), { efer: set(0x200n) },

@@ -26,6 +26,7 @@ const names = [
   'hostAttributes0', 'hostAttributes1', 'hostAttributes2', 'hostAttributes3',
   'hostLimit0', 'hostLimit1', 'hostLimit2', 'hostLimit3',
   'hostBase0', 'hostBase1', 'hostBase2', 'hostBase3',
+  'hostSCet', 'hostSsp', 'hostIsstAddress',
   // its last branch record
   'hostBrFrom', 'hostBrTo', 'hostLastExceptionFrom', 'hostLastExceptionTo',
 ] as const

@@ -67,7 +67,8 @@ export class Svm implements Virtualization {
 
   /** Made when they are first needed. */
   get copies(): VmcbCopies {
-    return this.#copies ?? (this.#copies = vmcbCopies(this.physical.memory, this.cpu.model.linearBits))
+    return this.#copies ?? (this.#copies = vmcbCopies(this.physical.memory, this.cpu.model.linearBits,
+      this.cpu.model.has('shstk')))
   }
   #copies: VmcbCopies | undefined
 

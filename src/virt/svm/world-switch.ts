@@ -27,6 +27,9 @@ const registers: readonly Pair[] = [
 /** 32-bit fields. */
 const limits: readonly Pair[] = [pair('gdtrLimit', at.gdtrLimit >> 2), pair('idtrLimit', at.idtrLimit >> 2)]
 
+/** On processors with shadow stacks. */
+const shadowRegisters: readonly Pair[] = [pair('sCet', word('msrSCet')), pair('ssp', word('ssp')), pair('isstAddress', word('msrSspTable'))]
+
 /** What VMLOAD and VMSAVE move besides FS, GS, TR and LDTR. */
 const systemRegisters: readonly Pair[] = [
   pair('kernelGsBase', word('msrKernelGsBase')), pair('star', word('msrStar')), pair('lstar', word('msrLstar')),
@@ -109,6 +112,10 @@ const hostPairs32: readonly (readonly [SvmStateName, number])[] = [
     [`hostLimit${i}` as SvmStateName, segmentLimits + i],
   ]),
 ]
+const hostShadow: readonly (readonly [SvmStateName, number])[] = [
+  ['hostSCet', word('msrSCet')], ['hostSsp', word('ssp')], ['hostIsstAddress', word('msrSspTable')],
+]
+const shadowMoves: readonly Move[] = hostShadow.flatMap(([name, state]) => moves(state, svmWord[name], 2))
 const hostMoves: readonly Move[] = [...hostPairs.flatMap(([name, state]) => moves(state, svmWord[name], 2)),
   ...hostPairs32.flatMap(([name, state]) => moves(state, svmWord[name]))]
 
@@ -124,12 +131,16 @@ export interface VmcbCopies {
   readonly saveHost: (none: number) => void
   readonly loadHost: (none: number) => void
 }
-export const vmcbCopies = (memory: WebAssembly.Memory, linearBits: number): VmcbCopies => generate(memory, {
-  loadGuest: both(load(registers), load(limits, 1), loadSegmentsFrom(runSegments, linearBits), loadCpl),
-  saveGuest: both(save(registers), save(limits, 1), saveSegmentsTo(runSegments), saveCpl),
-  loadControls: both(load(controls), load(controls32, 1)),
-  vmload: both(loadSegmentsFrom(loadSegments, linearBits), load(systemRegisters), loadAddresses(linearBits)),
-  vmsave: both(saveSegmentsTo(loadSegments), save(systemRegisters)),
-  saveHost: emitMoves(hostMoves, 'neither'),
-  loadHost: emitMoves(hostMoves.map(([from, to]) => [to, from] as const), 'neither'),
-})
+export function vmcbCopies(memory: WebAssembly.Memory, linearBits: number, shadowStacks: boolean): VmcbCopies {
+  const shadow = shadowStacks ? shadowRegisters : []
+  const host = shadowStacks ? [...hostMoves, ...shadowMoves] : hostMoves
+  return generate(memory, {
+    loadGuest: both(load(registers), load(shadow), load(limits, 1), loadSegmentsFrom(runSegments, linearBits), loadCpl),
+    saveGuest: both(save(registers), save(shadow), save(limits, 1), saveSegmentsTo(runSegments), saveCpl),
+    loadControls: both(load(controls), load(controls32, 1)),
+    vmload: both(loadSegmentsFrom(loadSegments, linearBits), load(systemRegisters), loadAddresses(linearBits)),
+    vmsave: both(saveSegmentsTo(loadSegments), save(systemRegisters)),
+    saveHost: emitMoves(host, 'neither'),
+    loadHost: emitMoves(host.map(([from, to]) => [to, from] as const), 'neither'),
+  })
+}

@@ -1,6 +1,6 @@
 /** Checks on the VMX controls. Intel SDM vol. 3, "Checks on VMX Controls". A broken one is VMfailValid with error 7. */
 import { pinBit as pin, primaryBit as primary, secondaryBit as secondary, tertiaryBit as tertiary, exitBit as exit, tertiaryAllowed, groups,
-  eptBit, cr3Targets, type GroupName } from './controls.ts'
+  hasCet,  eptBit, cr3Targets, type GroupName } from './controls.ts'
 import type { EntryView } from './entry-view.ts'
 import type { FieldName } from './fields.ts'
 import { section, type Rule } from './rule.ts'
@@ -50,7 +50,8 @@ export function isValidEptp(v: Pick<EntryView, 'eptCapabilities' | 'physical'>, 
   if (type !== 6n && !(type === 0n && v.eptCapabilities & eptBit.uncacheable)) return false
   if (length !== 3n && !(length === 4n && v.eptCapabilities & eptBit.walk5)) return false
   if (eptp & 0x40n && !(v.eptCapabilities & eptBit.accessedDirty)) return false
-  return (eptp & 0xf80n) === 0n && v.physical(eptp)
+  if (eptp & 0x80n && !(v.eptCapabilities & eptBit.supervisorShadowStack)) return false
+  return (eptp & 0xf00n) === 0n && v.physical(eptp)
 }
 
 const executionRules: readonly Rule[] = [
@@ -195,7 +196,11 @@ const entryRules: readonly Rule[] = [
     { when: v => injects(v) && v.injectedType === interruptionType.other, wants: () => 0x80000700n, breaks: inject(0x80000701n) }),
   entries('"deliver error code" is 1 if and only if the event is an exception that has one (in protected mode)', [info, 'guestCr0'],
     v => deliversCode(v) === hasCode(v),
-    { when: injects, wants: v => v.b(info) ^ 0x800n, breaks: inject(0x8000030dn) }),
+    { when: v => injects(v) && !hasCet(v.model), wants: v => v.b(info) ^ 0x800n }),
+  entries('"deliver error code" is 1 for exceptions (in protected mode) only', [info, 'guestCr0'],
+    v => v.injectedType === interruptionType.exception && (!v.unrestricted || v.protectedMode),
+    { when: v => injects(v) && deliversCode(v) && hasCet(v.model), wants: v => v.b(info) & ~0x800n,
+      breaks: inject(0x80000830n) }),
   entries('bits 30:12 of the interruption-information field are 0', info, v => (v.n(info) & 0x7ffff000) === 0,
     { when: injects, wants: v => v.b(info) & 0x80000fffn, breaks: inject(0x80001030n) }),
   entries('bits 31:16 of the exception error code are 0', 'entryErrorCode', v => v.n('entryErrorCode') >>> 16 === 0,

@@ -12,8 +12,8 @@ export type Generation = (typeof generations)[number]
 export interface ControlRow {
   readonly bit: number
   readonly since?: Generation
-  /** Only when the model has the CPUID feature. */
-  readonly feature?: string
+  /** Only when the model has the CPUID feature, or one of them. */
+  readonly feature?: string | readonly string[]
 }
 type ControlTable = Readonly<Record<string, ControlRow>>
 
@@ -52,11 +52,13 @@ export const tertiary = { ipiVirtualization: { bit: 4, since: 'newest' } } as co
 
 export const exitControl = {
   saveDebug: { bit: 2 }, host64: { bit: 9 }, acknowledgeInterrupt: { bit: 15 }, savePat: { bit: 18 }, loadPat: { bit: 19 },
-  saveEfer: { bit: 20 }, loadEfer: { bit: 21 }, savePreemptionTimer: { bit: 22 }, loadPkrs: { bit: 29, feature: 'pks' },
+  saveEfer: { bit: 20 }, loadEfer: { bit: 21 }, savePreemptionTimer: { bit: 22 }, loadCet: { bit: 28, feature: ['shstk', 'ibt'] },
+  loadPkrs: { bit: 29, feature: 'pks' },
 } as const satisfies ControlTable
 
 export const entryControl = {
-  loadDebug: { bit: 2 }, guest64: { bit: 9 }, loadPat: { bit: 14 }, loadEfer: { bit: 15 }, loadPkrs: { bit: 22, feature: 'pks' },
+  loadDebug: { bit: 2 }, guest64: { bit: 9 }, loadPat: { bit: 14 }, loadEfer: { bit: 15 }, loadCet: { bit: 20, feature: ['shstk', 'ibt'] },
+  loadPkrs: { bit: 22, feature: 'pks' },
 } as const satisfies ControlTable
 
 /** Each bit as a number, for tests of a control word. */
@@ -101,8 +103,10 @@ export function generation(model: CpuModel): Generation {
 export const isSince = (model: CpuModel, since: Generation): boolean => generations.indexOf(generation(model)) >= generations.indexOf(since)
 
 /** EPT came with Nehalem; execute-only pages and 1 GiB pages are reported where the model has them. */
+const hasFeature = (model: CpuModel, { feature }: ControlRow): boolean =>
+  feature === undefined || [feature].flat().some(each => model.has(each))
 function offered(model: CpuModel, row: ControlRow): boolean {
-  return (row.since === undefined || isSince(model, row.since)) && (row.feature === undefined || model.has(row.feature))
+  return (row.since === undefined || isSince(model, row.since)) && hasFeature(model, row)
 }
 
 /** Bits that may be 1 (not counting the reserved ones). */
@@ -129,7 +133,8 @@ const misc = BigInt(preemptionTimerShift) | 0x1e0n | (BigInt(cr3Targets) << 16n)
 
 export const eptBit = {
   executeOnly: 1n, walk4: 1n << 6n, walk5: 1n << 7n, uncacheable: 1n << 8n, writeBack: 1n << 14n, page2M: 1n << 16n, page1G: 1n << 17n,
-  invept: 1n << 20n, accessedDirty: 1n << 21n, advancedInformation: 1n << 22n, inveptSingle: 1n << 25n, inveptAll: 1n << 26n,
+  invept: 1n << 20n, accessedDirty: 1n << 21n, advancedInformation: 1n << 22n, supervisorShadowStack: 1n << 23n,
+  inveptSingle: 1n << 25n, inveptAll: 1n << 26n,
   invvpid: 1n << 32n, invvpidAddress: 1n << 40n, invvpidSingle: 1n << 41n, invvpidAll: 1n << 42n, invvpidSingleRetainingGlobals: 1n << 43n,
 } as const
 
@@ -141,6 +146,7 @@ export function eptVpidCapabilities(model: CpuModel): bigint {
   if (isSince(model, 'haswell')) bits |= eptBit.accessedDirty
   if (isSince(model, 'skylake')) bits |= eptBit.advancedInformation
   if (model.has('la57')) bits |= eptBit.walk5
+  if (model.has('shstk')) bits |= eptBit.supervisorShadowStack
   return bits
 }
 
@@ -153,11 +159,15 @@ export const cr4Fixed0 = 0x2000n
 export const tertiaryAllowed = (model: CpuModel): bigint =>
   big(Object.values(tertiary).reduce((bits, row) => offered(model, row) ? bits | (1 << row.bit) : bits, 0))
 
+/** CET gave exception 21 an error code: its processors deliver any exception with or without one. */
+export const hasCet = (model: CpuModel): boolean => model.has('shstk') || model.has('ibt')
+const anyErrorCode = 1n << 56n
+
 /** CPUID leaf of each MSR is the same: it is there with VMX. `cr4Writable` are the bits that the model has. */
 export function capabilityMsrs(model: CpuModel, cr4Writable: bigint): ReadonlyMap<number, bigint> {
   const secondaryThere = (allowed1(model, groups.primary) & primaryBit.secondaryControls) !== 0
   const known = new Map<number, bigint>([
-    [0x480, basic],
+    [0x480, hasCet(model) ? basic | anyErrorCode : basic],
     [0x481, capability(model, groups.pin, groups.pin.default1)],
     [0x482, capability(model, groups.primary, groups.primary.default1)],
     [0x483, capability(model, groups.exit, groups.exit.default1)],

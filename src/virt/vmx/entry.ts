@@ -74,6 +74,7 @@ function loadGuest(unit: VmxUnit, vmcs: Vmcs): void {
   loadGuestEfer(unit, vmcs)
   if (entryControls & entryBit.loadPat) state.msrPat = vmcs.get('guestPat')
   if (entryControls & entryBit.loadPkrs) state.msrPkrs = vmcs.get('guestPkrs')
+  if (entryControls & entryBit.loadCet) unit.copies.loadGuestCet(vmcs.base * 4)
   writeRflags(state, vmcs.get32(field.guestRflags))
   state.cpl = (vmcs.get32(field.guestSsAccessRights) >> 5) & 3
   state.interruptShadow = vmcs.get32(field.guestInterruptibility) & 0xb

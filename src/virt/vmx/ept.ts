@@ -8,7 +8,7 @@ import { VmExit } from '../../cpu/virtualization.ts'
 import { walkScratch } from '../../memory/map.ts'
 import type { PhysicalMemory } from '../../memory/physical.ts'
 import { access, insidePage, translationFlag } from '../../mmu/paging.ts'
-import type { SecondStage } from '../../mmu/second-stage.ts'
+import { shadowAccess, type SecondStage, type ShadowAccess } from '../../mmu/second-stage.ts'
 import { eptBit, secondaryBit } from './controls.ts'
 import { reason } from './exit-reasons.ts'
 import { at as field } from './fields.ts'
@@ -18,13 +18,15 @@ import type { VmxUnit } from './unit.ts'
 /** Bits of an EPT entry's low half. */
 const entryBit = { read: 1, write: 2, execute: 4, large: 0x80, accessed: 0x100, dirty: 0x200, userExecute: 0x400 } as const
 const suppressVe = 1 << 31
+/** Bit 60: a supervisor's shadow stack, if the EPTP says that this is asked. */
+const shadowPage = 1 << 28
 /** Bit 61. */
 const subPages = 1 << 29
 
 /** Of the exit qualification of violations. */
 const qualification = {
   read: 1, write: 2, fetch: 4, readable: 8, writable: 0x10, executable: 0x20, userExecutable: 0x40, linearValid: 0x80, translated: 0x100,
-  user: 0x200, writablePage: 0x400, noExecutePage: 0x800,
+  user: 0x200, writablePage: 0x400, noExecutePage: 0x800, shadowStack: 0x2000, shadowPage: 0x4000,
 } as const
 
 /** Rights as they are cached: those of an entry, with execution for supervisor and user pages apart. */
@@ -36,6 +38,8 @@ const cacheWords = 8
 const cachedSizeShift = 8
 const cachedDirty = 0x10
 const typeShift = 5
+/** With the page's size: the page may be a supervisor's shadow stack. */
+const cachedShadow = 0x10000
 
 interface EptState {
   readonly spaces: unknown
@@ -62,6 +66,7 @@ export class Ept implements SecondStage {
   linearHi = 0
   guestFlags = 0
   accessLength = 0
+  shadow: ShadowAccess = shadowAccess.none
   readonly readsPdptes = false
   /** The exit of an access that failed for another reason than the tables. */
   instead: VmExit | undefined
@@ -75,6 +80,7 @@ export class Ept implements SecondStage {
   private rootHi = 0
   private levels = 4
   private marksAccess = false
+  private checksShadow = false
   private modeBased = false
   private tag = 0
   private usedControls = 0
@@ -99,10 +105,12 @@ export class Ept implements SecondStage {
   private failedRights = 0
   private failedTranslated = false
   private failedSuppress = false
+  private failedShadow = 0
 
   // ---- the walk's results ----
   private rights = 0
   private size = 0
+  private isShadowPage = false
   private entryLo = 0
   private entryHi = 0
   private readonly usedLo = new Int32Array(5)
@@ -128,6 +136,7 @@ export class Ept implements SecondStage {
     this.rootHi = high & 0xfffff
     this.levels = ((low >> 3) & 7) + 1
     this.marksAccess = (low & 0x40) !== 0
+    this.checksShadow = (low & 0x80) !== 0
     this.modeBased = unit.isOn('secondary', secondaryBit.modeBasedExecute)
     this.logs = unit.isOn('secondary', secondaryBit.pml)
     this.hasSubPages = unit.isOn('secondary', secondaryBit.subPageWritePermissions)
@@ -221,6 +230,7 @@ export class Ept implements SecondStage {
     const dirty = !this.marksAccess || (this.rights & cachedDirty) !== 0
     this.flags = (size << translationFlag.sizeShift) | (dirty ? translationFlag.dirty
       : 0) | (this.denied(user) << translationFlag.deniedShift)
+    if (this.checksShadow) this.flags |= translationFlag.shadowChecked | (this.isShadowPage ? translationFlag.shadowGranted : 0)
     return true
   }
 
@@ -230,16 +240,23 @@ export class Ept implements SecondStage {
     return (rights & right.read ? 0 : access.read) | (rights & right.write ? 0 : access.write) | (rights & execute ? 0 : access.fetch)
   }
 
+  /** What is denied of `asked`. A supervisor's shadow stack may be written where its last entry allows reading only. */
+  private refused(asked: number, user: boolean): number {
+    if (this.shadow !== shadowAccess.supervisor || !this.checksShadow) return this.denied(user) & asked
+    return this.isShadowPage ? 0 : asked
+  }
+
   /** `asked`: `access` bits that are needed, 0 to look only. The results are in lo, hi, rights and size. */
   private translate(lo: number, hi: number, asked: number, user: boolean, translated: boolean): boolean {
     const { cache, tag } = this
     const slot = ((((lo >>> 12) ^ (hi << 5) ^ (tag * 13)) & (cacheEntries - 1)) * cacheWords) | 0
     if (cache[slot] === ((lo & ~0xfff) | 1) && cache[slot + 1] === hi && cache[slot + 2] === tag) {
       this.rights = cache[slot + 5] & 0xff
-      this.size = cache[slot + 5] >> cachedSizeShift
+      this.size = (cache[slot + 5] >> cachedSizeShift) & 3
+      this.isShadowPage = (cache[slot + 5] & cachedShadow) !== 0
       // a write to a page looks at the dirty flag again: processors do not keep it apart from the combined translation
       const needsDirty = this.marksAccess && (asked & access.write) !== 0 && (translated || !(this.rights & cachedDirty))
-      if (!needsDirty && !(this.denied(user) & asked)) {
+      if (!needsDirty && !this.refused(asked, user)) {
         this.lo = cache[slot + 3]
         this.hi = cache[slot + 4]
         return true
@@ -247,7 +264,7 @@ export class Ept implements SecondStage {
       cache[slot] = 0
     }
     if (!this.walk(lo, hi)) return this.failed(lo, hi, asked, translated)
-    const refused = this.denied(user) & asked
+    const refused = this.refused(asked, user)
     if (refused !== 0) {
       this.failure = 'violation'
       const eligible = this.hasSubPages && translated && refused === access.write && this.size === 0 && (this.entryHi & subPages) !== 0
@@ -260,7 +277,7 @@ export class Ept implements SecondStage {
     cache[slot + 2] = tag
     cache[slot + 3] = this.lo
     cache[slot + 4] = this.hi
-    cache[slot + 5] = this.rights | (this.size << cachedSizeShift)
+    cache[slot + 5] = this.rights | (this.size << cachedSizeShift) | (this.isShadowPage ? cachedShadow : 0)
     return true
   }
 
@@ -279,6 +296,8 @@ export class Ept implements SecondStage {
     this.failedRights = this.rights
     this.failedTranslated = translated
     this.failedSuppress = (this.entryHi & suppressVe) !== 0
+    this.failedShadow = (this.shadow !== shadowAccess.none ? qualification.shadowStack : 0)
+      | (this.checksShadow && this.entryHi & shadowPage ? qualification.shadowPage : 0)
     return false
   }
 
@@ -294,6 +313,7 @@ export class Ept implements SecondStage {
       const { entryLo } = this
       const own = (entryLo & 7) | (entryLo & entryBit.userExecute ? right.userExecute : 0)
       const present = entryLo & 7 || (this.modeBased && entryLo & entryBit.userExecute)
+      const above = rights
       rights &= this.modeBased ? own : own | (own & right.execute ? right.userExecute : 0)
       if (!present) {
         this.rights = this.modeBased ? rights & right.all : rights & 7
@@ -312,6 +332,7 @@ export class Ept implements SecondStage {
         continue
       }
       this.size = level - 1
+      this.isShadowPage = (this.entryHi & shadowPage) !== 0 && (above & right.write) !== 0 && (rights & right.read) !== 0
       const inside = insidePage[this.size]
       this.lo = (entryLo & ~0xfff & ~inside) | (lo & inside & ~0xfff)
       this.hi = this.entryHi & 0xfffff
@@ -400,7 +421,7 @@ export class Ept implements SecondStage {
     let bits = (asked & access.read ? qualification.read : 0) | (asked & access.write ? qualification.write : 0)
       | (asked & access.fetch ? qualification.fetch : 0) | ((rights & 7) << 3) | qualification.linearValid
     if (this.modeBased && rights & right.userExecute) bits |= qualification.userExecutable
-    if (translated) bits |= qualification.translated | this.advanced()
+    if (translated) bits |= qualification.translated | this.advanced() | this.failedShadow
     return new VmExit(reason.eptViolation, BigInt(bits), gpa, { linear, convertible: !this.failedSuppress })
   }
   /** What the guest's own page tables say of the page. */

@@ -7,7 +7,7 @@ import { at, segment } from '../../cpu/layout.ts'
 import { activity } from '../../cpu/reset.ts'
 import { readRflags, writeRflags } from '../../cpu/rflags.ts'
 import type { VmExit } from '../../cpu/virtualization.ts'
-import { exitBit, pinBit, secondaryBit } from './controls.ts'
+import { exitBit, hasCet, pinBit, secondaryBit } from './controls.ts'
 import { interruptionType } from './control-rules.ts'
 import { remainingTimer } from './timer.ts'
 import { busLockDetected, entryFailure, reason } from './exit-reasons.ts'
@@ -107,6 +107,7 @@ function saveGuest(unit: VmxUnit, vmcs: Vmcs): void {
     set32(vmcs, field.guestDr7, words[dr7Word])
     set32(vmcs, field.guestDebugctl, words[at.msrDebugctl >> 2])
   }
+  if (hasCet(unit.model)) unit.copies.saveGuestCet(vmcs.base * 4)
   if (exitControls & exitBit.savePat) vmcs.set64(field.guestPat, state.msrPat)
   if (exitControls & exitBit.saveEfer) vmcs.set64(field.guestEfer, state.efer)
   if (exitControls & exitBit.savePreemptionTimer && unit.pin & pinBit.preemptionTimer) set32(vmcs, field.preemptionTimer,
@@ -177,6 +178,7 @@ function loadHost(unit: VmxUnit, vmcs: Vmcs, byNmi: boolean): void {
   if (!long) words[(at.rip >> 2) + 1] = 0
   if (unit.exitControls & exitBit.loadPat) state.msrPat = vmcs.get('hostPat')
   if (unit.exitControls & exitBit.loadPkrs) state.msrPkrs = vmcs.get('hostPkrs')
+  if (unit.exitControls & exitBit.loadCet) unit.copies.loadHostCet(vmcs.base * 4)
   words[dr7Word] = 0x400
   words[at.msrDebugctl >> 2] = 0
   loadHostSegments(unit, long)

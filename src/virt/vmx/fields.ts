@@ -85,9 +85,11 @@ const list = {
   guestGdtrBase: [0x6816, guestRegisters], guestIdtrBase: [0x6818, guestRegisters], guestDr7: [0x681a, guestRegisters],
   guestRsp: [0x681c, guestRegisters], guestRip: [0x681e, guestRegisters], guestRflags: [0x6820, guestRegisters],
   guestPendingDebug: [0x6822, guestOther], guestSysenterEsp: [0x6824, guestRegisters], guestSysenterEip: [0x6826, guestRegisters],
+  guestSCet: [0x6828, guestRegisters], guestSsp: [0x682a, guestRegisters], guestSspTable: [0x682c, guestRegisters],
   hostCr0: [0x6c00, hostState], hostCr3: [0x6c02, hostState], hostCr4: [0x6c04, hostState], hostFsBase: [0x6c06, hostState],
   hostGsBase: [0x6c08, hostState], hostTrBase: [0x6c0a, hostState], hostGdtrBase: [0x6c0c, hostState], hostIdtrBase: [0x6c0e, hostState],
   hostSysenterEsp: [0x6c10, hostState], hostSysenterEip: [0x6c12, hostState], hostRsp: [0x6c14, hostState], hostRip: [0x6c16, hostState],
+  hostSCet: [0x6c18, hostState], hostSsp: [0x6c1a, hostState], hostSspTable: [0x6c1c, hostState],
 } as const satisfies Record<string, readonly [encoding: number, section: string]>
 
 export type FieldName = keyof typeof list

@@ -6,7 +6,7 @@ import { interruptionType } from './control-rules.ts'
 import type { EntryView } from './entry-view.ts'
 import type { FieldName } from './fields.ts'
 import { segmentRules } from './guest-segment-rules.ts'
-import { efer, isPat, reservedDebugctl, reservedEfer } from './register-rules.ts'
+import { cetRules, efer, isPat, reservedDebugctl, reservedEfer } from './register-rules.ts'
 import { section, type Rule } from './rule.ts'
 
 const registers = section('Checks on Guest Control Registers, Debug Registers, and MSRs')
@@ -64,6 +64,9 @@ const registerRules: readonly Rule[] = [
       breaks: [['entryControls', old => old | 0x8000n], ['guestEfer', 0n]] }),
   registers('bits 63:32 of IA32_PKRS are 0', 'guestPkrs', v => v.b('guestPkrs') >> 32n === 0n,
     { when: v => (v.entry & entry.loadPkrs) !== 0, wants: v => v.b('guestPkrs') & 0xffffffffn }),
+  ...cetRules(registers, { loads: v => (v.entry & entry.loadCet) !== 0, load: ['entryControls', old => old | 0x100000n],
+    long: v => v.guest64, control: 'guestSCet', pointer: 'guestSsp',
+    table: 'guestSspTable', cr0: 'guestCr0', cr4: 'guestCr4' }),
 ]
 
 const tableRules: readonly Rule[] = [

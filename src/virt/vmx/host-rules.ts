@@ -2,7 +2,7 @@
 import { exitBit as exit, cr0Fixed0, cr4Fixed0 } from './controls.ts'
 import type { EntryView } from './entry-view.ts'
 import type { FieldName } from './fields.ts'
-import { isPat, reservedEfer, efer } from './register-rules.ts'
+import { cetRules, isPat, reservedEfer, efer } from './register-rules.ts'
 import { section, type Rule } from './rule.ts'
 
 const registers = section('Checks on Host Control Registers, MSRs, and SSP')
@@ -45,6 +45,9 @@ export const hostRules: readonly Rule[] = [
       breaks: [['exitControls', old => old | 0x200000n], ['hostEfer', 0n]] }),
   registers('bits 63:32 of IA32_PKRS are 0', 'hostPkrs', v => v.b('hostPkrs') >> 32n === 0n,
     { when: v => (v.exit & exit.loadPkrs) !== 0, wants: v => v.b('hostPkrs') & 0xffffffffn }),
+  ...cetRules(registers, { loads: v => (v.exit & exit.loadCet) !== 0, load: ['exitControls', old => old | 0x10000000n],
+    long: v => v.host64, control: 'hostSCet', pointer: 'hostSsp',
+    table: 'hostSspTable', cr0: 'hostCr0', cr4: 'hostCr4' }),
 
   selector('ES', 'hostEsSelector'), selector('CS', 'hostCsSelector'), selector('SS', 'hostSsSelector'), selector('DS', 'hostDsSelector'),
   selector('FS', 'hostFsSelector'), selector('GS', 'hostGsSelector'), selector('TR', 'hostTrSelector'),

@@ -27,6 +27,8 @@ const guestState: readonly Pair[] = [
   wide('cr3', 'guestCr3'), wide('cr4', 'guestCr4'), wide('gpr', 'guestRsp', 4), wide('rip', 'guestRip'),
   narrow('msrSysenterCs', 'guestSysenterCs'), wide('msrSysenterEsp', 'guestSysenterEsp'), wide('msrSysenterEip', 'guestSysenterEip'),
 ]
+const guestCet: readonly Pair[] = [wide('msrSCet', 'guestSCet'), wide('ssp', 'guestSsp'), wide('msrSspTable', 'guestSspTable')]
+const hostCet: readonly Pair[] = [wide('msrSCet', 'hostSCet'), wide('ssp', 'hostSsp'), wide('msrSspTable', 'hostSspTable')]
 const guestPdptes: readonly Pair[] = [wide('pdpte', 'guestPdpte0', 0), wide('pdpte', 'guestPdpte1', 1), wide('pdpte', 'guestPdpte2', 2),
   wide('pdpte', 'guestPdpte3', 3)]
 
@@ -49,6 +51,9 @@ export interface VmcsCopies {
   readonly loadPdptes: (region: number) => void
   readonly savePdptes: (region: number) => void
   readonly loadHost: (region: number) => void
+  readonly loadGuestCet: (region: number) => void
+  readonly saveGuestCet: (region: number) => void
+  readonly loadHostCet: (region: number) => void
 }
 export const vmcsCopies = (memory: WebAssembly.Memory): VmcsCopies => generate(memory, {
   loadGuest: emitMoves(toState(guestState), 'from'),
@@ -56,4 +61,7 @@ export const vmcsCopies = (memory: WebAssembly.Memory): VmcsCopies => generate(m
   loadPdptes: emitMoves(toState(guestPdptes), 'from'),
   savePdptes: emitMoves(fromState(guestPdptes), 'to'),
   loadHost: emitMoves(toState(hostState), 'from'),
+  loadGuestCet: emitMoves(toState(guestCet), 'from'),
+  saveGuestCet: emitMoves(fromState(guestCet), 'to'),
+  loadHostCet: emitMoves(toState(hostCet), 'from'),
 })
