@@ -45,7 +45,7 @@ const icelake = `
   tme avx512_vpopcntdq la57 rdpid fsrm pconfig wbnoinvd bhi_ctrl`
 const sapphireRapids = `
   ${icelake} avx_vnni avx512_bf16 waitpkg shstk ibt serialize tsxldtrk arch_lbr bus_lock_detect cldemote movdiri movdir64b enqcmd fzrm fsrs
-  fsrc amx_bf16 avx512_fp16 amx_tile amx_int8`
+  fsrc amx_bf16 avx512_fp16 amx_tile amx_int8 ept_shadow_stack`
 
 // AMD.
 const k8 = `

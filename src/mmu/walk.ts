@@ -98,13 +98,6 @@ export class PageWalk {
    * Intel SDM vol. 3, "Access Rights".
    */
   walkShadow(lo: number, hi: number, what: number, user: boolean, rights: Uint8Array, offset: number): boolean {
-    this.shadow = user ? shadowAccess.user : shadowAccess.supervisor
-    const done = this.walkShadowTables(lo, hi, what, user, rights, offset)
-    this.shadow = shadowAccess.none
-    return done
-  }
-  private shadow: ShadowAccess = shadowAccess.none
-  private walkShadowTables(lo: number, hi: number, what: number, user: boolean, rights: Uint8Array, offset: number): boolean {
     this.used = 0
     this.secondFailed = false
     if (!this.walkTables(lo, hi)) {
@@ -117,8 +110,16 @@ export class PageWalk {
       this.error = errorBit.present | (byKey ? errorBit.key : 0) | this.errorOf(what, user) | errorBit.shadowStack
       return false
     }
-    if (this.second !== undefined && !this.throughSecond(lo, hi, what)) return this.failedAt(lo, hi)
+    if (this.second !== undefined && !this.throughSecondAs(user ? shadowAccess.user : shadowAccess.supervisor, lo, hi, what))
+      return this.failedAt(lo, hi)
     return this.markUsed(what === access.write) || this.failedAt(lo, hi)
+  }
+
+  private throughSecondAs(shadow: ShadowAccess, lo: number, hi: number, what: number): boolean {
+    this.second!.shadow = shadow
+    const through = this.throughSecond(lo, hi, what)
+    this.second!.shadow = shadowAccess.none
+    return through
   }
 
   /** Combines the page with what the second stage makes of it: the smaller page, fewer rights. */
@@ -127,7 +128,6 @@ export class PageWalk {
     const size = (this.flags & translationFlag.sizeMask) >> translationFlag.sizeShift
     const user = (this.flags & translationFlag.user) !== 0
     second.guestFlags = this.flags
-    second.shadow = this.shadow
     if (!second.page(this.lo | (lo & (insidePage[size] | 0xfff)), this.hi, what, user)) return !(this.secondFailed = true)
     const secondSize = (second.flags & translationFlag.sizeMask) >> translationFlag.sizeShift
     const common = Math.min(size, secondSize)

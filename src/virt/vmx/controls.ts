@@ -146,7 +146,7 @@ export function eptVpidCapabilities(model: CpuModel): bigint {
   if (isSince(model, 'haswell')) bits |= eptBit.accessedDirty
   if (isSince(model, 'skylake')) bits |= eptBit.advancedInformation
   if (model.has('la57')) bits |= eptBit.walk5
-  if (model.has('shstk')) bits |= eptBit.supervisorShadowStack
+  if (model.has('shstk') && model.has('ept_shadow_stack')) bits |= eptBit.supervisorShadowStack
   return bits
 }
 
