@@ -27,24 +27,27 @@ const checkWidth = (pointer: bigint, toLongCode: boolean): void => {
   if (!toLongCode && pointer >> 32n) throw generalProtection()
 }
 
-/** Marks the token at the top of a supervisor shadow stack busy; #GP(0) when it is none, or busy already. */
-export function takeToken(cpu: Processor, top: bigint, refuse: () => Fault): void {
+/**
+ * Marks the token at the top of a shadow stack busy; throws what `refuse` gives when it is none, or busy already. Only tasks at level 3
+ * have one of a user's.
+ */
+export function takeToken(cpu: Processor, top: bigint, refuse: () => Fault, user = false): void {
   const { memory } = cpu
-  memory.probeShadow(top, 8, false)
-  if (memory.readShadow(top, 8, false) !== top) throw refuse()
-  memory.writeShadow(top, 8, top | busy, false)
+  memory.probeShadow(top, 8, user)
+  if (memory.readShadow(top, 8, user) !== top) throw refuse()
+  memory.writeShadow(top, 8, top | busy, user)
 }
 /** Makes it free again, if it is a busy one. True: it was. */
-export function freeToken(cpu: Processor, top: bigint): boolean {
+export function freeToken(cpu: Processor, top: bigint, user = false): boolean {
   const { memory } = cpu
-  memory.probeShadow(top, 8, false)
-  if (memory.readShadow(top, 8, false) !== (top | busy)) return false
-  memory.writeShadow(top, 8, top, false)
+  memory.probeShadow(top, 8, user)
+  if (memory.readShadow(top, 8, user) !== (top | busy)) return false
+  memory.writeShadow(top, 8, top, user)
   return true
 }
 
 /** CS, LIP and SSP on the shadow stack at `top`, which is aligned to 8 bytes first. Answers the new top. */
-function pushFrame(cpu: Processor, top: bigint, point: ReturnPoint, oldSsp: bigint, user: boolean): bigint {
+export function pushFrame(cpu: Processor, top: bigint, point: ReturnPoint, oldSsp: bigint, user: boolean): bigint {
   const { memory } = cpu
   const aligned = top & ~7n
   memory.probeShadow(aligned - BigInt(frameBytes), frameBytes, user)

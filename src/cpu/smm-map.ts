@@ -47,6 +47,8 @@ interface Format {
   readonly dr7: number
   /** IA32_PAT, where the format has it. */
   readonly pat?: number
+  /** The shadow-stack pointer, where the format has it; else the processor keeps it. */
+  readonly ssp?: number
   readonly autoHalt: number
   readonly ioRestart: number
   /** One byte: NMIs were blocked. */
@@ -96,7 +98,7 @@ const amd64: Format = {
   // RAX RCX RDX RBX RSP RBP RSI RDI R8..R15
   gpr: downFrom(0xfff8, 16),
   registers: { cr0: 0xff58, cr3: 0xff50, cr4: 0xff48, efer: 0xfed0, rip: 0xff78 },
-  rflags: 0xff70, dr6: 0xff68, dr7: 0xff60, pat: 0xff28,
+  rflags: 0xff70, dr6: 0xff68, dr7: 0xff60, pat: 0xff28, ssp: 0xff40,
   autoHalt: 0xfec9, ioRestart: 0xfec8, nmiMask: 0xfeca, pendingDebug: 0xfecc, ioMisc: 0xfec0, ioRip: 0xfea0,
   // direction (1: IN), valid, size as a bit, port
   describePort: ({ port, size, write }) => ((port << 16) | (size << 4) | 2 | (write ? 0 : 1)) >>> 0,
@@ -179,6 +181,7 @@ function mapOf(format: Format): SaveMap {
       put64(area, format.dr6, state.dr[6])
       put64(area, format.dr7, state.dr[7])
       if (format.pat !== undefined) put64(area, format.pat, state.msrPat)
+      if (format.ssp !== undefined) put64(area, format.ssp, state.ssp)
       area.setUint8(offsetIn(format.autoHalt), halted ? 1 : 0)
       area.setUint8(offsetIn(format.ioRestart), 0)
       area.setUint8(offsetIn(format.nmiMask), nmiBlocked ? 1 : 0)
@@ -193,6 +196,7 @@ function mapOf(format: Format): SaveMap {
       state.dr[6] = BigInt(get32(area, format.dr6))
       state.dr[7] = BigInt(get32(area, format.dr7))
       state.pendingDebug = get32(area, format.pendingDebug)
+      if (format.ssp !== undefined) state.ssp = get64(area, format.ssp)
       format.restoreTables(state, area)
       return {
         rflags: get32(area, format.rflags), smbase: get32(area, format.smbase),

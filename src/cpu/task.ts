@@ -8,6 +8,8 @@ import { generalProtection, selectorFault, vector } from './fault.ts'
 import { segment } from './layout.ts'
 import type { Processor } from './processor.ts'
 import { flag, readRflags, writeRflags } from './rflags.ts'
+import { enterTask, leaveTask } from './shadow-task.ts'
+import { usesCet } from './shadow-stack.ts'
 import { setNull, setParagraph, setSegment } from './segments.ts'
 
 export type TaskSource = 'jump' | 'call' | 'interrupt' | 'return'
@@ -40,6 +42,9 @@ interface TaskImage {
   readonly trap: boolean
 }
 
+/** CET: the new task's shadow stack, with a supervisor shadow-stack token. */
+const sspOffset = 0x68
+
 const isWide = (type: number): boolean => (type & 8) !== 0
 const pendingTaskTrap = 0x8000
 
@@ -54,6 +59,8 @@ export function switchTask(cpu: Processor, selector: number, source: TaskSource,
   const image = readImage(cpu, base, format)
   const { state } = cpu
   const nested = source === 'call' || source === 'interrupt'
+  const shadow = usesCet(cpu) ? leaveTask(cpu, source, options.returnRip, newLevel(image)) : undefined
+  const newSsp = shadow && source !== 'return' ? BigInt(cpu.memory.read32(base + BigInt(sspOffset), 'supervisor')) : 0n
   const old = { selector: state.segSelector[7] }
 
   saveTask(cpu, source, options)
@@ -68,8 +75,11 @@ export function switchTask(cpu: Processor, selector: number, source: TaskSource,
   loadRegisters(cpu, image, format, nested)
   if (image.trap) state.pendingDebug |= pendingTaskTrap
   loadSegments(cpu, image, external)
+  if (shadow) enterTask(cpu, shadow, { source, newSsp, refuse: () => selectorFault(vector.TS, selector, external) })
   return format === format32
 }
+
+const newLevel = (image: TaskImage): number => (image.eflags & flag.VM ? 3 : rplOf(image.segments[1]))
 
 function checkTss(cpu: Processor, selector: number, source: TaskSource, external: number): Descriptor {
   const wrong = source === 'return' ? vector.TS : vector.GP
@@ -80,7 +90,9 @@ function checkTss(cpu: Processor, selector: number, source: TaskSource, external
   const expected = source === 'return' ? [systemType.tss16Busy, systemType.tss32Busy] : [systemType.tss16, systemType.tss32]
   if (!(expected as number[]).includes(type)) throw selectorFault(wrong, selector, external)
   if (!isPresent(descriptor)) throw selectorFault(vector.NP, selector, external)
-  if (limitOf(descriptor) < (isWide(type) ? format32 : format16).minimum) throw selectorFault(vector.TS, selector, external)
+  const limit = limitOf(descriptor)
+  if (usesCet(cpu) && (!isWide(type) || limit < sspOffset + 3)) throw selectorFault(vector.TS, selector, external)
+  if (limit < (isWide(type) ? format32 : format16).minimum) throw selectorFault(vector.TS, selector, external)
   return descriptor
 }
 
@@ -129,7 +141,7 @@ function loadRegisters(cpu: Processor, image: TaskImage, format: Format, nested:
   image.gpr.forEach((value, i) => (state.gpr[i] = BigInt((value | high) >>> 0)))
   writeRflags(state, image.eflags | (nested ? flag.NT : 0))
   state.rip = BigInt(image.rip)
-  state.cpl = image.eflags & flag.VM ? 3 : rplOf(image.segments[1])
+  state.cpl = newLevel(image)
 }
 
 /** LDTR first, then all others; each is unusable until it has been checked. */
