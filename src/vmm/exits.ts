@@ -64,6 +64,7 @@ export type InternalExit =
   | { kind: 'controlWrite'; register: 0 | 4; value: bigint; raw: RawExit } // bits that the hypervisor holds
   | { kind: 'pageFault'; address: bigint; error: number; raw: RawExit } // shadow paging: whose it is the tables say
   | { kind: 'invpcid'; raw: RawExit }
+  | { kind: 'realMode'; vector: number; raw: RawExit } // an exception of virtual-8086 mode, in which a guest of VT-x without EPT is
   | { kind: 'xsetbv'; index: number; value: bigint; raw: RawExit }
 
 export type AnyExit = Exit | InternalExit

@@ -104,6 +104,8 @@ export class Vcpu {
   event: PendingEvent | undefined
   /** Interrupts that were taken from their source, and whose delivery a fault has interrupted. */
   readonly deferred: number[] = []
+  /** Of the instruction that exited, where the hypervisor has decoded it. */
+  instructionLength: number | undefined
   nmi = false
   /** Its translations are to be forgotten before it goes on. */
   flush = true

@@ -48,6 +48,7 @@ function exception(vcpu: Vcpu, vmcs: Vmcs, raw: RawExit): AnyExit {
   const vector = information & 0xff
   if (((information >> 8) & 7) === 2) return { kind: 'interrupt', raw }
   if (vector === 7 && vcpu.fpuTrapped) return { kind: 'fpu', raw }
+  if (vector !== 14 && vcpu.shadow?.isReal) return { kind: 'realMode', vector, raw }
   const error = information & 0x800 ? number(vmcs.read('exitErrorCode')) : undefined
   if (vector === 14 && vcpu.shadow) return { kind: 'pageFault', address: raw.info1, error: error!, raw }
   return { kind: 'exception', vector, error, address: vector === 14 ? raw.info1 : undefined, raw }

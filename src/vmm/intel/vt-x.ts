@@ -11,6 +11,7 @@ import { register, type HardwarePort } from '../port.ts'
 import { hostVector, type Processor } from '../processor.ts'
 import { addressOf } from '../root-code.ts'
 import { allRights, ept } from '../second-stage.ts'
+import { deliverReal } from '../shadow/real-mode.ts'
 import { isShadowed, type ShadowOptions } from '../shadow/shadow.ts'
 import { Tags } from '../tags.ts'
 import type { PendingEvent, Vcpu } from '../vcpu.ts'
@@ -33,6 +34,9 @@ const oneVpid = 1n
 const everyVpid = 2n
 const oneVpidNotGlobal = 3n
 const pageFault = 1 << 14
+const virtual86Rights = 0xf3n
+/** VM, and IOPL 3: CLI, STI, PUSHF, POPF and IRET do as in real mode. */
+const virtual86Flags = 0x23000n
 const everyBit = 0xffff_ffff_ffff_ffffn
 const interruptType = { interrupt: 0, nmi: 2, exception: 3, software: 4 } as const
 const valid = 0x80000000
@@ -155,6 +159,7 @@ export class VtX implements Virtualizer {
     if (vcpu.flush) this.flush(vcpu, processor)
     else if (vcpu.flushLocal) this.invvpid(processor, oneVpidNotGlobal, this.tags.get(processor)!.of(vcpu).tag)
     vcpu.flushLocal = false
+    if (vcpu.shadow?.isReal) this.beReal(vcpu, vmcs)
   }
   /** The host's part differs from processor to processor, and so do the VPIDs. */
   private arrive(vcpu: Vcpu, vmcs: Vmcs, processor: Processor): void {
@@ -244,6 +249,7 @@ export class VtX implements Virtualizer {
   enter(vcpu: Vcpu): EntryFailure | undefined {
     const vmcs = this.of(vcpu)
     const processor = vmcs.processor!
+    if (vcpu.shadow?.betweenModes) return { reason: 'CR0.PE = 1 and CS is one of real mode: not without unrestricted guests' }
     processor.instructions++
     const standing = processor.port.execute(addressOf[vmcs.launched ? 'vmresume' : 'vmlaunch'])
     if (standing === 'guest') {
@@ -265,13 +271,27 @@ export class VtX implements Virtualizer {
     port.set(register.rcx, rcx)
     return undefined
   }
+  /** Virtual-8086 mode in place of real mode. SDM vol. 3, "Checks on Guest Segment Registers". */
+  private beReal(vcpu: Vcpu, vmcs: Vmcs): void {
+    for (const name of ['Cs', 'Ds', 'Es', 'Ss', 'Fs', 'Gs'] as const) {
+      vmcs.write(`guest${name}Base`, vmcs.read(`guest${name}Selector`) << 4n)
+      vmcs.write(`guest${name}Limit`, 0xffffn)
+      vmcs.write(`guest${name}AccessRights`, virtual86Rights)
+    }
+    vmcs.write('guestRflags', vmcs.read('guestRflags') | virtual86Flags)
+    if (vcpu.shadow!.realIdtLimit !== undefined) return
+    vcpu.shadow!.realIdtLimit = Number(vmcs.read('guestIdtrLimit'))
+    // every INT n raises #GP
+    vmcs.write('guestIdtrLimit', 0n)
+  }
   exit(vcpu: Vcpu): AnyExit {
     return readExit(vcpu, this.of(vcpu))
   }
   advance(vcpu: Vcpu): void {
     const vmcs = this.of(vcpu)
-    const rip = vmcs.read('guestRip') + vmcs.read('exitInstructionLength')
-    vmcs.write('guestRip', rip)
+    const length = vcpu.instructionLength === undefined ? vmcs.read('exitInstructionLength') : BigInt(vcpu.instructionLength)
+    vcpu.instructionLength = undefined
+    vmcs.write('guestRip', vmcs.read('guestRip') + length)
     if (vcpu.exit?.kind === 'halt') vmcs.write('guestInterruptibility', 0n)
   }
   instructionBytes(): undefined {
@@ -326,6 +346,7 @@ export class VtX implements Virtualizer {
     vmcs.write('guestCr0', shadow.hardware('cr0') | cr0Always | (vcpu.fpuTrapped ? taskSwitched : 0n))
     vmcs.write('guestCr3', shadow.hardware('cr3'))
     vmcs.write('guestCr4', shadow.hardware('cr4') | vmxe)
+    this.setExceptions(vcpu, vcpu.intercepts.exceptions | (vcpu.fpuTrapped ? 1 << 7 : 0))
     const value = shadow.hardware('efer')
     this.switchLongMode(vcpu, vmcs, shadow.hardware('cr0'), value)
   }
@@ -345,6 +366,7 @@ export class VtX implements Virtualizer {
   // ---- events ----
 
   inject(vcpu: Vcpu, { type, vector, error, length }: PendingEvent): void {
+    if (vcpu.shadow?.isReal) return deliverReal(vcpu, vector)
     const vmcs = this.of(vcpu)
     const information = (valid | (interruptType[type] << 8) | vector | (error === undefined ? 0 : 0x800)) >>> 0
     if (error !== undefined) vmcs.write('entryErrorCode', BigInt(error))
@@ -372,7 +394,7 @@ export class VtX implements Virtualizer {
   private setExceptions(vcpu: Vcpu, exceptions: number): void {
     const vmcs = this.of(vcpu)
     const controls = this.controls.get(vmcs)!
-    if (vcpu.shadow) exceptions |= pageFault
+    if (vcpu.shadow) exceptions |= vcpu.shadow.isReal ? -1 : pageFault
     if (controls.exceptions === exceptions) return
     controls.exceptions = exceptions
     vmcs.write('exceptionBitmap', BigInt(exceptions >>> 0))

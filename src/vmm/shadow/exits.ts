@@ -4,10 +4,9 @@ import { instructionAt, readLinear } from '../guest-walk.ts'
 import { codeSizeOf, linearAddress, modRm, parse } from '../memory-operand.ts'
 import type { Vcpu } from '../vcpu.ts'
 import type { Virtualizer } from '../virtualizer.ts'
+import { raise, vector } from './raise.ts'
+import { deliverReal, RealMode } from './real-mode.ts'
 
-const vector = { doubleFault: 8, generalProtection: 13, pageFault: 14 } as const
-/** SDM vol. 3, "Interrupt 8—Double Fault Exception (#DF)": classes of exceptions. */
-const contributory = new Set([0, 10, 11, 12, 13])
 const alignmentCheck = 1n << 18n
 
 /** 'ready': done, the guest goes on. An exit: somebody else's, perhaps another one. */
@@ -30,6 +29,7 @@ export function answerShadow(vcpu: Vcpu, exit: AnyExit, virtualizer: Virtualizer
       virtualizer.forget(vcpu, exit.address)
       return vcpu.intercepts.translation ? exit : after(vcpu, virtualizer)
     case 'invpcid': return invalidatePcid(vcpu, exit, virtualizer)
+    case 'realMode': return realMode(vcpu, exit, virtualizer)
     default: return exit
   }
 }
@@ -37,6 +37,19 @@ export function answerShadow(vcpu: Vcpu, exit: AnyExit, virtualizer: Virtualizer
 function after(vcpu: Vcpu, virtualizer: Virtualizer): 'ready' {
   virtualizer.advance(vcpu)
   return 'ready'
+}
+
+/** #GP of virtual-8086 mode is an instruction to be done; from CR0.PE = 1 to the far jump one after the other is. */
+function realMode(vcpu: Vcpu, { vector: which, raw }: Extract<AnyExit, { kind: 'realMode' }>, virtualizer: Virtualizer): AnyExit | 'ready' {
+  if (which !== vector.generalProtection) {
+    deliverReal(vcpu, which)
+    return 'ready'
+  }
+  const mode = new RealMode(vcpu, virtualizer, raw)
+  for (;;) {
+    const outcome = mode.step()
+    if (outcome !== 'ready' || !vcpu.shadow!.betweenModes) return outcome
+  }
 }
 
 type Fault = Extract<AnyExit, { kind: 'pageFault' }>
@@ -58,17 +71,6 @@ function pageFault(vcpu: Vcpu, { address, error, raw }: Fault, virtualizer: Virt
   if (vcpu.intercepts.exceptions & (1 << vector.pageFault))
     return { kind: 'exception', vector: vector.pageFault, error: outcome.error, address, raw }
   return raise(vcpu, vector.pageFault, outcome.error)
-}
-
-/** The guest gets an exception, which may have come while another event was being delivered. */
-export function raise(vcpu: Vcpu, which: number, error: number): 'ready' {
-  const first = vcpu.event
-  const isDouble = first?.type === 'exception' && (first.vector === vector.pageFault ? which === vector.pageFault || contributory.has(which)
-    : contributory.has(first.vector) && contributory.has(which))
-  if (first?.type === 'interrupt') vcpu.deferred.push(first.vector)
-  if (first?.type === 'nmi') vcpu.nmi = true
-  vcpu.event = isDouble ? { type: 'exception', vector: vector.doubleFault, error: 0 } : { type: 'exception', vector: which, error }
-  return 'ready'
 }
 
 /** Its operand lies in memory: INVPCID r64, m128. */

@@ -69,6 +69,9 @@ export class Shadow {
   /** Entries let the supervisor write what CR0.WP = 0 allows, or were made while it did. */
   private hasUnprotected = false
   private moved = false
+  /** In real mode, where the processor has another one: the IDT's limit; and PE = 1 while CS is still one of real mode. */
+  realIdtLimit: number | undefined
+  betweenModes = false
 
   constructor(memory: GuestMemory, stage: ShadowStage, options: ShadowOptions) {
     this.memory = memory
