@@ -1,4 +1,5 @@
 /** The report of `vitrine vmm` as text: lanes of processors, moments, a migration, exits and sums. */
+import type { AssignedReport } from '../vmm/demo/assigned.ts'
 import type { DemoMoment, DemoReport } from '../vmm/demo/demo.ts'
 
 const laneWidth = 72
@@ -29,6 +30,17 @@ export function picture(report: DemoReport): string {
     ...sums(report),
     '',
   ].map(line => `${line.trimEnd()}\n`).join('')
+}
+
+/** A guest that owns a device: chapter by chapter, who said what. */
+export function journey({ device, copied, interrupts, chapters }: AssignedReport): string {
+  const parts = chapters.flatMap(({ title, lines, exits }) => {
+    const counts = Object.entries(exits).map(([kind, number]) => `${kind} ${number}`).join(', ')
+    const ended = `    exits of the guest: ${counts} (the hypercall ends the chapter)`
+    return [`  ${title}.`, '', ...lines.map(each => `    ${each}`), '', ended, '']
+  })
+  const result = `  The copy is ${copied ? 'right' : 'WRONG'}; the guest has counted ${interrupts} interrupts.`
+  return ['', `  The edu device, ${device}, belongs to a guest`, '', ...parts, result, ''].map(each => `${each.trimEnd()}\n`).join('')
 }
 
 const letterOf = ({ vcpus }: DemoReport, name: string): string => 'ABCDEFGH'[vcpus.findIndex(vcpu => vcpu.name === name)]

@@ -1,6 +1,7 @@
 /** `vitrine vmm`: the hypervisor in TypeScript, with guests of its own or with kernels from files. */
 import { Command, Option } from 'commander'
 import { InputError } from '../errors.ts'
+import { assignedDemo, assignedMachine } from '../vmm/demo/assigned.ts'
 import { demoPolicy, runDemo, type DemoReport } from '../vmm/demo/demo.ts'
 import type { ApicKind } from '../vmm/apic/assist.ts'
 import type { BoardOptions } from '../vmm/board/board.ts'
@@ -10,7 +11,7 @@ import { parseDrives } from './drives.ts'
 import { statusOf, statuses } from './status.ts'
 import type { GuestsResult, System } from './system.ts'
 import { parseCount, parseDevice, parseMemory, parseSeconds } from './values.ts'
-import { picture } from './vmm-picture.ts'
+import { journey, picture } from './vmm-picture.ts'
 
 interface Options {
   cpu: 'intel' | 'amd' | 'both'
@@ -30,6 +31,7 @@ interface Options {
   paging: Paging
   migrate?: string
   apic: ApicKind
+  assign?: string
   timeout?: string
   quiet?: boolean
 }
@@ -53,6 +55,8 @@ export function vmmCommand(system: System, done: (status: number) => void): Comm
     .option('--cpus <n>', 'physical processors', '2')
     .option('--seed <n>', 'another run; the same number gives the same run again', '1')
     .option('--json', 'the report as JSON instead of a picture; with a kernel, after the run')
+    .addOption(new Option('--assign <device>', 'instead: a guest that owns a device; the journey of its DMA and interrupts')
+      .choices(['edu']))
     .optionsGroup('Guests with a kernel:')
     .option('--kernel <file>', 'Linux bzImage')
     .option('--initrd <file>', 'initial RAM disk')
@@ -75,6 +79,7 @@ export function vmmCommand(system: System, done: (status: number) => void): Comm
       const cpus = parseCount(options.cpus, '--cpus', 1, mostProcessors)
       const seed = parseCount(options.seed, '--seed', 0, 0xffffffff)
       if (options.kernel !== undefined) return done(await runKernels(options, options.kernel, cpus, seed, system))
+      if (options.assign !== undefined) return assign(options, seed, system)
       const reports: DemoReport[] = []
       for (const cpu of options.cpu === 'both' ? (['intel', 'amd'] as const) : [options.cpu]) {
         const report = runDemo(await system.hypervisor({ cpu, cpus, seed, policy: demoPolicy() }), seed)
@@ -83,6 +88,14 @@ export function vmmCommand(system: System, done: (status: number) => void): Comm
       }
       if (options.json) system.print(`${JSON.stringify(reports, undefined, 2)}\n`)
     })
+}
+
+async function assign({ cpu, json }: Options, seed: number, system: System): Promise<void> {
+  if (cpu === 'amd') throw new InputError('expected --cpu intel with --assign: the remapping unit is Intel\'s')
+  const demo = assignedDemo()
+  const report = demo.run(await system.hypervisor({ ...assignedMachine, seed, onRemappingEvent: demo.told }))
+  const plain = { ...report, faults: report.faults.map(({ guest, ...fault }) => ({ ...fault, guest: guest?.name })) }
+  system.print(json ? `${JSON.stringify(plain, undefined, 2)}\n` : journey(report))
 }
 
 async function runKernels(options: Options, kernelFile: string, cpus: number, seed: number, system: System): Promise<number> {

@@ -144,6 +144,13 @@ export class Assembler {
   inDx(): this {
     return this.emit(0xec)
   }
+  /** EAX to port DX, and from it. */
+  out32Dx(): this {
+    return this.emit(0xef)
+  }
+  in32Dx(): this {
+    return this.emit(0xed)
+  }
   mov64ToXmm0(from: RegisterName): this {
     return this.modRm([0x0f, 0x6e], 0, from, true, [0x66])
   }

@@ -143,10 +143,18 @@ export class GuestMemory {
     return this.pool.memory.read64(frame)
   }
 
+  /** All of it is present and stays where it is: devices reach it. What they write is in no log. */
+  pin(): void {
+    this.pinned = true
+    for (let page = 0; page < this.pages; page++) this.frameOf(page * pageSize, true)
+  }
+  private pinned = false
+
   // ---- sharing ----
 
   /** The other guest's pages are this one's too until one of them writes: a copy is made then. Both have to be of the same size. */
   shareFrom(other: GuestMemory): void {
+    if (this.pinned || other.pinned) throw new Error('memory that a device reaches cannot be shared')
     for (let page = 0; page < other.pages; page++) {
       if (!other.isPresent(page)) continue
       const frame = other.frames[page]
@@ -178,7 +186,7 @@ export class GuestMemory {
 
   /** Gives a page's frame back; its bytes go to the store. */
   pageOut(page: number): boolean {
-    if (!this.store || !this.isPresent(page) || this.flags[page] & (state.shared | state.locked)) return false
+    if (this.pinned || !this.store || !this.isPresent(page) || this.flags[page] & (state.shared | state.locked)) return false
     const bytes = new Uint8Array(pageSize)
     this.pool.memory.read(this.frames[page], bytes)
     this.store.put(this.key(page), bytes)
@@ -189,7 +197,7 @@ export class GuestMemory {
   }
   /** The guest does not need a page's bytes any more: a balloon has taken it. */
   release(page: number): void {
-    if (this.isPresent(page)) this.drop(page)
+    if (this.isPresent(page) && !this.pinned) this.drop(page)
   }
   private drop(page: number): void {
     this.stage.unmap(page * pageSize)

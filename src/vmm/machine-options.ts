@@ -1,5 +1,5 @@
 /** The machine that a hypervisor is to have, and the hypervisor's own options. */
-import type { CpuSelection } from '../api.ts'
+import type { CpuSelection, RemappingEvent } from '../api.ts'
 import type { VmmOptions } from './vmm.ts'
 
 export interface HypervisorOptions extends VmmOptions {
@@ -9,6 +9,12 @@ export interface HypervisorOptions extends VmmOptions {
   /** Physical memory in bytes: a multiple of 1 MiB. */
   memory?: number
   seed?: number
+  /** A remapping unit, Intel's; only with an Intel processor. */
+  iommu?: 'vtd'
+  /** Devices of the machine, as `--device` names them. */
+  devices?: readonly string[]
+  /** Told what the remapping unit does: for those who watch. */
+  onRemappingEvent?: (event: RemappingEvent) => void
   engine?: 'interpreter' | 'jit' | 'step'
   /** What the machine has to say: what software touched that is not there. */
   onLog?: (message: string) => void

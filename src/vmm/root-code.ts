@@ -53,6 +53,8 @@ export const operations = {
   store32: [0x89, 0x08], // mov [rax], ecx
   in8: [0xec], // in al, dx
   out8: [0xee], // out dx, al
+  in32: [0xed], // in eax, dx
+  out32: [0xef], // out dx, eax
   hlt: [0xf4],
   pause: [0xf3, 0x90],
   sti: [0xfb],

@@ -15,7 +15,7 @@ export const readOnly: Rights = { read: true, write: false, execute: true }
 
 /** What differs between the vendors: how an entry says it. */
 export interface EntryFormat {
-  readonly name: 'EPT' | 'NPT'
+  readonly name: 'EPT' | 'NPT' | 'DMA'
   table(address: number): bigint
   page(address: number, rights: Rights, large: boolean): bigint
   isPresent(entry: bigint): boolean

@@ -38,6 +38,8 @@ export interface InterruptSource {
   pending(): boolean
   /** The vector of the most urgent one, which is in service now. */
   acknowledge(): number
+  /** One more, from the hypervisor. */
+  raise(vector: number): void
 }
 
 /** Interrupts in the order in which they came. */
@@ -97,7 +99,7 @@ export class Vcpu {
   weight = 1024
   /** Runs in virtual nanoseconds, divided by the weight: what fairness is about. For the policy. */
   virtualRuntime = 0
-  interrupts: InterruptSource & Partial<Pick<InterruptList, 'raise'>> = new InterruptList()
+  interrupts: InterruptSource = new InterruptList()
   /** What the processor does of its APIC, if it does. */
   apic: ApicAssist | undefined
   /** To be injected before anything else: what an exit interrupted, and exceptions for the guest. */

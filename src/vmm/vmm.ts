@@ -17,7 +17,7 @@ import { PagePool } from './page-pool.ts'
 import { Pager } from './pager.ts'
 import { FairPolicy, type SchedulingPolicy } from './policy.ts'
 import type { HardwarePort } from './port.ts'
-import { hostVector, type CpuidResult } from './processor.ts'
+import { hostVector, type CpuidResult, type Processor } from './processor.ts'
 import { SecondStage } from './second-stage.ts'
 import { answerShadow } from './shadow/exits.ts'
 import { Shadow } from './shadow/shadow.ts'
@@ -72,7 +72,8 @@ export type RunEnd =
   | { kind: 'machine'; reason: string } // the machine itself has stopped
 
 interface GuestEntry extends Guest {
-  readonly handlers: Handlers
+  /** Those that were added last are asked first. */
+  readonly handlers: Handlers[]
 }
 
 export class Vmm {
@@ -115,12 +116,16 @@ export class Vmm {
     const isShadow = (options.paging ?? this.paging) === 'shadow'
     const stage = isShadow ? new ShadowStage(options.memory, this.pool) : new SecondStage(this.virtualizer.format, this.pool)
     const memory = new GuestMemory(name, options.memory, stage, this.pool, { store: this.store, largePages: options.largePages })
-    const guest: GuestEntry = { name, memory, stage, vcpus: [], handlers: options.handlers ?? {} }
+    const guest: GuestEntry = { name, memory, stage, vcpus: [], handlers: options.handlers ? [options.handlers] : [] }
     memory.onNarrowed = () => this.flush(guest)
     memory.onShort = () => this.store !== undefined && this.pager.evict()
     if (stage instanceof ShadowStage) stage.onShort = memory.onShort
     this.guests.push(guest)
     return guest
+  }
+  /** Handlers that are asked before those that the guest has. */
+  addHandlers(guest: Guest, handlers: Handlers): void {
+    ;(guest as GuestEntry).handlers.unshift(handlers)
   }
   createVcpu(guest: Guest, options: VcpuOptions = {}): Vcpu {
     const name = options.name ?? (guest.vcpus.length === 0 ? guest.name : `${guest.name}.${guest.vcpus.length}`)
@@ -202,11 +207,11 @@ export class Vmm {
 
   // ---- what wakes vCPUs ----
 
-  /** An interrupt for a vCPU whose interrupts are a list. */
+  /** An interrupt for a vCPU: an edge at its APIC, or an entry of its list. */
   interrupt(vcpu: Vcpu, vector: number): void {
-    if (!vcpu.interrupts.raise) throw new Error(`${vcpu.name} has an interrupt controller: interrupts come from there`)
     vcpu.interrupts.raise(vector)
-    this.notify(vcpu)
+    // where a processor keeps its APIC, it was told
+    if (!vcpu.apic) this.notify(vcpu)
   }
   /** Its interrupts have changed: it wakes if it waits, and is brought out of the guest if it runs. */
   notify(vcpu: Vcpu): void {
@@ -250,7 +255,28 @@ export class Vmm {
   }
   private interrupted(cpu: CpuSlot, vector: number): void {
     if (vector === hostVector.timer) cpu.timerAt = Infinity
-    else if (vector === hostVector.wakeUp) for (const vcpu of this.vcpus) if (vcpu.state === 'waiting' && vcpu.wakes) this.notify(vcpu)
+    this.hostHandlers.get(vector)?.()
+    if (vector === hostVector.wakeUp) for (const vcpu of this.vcpus) if (vcpu.state === 'waiting' && vcpu.wakes) this.notify(vcpu)
+  }
+
+  /** Devices of the machine may wake a guest: that nothing is due in the hypervisor does not mean that nothing will come. */
+  hasDevices = false
+  private readonly hostHandlers = new Map<number, () => void>()
+  /** A vector of the hypervisor's own: called in root mode, after the end of the interrupt. */
+  onHostInterrupt(vector: number, handler: () => void): void {
+    this.hostHandlers.set(vector, handler)
+  }
+  /** A vector for a device of the hypervisor's. */
+  newHostVector(handler: () => void): number {
+    const vector = hostVector.firstDevice + this.deviceVectors++
+    if (vector >= hostVector.spurious) throw new Error('all vectors are in use')
+    this.onHostInterrupt(vector, handler)
+    return vector
+  }
+  private deviceVectors = 0
+  /** The processor that is in root mode now, and executes what the hypervisor asks for. */
+  get processor(): Processor {
+    return this.present.processor
   }
 
   /** Translations of a guest's vCPUs are forgotten before they run again; those that run are brought out. */
@@ -315,6 +341,7 @@ export class Vmm {
       if (this.ended) return this.ended
       const arrival = this.hardware.run()
       if (arrival.kind === 'stopped') return { kind: 'machine', reason: arrival.reason }
+      if (arrival.kind === 'idle' && this.hasDevices) return { kind: 'idle' }
       if (arrival.kind !== 'root') throw new Error(`the hypervisor let all processors halt for ever: ${arrival.kind}`)
       this.arrived(this.cpus[arrival.cpu])
     }
@@ -412,7 +439,9 @@ export class Vmm {
   private ask(vcpu: Vcpu, said: Exit): Outcome | 'asked' {
     const exit = said.kind === 'memory' ? this.asAccess(vcpu, said) : said
     vcpu.exit = exit
-    const answer = callHandler((vcpu.guest as GuestEntry).handlers, exit, vcpu) ?? callHandler(this.handlers, exit, vcpu)
+    let answer: unknown
+    for (const handlers of (vcpu.guest as GuestEntry).handlers) answer ??= callHandler(handlers, exit, vcpu)
+    answer ??= callHandler(this.handlers, exit, vcpu)
     if (answer !== undefined) return applyAnswer(vcpu, exit, answer, this.virtualizer)
     this.tell({ kind: 'stopped', vcpu, exit })
     this.ended = { kind: 'exit', vcpu, exit, explanation: this.explain(vcpu, exit) }
@@ -573,7 +602,7 @@ export class Vmm {
       this.ended = { kind: 'done' }
       return true
     }
-    if (this.cpus.every(each => each.alarms.next === Infinity && (each === cpu || (!each.running && !each.standing)))
+    if (!this.hasDevices && this.cpus.every(each => each.alarms.next === Infinity && (each === cpu || (!each.running && !each.standing)))
       && !this.vcpus.some(({ state }) => state === 'ready' || state === 'moving')) {
       this.ended = { kind: 'idle' }
       return true

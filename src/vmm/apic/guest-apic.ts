@@ -2,6 +2,7 @@
  * The local APIC of a vCPU: the machine's own model of one, with as much of it in the processor's hands as the processor takes; and the
  * exits that are left. Intel SDM vol. 3, "Advanced Programmable Interrupt Controller (APIC)", "APIC Virtualization and Virtual Interrupts".
  */
+import { deliveryMode } from '../../interrupts/message.ts'
 import type { Lapic } from '../../interrupts/lapic.ts'
 import type { Vcpu } from '../vcpu.ts'
 import type { Vmm } from '../vmm.ts'
@@ -32,6 +33,7 @@ export class GuestApic {
     vcpu.interrupts = {
       pending: () => started() && (assist ? assist.wakes() : lapic.hasInterrupt()),
       acknowledge: () => lapic.acknowledge(),
+      raise: vector => lapic.deliver({ destination: lapic.id, logical: false, mode: deliveryMode.fixed, vector, level: false }),
     }
     // MOV to and from CR8 exits where nobody else knows the task priority
     if (!assist) vmm.setIntercepts(vcpu, { ...vcpu.intercepts, priority: true })

@@ -1,0 +1,68 @@
+/** PCI devices of the machine, by ports CF8h and CFCh. PCI Local Bus Specification, "Configuration Space". */
+import { register } from '../port.ts'
+import type { Processor } from '../processor.ts'
+
+export const configPorts = { address: 0xcf8, data: 0xcfc } as const
+export const configAt = { vendor: 0x00, device: 0x02, command: 0x04, status: 0x06, bar0: 0x10, capabilities: 0x34 } as const
+export const commandBit = { memory: 2, master: 4 } as const
+export const capabilityId = { msi: 5 } as const
+const enable = 0x80000000
+const functionsOfBus = 256
+const noDevice = 0xffff
+
+/** A requester: bus << 8 | device << 3 | function. */
+export type SourceId = number
+export const sourceText = (source: SourceId): string =>
+  `${(source >> 8).toString(16).padStart(2, '0')}:${((source >> 3) & 31).toString(16).padStart(2, '0')}.${source & 7}`
+
+export class HostPci {
+  private readonly processor: () => Processor
+
+  /** `processor`: one that is in root mode. */
+  constructor(processor: () => Processor) {
+    this.processor = processor
+  }
+  private select(source: SourceId, offset: number): Processor {
+    const processor = this.processor()
+    processor.port.set(register.rdx, BigInt(configPorts.address))
+    processor.perform('out32', BigInt((enable | (source << 8) | (offset & 0xfc)) >>> 0))
+    processor.port.set(register.rdx, BigInt(configPorts.data))
+    return processor
+  }
+  read(source: SourceId, offset: number): number {
+    const processor = this.select(source, offset)
+    processor.perform('in32')
+    return Number(processor.port.get(register.rax) & 0xffffffffn)
+  }
+  write(source: SourceId, offset: number, value: number): void {
+    this.select(source, offset).perform('out32', BigInt(value >>> 0))
+  }
+  /** The first function of bus 0 with these IDs. */
+  find(vendor: number, device: number): SourceId | undefined {
+    for (let source = 0; source < functionsOfBus; source++) {
+      const ids = this.read(source, configAt.vendor)
+      if ((ids & 0xffff) !== noDevice && ids === ((device << 16) | vendor) >>> 0) return source
+    }
+    return undefined
+  }
+  /** Where a capability lies. */
+  capability(source: SourceId, id: number): number | undefined {
+    let at = this.read(source, configAt.capabilities) & 0xfc
+    while (at !== 0) {
+      const word = this.read(source, at)
+      if ((word & 0xff) === id) return at
+      at = (word >> 8) & 0xfc
+    }
+    return undefined
+  }
+  /** A memory BAR of 32 bits: where the device answers, and in how many bytes. */
+  bar(source: SourceId, index: number): { base: number; size: number } | undefined {
+    const at = configAt.bar0 + index * 4
+    const value = this.read(source, at)
+    if (value === 0 || value & 7) return undefined
+    this.write(source, at, 0xffffffff)
+    const size = (~(this.read(source, at) & ~15) + 1) >>> 0
+    this.write(source, at, value)
+    return { base: (value & ~15) >>> 0, size }
+  }
+}
