@@ -2,31 +2,18 @@
  * The access path of the CPU that runs: linear address to place in linear memory or to a fault. Intel SDM vol. 3, "Paging"; generated code
  * calls it when its own look into the first level misses.
  */
-import { flag } from '../cpu/rflags.ts'
 import { mode } from '../cpu/mode.ts'
 import { vector } from '../cpu/fault.ts'
-import { emptyTlbTable, tlbSets } from '../memory/map.ts'
-import type { PhysicalMemory, PlaceKeeper } from '../memory/physical.ts'
-import { contextKey, Contexts, rightsKinds, whoIs } from './contexts.ts'
-import { FirstLevel } from './first-level.ts'
-import {
-  access,
-  control,
-  controlsOf,
-  cr0Bit,
-  insidePage,
-  pagingMode,
-  privilege,
-  translationFlag,
-  word,
-  type PagingModel,
-} from './paging.ts'
+import { rightsKinds } from './contexts.ts'
+import { access, control, insidePage, pagingMode, translationFlag, word } from './paging.ts'
 import { PendingStores } from './pending.ts'
 import type { ApicAccessPage } from './apic-page.ts'
 import { allowedBy, rightsByKey } from './rights.ts'
-import type { SecondStage } from './second-stage.ts'
-import { entryWord, Tlb, type TlbState } from './tlb.ts'
-import { allowsShadow, PageWalk } from './walk.ts'
+import { entryWord } from './tlb.ts'
+import { TranslationCaches, type MmuOptions } from './translation-caches.ts'
+import { allowsShadow } from './walk.ts'
+
+export type { MmuOptions } from './translation-caches.ts'
 
 /** Flags of an access besides its size in bytes (bits 0-7). */
 export const accessFlag = { stack: 1 << 8, supervisor: 1 << 9, modify: 1 << 10, user: 1 << 11 } as const
@@ -43,291 +30,46 @@ function deniedToShadow(flags: number, user: boolean): number {
 /** Is told of every explicit data access, before it is made. */
 export type AccessObserver = (lo: number, hi: number, size: number, write: boolean) => void
 
-export interface MmuOptions {
-  readonly physical: PhysicalMemory
-  readonly model: PagingModel
-  readonly cpus?: number
-}
-
-/** The slow functions take and return i32 only, allocate nothing, and work on the CPU whose state lies in the state area. */
 /** The number of the page of a linear address (two words): exact, as a JavaScript number. */
 export const pageNumber = (lo: number, hi: number): number => (hi >>> 0) * 2 ** 20 + (lo >>> 12)
 export interface WatchedPages {
   has(page: number): boolean
 }
 
-export class Mmu implements PlaceKeeper {
-  readonly physical: PhysicalMemory
-  readonly firstLevel: FirstLevel
-  readonly contexts = new Contexts()
+/** The slow functions take and return i32 only, allocate nothing, and work on the CPU whose state lies in the state area. */
+export class Mmu extends TranslationCaches {
   /** Physical address of the last translation: int32 halves. */
   physicalLo = 0
   physicalHi = 0
-  /** Of the running CPU. */
-  tlb: Tlb
-  cpu = 0
-  /** Interned address space (VPID or ASID with its second stage) of the running CPU; 0 outside of guests. */
-  space = 0
-  /** What translates again while state.secondStage is set. */
-  secondStage: SecondStage | undefined
   /** What answers at state.apicAccessPage. */
   set apicPage(page: ApicAccessPage) {
     this.pending.apicPage = page
   }
 
-  private readonly tlbs: Tlb[] = []
-  private readonly walker: PageWalk
   private readonly pending: PendingStores
-  private readonly words: Int32Array
   private readonly rights: Uint8Array
-  private entry = 0
-  private set = 0
-  private tag = 0
-  private globalTag = 0
-  private rightsCurrent = 0
-  private controls = 0
-  /** Accesses must be aligned. The first level stays empty then, so that all of them come here. */
-  private aligned = false
   private readonly checksVectorAlignment: boolean
-  private key = -1
-  private keyPcid = 0
-  private keyPkru = 0
-  private keyPkrs = 0
+  /** Of the translation just found, in the TLB. */
+  private entry = 0
   private observer: AccessObserver | undefined
 
   constructor(options: MmuOptions) {
-    this.physical = options.physical
-    this.words = this.physical.words
-    this.firstLevel = new FirstLevel(this.physical)
-    for (let cpu = 0; cpu < (options.cpus ?? 1); cpu++) this.tlbs.push(new Tlb(this.firstLevel))
-    this.tlb = this.tlbs[0]
-    this.walker = new PageWalk(this.physical, options.model)
+    super(options)
     this.checksVectorAlignment = options.model.checksVectorAlignment ?? false
     this.pending = new PendingStores(this.physical)
     this.rights = this.contexts.rights
-    this.physical.keeper = this
-    this.updateContext()
   }
 
-  // ---- contexts ----
-
-  /** Another CPU's state has been put into the state area. */
-  switchCpu(cpu: number): void {
-    this.cpu = cpu
-    this.tlb = this.tlbs[cpu]
-    this.key = -1
-    this.words[word.vmcsPlace] = 0
-    this.updateContext()
-  }
-
-  /** Chooses the first-level tables that fit the state; cheap when nothing changed, for it runs at every change of CPL, AC or mode. */
-  updateContext(): void {
-    const words = this.words
-    const controls = controlsOf(words[word.cr0], words[word.cr4], words[word.efer])
-    const who = whoIs(controls, words[word.cpl], words[word.eflags] & flag.AC, words[word.cr0] & cr0Bit.am)
-    const key = contextKey(controls, who, words[word.mode], this.cpu)
-    const pcid = controls & control.pcide ? words[word.cr3] & 0xfff : 0
-    const pkru = controls & control.pke ? words[word.pkru] : 0
-    const pkrs = controls & control.pks ? words[word.pkrs] : 0
-    const space = words[word.translationSpace]
-    if (key === this.key && pcid === this.keyPcid && pkru === this.keyPkru && pkrs === this.keyPkrs && space === this.space) {
-      this.publish() // the fields may have been overwritten by another CPU's or a snapshot's
-      return
-    }
-    this.space = space
-    this.walker.second = words[word.secondStage] === 0 ? undefined : this.secondStage
-    let set = this.contexts.find(key, pcid, this.space, pkru, pkrs)
-    if (set < 0) set = this.createSet(key, pcid, pkru, pkrs)
-    if (controls !== this.controls || this.key === -1) this.walker.setControls(controls)
-    this.controls = controls
-    this.key = key
-    this.keyPcid = pcid
-    this.keyPkru = pkru
-    this.keyPkrs = pkrs
-    this.set = set
-    this.otherLevel = this.setOfOtherLevel(set, who, controls)
-    this.aligned = who === privilege.userAligned
-    this.tag = this.tlb.tagOf(this.contexts.tagIndex[set])
-    this.globalTag = this.tlb.tagOf(this.contexts.globalTagIndex[set])
-    this.rightsCurrent = this.contexts.rightsAt(set, rightsKinds.current)
-    this.publish()
-  }
-
-  /** The set of the other privilege level of this address space, if it is known and generated code may change over to it; or -1. */
-  private otherLevel = -1
-  private setOfOtherLevel(set: number, who: number, controls: number): number {
-    const { changes } = this.contexts
-    if (this.otherKnownAt[set] !== changes) {
-      this.otherOf[set] = this.findOtherLevel(who, controls)
-      this.otherKnownAt[set] = changes
-    }
-    return this.otherOf[set]
-  }
-  /** By set: what findOtherLevel gave, and after how many changes of the contexts. */
-  private readonly otherOf = new Int8Array(tlbSets)
-  private readonly otherKnownAt = new Int32Array(tlbSets).fill(-1)
-  private findOtherLevel(who: number, controls: number): number {
-    const other = who === privilege.user ? privilege.supervisor : who === privilege.supervisor ? privilege.user : undefined
-    if (other === undefined || (controls & control.modeMask) === pagingMode.none) return -1
-    const key = contextKey(controls, other, this.words[word.mode], this.cpu)
-    return this.contexts.find(key, this.keyPcid, this.space, this.keyPkru, this.keyPkrs)
-  }
-  /** Generated code has changed the privilege level and taken the tables of that level (SYSCALL): what is kept here follows. */
-  follow(): void {
-    if (this.words[word.tlbFetch] !== this.published) this.updateContext()
-  }
-  private published = 0
+  // ---- who hears of accesses ----
 
   /** Data breakpoints: every access comes here while there is an observer. For an instruction that is stepped. */
   observe(observer: AccessObserver | undefined): void {
     this.observer = observer
+    this.observed = observer !== undefined
     this.publish()
   }
   private notice(lo: number, hi: number, sizeAndFlags: number, write: boolean): void {
     if (!(sizeAndFlags & accessFlag.supervisor)) this.observer?.(lo, hi, sizeAndFlags & 0xff, write)
-  }
-
-  private publish(): void {
-    this.words[word.tlbRead] = this.observer ? emptyTlbTable : this.firstLevel.readTable(this.set)
-    this.words[word.tlbWrite] = this.observer ? emptyTlbTable : this.firstLevel.writeTable(this.set)
-    this.published = this.firstLevel.fetchTable(this.set)
-    this.words[word.tlbFetch] = this.published
-    this.publishLevels()
-  }
-
-  private publishLevels(): void {
-    const other = this.observer ? -1 : this.otherLevel
-    const isUser = this.words[word.cpl] === 3
-    this.publishLevel(word.kernelTables, other < 0 ? -1 : isUser ? other : this.set)
-    this.publishLevel(word.userTables, other < 0 ? -1 : isUser ? this.set : other)
-  }
-  private publishLevel(at: number, set: number): void {
-    this.words[at] = set < 0 ? 0 : this.firstLevel.readTable(set)
-    this.words[at + 1] = set < 0 ? 0 : this.firstLevel.writeTable(set)
-    this.words[at + 2] = set < 0 ? 0 : this.firstLevel.fetchTable(set)
-  }
-
-  private createSet(key: number, pcid: number, pkru: number, pkrs: number): number {
-    const tagIndex = this.tlb.tagIndex(this.space, pcid)
-    const globalTagIndex = this.tlb.globalTagIndex(this.space)
-    if (tagIndex === undefined || globalTagIndex === undefined) {
-      this.forgetContexts()
-      return this.createSet(key, pcid, pkru, pkrs)
-    }
-    const set = this.contexts.create(key, pcid, this.space, pkru, pkrs)
-    this.firstLevel.clearSet(set)
-    this.contexts.tagIndex[set] = tagIndex
-    this.contexts.globalTagIndex[set] = globalTagIndex
-    return set
-  }
-
-  /** All TLBs and contexts from the start. */
-  private forgetContexts(): void {
-    for (const tlb of this.tlbs) tlb.reset()
-    this.contexts.reset()
-    this.firstLevel.clearAll()
-    this.key = -1
-  }
-
-  // ---- snapshots: between instructions, when no store is pending ----
-
-  saveState(): TlbState[] {
-    return this.tlbs.map(tlb => tlb.saveState())
-  }
-
-  /** The running CPU's state must have been restored before. */
-  restoreState(states: readonly TlbState[]): void {
-    if (states.length !== this.tlbs.length) throw new Error(`state of ${states.length} TLBs for ${this.tlbs.length} CPUs`)
-    this.forgetContexts()
-    this.secondStage?.flush(undefined)
-    this.tlbs.forEach((tlb, cpu) => tlb.restoreState(states[cpu]))
-    this.updateContext()
-  }
-
-  // ---- flushes: what they order is said in control.ts ----
-
-  /** Drops what is cached under one tag index of the running CPU. */
-  flushTag(index: number): void {
-    this.tlb.retire(index)
-    const contexts = this.contexts
-    for (let set = 0; set < contexts.tagIndex.length; set++) {
-      if (!contexts.belongsTo(set, this.cpu)) continue
-      if (contexts.globalTagIndex[set] === index) this.firstLevel.clearSet(set)
-      else if (contexts.tagIndex[set] === index) this.firstLevel.clearLocal(set)
-    }
-    this.renewTags()
-  }
-
-  /** What is cached for another address space than the current one, with or without global translations. */
-  flushOther(space: number, withGlobal: boolean): void {
-    for (const { index, global } of this.tlb.tagIndexesOf(space)) if (withGlobal || !global) this.tlb.retire(index)
-    const sets = this.contexts.setsOf(space)
-    for (let i = 0; i < sets.length; i++) {
-      if (!this.contexts.belongsTo(sets[i], this.cpu)) continue
-      if (withGlobal) this.firstLevel.clearSet(sets[i])
-      else this.firstLevel.clearLocal(sets[i])
-    }
-    this.renewTags()
-  }
-  /** A linear address in all PCIDs of an address space. */
-  flushPageOf(space: number, lo: number, hi: number): void {
-    for (const { index } of this.tlb.tagIndexesOf(space)) {
-      const tag = this.tlb.tagOf(index)
-      this.tlb.dropAddress(lo, hi, tag, tag)
-    }
-  }
-  /** All address spaces that anything may be cached for. */
-  spaces(): Set<number> {
-    return this.tlb.spaces()
-  }
-
-  flushPcid(pcid: number): void {
-    const index = this.tlb.knownTagIndex(this.space, pcid)
-    if (index !== undefined) this.flushTag(index)
-  }
-
-  /** All PCIDs of the current address space, with or without global translations. */
-  flushSpace(withGlobal: boolean): void {
-    this.flushOther(this.space, withGlobal)
-  }
-
-  /** Everything that the running CPU has cached. */
-  flushAll(): void {
-    this.secondStage?.flush(undefined)
-    this.tlb.clear()
-    for (let set = 0; set < this.contexts.tagIndex.length; set++) if (this.contexts.belongsTo(set, this.cpu)) this.firstLevel.clearSet(set)
-    this.renewTags()
-  }
-  private renewTags(): void {
-    this.tag = this.tlb.tagOf(this.contexts.tagIndex[this.set])
-    this.globalTag = this.tlb.tagOf(this.contexts.globalTagIndex[this.set])
-  }
-
-  /** INVLPG: under the current PCID and global. */
-  flushPage(lo: number, hi: number): void {
-    this.tlb.dropAddress(lo, hi, this.tag, this.globalTag)
-  }
-
-  /** INVPCID type 0: under one PCID, not global. */
-  flushPageOfPcid(lo: number, hi: number, pcid: number): void {
-    const index = this.tlb.knownTagIndex(this.space, pcid)
-    if (index === undefined) return
-    const tag = this.tlb.tagOf(index)
-    this.tlb.dropAddress(lo, hi, tag, tag)
-  }
-
-  dropWritePlaces(place: number): void {
-    this.firstLevel.dropWritePlaces(place)
-    if (((this.words[word.vmcsPlace] ^ place) & ~0xfff) === 0) this.words[word.vmcsPlace] = 0
-  }
-
-  dropAllPlaces(): void {
-    this.firstLevel.clearAll()
-  }
-
-  /** The engine gave up a code table (or all of them): fetches must ask again. */
-  dropCodeTable(codeTable?: number): void {
-    this.firstLevel.dropFetch(codeTable)
   }
 
   private watchedPages: WatchedPages | undefined
@@ -668,13 +410,13 @@ export class Mmu implements PlaceKeeper {
     return (place + (lo & 0xfff)) >>> 0
   }
 
-  /** The same for writing, without notice to anybody: 0 also for pages that hold code, are watched, or ROM. */
   /** After plainWrite gave 0: true when its page held code, and nothing else stands in the way now. */
   forgetCode(): boolean {
     const place = this.physical.pagePlace(this.physicalLo, this.physicalHi)
     return place !== 0 && this.physical.forgetCode(place)
   }
 
+  /** The same for writing, without notice to anybody: 0 also for pages that hold code, are watched, or ROM. */
   plainWrite(lo: number, hi: number, sizeAndFlags: number): number {
     if (!this.translate(lo, hi, access.write, sizeAndFlags) || this.misaligned(lo, sizeAndFlags)) return -1
     const place = this.placeHere()
