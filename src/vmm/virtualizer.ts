@@ -23,7 +23,8 @@ export type ControlStructure = Vmcs | Vmcb
 export interface Intercepts {
   /** Bit i: exception vector i. */
   exceptions: number
-  pause: boolean
+  /** Every PAUSE, or (`loops`) those of a loop that goes on for longer than a lock is usually held. */
+  pause: boolean | 'loops'
   /** MOV to CR3 and INVLPG: for shadow paging. */
   translation: boolean
   /** RDTSC and RDTSCP. */
@@ -31,6 +32,12 @@ export interface Intercepts {
   /** MOV to and from CR8. */
   priority: boolean
 }
+
+/**
+ * PAUSEs that follow one another within the gap are a loop; one that is longer than the window exits. On AMD-V the window is a number of
+ * PAUSEs. Ticks of the TSC; a PAUSE takes about 140.
+ */
+export const pauseLoop = { gap: 500, window: 4096, count: 27 } as const
 
 export interface EntryFailure {
   reason: string

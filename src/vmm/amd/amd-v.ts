@@ -13,7 +13,7 @@ import { npt } from '../second-stage.ts'
 import { isShadowed, type ShadowOptions } from '../shadow/shadow.ts'
 import { Tags } from '../tags.ts'
 import type { PendingEvent, Vcpu } from '../vcpu.ts'
-import { segmentNames, type EntryFailure, type Intercepts, type SystemRegister, type Virtualizer } from '../virtualizer.ts'
+import { pauseLoop, segmentNames, type EntryFailure, type Intercepts, type SystemRegister, type Virtualizer } from '../virtualizer.ts'
 import { readExit } from './exit.ts'
 import { VirtualInterrupt } from './virtual-interrupt.ts'
 import { Vmcb } from './vmcb.ts'
@@ -24,6 +24,8 @@ const svmLeaf = 0x8000000a
 const interruptFlag = 0x200n
 const taskSwitch = 8n
 const pcidEnable = 1n << 17n
+/** CPUID: pause filter, and its threshold. */
+const pauseFilters = 0x1400
 const pageFault = 1 << 14
 const allIo = 3
 
@@ -55,6 +57,7 @@ export class AmdV implements Virtualizer {
   /** Whose part VMLOAD has loaded last. */
   private readonly loaded = new Map<Processor, Vcpu>()
   private readonly ioMap: number
+  private hasPauseFilter = false
   private readonly msrMap: number
 
   constructor(hardware: HardwarePort, pool: PagePool) {
@@ -74,7 +77,9 @@ export class AmdV implements Virtualizer {
     processor.perform('sti')
     processor.heldBy = 'GIF'
     this.shadowOptions = { pagedRealMode: true, physicalBits: processor.cpuid(0x80000008).eax & 0xff }
-    this.tags.set(processor, new Tags(processor.cpuid(svmLeaf).ebx - 1))
+    const { ebx, edx } = processor.cpuid(svmLeaf)
+    this.hasPauseFilter = (edx & pauseFilters) === pauseFilters
+    this.tags.set(processor, new Tags(ebx - 1))
   }
 
   // ---- VMCBs ----
@@ -289,7 +294,10 @@ export class AmdV implements Virtualizer {
   setIntercepts(vcpu: Vcpu, { exceptions, pause, translation, timestamp, priority }: Intercepts): void {
     const vmcb = this.of(vcpu)
     this.setExceptions(vcpu, vmcb, exceptions, vcpu.fpuTrapped)
-    this.intercept(vmcb, 'pause', pause)
+    const loops = pause === 'loops' && this.hasPauseFilter
+    this.intercept(vmcb, 'pause', pause === true || loops)
+    vmcb.set('pauseThreshold', loops ? pauseLoop.gap : 0)
+    vmcb.set('pauseCount', loops ? pauseLoop.count : 0)
     this.intercept(vmcb, 'rdtsc', timestamp)
     this.intercept(vmcb, 'rdtscp', timestamp)
     this.intercept(vmcb, 'invlpg', translation || vcpu.shadow !== undefined)

@@ -136,6 +136,7 @@ export class Board {
       })
       const lapic = this.pc.lapics[i]
       this.apics.set(vcpu, new GuestApic(vmm, vcpu, lapic, assists[i], () => this.started[i]))
+      if (count > 1) vmm.setIntercepts(vcpu, { ...vcpu.intercepts, pause: 'loops' })
       lists.push(vcpu)
     }
     this.time.setAlarm()
@@ -221,7 +222,7 @@ export class Board {
       },
       ...apicTraps(vcpu => this.apicOf(vcpu), act => this.use(act)),
       hypercall: () => ({ result: 0xffff_ffff_ffff_fc18n }), // -1000: no such call
-      pause: () => 'continue',
+      pause: () => 'yield',
       shutdown: (_exit, vcpu) => {
         this.finish(`a triple fault of ${vcpu.name}`)
         return 'stop'

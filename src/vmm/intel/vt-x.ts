@@ -15,7 +15,7 @@ import { deliverReal } from '../shadow/real-mode.ts'
 import { isShadowed, type ShadowOptions } from '../shadow/shadow.ts'
 import { Tags } from '../tags.ts'
 import type { PendingEvent, Vcpu } from '../vcpu.ts'
-import { segmentNames, type EntryFailure, type Intercepts, type SystemRegister, type Virtualizer } from '../virtualizer.ts'
+import { pauseLoop, segmentNames, type EntryFailure, type Intercepts, type SystemRegister, type Virtualizer } from '../virtualizer.ts'
 import { readExit } from './exit.ts'
 import { DescriptorTable, PostedApic } from './virtual-apic.ts'
 import { failure, noLink, pointerInstruction, Vmcs } from './vmcs.ts'
@@ -402,10 +402,18 @@ export class VtX implements Virtualizer {
   setIntercepts(vcpu: Vcpu, { exceptions, pause, translation, timestamp, priority }: Intercepts): void {
     this.setExceptions(vcpu, exceptions | (vcpu.fpuTrapped ? 1 << 7 : 0))
     const walks = translation || vcpu.shadow !== undefined
-    this.setPrimary(vcpu, primaryBit.pauseExiting, pause)
+    this.setPrimary(vcpu, primaryBit.pauseExiting, pause === true)
+    this.setControl(vcpu, 'secondary', secondaryBit.pauseLoopExiting, pause === 'loops' && this.hasPauseLoops)
+    if (pause === 'loops' && this.hasPauseLoops) {
+      this.of(vcpu).write('pleGap', BigInt(pauseLoop.gap))
+      this.of(vcpu).write('pleWindow', BigInt(pauseLoop.window))
+    }
     this.setPrimary(vcpu, primaryBit.rdtscExiting, timestamp)
     this.setPrimary(vcpu, primaryBit.cr8LoadExiting | primaryBit.cr8StoreExiting, priority)
     this.setPrimary(vcpu, primaryBit.invlpgExiting | primaryBit.cr3LoadExiting | primaryBit.cr3StoreExiting, walks)
+  }
+  private get hasPauseLoops(): boolean {
+    return (this.allowed('secondary', secondaryBit.pauseLoopExiting) & secondaryBit.pauseLoopExiting) !== 0
   }
   // ---- the APIC ----
 
