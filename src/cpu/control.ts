@@ -44,6 +44,9 @@ export function checkCr0(state: CpuState, value: bigint): void {
   if (bits & cr0.PG && !(bits & cr0.PE)) throw generalProtection()
   if (bits & cr0.NW && !(bits & cr0.CD)) throw generalProtection()
   if (~bits & state.fixedCr0) throw generalProtection()
+  const old = state.cr0
+  if (~old & value & PG && state.efer & big(efer.LME)) checkLongModeActivation(state)
+  if (old & ~value & PG && (is64(state) || state.cr4 & big(cr4.PCIDE))) throw generalProtection()
 }
 
 export function writeCr0(cpu: Processor, value: bigint): void {
@@ -53,14 +56,8 @@ export function writeCr0(cpu: Processor, value: bigint): void {
   const next = (value & cr0Defined) | big(cr0.ET)
   let nextEfer = state.efer
   if (~old & next & PG) {
-    if (state.efer & big(efer.LME)) {
-      checkLongModeActivation(state)
-      nextEfer |= LMA
-    }
-  } else if (old & ~next & PG) {
-    if (is64(state) || state.cr4 & big(cr4.PCIDE)) throw generalProtection()
-    nextEfer &= ~LMA
-  }
+    if (state.efer & big(efer.LME)) nextEfer |= LMA
+  } else if (old & ~next & PG) nextEfer &= ~LMA
   if (!(next & big(cr0.WP)) && state.cr4 & big(cr4.CET)) throw generalProtection()
   if (old === next) return
   if ((old ^ next) === big(cr0.TS)) {
@@ -104,16 +101,16 @@ function findCr4Writable(model: CpuModel): bigint {
 export function checkCr4({ model, state }: Processor, value: bigint): void {
   if (value & ~cr4Writable(model)) throw generalProtection()
   if (~Number(value & 0xffffffffn) & state.fixedCr4) throw generalProtection()
+  const changed = state.cr4 ^ value
+  if (state.efer & LMA && (!(value & big(cr4.PAE)) || changed & big(cr4.LA57))) throw generalProtection()
+  if (changed & value & big(cr4.PCIDE) && (!(state.efer & LMA) || state.cr3 & 0xfffn)) throw generalProtection()
+  if (changed & value & big(cr4.CET) && !(state.cr0 & big(cr0.WP))) throw generalProtection()
 }
 
 export function writeCr4(cpu: Processor, value: bigint): void {
   const { state } = cpu
-  const old = state.cr4
   checkCr4(cpu, value)
-  const changed = old ^ value
-  if (state.efer & LMA && (!(value & big(cr4.PAE)) || changed & big(cr4.LA57))) throw generalProtection()
-  if (changed & value & big(cr4.PCIDE) && (!(state.efer & LMA) || state.cr3 & 0xfffn)) throw generalProtection()
-  if (changed & value & big(cr4.CET) && !(state.cr0 & big(cr0.WP))) throw generalProtection()
+  const changed = state.cr4 ^ value
   if (changed) change(cpu, { cr0: state.cr0, cr4: value, efer: state.efer }, (changed & cr4LoadsPdptes) !== 0n)
 }
 

@@ -12,7 +12,7 @@ export interface CpuEvent {
   readonly vector: number
   /** undefined: pushes no error code. */
   readonly error: number | undefined
-  /** Linear address of #PF; the bits that #DB sets in DR6. */
+  /** Linear address of #PF; the bits that #DB sets in DR6; where the instruction after a BOUND lies (AMD-V saves it). */
   readonly address: bigint | undefined
   /** Return address of software events; others return to RIP. */
   readonly nextRip: bigint

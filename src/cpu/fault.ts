@@ -21,11 +21,14 @@ export class Fault {
    * The event whose delivery raised this fault; a software interrupt's, because other events are delivered by the run loop (interrupt.ts).
    */
   readonly during: unknown
-  constructor(faultVector: number, error?: number, address?: bigint, during?: unknown) {
+  /** Where the fault belongs to when that is not the instruction: it came up in the new task of a task switch. */
+  readonly rip: bigint | undefined
+  constructor(faultVector: number, error?: number, address?: bigint, during?: unknown, rip?: bigint) {
     this.vector = faultVector
     this.error = error
     this.address = address
     this.during = during
+    this.rip = rip
   }
 }
 

@@ -144,9 +144,10 @@ function pushFrame(cpu: Processor, event: CpuEvent, newCpl: number, external: nu
   const privilege = newCpl === 3 ? 'user' : 'supervisor'
   const bottom = join(pointer[0], pointer[1])
   const inOnePage = (pointer[0] & 0xfff) + bytes <= 4096
-  const place = inOnePage ? memory.placeForWrite(bottom, privilege) : 0
-  if (place !== 0) {
-    let i = place >>> 2
+  // from the top, as it is pushed: that is the order of faults
+  const top = memory.placeForWrite(bottom + BigInt(bytes - 8), privilege)
+  if (inOnePage && top !== 0) {
+    let i = (top - (bytes - 8)) >>> 2
     if (event.error !== undefined) {
       words[i++] = event.error
       words[i++] = 0
@@ -163,7 +164,7 @@ function pushFrame(cpu: Processor, event: CpuEvent, newCpl: number, external: nu
     words[i + 9] = 0
     return
   }
-  memory.probeWrite(bottom, bytes, privilege)
+  for (let at = bytes - 8; at >= 0; at -= 8) memory.probeWrite(bottom + BigInt(at), 8, privilege)
   const frame = [join(ripLow, ripHigh), BigInt(words[index.segSelector + cs]), BigInt(flags >>> 0), state.gpr[4],
     BigInt(words[index.segSelector + ss])]
   if (event.error !== undefined) frame.unshift(BigInt(event.error))

@@ -51,6 +51,8 @@ export function deliver(cpu: Processor, event: CpuEvent): Delivery {
           return leaveGuest(cpu, exit, current, current)
         }
       }
+      // a page fault is in CR2 even where it makes a double fault of both
+      if (fault.vector === vector.PF && fault.address !== undefined) cpu.state.cr2 = fault.address
       const next = combine(current, fault)
       if (!next) {
         if (guest?.shutdown(current)) return { outcome: 'exit', last: current }

@@ -4,7 +4,7 @@ import {
   baseOf, descriptorAddress, dplOf, isCode, isConforming, isNull, isPresent, isReadable, isWritable, limitOf, markAccessed, readDescriptor,
   rplOf, setBusy, systemType, typeOf, type Descriptor
 } from './descriptor.ts'
-import { generalProtection, selectorFault, vector } from './fault.ts'
+import { Fault, generalProtection, selectorFault, vector } from './fault.ts'
 import { segment } from './layout.ts'
 import type { Processor } from './processor.ts'
 import { flag, readRflags, writeRflags } from './rflags.ts'
@@ -52,7 +52,7 @@ const pendingTaskTrap = 0x8000
 export function switchTask(cpu: Processor, selector: number, source: TaskSource, options: TaskSwitchOptions): boolean {
   const external = options.external ?? 0
   const descriptor = checkTss(cpu, selector, source, external)
-  cpu.guest?.taskSwitch(selector, source, options.error)
+  cpu.guest?.taskSwitch(selector, source, options.error, options.resume === true)
   const type = typeOf(descriptor)
   const format = isWide(type) ? format32 : format16
   const base = BigInt(baseOf(descriptor))
@@ -74,8 +74,13 @@ export function switchTask(cpu: Processor, selector: number, source: TaskSource,
   state.dr[7] &= ~0x55n
   loadRegisters(cpu, image, format, nested)
   if (image.trap) state.pendingDebug |= pendingTaskTrap
-  loadSegments(cpu, image, external)
-  if (shadow) enterTask(cpu, shadow, { source, newSsp, refuse: () => selectorFault(vector.TS, selector, external) })
+  try {
+    loadSegments(cpu, image, external)
+    if (shadow) enterTask(cpu, shadow, { source, newSsp, refuse: () => selectorFault(vector.TS, selector, external) })
+  } catch (fault) {
+    if (!(fault instanceof Fault) || fault.vector === vector.EXIT) throw fault
+    throw new Fault(fault.vector, fault.error, fault.address, fault.during, state.rip)
+  }
   return format === format32
 }
 

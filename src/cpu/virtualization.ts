@@ -62,8 +62,8 @@ export interface Virtualization {
   delivered(event: CpuEvent): void
   /** A fault that nothing can handle: true when the guest leaves instead. `during`: what was being delivered. */
   shutdown(during: CpuEvent): boolean
-  /** A task switch is about to happen. May exit. */
-  taskSwitch(selector: number, source: 'jump' | 'call' | 'interrupt' | 'return', error: number | undefined): void
+  /** A task switch is about to happen; `resume`: it sets RF in what it saves. May exit. */
+  taskSwitch(selector: number, source: 'jump' | 'call' | 'interrupt' | 'return', error: number | undefined, resume: boolean): void
   /** CR8 of a guest whose TPR is virtual; undefined: the local APIC's. */
   readTpr(): number | undefined
   /** False: the local APIC's. May exit. */
@@ -140,6 +140,8 @@ export interface VirtualizedCpu extends Processor {
   codeBytes(length: number): Uint8Array
   /** RIP of the instruction whose store a watcher hears of; undefined: no instruction's. */
   readonly storingRip: bigint | undefined
+  /** What STI, MOV SS and NMI block now. */
+  readonly blocking: number
   /** Works out state.interruptPending anew. */
   interruptChanged(): void
 }

@@ -461,6 +461,7 @@ export class Cpu implements InterruptibleCpu {
     if (fault instanceof VmExit) return this.virt!.exit(fault)
     if (fault.vector === exception.UD && this.view.getUint16(this.words[word.leaveRecord], true) === pseudo.undefined)
       this.undefinedOpcodes.met()
+    if (fault.rip !== undefined) this.state.rip = fault.rip
     this.deliver(exceptionFrom(fault))
   }
 

@@ -140,6 +140,6 @@ export function bound(cpu: Processor): After {
   const address = state.argument[0]
   const read = (at: bigint): bigint => BigInt.asIntN(bits, BigInt(bits === 16 ? memory.read16(at) : memory.read32(at)))
   const index = BigInt.asIntN(bits, readGpr(state, operation.registers[0], bits))
-  if (index < read(address) || index > read(address + BigInt(bits / 8))) throw new Fault(vector.BR)
+  if (index < read(address) || index > read(address + BigInt(bits / 8))) throw new Fault(vector.BR, undefined, cpu.operation.nextRip)
   return after.next
 }

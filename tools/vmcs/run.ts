@@ -45,12 +45,17 @@ function spoken(args: readonly string[], seconds: number): Promise<string> {
     const chunks: Buffer[] = []
     const end = (): void => {
       clearTimeout(timer)
+      clearTimeout(silence)
       try { process.kill(-child.pid!, 'SIGKILL') } catch { /* it has ended by itself */ }
       resolve(Buffer.concat(chunks).toString('latin1'))
     }
     const timer = setTimeout(end, seconds * 1000)
+    // when it has begun to speak, silence is its end
+    let silence: NodeJS.Timeout | undefined
     child.stdout.on('data', (chunk: Buffer) => {
       chunks.push(chunk)
+      clearTimeout(silence)
+      silence = setTimeout(end, 5000)
       if (Buffer.concat(chunks.slice(-2)).includes('\nD\n')) end()
     })
     child.once('error', reject)

@@ -22,5 +22,5 @@ export function eventOf(info: number, errorCode: number, rip: bigint, nextRip: b
   if (type === eventType.nmi) return { ...base, kind: 'nmi', vector: vector.NMI }
   if (type === eventType.software) return { ...base, kind: 'softwareInterrupt' }
   const trap = number === vector.BP || number === vector.OF
-  return trap ? { ...base, kind: 'privilegedSoftware', nextRip: nextRip === 0n ? rip : nextRip } : { ...base, kind: 'exception' }
+  return trap ? { ...base, kind: 'softwareException', nextRip: nextRip === 0n ? rip : nextRip } : { ...base, kind: 'exception' }
 }

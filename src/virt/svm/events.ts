@@ -36,7 +36,8 @@ export function exception(unit: Svm, event: CpuEvent): void {
     state.dr[7] &= ~dr7GD
   }
   const bytes = event.vector === vector.PF && !((event.error ?? 0) & 0x10)
-  const detail: Detail = software ? { nextRip: event.nextRip, bytes } : { bytes }
+  const nextRip = software ? event.nextRip : event.vector === vector.BR ? event.address : undefined
+  const detail: Detail = nextRip === undefined ? { bytes } : { nextRip, bytes }
   throw new VmExit(exitCode.exception0 + event.vector, BigInt(event.error ?? 0), info2, detail, event.during)
 }
 
@@ -121,12 +122,13 @@ export function wakes(unit: Svm): boolean {
   return (cpu.apic.hasInterrupt() && admitsPhysical(unit, false)) || admitsVirtual(unit)
 }
 
+/** An INIT that was intercepted is over, as with VT-x: a host that goes on is not reset by it. */
 export function takesInit(unit: Svm): 'accepted' | 'held' | 'exit' {
   const { words } = unit
   if (words[svmWord.globallyHeld] !== 0) return 'held'
   if (words[index.guestMode] === 0 || !intercepts(unit, intercept3.init)) return redirectsInit(unit)
   unit.exit(new VmExit(exitCode.init))
-  return 'held'
+  return 'exit'
 }
 
 /** VM_CR.R_INIT: INIT becomes #SX. APM vol. 2, "VM_CR MSR". */

@@ -41,7 +41,7 @@ export function leaveGuest(unit: Svm, exit: VmExit): void {
 
   words[start + inVmcb.rflags] = readRflags(cpu.state)
   words[start + inVmcb.rflags + 1] = 0
-  words[start + inVmcb.interruptState] = words[index.shadow] & instructionShadow ? 1 : 0
+  words[start + inVmcb.interruptState] = cpu.blocking & instructionShadow ? 1 : 0
   virtualNmi.leave(words)
   words[start + inVmcb.virtualInterrupt] = words[svmWord.virtualInterrupt]
   words[start + inVmcb.eventInjection] &= ~eventInfo.valid

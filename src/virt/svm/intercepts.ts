@@ -3,10 +3,11 @@
  * Intercepts", "Decode Assists".
  */
 import { cr0, is64 } from '../../cpu/bits.ts'
-import { checkCr0, checkCr3, checkCr4 } from '../../cpu/control.ts'
+import { checkCr0, checkCr3, checkCr4, debugRegister } from '../../cpu/control.ts'
+import { generalProtection } from '../../cpu/fault.ts'
 import { interceptNames } from '../../cpu/intercepts.ts'
 import { flag } from '../../cpu/rflags.ts'
-import { VmExit, type PortAccess } from '../../cpu/virtualization.ts'
+import { VmExit, type PortAccess, type Virtualization } from '../../cpu/virtualization.ts'
 import type { Detail } from './exit.ts'
 import { exitCode, instructionIntercepts, intercept3, mwaitArmed } from './exit-codes.ts'
 import { svmWord } from './state.ts'
@@ -93,7 +94,11 @@ function lmswValue(unit: Svm): bigint {
   const source = state.argument[2] === 1n ? memory.read16(state.argument[0]) : Number(state.gpr[operation.registers[0]] & 0xffffn)
   return (state.cr0 & ~0xen) | BigInt(source & 0xf)
 }
+/** #UD, #DB of DR7.GD and #GP come first. */
 function debugAccess(unit: Svm, dr: number, gpr: number, write: boolean): VmExit | undefined {
+  const { cpu } = unit
+  debugRegister(cpu, dr)
+  if (write && dr >= 4 && is64(cpu.state) && cpu.state.gpr[gpr] >> 32n) throw generalProtection()
   if (!(unit.words[svmWord.drIntercepts] & ((write ? 0x10000 : 1) << dr))) return undefined
   return instructionExit(unit, (write ? exitCode.writeDr0 : exitCode.readDr0) + dr, unit.offers.decode ? BigInt(gpr) : 0n)
 }
@@ -138,10 +143,11 @@ function pause(unit: Svm): VmExit | undefined {
   return undefined
 }
 
+export type TaskSource = Parameters<Virtualization['taskSwitch']>[1]
 /** APM vol. 2, "Task Switch Intercept". */
-export function taskSwitch(unit: Svm, selector: number, source: 'jump' | 'call' | 'interrupt' | 'return', error: number | undefined): void {
+export function taskSwitch(unit: Svm, selector: number, source: TaskSource, error: number | undefined, resume: boolean): void {
   if (!(unit.words[svmWord.intercepts3] & (1 << intercept3.taskSwitch))) return
-  const rf = unit.words[index.eflags] & flag.RF ? 1n << 48n : 0n
+  const rf = resume || unit.words[index.eflags] & flag.RF ? 1n << 48n : 0n
   const cause = source === 'return' ? 1n << 36n : source === 'jump' ? 1n << 38n : 0n
   const code = error === undefined ? 0n : (1n << 44n) | BigInt(error)
   throw new VmExit(exitCode.taskSwitch, BigInt(selector), cause | code | rf)

@@ -16,7 +16,7 @@ import type { Mmu } from '../../mmu/mmu.ts'
 import { vmrun } from './entry.ts'
 import { exception, shutdown, takeEvents, takesInit, wakes } from './events.ts'
 import { leaveGuest } from './exit.ts'
-import { intercept, portAccess, taskSwitch } from './intercepts.ts'
+import { intercept, portAccess, taskSwitch, type TaskSource } from './intercepts.ts'
 import { failureEvent, reportRule } from './report.ts'
 import { allBroken, ruleWords, type RuleContext } from './rules.ts'
 import * as smm from './smm.ts'
@@ -159,8 +159,8 @@ export class Svm implements Virtualization {
   portAccess(access: PortAccess): VmExit | undefined {
     return portAccess(this, access)
   }
-  taskSwitch(selector: number, source: 'jump' | 'call' | 'interrupt' | 'return', error: number | undefined): void {
-    taskSwitch(this, selector, source, error)
+  taskSwitch(selector: number, source: TaskSource, error: number | undefined, resume: boolean): void {
+    taskSwitch(this, selector, source, error, resume)
   }
   exception(event: CpuEvent): void {
     exception(this, event)
