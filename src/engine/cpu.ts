@@ -183,6 +183,7 @@ export class Cpu implements InterruptibleCpu {
   readonly callHelper = (number: number, record: number): number => {
     const words = this.words
     this.currentRecord = record
+    this.shadow.settle(this.retiredMark)
     const offset = this.view.getUint16(record + recordField.offset, true)
     this.setRip(offset)
     const drops = this.code.drops
@@ -395,6 +396,7 @@ export class Cpu implements InterruptibleCpu {
     this.retiredMark = this.retired + before
     const status = this.interpreter.run(record)
     this.mmu.follow()
+    this.shadow.settle(this.retiredMark)
     this.settle(status)
     this.retired += before - words[word.budget] - this.quantum.spent
     this.quantum.spent = 0
@@ -502,6 +504,7 @@ export class Cpu implements InterruptibleCpu {
     this.retiredMark = this.retired + count
     const status = this.interpreter.run(scratchRecords)
     this.mmu.follow()
+    this.shadow.settle(this.retiredMark)
     this.settle(status)
     this.retired += count - words[word.budget] - this.quantum.spent
     this.quantum.takeBack(rest)

@@ -150,6 +150,9 @@ class RecordSemantics extends Semantics {
     const offset = this.add(this.field('i32_16u', recordField.offset), this.and(this.field('i32_8u', recordField.length), 15))
     return this.add(this.state('codePage'), this.extendU(offset))
   }
+  protected givenOut(): Node {
+    return this.field('i32_8u', recordField.left)
+  }
   instructionRip(): Node {
     return this.add(this.state('codePage'), this.extendU(this.field('i32_16u', recordField.offset)))
   }

@@ -16,6 +16,14 @@ export class InterruptShadow {
     this.words = words
   }
 
+  /** After generated code has run: its last STI says at which instruction. `mark`: instructions retired when its budget is used up. */
+  settle(mark: number): void {
+    const { words } = this
+    if (words[word.shadowMark] === 0) return
+    if (this.any) this.at = mark - words[word.shadowMark] + 1
+    words[word.shadowMark] = 0
+  }
+
   /** One was cast, or was there before the instruction that runs. */
   get any(): boolean {
     return (this.words[word.interruptShadow] & cast) !== 0

@@ -7,8 +7,13 @@ import { word } from './state-words.ts'
 export class Quantum {
   /** Virtual time at which the turn is over. */
   end = 0
-  /** now = base - budget, at a border between instructions. */
+  /** now = base - budget, at a border between instructions; generated code has it as state.quantumBase. */
   private base = 0
+  private setBase(time: number): void {
+    this.base = time
+    this.words[word.quantumBase] = time % 2 ** 32
+    this.words[word.quantumBase + 1] = Math.floor(time / 2 ** 32)
+  }
   private start = 0
   private isOver = true
   private readonly words: Int32Array
@@ -19,7 +24,8 @@ export class Quantum {
 
   begin(start: number, nanoseconds: number): void {
     this.start = start
-    this.end = this.base = start + nanoseconds
+    this.end = start + nanoseconds
+    this.setBase(this.end)
     this.words[word.budget] = nanoseconds
     this.spent = 0
     this.isOver = false
@@ -42,7 +48,7 @@ export class Quantum {
   shorten(deadline: number): void {
     const less = this.end - deadline
     this.end = deadline
-    this.base -= less
+    this.setBase(this.base - less)
     this.words[word.budget] -= less
   }
 
@@ -61,12 +67,12 @@ export class Quantum {
   /** Puts aside all of the budget but `count`, which has been given out; answers what `takeBack` wants. */
   putAside(count: number): number {
     const rest = this.words[word.budget] - count
-    this.base -= rest
+    this.setBase(this.base - rest)
     this.words[word.budget] = 0
     return rest
   }
   takeBack(rest: number): void {
-    this.base += rest
+    this.setBase(this.base + rest)
     this.words[word.budget] += rest
   }
 }

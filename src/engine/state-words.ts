@@ -21,6 +21,8 @@ export const word = {
   tlbFetch: at.tlbFetch >> 2,
   pendingDebug: at.pendingDebug >> 2,
   extraTime: at.extraTime >> 2,
+  quantumBase: at.quantumBase >> 2,
+  shadowMark: at.shadowMark >> 2,
   guestMode: at.guestMode >> 2,
   debugctl: at.msrDebugctl >> 2,
   interruptGate: at.interruptGate >> 2,

@@ -497,6 +497,45 @@ export abstract class Semantics extends FunctionBuilder {
   /** From here on they are. */
   markPlain(_value: Node, _bits: number): void {}
 
+  /**
+   * Does what `then` does on a condition that usually holds; else a helper does the row's work. For what generated code asks of a helper
+   * again and again.
+   */
+  quickOr(condition: () => Node, then: () => void, name: string, ...args: Node[]): void {
+    this.when(condition(), then, () => this.helperInside(name, ...args))
+  }
+
+  // ---- virtual time ----
+
+  /** i32: virtual nanoseconds of the quantum beyond the instructions that were given out together with this one. */
+  protected budgetLeft(): Node {
+    return this.state('budget')
+  }
+  /** i32: those instructions, from this one on. */
+  protected abstract givenOut(): Node
+  /** Virtual time at this instruction, i64. */
+  time(): Node {
+    return this.sub(this.state('quantumBase'), this.extendS(this.add(this.budgetLeft(), this.givenOut())))
+  }
+  /** i32: the row may take so many virtual nanoseconds besides an instruction's own; a helper that takes more ends the quantum. */
+  affords(nanoseconds: number): Node {
+    return this.geS(this.budgetLeft(), nanoseconds)
+  }
+  spend(nanoseconds: number): void {
+    this.setState('budget', this.sub(this.state('budget'), nanoseconds))
+    this.setState('extraTime', this.add(this.state('extraTime'), nanoseconds))
+  }
+  /** What InterruptShadow.settle makes an instruction's number of, when the run is over. */
+  markShadow(): void {
+    this.setState('shadowMark', this.add(this.add(this.budgetLeft(), this.givenOut()), this.state('extraTime')))
+  }
+  /** Goes on with the first-level tables of another privilege, which are known (their first word is not 0). */
+  takeTables(tables: 'kernelTables' | 'userTables' | 'accessTables'): void {
+    this.setState('tlbRead', this.state(tables))
+    this.setState('tlbWrite', this.state(tables, 1))
+    this.setState('tlbFetch', this.state(tables, 2))
+  }
+
   /** A helper inside a branch of `when`: what the body writes after it in that branch is not possible. */
   helperInside(name: string, ...args: Node[]): void {
     this.helper(name, ...args)

@@ -90,7 +90,7 @@ export const word = {
   cr0: at.cr0 >>> 2, cr3: at.cr3 >>> 2, cr4: at.cr4 >>> 2, efer: at.efer >>> 2, pdpte: at.pdpte >>> 2,
   eflags: at.eflags >>> 2, cpl: at.cpl >>> 2, mode: at.mode >>> 2, pkru: at.pkru >>> 2, pkrs: at.msrPkrs >>> 2,
   tlbRead: at.tlbRead >>> 2, tlbWrite: at.tlbWrite >>> 2, tlbFetch: at.tlbFetch >>> 2,
-  kernelTables: at.kernelTables >>> 2, userTables: at.userTables >>> 2,
+  kernelTables: at.kernelTables >>> 2, userTables: at.userTables >>> 2, accessTables: at.accessTables >>> 2,
   stepping: at.stepping >>> 2, leaveStatus: at.leaveStatus >>> 2,
   faultVector: at.faultVector >>> 2, faultError: at.faultError >>> 2, faultHasError: at.faultHasError >>> 2,
   faultAddress: at.faultAddress >>> 2,

@@ -94,7 +94,7 @@ export class TranslationCaches implements PlaceKeeper {
     this.keyPkru = pkru
     this.keyPkrs = pkrs
     this.set = set
-    this.otherLevel = this.setOfOtherLevel(set, who, controls)
+    this.findLevels(set, who, controls)
     this.aligned = who === privilege.userAligned
     this.tag = this.tlb.tagOf(this.contexts.tagIndex[set])
     this.globalTag = this.tlb.tagOf(this.contexts.globalTagIndex[set])
@@ -102,23 +102,30 @@ export class TranslationCaches implements PlaceKeeper {
     this.publish()
   }
 
-  /** The set of the other privilege level of this address space, if it is known and generated code may change over to it; or -1. */
-  private otherLevel = -1
-  private setOfOtherLevel(set: number, who: number, controls: number): number {
-    const { changes } = this.contexts
-    if (this.otherKnownAt[set] !== changes) {
-      this.otherOf[set] = this.findOtherLevel(who, controls)
-      this.otherKnownAt[set] = changes
+  /** Sets of this address space, by who accesses; -1: not known, or generated code may not change over to it. */
+  private kernelSet = -1
+  private userSet = -1
+  private accessSet = -1
+  private findLevels(set: number, who: number, controls: number): void {
+    if (this.levelsKnownAt[set] !== this.contexts.changes) {
+      const crosses = who !== privilege.userAligned && (controls & control.modeMask) !== pagingMode.none
+      this.kernelOf[set] = crosses ? this.setOf(privilege.supervisor, controls) : -1
+      this.userOf[set] = crosses ? this.setOf(privilege.user, controls) : -1
+      // without SMAP nothing is different
+      this.accessOf[set] = crosses ? this.setOf(controls & control.smap ? privilege.supervisorAc : privilege.supervisor, controls) : -1
+      this.levelsKnownAt[set] = this.contexts.changes
     }
-    return this.otherOf[set]
+    this.kernelSet = this.kernelOf[set]
+    this.userSet = this.userOf[set]
+    this.accessSet = this.accessOf[set]
   }
-  /** By set: what findOtherLevel gave, and after how many changes of the contexts. */
-  private readonly otherOf = new Int8Array(tlbSets)
-  private readonly otherKnownAt = new Int32Array(tlbSets).fill(-1)
-  private findOtherLevel(who: number, controls: number): number {
-    const other = who === privilege.user ? privilege.supervisor : who === privilege.supervisor ? privilege.user : undefined
-    if (other === undefined || (controls & control.modeMask) === pagingMode.none) return -1
-    const key = contextKey(controls, other, this.words[word.mode], this.cpu)
+  /** By set: what `setOf` gave for each, and after how many changes of the contexts. */
+  private readonly kernelOf = new Int8Array(tlbSets)
+  private readonly userOf = new Int8Array(tlbSets)
+  private readonly accessOf = new Int8Array(tlbSets)
+  private readonly levelsKnownAt = new Int32Array(tlbSets).fill(-1)
+  private setOf(who: number, controls: number): number {
+    const key = contextKey(controls, who, this.words[word.mode], this.cpu)
     return this.contexts.find(key, this.keyPcid, this.space, this.keyPkru, this.keyPkrs)
   }
   /** Generated code has changed the privilege level and taken the tables of that level (SYSCALL): what is kept here follows. */
@@ -136,10 +143,10 @@ export class TranslationCaches implements PlaceKeeper {
   }
 
   private publishLevels(): void {
-    const other = this.observed ? -1 : this.otherLevel
-    const isUser = this.words[word.cpl] === 3
-    this.publishLevel(word.kernelTables, other < 0 ? -1 : isUser ? other : this.set)
-    this.publishLevel(word.userTables, other < 0 ? -1 : isUser ? this.set : other)
+    const levels = !this.observed && this.kernelSet >= 0
+    this.publishLevel(word.kernelTables, levels && this.userSet >= 0 ? this.kernelSet : -1)
+    this.publishLevel(word.userTables, levels ? this.userSet : -1)
+    this.publishLevel(word.accessTables, levels ? this.accessSet : -1)
   }
   private publishLevel(at: number, set: number): void {
     this.words[at] = set < 0 ? 0 : this.firstLevel.readTable(set)

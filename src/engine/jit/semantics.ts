@@ -41,7 +41,7 @@ export const exitEntrySize = 16
 export const helperImport = 0
 /** Helpers that regions call; for others they leave. */
 export const calledInside: ReadonlySet<string> = new Set([
-  'sti', 'popf', 'rdtsc', 'rdtscp', 'rdpkru', 'stac', 'clac', 'rdsegbase', 'movs', 'stos', 'lods', 'scas', 'cmps',
+  'popf', 'rdtsc', 'rdtscp', 'rdpkru', 'stac', 'clac', 'rdsegbase', 'wrsegbase', 'movs', 'stos', 'lods', 'scas', 'cmps',
   // what a hypervisor does around a world switch
   'vmread', 'vmwrite', 'vmload', 'vmsave', 'clgi', 'stgi', 'rdmsr', 'wrmsr', 'mov_from_cr', 'mov_from_dr', 'sldt', 'str', 'sgdt', 'sidt',
   'lgdt', 'lidt', 'ltr', 'xgetbv', 'xsaves', 'xrstors', 'xsave', 'xsavec', 'xsaveopt', 'xrstor', 'fxsave', 'fxrstor',
@@ -257,6 +257,24 @@ export class RegionSemantics extends RegionVectors {
       if (requirement === this.nativeFloat) this.checked.add('native')
     }
     then()
+  }
+
+  // ---- virtual time ----
+
+  protected override budgetLeft(): Node {
+    return this.add(this.get(this.budget), this.remaining - this.recordLeft)
+  }
+  protected givenOut(): Node {
+    return this.i32(this.recordLeft)
+  }
+  override spend(nanoseconds: number): void {
+    this.set(this.budget, this.sub(this.get(this.budget), nanoseconds))
+    super.setState('extraTime', this.add(super.state('extraTime'), nanoseconds))
+  }
+  override takeTables(tables: 'kernelTables' | 'userTables' | 'accessTables'): void {
+    super.takeTables(tables)
+    this.set(this.tables.read, super.state('tlbRead'))
+    this.set(this.tables.write, super.state('tlbWrite'))
   }
 
   // ---- memory ----

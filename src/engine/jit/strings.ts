@@ -8,7 +8,7 @@ import { bytesPerNanosecond, shortestTimed } from '../../helpers/string-time.ts'
 import { tlbDataEntries, tlbEntrySize } from '../../memory/map.ts'
 import type { Label, Node, Variable } from '../../wasm/function.ts'
 import type { LoadKind, StoreKind } from '../../wasm/opcodes.ts'
-import { RegionSemantics } from './semantics.ts'
+import { calledInside, RegionSemantics } from './semantics.ts'
 
 const rax = 0
 const rcx = 1
@@ -35,6 +35,22 @@ export class RegionStrings extends RegionSemantics {
     })
   }
 
+  override quickOr(condition: () => Node, then: () => void, name: string, ...args: Node[]): void {
+    if (!calledInside.has(name) || this.branchDepth > 0) return super.quickOr(condition, then, name, ...args)
+    this.flushPieces()
+    this.block(done => {
+      this.block(slow => {
+        this.deeper(() => {
+          this.brIf(slow, this.eqz(condition()))
+          then()
+          this.commit()
+        })
+        this.br(done)
+      })
+      super.helper(name, ...args)
+    })
+  }
+
   /** Flat 64-bit addressing, without FS and GS. */
   private isPlainString(name: string): boolean {
     const { prefixes, segment: number } = this.instruction
@@ -49,7 +65,7 @@ export class RegionStrings extends RegionSemantics {
     this.set(bytes, repeats ? this.mul(this.wrap(this.gpr(rcx)), size) : size)
     const from = moves ? this.placeOf(this.gpr(rsi), false, bytes, slow) : undefined
     const to = this.placeOf(this.gpr(rdi), true, bytes, slow)
-    if (repeats) this.spend(bytes, slow)
+    if (repeats) this.charge(bytes, slow)
     if (!repeats) this.element(size, to, from)
     else if (from) this.move(size, to, from, bytes)
     else this.fill(size, to, bytes)
@@ -111,7 +127,7 @@ export class RegionStrings extends RegionSemantics {
   }
 
   /** Time beside that of instructions; when it is more than what is left, the helper ends the quantum. */
-  private spend(bytes: Variable, slow: Label): void {
+  private charge(bytes: Variable, slow: Label): void {
     const charged = this.shrU(this.add(this.get(bytes), bytesPerNanosecond - 1), Math.log2(bytesPerNanosecond))
     const time = this.select(this.gtU(this.get(bytes), shortestTimed), charged, 0)
     const left = this.sub(this.get(this.budget), time)

@@ -33,9 +33,7 @@ function setFlags(b: Semantics, image: Node): void {
 
 function enterLevel(b: Semantics, level: number, tables: 'kernelTables' | 'userTables'): void {
   b.setState('cpl', level)
-  b.setState('tlbRead', b.state(tables))
-  b.setState('tlbWrite', b.state(tables, 1))
-  b.setState('tlbFetch', b.state(tables, 2))
+  b.takeTables(tables)
 }
 
 const isPlain = (b: Semantics, tables: 'kernelTables' | 'userTables'): Node =>

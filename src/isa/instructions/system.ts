@@ -2,14 +2,13 @@
  * System instructions: control registers, descriptor tables, far transfers, interrupts, ports, FPU state. Bodies are helpers, except where
  * a check decides the usual case. Intel SDM vol. 2, instruction reference.
  */
-import { default64, force64, form, instruction, legacyOnly, only64 } from '../define.ts'
+import { default64, force64, form, instruction, legacyOnly } from '../define.ts'
 import type { Body, Check, Form, InterceptName } from '../define.ts'
 import { AL, Ap, Cy, Dy, DX, Ew, Gv, Gw, Gy, Ib, Iw, M, Mp, Mw, Mx, rAX, Rd, Rq, Rv, Ry, Sw, type Operand } from '../operands.ts'
 import type { Node } from '../../wasm/function.ts'
 import type { Semantics } from '../builder.ts'
 import { at, segment } from '../../cpu/layout.ts'
 import { vector as exception } from '../../cpu/fault.ts'
-import { flag } from '../../cpu/rflags.ts'
 
 const named = (name: string): Body => b => b.helper(name)
 /** The helper is given the operand's linear address. */
@@ -27,8 +26,6 @@ const memoryOnly = (name: string, encoding: string, helper: string, extra: Extra
 // ---- identification, time, random numbers ----
 
 plain('CPUID', '0F A2', 'cpuid', { intercept: 'cpuid' })
-plain('RDTSC', '0F 31', 'rdtsc', { intercept: 'rdtsc', checks: ['tsc'] })
-plain('RDTSCP', '0F 01 F9', 'rdtscp', { feature: 'rdtscp', intercept: 'rdtscp', checks: ['tsc'] })
 plain('RDPMC', '0F 33', 'rdpmc', { intercept: 'rdpmc', checks: ['pmc'] })
 instruction('RDRAND', { forms: [form('0F C7 /6', Rv)], feature: 'rdrand', sized: true, intercept: 'rdrand',
   semantics: named('rdrand') })
@@ -40,8 +37,6 @@ instruction('RDPID', { forms: [form('F3 0F C7 /7', Rq)], feature: 'rdpid', inter
 
 plain('RDMSR', '0F 32', 'rdmsr', { intercept: 'rdmsr', checks: ['cpl0'] })
 plain('WRMSR', '0F 30', 'wrmsr', { intercept: 'wrmsr', checks: ['cpl0'] })
-instruction('MOV CR/DR', { forms: [form('0F 20 /r', Ry, Cy, force64)], sized: true, intercept: 'readCr',
-  semantics: named('mov_from_cr') })
 instruction('MOV CR/DR', { forms: [form('0F 22 /r', Cy, Ry, force64)], sized: true, intercept: 'writeCr', checks: ['cpl0'],
   semantics: (b, _, source) => b.helper('mov_to_cr', b.read(source)) })
 instruction('MOV CR/DR', { forms: [form('0F 21 /r', Ry, Dy, force64)], sized: true, intercept: 'readDr', checks: ['cpl0'],
@@ -53,10 +48,7 @@ instruction('LMSW', { forms: [form('0F 01 /6', Ew)], intercept: 'lmsw', checks: 
 plain('CLTS', '0F 06', 'clts', { intercept: 'clts', checks: ['cpl0'] })
 plain('XGETBV', 'NP 0F 01 D0', 'xgetbv', { feature: 'xsave' })
 plain('XSETBV', 'NP 0F 01 D1', 'xsetbv', { feature: 'xsave', intercept: 'xsetbv', checks: ['osxsave', 'cpl0'] })
-plain('RDPKRU', 'NP 0F 01 EE', 'rdpkru', { feature: 'pku' })
 plain('WRPKRU', 'NP 0F 01 EF', 'wrpkru', { feature: 'pku' })
-plain('CLAC', 'NP 0F 01 CA', 'clac', { feature: 'smap' })
-plain('STAC', 'NP 0F 01 CB', 'stac', { feature: 'smap' })
 
 // ---- translations and caches ----
 
@@ -148,14 +140,6 @@ farPointer('LSS', form('0F B2 /r', Gv, Mp), segment.ss)
 farPointer('LFS', form('0F B4 /r', Gv, Mp), segment.fs)
 farPointer('LGS', form('0F B5 /r', Gv, Mp), segment.gs)
 
-const bases: readonly (readonly [string, number, number])[] = [['FS', segment.fs, 0], ['GS', segment.gs, 1]]
-for (const [letters, index, digit] of bases) {
-  instruction(`RD${letters}BASE`, { forms: [form(`F3 0F AE /${digit}`, Ry, only64)], feature: 'fsgsbase', sized: true,
-    semantics: b => b.helper('rdsegbase', b.i32(index)) })
-  instruction(`WR${letters}BASE`, { forms: [form(`F3 0F AE /${digit + 2}`, Ry, only64)], feature: 'fsgsbase', sized: true,
-    semantics: (b, source) => b.helper('wrsegbase', b.i32(index), b.read(source)) })
-}
-
 // ---- far transfers and interrupts ----
 
 instruction('CALL far', { forms: [form('9A', Ap, legacyOnly)], sized: true, ends: true, semantics: named('far_call_immediate') })
@@ -183,13 +167,8 @@ plain('SYSENTER', '0F 34', 'sysenter', { feature: 'sep', ends: true })
 plain('SYSEXIT', '0F 35', 'sysexit', { feature: 'sep', ends: true })
 plain('RSM', '0F AA', 'rsm', { intercept: 'rsm' })
 
-// ---- flags with privilege, waiting ----
+// ---- waiting ----
 
-/** CPL <= IOPL: real mode has CPL 0, virtual-8086 mode 3, so one comparison decides the usual case in every mode. */
-const mayChangeInterrupts = (b: Semantics): Node => b.leU(b.state('cpl'), b.and(b.shrU(b.state('eflags'), 12), 3))
-instruction('CLI', { forms: [form('FA')], semantics: b => b.when(mayChangeInterrupts(b),
-  () => b.setState('eflags', b.and(b.state('eflags'), ~flag.IF)), () => b.helperInside('cli')) })
-plain('STI', 'FB', 'sti')
 instruction('POPF', { forms: [form('9D', default64)], sized: true, semantics: named('popf'), intercept: 'popf' })
 plain('HLT', 'F4', 'hlt', { intercept: 'hlt', checks: ['cpl0'] })
 plain('PAUSE', 'F3 90', 'pause', { intercept: 'pause' })
