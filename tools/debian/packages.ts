@@ -60,6 +60,27 @@ export function debianKernel(flavour: Flavour): Kernel {
   return { image: join(folder, 'boot', `vmlinuz-${release}`), modules: join(folder, 'lib/modules', release), release }
 }
 
+/**
+ * The newest cloud kernel of a series that Debian builds for this release beside its own, such as 6.12: for what came to Linux since.
+ * Without a signature, which nothing here asks for.
+ */
+export function kernelOfSeries(series: string): Kernel {
+  const pattern = `^linux-image-${series.replaceAll('.', '\\.')}\\.[0-9]+\\+deb[0-9]+-cloud-amd64-unsigned$`
+  const listed = (): string[] => tool('apt-cache', ['search', '--names-only', pattern]).split('\n').map(line => line.split(' ')[0])
+    .filter(name => name !== '')
+  let names = listed()
+  if (names.length === 0) {
+    refreshLists()
+    names = listed()
+  }
+  if (names.length === 0) throw new DebianError(`apt knows no cloud kernel ${series}: are the lists of Debian's security updates there?`)
+  const patch = (name: string): number => Number(/\.(\d+)\+deb/.exec(name)?.[1])
+  const newest = names.toSorted((a, b) => patch(a) - patch(b))[names.length - 1]
+  const folder = packageFolder(newest)
+  const release = newest.slice('linux-image-'.length, -'-unsigned'.length)
+  return { image: join(folder, 'boot', `vmlinuz-${release}`), modules: join(folder, 'lib/modules', release), release }
+}
+
 /** A module and what it rests on, in the order in which they must be loaded. */
 export function moduleFiles(kernel: Kernel, names: readonly string[]): string[] {
   const all = new Map<string, string>()
