@@ -84,6 +84,10 @@ export interface RemappingEvent {
   words: string
 }
 
+/**
+ * What a machine is made of. `createMachine` throws an `InputError` for what makes no machine: it says what was expected, what was found
+ * and where.
+ */
 export interface MachineOptions extends BootOptions {
   cpu?: CpuSelection
   cpus?: number
@@ -124,6 +128,7 @@ export type StopReason =
   | { kind: 'breakpoint'; cpu: number }
   | { kind: 'root'; cpu: number } // a CPU whose root mode is driven from TypeScript (root-door.ts) has come back to it
 
+/** Where a run ends at the latest; without limits when the machine stops. */
 export interface RunLimits {
   /** At most this many instructions (of all CPUs together), exactly. */
   maxInstructions?: number

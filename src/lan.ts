@@ -13,6 +13,7 @@ interface Member {
   end: StopReason | undefined
 }
 
+/** Several machines on one switch and one clock: they take turns, and a run with the same inputs is the same run. */
 export class Lan {
   readonly #switch = new Switch()
   readonly #members: Member[] = []

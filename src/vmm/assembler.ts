@@ -2,11 +2,12 @@
 import { register, type RegisterName } from './port.ts'
 
 type Label = string
-/** `mem('rbx', 8)`: what lies at RBX + 8. */
+/** An operand in memory: a register and a displacement, in bytes. */
 export interface Memory {
   readonly base: RegisterName
   readonly displacement: number
 }
+/** `mem('rbx', 8)`: what lies at RBX + 8. */
 export const mem = (base: RegisterName, displacement = 0): Memory => ({ base, displacement })
 
 const arithmetic = { add: 0, or: 1, and: 4, sub: 5, xor: 6, cmp: 7 } as const
@@ -25,6 +26,10 @@ const bytesOf = (value: number | bigint, count: number): number[] =>
   Array.from({ length: count }, (_, i) => Number((BigInt.asUintN(count * 8, BigInt(value)) >> BigInt(i * 8)) & 0xffn))
 const fitsByte = (value: number): boolean => value >= -128 && value <= 127
 
+/**
+ * Writes 64-bit code, one instruction a call; each returns the assembler. Throws for labels that are missing or there twice, when it
+ * assembles. Intel SDM vol. 2, "Instruction Set Reference".
+ */
 export class Assembler {
   readonly origin: number
   private readonly bytes: number[] = []

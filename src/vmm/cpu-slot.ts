@@ -3,6 +3,7 @@ import { Alarms } from './alarms.ts'
 import type { Processor } from './processor.ts'
 import type { Vcpu } from './vcpu.ts'
 
+/** Where a processor's time went, and how often it changed from one vCPU to another. */
 export interface CpuStatistics {
   /** Virtual nanoseconds in guests, halted, and in the hypervisor. */
   guestTime: number
@@ -11,6 +12,7 @@ export interface CpuStatistics {
   switches: number
 }
 
+/** One physical processor as the scheduler sees it. */
 export class CpuSlot {
   readonly processor: Processor
   readonly alarms = new Alarms()

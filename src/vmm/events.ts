@@ -10,6 +10,7 @@ export type MigrationStep =
   | { step: 'loaded'; how: string; tag: number } // VMPTRLD or VMLOAD on the new one
   | { step: 'entered'; how: string }
 
+/** One thing that has happened: when (virtual nanoseconds), on which processor, to whom. */
 export type VmmEvent = { time: number; processor: number } & (
   | { kind: 'created'; vcpu: Vcpu }
   | { kind: 'entry'; vcpu: Vcpu }

@@ -40,9 +40,13 @@ export interface ExitKinds {
   other: { says: { name: string }; answer: 'skip' | 'retry' | 'fault' }
 }
 
+/** The names of exits that somebody answers. */
 export type ExitKind = keyof ExitKinds
+/** The exit of one kind. */
 export type ExitOf<Kind extends ExitKind> = { kind: Kind; raw: RawExit } & ExitKinds[Kind]['says']
+/** An exit that somebody has to answer: its `kind` says what else it says, and what answers it. */
 export type Exit = { [Kind in ExitKind]: ExitOf<Kind> }[ExitKind]
+/** What answers an exit of a kind. */
 export type AnswerOf<Kind extends ExitKind> = ExitKinds[Kind]['answer']
 
 /** As the processor said it: reason and qualification of a VMCS, EXITCODE and EXITINFO of a VMCB. */
@@ -67,5 +71,7 @@ export type InternalExit =
   | { kind: 'realMode'; vector: number; raw: RawExit } // an exception of virtual-8086 mode, in which a guest of VT-x without EPT is
   | { kind: 'xsetbv'; index: number; value: bigint; raw: RawExit }
 
+/** Exits of both sorts: those that somebody answers, and those that are the hypervisor's own business. */
 export type AnyExit = Exit | InternalExit
+/** The names of all of them. */
 export type AnyExitKind = AnyExit['kind']

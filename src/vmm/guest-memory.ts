@@ -13,6 +13,7 @@ const state = { shared: 1, out: 2, logged: 4, locked: 8 } as const
 const none = -1
 const reserve = 64
 
+/** Pages, by what happened to them. */
 export interface MemoryStatistics {
   firstTouches: number
   copies: number
@@ -21,9 +22,15 @@ export interface MemoryStatistics {
   logged: number
 }
 
+/**
+ * Guest-physical memory from 0 to `size`. Addresses are bytes, pages are numbers of 4 KiB; pages come from the hypervisor's pool when
+ * they are first touched. Throws `OutOfPages` when there are none and no store.
+ */
 export class GuestMemory {
+  /** Bytes. */
   readonly size: number
   readonly stage: Stage
+  /** What happened to its pages. */
   readonly statistics: MemoryStatistics = { firstTouches: 0, copies: 0, pagedOut: 0, pagedIn: 0, logged: 0 }
   /** Called when rights were taken away: translations of all vCPUs of this guest are to be forgotten before they go on. */
   onNarrowed: () => void = () => {}
@@ -48,15 +55,19 @@ export class GuestMemory {
     this.flags = new Uint8Array(size / pageSize)
   }
 
+  /** How many it has, present or not. */
   get pages(): number {
     return this.frames.length
   }
+  /** Whether a guest-physical address is memory. */
   contains(address: number): boolean {
     return address >= 0 && address < this.size
   }
+  /** Whether a page has one of the hypervisor's. */
   isPresent(page: number): boolean {
     return this.frames[page] !== none
   }
+  /** How many pages have. */
   get present(): number {
     return this.frames.reduce((sum, frame) => sum + (frame === none ? 0 : 1), 0)
   }
@@ -119,10 +130,12 @@ export class GuestMemory {
     else if (write && this.flags[page] & state.logged) this.log(page)
     return this.frames[page] + (address % pageSize)
   }
+  /** Copies out; false beyond the end. Pages are brought in. */
   read(address: number, into: Uint8Array): boolean {
     return this.pieces(address, into.length, (frame, offset, length) =>
       this.pool.memory.read(frame, into.subarray(offset, offset + length)), false)
   }
+  /** Copies in; false beyond the end. Shared pages are copied first. */
   write(address: number, from: Uint8Array): boolean {
     return this.pieces(address, from.length, (frame, offset, length) =>
       this.pool.memory.write(frame, from.subarray(offset, offset + length)), true)
@@ -137,6 +150,7 @@ export class GuestMemory {
     }
     return true
   }
+  /** Eight bytes, aligned. Throws beyond the end. */
   read64(address: number): bigint {
     const frame = this.frameOf(address, false)
     if (frame === undefined) throw new Error(`${this.name} has no memory at 0x${address.toString(16)}`)
@@ -250,11 +264,13 @@ export class GuestMemory {
     this.stage.protect(page * pageSize, rights)
     this.onNarrowed()
   }
+  /** Ends a lock. */
   unlock(page: number): void {
     this.flags[page] &= ~state.locked
     this.stage.protect(page * pageSize, this.rightsOf(page))
   }
 
+  /** Gives all pages back. */
   destroy(): void {
     for (let page = 0; page < this.pages; page++) if (this.isPresent(page)) this.pool.give(this.frames[page])
     this.frames.fill(none)

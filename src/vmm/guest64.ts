@@ -20,6 +20,7 @@ const quads = (...values: bigint[]): Uint8Array => new Uint8Array(BigUint64Array
 const code64 = 0x00af9b000000ffffn
 const data = 0x00cf93000000ffffn
 
+/** Registers of a vCPU in 64-bit mode with those tables: to be given to `createVcpu`. */
 export const registers64: Partial<Record<RegisterName | SystemRegister, bigint | number>> = {
   cr0: 0x80000031n, cr3: guestPlace.pml4, cr4: 0x620n, efer: 0x500n, rflags: 2n, gdtrBase: guestPlace.gdt, gdtrLimit: 23,
   idtrBase: guestPlace.idt, idtrLimit: 0xfff,
@@ -30,6 +31,7 @@ function dataSegment(name: 'ds' | 'es' | 'ss' | 'fs' | 'gs'): Partial<Record<Sys
   return { [`${name}Selector`]: 0x10, [`${name}Attributes`]: 0xc093, [`${name}Limit`]: 0xffffffff }
 }
 
+/** A guest that starts in 64-bit mode at the first byte of its code, with 1 GiB mapped one to one and its own GDT and IDT. */
 export interface Guest64Options extends Partial<GuestOptions> {
   /** Writes the code, which starts at its first byte. */
   code: (a: Assembler) => unknown

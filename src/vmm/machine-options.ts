@@ -2,6 +2,7 @@
 import type { CpuSelection, RemappingEvent } from '../api.ts'
 import type { VmmOptions } from './vmm.ts'
 
+/** The machine, and how its hypervisor treats guests. Everything has a default. */
 export interface HypervisorOptions extends VmmOptions {
   /** Model of the physical processors: `intel` (default), `amd`, or a name with features. */
   cpu?: string | CpuSelection

@@ -11,7 +11,9 @@ export class OutOfPages extends Error {
 
 const zeros = new Uint8Array(pageSize)
 
+/** Physical addresses of pages of 4 KiB. `take` throws `OutOfPages` when none is left. */
 export class PagePool {
+  /** Where they are. */
   readonly memory: MemoryPort
   /** From here on nothing was ever handed out: it reads zero. */
   private fresh: number
@@ -19,6 +21,7 @@ export class PagePool {
   private readonly returned: number[] = []
   /** Users of pages that have more than one. */
   private readonly sharers = new Map<number, number>()
+  /** Pages that are handed out. */
   used = 0
   /** At most so many pages are handed out: for lessons about memory that is short. */
   limit = Infinity
@@ -29,6 +32,7 @@ export class PagePool {
     this.end = end
   }
 
+  /** Pages that are left. */
   get free(): number {
     return Math.min((this.end - this.fresh) / pageSize + this.returned.length, this.limit - this.used)
   }
@@ -55,6 +59,7 @@ export class PagePool {
   share(page: number): void {
     this.sharers.set(page, this.users(page) + 1)
   }
+  /** How many have a page. */
   users(page: number): number {
     return this.sharers.get(page) ?? 1
   }

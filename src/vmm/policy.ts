@@ -1,6 +1,7 @@
 /** Who runs next, and for how long. A policy may be replaced: it sees the vCPUs that a processor could run now. */
 import type { Vcpu } from './vcpu.ts'
 
+/** What a scheduler decides; everything else the hypervisor does. Times are virtual nanoseconds. */
 export interface SchedulingPolicy {
   readonly name: string
   /** One of `candidates`, which is not empty. */

@@ -14,8 +14,10 @@ export type Standing =
 export const register = {
   rax: 0, rcx: 1, rdx: 2, rbx: 3, rsp: 4, rbp: 5, rsi: 6, rdi: 7, r8: 8, r9: 9, r10: 10, r11: 11, r12: 12, r13: 13, r14: 14, r15: 15,
 } as const
+/** The general registers. */
 export type RegisterName = keyof typeof register
 
+/** One processor: registers, and `execute`. Throws when it is in a guest or halted. */
 export interface ProcessorPort {
   readonly index: number
   /** General registers of the processor, by number; whose they are (the guest's, the hypervisor's) is up to software. */
@@ -24,7 +26,9 @@ export interface ProcessorPort {
   /** All sixteen, for the switch between two worlds. */
   save(into: BigUint64Array): void
   load(from: BigUint64Array): void
+  /** Where it stands. */
   readonly rip: bigint
+  /** As PUSHF would push it. */
   readonly rflags: number
   /**
    * Goes to `address` in root mode and fetches, decodes and executes `count` instructions there. What an instruction raises is delivered
@@ -33,6 +37,7 @@ export interface ProcessorPort {
   execute(address: bigint, count?: number): Standing
 }
 
+/** Physical memory by physical address. Throws where there is no RAM. */
 export interface MemoryPort {
   /** Physical RAM, as the processors see it. */
   read(address: number, into: Uint8Array): void
@@ -50,11 +55,15 @@ export type Arrival =
   | { kind: 'idle' } // every processor is halted and nothing is due
   | { kind: 'stopped'; reason: string } // the machine itself stopped: a triple fault in root mode, power-off
 
+/** The machine, as a hypervisor has it. */
 export interface HardwarePort {
+  /** Whose processors it has. */
   readonly vendor: 'intel' | 'amd'
+  /** By number. */
   readonly processors: readonly ProcessorPort[]
   /** RAM from address 0, in bytes: the hypervisor owns all of it. */
   readonly memorySize: number
+  /** All of it. */
   readonly memory: MemoryPort
   /** Where the local APICs answer, and the hertz of their timers. */
   readonly apicBase: number

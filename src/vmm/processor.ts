@@ -30,10 +30,18 @@ const hasErrorCode = new Set([8, 10, 11, 12, 13, 14, 17, 21, 29, 30])
 export const exceptionNames = ['#DE', '#DB', 'NMI', '#BP', '#OF', '#BR', '#UD', '#NM', '#DF', '', '#TS', '#NP', '#SS', '#GP', '#PF', '',
   '#MF', '#AC', '#MC', '#XM', '#VE', '#CP'] as const
 
+/**
+ * A processor in root mode. `perform` throws when an instruction raises an exception; `attempt` says which one. Addresses are physical,
+ * mapped one to one.
+ */
 export class Processor {
+  /** Its number, which is its APIC ID. */
   readonly index: number
+  /** What it is made of. */
   readonly port: ProcessorPort
+  /** The machine it belongs to. */
   readonly hardware: HardwarePort
+  /** Physical addresses of its TSS, stack, VMXON region or host save area, and scratch page. */
   readonly places: ReturnType<typeof processorPlaces>
   /** Interrupts that came while it was in root mode, and instructions that it executed there, for reports. */
   interrupts = 0
@@ -79,6 +87,7 @@ export class Processor {
 
   // ---- instructions with results ----
 
+  /** RDMSR; throws for #GP. */
   rdmsr(index: number): bigint {
     const value = this.tryRdmsr(index)
     if (value === undefined) throw new Error(`the processor has no MSR 0x${index.toString(16)}`)
@@ -89,15 +98,18 @@ export class Processor {
     if (this.attempt('rdmsr', undefined, BigInt(index))) return undefined
     return (this.port.get(rdx) << 32n) | (this.port.get(rax) & low32)
   }
+  /** WRMSR; throws for #GP. */
   wrmsr(index: number, value: bigint): void {
     this.port.set(rdx, value >> 32n)
     this.perform('wrmsr', value & low32, BigInt(index))
   }
+  /** CPUID, of the processor itself. */
   cpuid(leaf: number, subleaf = 0): CpuidResult {
     this.perform('cpuid', BigInt(leaf >>> 0), BigInt(subleaf >>> 0))
     const low = (number: number): number => Number(this.port.get(number) & low32)
     return { eax: low(rax), ebx: low(rbx), ecx: low(rcx), edx: low(rdx) }
   }
+  /** The time-stamp counter: virtual nanoseconds. */
   rdtsc(): bigint {
     this.perform('rdtsc')
     return (this.port.get(rdx) << 32n) | (this.port.get(rax) & low32)
@@ -110,10 +122,12 @@ export class Processor {
 
   // ---- the local APIC ----
 
+  /** A register of its local APIC, by its offset. */
   readApic(offset: number): number {
     this.perform('load32', BigInt(this.hardware.apicBase + offset))
     return Number(this.port.get(rcx) & low32)
   }
+  /** Writes one. */
   writeApic(offset: number, value: number): void {
     this.perform('store32', BigInt(this.hardware.apicBase + offset), BigInt(value >>> 0))
   }
@@ -122,14 +136,17 @@ export class Processor {
     this.writeApic(apic.commandHigh, to << 24)
     this.writeApic(apic.commandLow, 0x4000 | vector)
   }
+  /** INIT, to an APIC ID. */
   sendInit(to: number): void {
     this.writeApic(apic.commandHigh, to << 24)
     this.writeApic(apic.commandLow, 0x4500)
   }
+  /** A start-up message with the page of an address below 1 MiB. */
   sendStartup(to: number, address: number): void {
     this.writeApic(apic.commandHigh, to << 24)
     this.writeApic(apic.commandLow, 0x4600 | (address / pageSize))
   }
+  /** Software-enabled, its timer by the hypervisor's vector. */
   enableApic(): void {
     this.writeApic(apic.spurious, 0x100 | hostVector.spurious)
     this.writeApic(apic.divide, 0xb) // by 1
@@ -197,6 +214,7 @@ export class Processor {
   }
 }
 
+/** Four registers, as unsigned numbers. */
 export interface CpuidResult {
   eax: number
   ebx: number

@@ -5,12 +5,15 @@
 import { pageSize } from './layout.ts'
 import { largePage, type PagePool } from './page-pool.ts'
 
+/** What a mapping allows. Without `read` nested tables of AMD map nothing. */
 export interface Rights {
   readonly read: boolean
   readonly write: boolean
   readonly execute: boolean
 }
+/** Read, write, execute. */
 export const allRights: Rights = { read: true, write: true, execute: true }
+/** Everything but to write. */
 export const readOnly: Rights = { read: true, write: false, execute: true }
 
 /** What differs between the vendors: how an entry says it. */
@@ -64,18 +67,23 @@ export interface Stage {
   readonly root: bigint | undefined
   /** Pages that the tables themselves take. */
   readonly tablePages: number
+  /** Maps a page of 4 KiB or 2 MiB: guest-physical to physical. An older mapping is replaced; who takes rights away has to flush. */
   map(guest: number, host: number, rights: Rights, size?: number): void
+  /** Nothing is there any more. */
   unmap(guest: number): void
   /** Other rights for what is mapped. */
   protect(guest: number, rights: Rights): void
   /** Whether a page was used (or written) since this was last asked. Who asks has to flush before asking again. */
   takeBit(guest: number, bit: 'accessed' | 'dirty'): boolean
+  /** Gives the tables back. */
   destroy(): void
 }
 
 /** One guest's tables, which the processor walks. */
 export class SecondStage implements Stage {
+  /** How its entries look. */
   readonly format: EntryFormat
+  /** Physical address of the first table. */
   readonly rootPage: number
   private readonly pool: PagePool
   private readonly tables: number[] = []
@@ -85,9 +93,11 @@ export class SecondStage implements Stage {
     this.pool = pool
     this.rootPage = this.newTable()
   }
+  /** What the control structure takes: the address, with what EPT has beside it. */
   get root(): bigint {
     return this.format.root(this.rootPage)
   }
+  /** Pages that the tables take. */
   get tablePages(): number {
     return this.tables.length
   }

@@ -56,16 +56,19 @@ export class InterruptList implements InterruptSource {
   }
 }
 
+/** Exits of one kind. */
 export interface ExitCount {
   count: number
   /** Virtual nanoseconds from the exit to the next entry, or to the choice of another vCPU. */
   time: number
 }
 
+/** What a vCPU has done and what that has cost, in virtual nanoseconds. */
 export class VcpuStatistics {
   entries = 0
   /** Virtual nanoseconds in the guest. */
   guestTime = 0
+  /** Time slices it was given, changes of a processor to it, moves between processors, events injected. */
   slices = 0
   switches = 0
   migrations = 0
@@ -84,9 +87,16 @@ export class VcpuStatistics {
   }
 }
 
+/**
+ * One virtual processor. Registers may be read and written while it does not run; `become` throws where the figure of states has no
+ * arrow.
+ */
 export class Vcpu {
+  /** Its number among all vCPUs. */
   readonly id: number
+  /** Whose it is. */
   readonly guest: Guest
+  /** For people. */
   readonly name: string
   /** General registers by number; RSP lies in the control structure: use `get` and `set`. */
   readonly registers = new BigUint64Array(16)
@@ -96,9 +106,11 @@ export class Vcpu {
   processor: Processor | undefined
   /** On which processors it may run. */
   affinity: ReadonlySet<number> | undefined
+  /** Its share of processors beside others: 1024 is usual. */
   weight = 1024
   /** Runs in virtual nanoseconds, divided by the weight: what fairness is about. For the policy. */
   virtualRuntime = 0
+  /** Where its interrupts come from. */
   interrupts: InterruptSource = new InterruptList()
   /** What the processor does of its APIC, if it does. */
   apic: ApicAssist | undefined
@@ -108,6 +120,7 @@ export class Vcpu {
   readonly deferred: number[] = []
   /** Of the instruction that exited, where the hypervisor has decoded it. */
   instructionLength: number | undefined
+  /** An NMI waits. */
   nmi = false
   /** Its translations are to be forgotten before it goes on. */
   flush = true
@@ -122,9 +135,11 @@ export class Vcpu {
   stopping = false
   /** AMD: CR0.TS as the guest wrote it, while the one in the VMCB is ours. */
   taskSwitched = false
+  /** What it exits on, of what is a choice. */
   intercepts: Intercepts = { exceptions: 0, pause: false, translation: false, timestamp: false, priority: false }
   /** The exit that waits for an answer. */
   exit: Exit | undefined
+  /** What it has done. */
   readonly statistics = new VcpuStatistics()
   private readonly virtualizer: Virtualizer
   private current: VcpuState = 'created'
@@ -137,6 +152,7 @@ export class Vcpu {
     this.control = virtualizer.create(this)
   }
 
+  /** Where it is in the figure of `VcpuState`. */
   get state(): VcpuState {
     return this.current
   }
@@ -157,10 +173,15 @@ export class Vcpu {
 
   // ---- registers ----
 
+  /**
+   * A register; segment attributes in the format of VT-x's access rights. Throws while the vCPU is active nowhere (then use
+   * `Vmm.setRegisters`).
+   */
   get(name: RegisterName | SystemRegister): bigint {
     if (name === 'rsp' || !(name in register)) return this.virtualizer.read(this, name as SystemRegister)
     return this.registers[register[name as RegisterName]]
   }
+  /** Writes a register; the same holds. */
   set(name: RegisterName | SystemRegister, value: bigint): void {
     if (name === 'rsp' || !(name in register)) this.virtualizer.write(this, name as SystemRegister, value)
     else this.registers[register[name as RegisterName]] = value
@@ -173,6 +194,7 @@ export class Vcpu {
   general(number: number): bigint {
     return number === register.rsp ? this.virtualizer.read(this, 'rsp') : this.registers[number]
   }
+  /** By number, 64 bits. */
   setGeneral(number: number, value: bigint): void {
     if (number === register.rsp) this.virtualizer.write(this, 'rsp', value)
     else this.registers[number] = value

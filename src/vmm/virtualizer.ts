@@ -9,6 +9,7 @@ import type { Vmcs } from './intel/vmcs.ts'
 import type { Vmcb } from './amd/vmcb.ts'
 
 export const segmentNames = ['es', 'cs', 'ss', 'ds', 'fs', 'gs', 'ldtr', 'tr'] as const
+/** The segment registers, LDTR and TR. */
 export type SegmentName = (typeof segmentNames)[number]
 
 /** Registers that the control structures of both vendors hold. Attributes have the format of VT-x's access rights. */
@@ -17,6 +18,7 @@ export type SystemRegister =
   | 'gdtrBase' | 'gdtrLimit' | 'idtrBase' | 'idtrLimit' | 'sysenterCs' | 'sysenterEsp' | 'sysenterEip'
   | `${SegmentName}${'Selector' | 'Base' | 'Limit' | 'Attributes'}`
 
+/** What the vendor's processor enters a guest from: `kind` tells a VMCS from a VMCB. */
 export type ControlStructure = Vmcs | Vmcb
 
 /** What a guest's vCPUs exit on, where that is a choice. */
@@ -39,20 +41,26 @@ export interface Intercepts {
  */
 export const pauseLoop = { gap: 500, window: 4096, count: 27 } as const
 
+/** Why a guest was not entered, in the manual's words. */
 export interface EntryFailure {
   reason: string
 }
 
+/** One vendor's virtualization, driven by instructions on the processors. */
 export interface Virtualizer {
+  /** Whose processors these are. */
   readonly vendor: 'intel' | 'amd'
   /** What shadow paging has to know of the processors. */
   readonly shadowOptions: ShadowOptions
+  /** How its second-stage tables look. */
   readonly format: EntryFormat
   /** Intel: slices end by the preemption timer. */
   readonly hasPreemptionTimer: boolean
   /** Switches virtualization on. */
   prepare(processor: Processor): void
+  /** A control structure for a new vCPU. */
   create(vcpu: Vcpu): ControlStructure
+  /** Takes it back. */
   destroy(vcpu: Vcpu): void
   /** Makes the vCPU's control structure the one that this processor enters and reads. It may be active on no other one. */
   load(vcpu: Vcpu, processor: Processor): void
@@ -64,7 +72,9 @@ export interface Virtualizer {
   exit(vcpu: Vcpu): AnyExit
   /** Goes on after the instruction that exited. */
   advance(vcpu: Vcpu): void
+  /** A register of the control structure. */
   read(vcpu: Vcpu, name: SystemRegister): bigint
+  /** Writes one. */
   write(vcpu: Vcpu, name: SystemRegister, value: bigint): void
   /** CR0 and CR4 as the guest sees them, and what its write does. */
   readControl(vcpu: Vcpu, register: 0 | 4): bigint
@@ -75,13 +85,17 @@ export interface Virtualizer {
   setFaultAddress(vcpu: Vcpu, address: bigint): void
   /** What the processor has cached of one linear address is forgotten before the guest goes on. */
   forget(vcpu: Vcpu, linear: bigint): void
+  /** The event is delivered at the next entry. */
   inject(vcpu: Vcpu, event: PendingEvent): void
+  /** IF = 1, and no shadow of STI or MOV SS. */
   canTakeInterrupt(vcpu: Vcpu): boolean
   /** Exit as soon as the guest can take an interrupt. */
   wantWindow(vcpu: Vcpu, wanted: boolean): void
+  /** What is a choice. */
   setIntercepts(vcpu: Vcpu, intercepts: Intercepts): void
   /** First use of the FPU, or of debug registers, exits. */
   trapFpu(vcpu: Vcpu, on: boolean): void
+  /** Debug registers. */
   trapDebug(vcpu: Vcpu, on: boolean): void
   /** With a preemption timer: ends the guest after so many nanoseconds in it. */
   setSlice(vcpu: Vcpu, nanoseconds: number): void

@@ -29,6 +29,7 @@ import type { RegisterName } from './port.ts'
 
 export type Paging = 'nested' | 'shadow'
 
+/** How the hypervisor treats its guests. */
 export interface VmmOptions {
   policy?: SchedulingPolicy
   /** FPU registers are switched at their first use (default) or with their vCPU. */
@@ -41,6 +42,7 @@ export interface VmmOptions {
   store?: PageStore
 }
 
+/** What a guest is made of. */
 export interface GuestOptions {
   name?: string
   /** Bytes, whole pages. */
@@ -52,6 +54,7 @@ export interface GuestOptions {
   paging?: Paging
 }
 
+/** What a vCPU starts with. */
 export interface VcpuOptions {
   name?: string
   /** What differs from a processor after reset. */
@@ -76,15 +79,28 @@ interface GuestEntry extends Guest {
   readonly handlers: Handlers[]
 }
 
+/**
+ * The hypervisor of one machine. `createVmm` makes it. Methods throw an `Error` for mistakes of the caller; what guests do comes as
+ * exits.
+ */
 export class Vmm {
+  /** The machine. */
   readonly hardware: HardwarePort
+  /** Physical pages that are not a guest's yet. */
   readonly pool: PagePool
+  /** VT-x or AMD-V. */
   readonly virtualizer: Virtualizer
+  /** Who has which FPU, debug registers and MSRs. */
   readonly units: Units
+  /** By number. */
   readonly cpus: readonly CpuSlot[]
+  /** In the order in which they were made. */
   readonly guests: GuestEntry[] = []
+  /** Of all guests. */
   readonly vcpus: Vcpu[] = []
+  /** Who runs next: may be replaced at any time between two runs. */
   policy: SchedulingPolicy
+  /** Told of everything; changes nothing. */
   onEvent: ((event: VmmEvent) => void) | undefined
   private readonly handlers: Handlers
   private readonly store: PageStore | undefined
@@ -111,6 +127,7 @@ export class Vmm {
 
   // ---- guests ----
 
+  /** A guest with memory and no vCPU. `memory` is in bytes, whole pages of 4 KiB: throws otherwise. */
   createGuest(options: GuestOptions): Guest {
     const name = options.name ?? `guest ${this.guests.length + 1}`
     const isShadow = (options.paging ?? this.paging) === 'shadow'
@@ -127,6 +144,7 @@ export class Vmm {
   addHandlers(guest: Guest, handlers: Handlers): void {
     ;(guest as GuestEntry).handlers.unshift(handlers)
   }
+  /** A vCPU, which runs from the next `run` on, unless it is `waiting`. Registers that are not given are as after reset. */
   createVcpu(guest: Guest, options: VcpuOptions = {}): Vcpu {
     const name = options.name ?? (guest.vcpus.length === 0 ? guest.name : `${guest.name}.${guest.vcpus.length}`)
     const vcpu = new Vcpu(this.vcpus.length, guest, name, this.virtualizer)
@@ -149,6 +167,7 @@ export class Vmm {
     }
     return shadow
   }
+  /** It is gone, with its control structure. Throws when it is on another processor than the present one. */
   destroyVcpu(vcpu: Vcpu): void {
     if (vcpu.processor && vcpu.processor !== this.present.processor)
       throw new Error(`${vcpu.name} is on processor ${vcpu.processor.index}: only there can it be taken apart`)
@@ -189,6 +208,7 @@ export class Vmm {
     for (const [register, value] of Object.entries(registers)) vcpu.set(register as SystemRegister, BigInt(value))
     if (!active) this.virtualizer.unload(vcpu)
   }
+  /** What a vCPU that does not run exits on. */
   setIntercepts(vcpu: Vcpu, intercepts: Intercepts): void {
     const active = vcpu.processor !== undefined
     if (!active) this.virtualizer.load(vcpu, this.present.processor)

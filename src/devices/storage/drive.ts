@@ -9,6 +9,7 @@ import { SnapshotStore } from './snapshot-store.ts'
 
 export type DriveFormat = 'raw' | 'qcow2'
 
+/** A disk: whose bytes it has, and how they may be used. */
 export interface DriveOptions {
   /** What a device's `drive` property names. */
   id: string

@@ -3,6 +3,7 @@ import { vmcbFields, type VmcbFieldName } from '../../virt/svm/vmcb.ts'
 import type { MemoryPort } from '../port.ts'
 import type { Processor } from '../processor.ts'
 
+/** One VMCB, a page of 4 KiB. Fields by name (`src/virt/svm/vmcb.ts`). */
 export class Vmcb {
   readonly kind = 'vmcb'
   /** Physical address. */
@@ -16,10 +17,12 @@ export class Vmcb {
     this.memory = memory
   }
 
+  /** A field of any width. */
   read(name: VmcbFieldName): bigint {
     const { offset, size } = vmcbFields[name]
     return size === 8 ? this.memory.read64(this.page + offset) : BigInt(this.get(name))
   }
+  /** The same, written. */
   write(name: VmcbFieldName, value: bigint): void {
     const { offset, size } = vmcbFields[name]
     if (size === 8) this.memory.write64(this.page + offset, BigInt.asUintN(64, value))
@@ -31,6 +34,7 @@ export class Vmcb {
     const word = this.memory.read32(this.page + (offset & ~3))
     return size >= 4 ? word : (word >>> ((offset & 3) * 8)) & (2 ** (size * 8) - 1)
   }
+  /** The same, written. */
   set(name: VmcbFieldName, value: number): void {
     const { offset, size } = vmcbFields[name]
     const at = this.page + (offset & ~3)

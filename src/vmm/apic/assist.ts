@@ -13,6 +13,7 @@ export type ApicKind = 'virtual' | 'emulated'
 /** What the processors help with: nothing, the task priority and the moment of delivery, or registers and interrupts altogether. */
 export type ApicHelp = 'none' | 'priority' | 'delivery'
 
+/** How often the processors did what the hypervisor need not do. */
 export interface AssistStatistics {
   /** Interrupts that were put into the posted-interrupt descriptor by the hypervisor. */
   posted: number

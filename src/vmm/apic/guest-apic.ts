@@ -18,9 +18,13 @@ const pageSize = 0x1000
 export const assistsFor = (vmm: Vmm, kind: ApicKind, count: number): readonly ApicAssist[] =>
   kind === 'virtual' && vmm.virtualizer.apicHelp !== 'none' ? vmm.virtualizer.assistApics(count, vmm) : []
 
+/** The APIC of one vCPU. Registers by guest-physical address or by MSR; values are those of the manual. */
 export class GuestApic {
+  /** Whose it is. */
   readonly vcpu: Vcpu
+  /** The model of the APIC. */
   readonly lapic: Lapic
+  /** What the processor does of it. */
   readonly assist: ApicAssist | undefined
 
   /** `started`: whether the vCPU was started by its guest: until then no interrupt wakes it. */
@@ -44,9 +48,11 @@ export class GuestApic {
     const { mmioBase } = this.lapic
     return mmioBase !== undefined && address >= mmioBase && address < mmioBase + pageSize
   }
+  /** Reads at a guest-physical address. */
   read(address: number, size: 1 | 2 | 4): number {
     return this.lapic.readMmio(address % pageSize, size) >>> 0
   }
+  /** Writes at one. */
   write(address: number, size: 1 | 2 | 4, value: number): void {
     this.lapic.writeMmio(address % pageSize, size, value)
     this.assist?.changed()

@@ -8,7 +8,9 @@ import { assistsFor, GuestApic } from './guest-apic.ts'
 import type { ApicAssist, ApicKind } from './assist.ts'
 import { GuestClock } from './guest-clock.ts'
 
+/** The APICs of one guest. `handlers` answers what accesses exit, `attach` gives a vCPU its APIC. */
 export class GuestApics {
+  /** Where messages of devices go: `bus.msi`. */
   readonly bus = new ApicBus()
   private readonly vmm: Vmm
   private readonly time: GuestClock
@@ -44,6 +46,7 @@ export class GuestApics {
     this.apics.set(vcpu, apic)
     return apic
   }
+  /** The APIC of a vCPU; throws when it has none. */
   of(vcpu: Vcpu): GuestApic {
     const apic = this.apics.get(vcpu)
     if (!apic) throw new Error(`${vcpu.name} has no APIC`)

@@ -16,9 +16,13 @@ import { deviceStage, RemappingDriver } from './remapping-driver.ts'
 
 /** The hypervisor's remapping unit, and whose the devices are. */
 export class Assigner {
+  /** Whose unit it is. */
   readonly vmm: Vmm
+  /** Devices of the machine. */
   readonly pci: HostPci
+  /** The unit. */
   readonly driver: RemappingDriver
+  /** What was given away. */
   readonly assignments: Assignment[] = []
   /** Tables of each guest that has a device, and its number. */
   private readonly domains = new Map<Guest, { stage: SecondStage; domain: number }>()
@@ -65,6 +69,7 @@ export class Assigner {
   }
 }
 
+/** What the guest is to see of its device. */
 export interface AssignmentOptions {
   /** Guest-physical addresses at which the guest finds the device's memory BARs, by their number. */
   bars: Readonly<Record<number, number>>
@@ -77,9 +82,13 @@ interface GuestMessage {
   enabled: boolean
 }
 
+/** One device in the hands of one guest. Configuration space is answered by exits, registers and interrupts by the hardware. */
 export class Assignment {
+  /** Whose it is. */
   readonly guest: Guest
+  /** The device. */
   readonly source: SourceId
+  /** Its entry in the interrupt remapping table. */
   readonly index: number
   /** Whether its interrupts come to the guest with no exit; known when the guest has programmed a message. */
   posted: boolean | undefined

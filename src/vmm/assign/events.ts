@@ -3,6 +3,7 @@ import type { Guest } from '../guest.ts'
 import { sourceText } from './pci.ts'
 import type { DeviceFault } from './remapping-driver.ts'
 
+/** A request of a device that the remapping unit has blocked and recorded, and whose the device is. */
 export interface DeviceFaultEvent extends DeviceFault {
   /** Whose the device is. */
   guest: Guest | undefined

@@ -15,6 +15,7 @@ export type SourceId = number
 export const sourceText = (source: SourceId): string =>
   `${(source >> 8).toString(16).padStart(2, '0')}:${((source >> 3) & 31).toString(16).padStart(2, '0')}.${source & 7}`
 
+/** Configuration space of the machine: 32 bits at a time, by OUT and IN of a processor in root mode. */
 export class HostPci {
   private readonly processor: () => Processor
 
@@ -29,11 +30,13 @@ export class HostPci {
     processor.port.set(register.rdx, BigInt(configPorts.data))
     return processor
   }
+  /** The aligned 32 bits at an offset. */
   read(source: SourceId, offset: number): number {
     const processor = this.select(source, offset)
     processor.perform('in32')
     return Number(processor.port.get(register.rax) & 0xffffffffn)
   }
+  /** Writes them. */
   write(source: SourceId, offset: number, value: number): void {
     this.select(source, offset).perform('out32', BigInt(value >>> 0))
   }

@@ -38,6 +38,7 @@ const recorded = 0x80000000
 const wasRead = 0x40000000
 const reasonWords = new Map<number, { code: string; words: string }>(Object.values(faultReasons).map(each => [each.number, each]))
 
+/** One fault record. Intel VT-d specification, "Fault Recording Registers". */
 export interface DeviceFault {
   source: SourceId
   /** Number, short name and words of the specification's condition. */
@@ -49,6 +50,7 @@ export interface DeviceFault {
   write: boolean
 }
 
+/** One unit, with its tables. Each method returns when the unit has done what was asked; throws when it does not. */
 export class RemappingDriver {
   /** Physical addresses of its tables. */
   readonly rootTable: number

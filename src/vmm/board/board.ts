@@ -20,6 +20,7 @@ import type { Vmm } from '../vmm.ts'
 import { guestCpuid } from './cpuid.ts'
 import { GuestMsrs } from './msrs.ts'
 
+/** What a guest with a kernel is made of. */
 export interface BoardOptions {
   name: string
   /** Bytes: a multiple of 1 MiB. */
@@ -66,11 +67,20 @@ const startupRegisters = (vector: number): Registers => ({
     csAttributes: 0x9b,
 })
 
+/**
+ * A guest that is a PC: memory, vCPUs, devices, and a kernel to start with. Throws an `InputError` for a kernel or devices that make no
+ * PC.
+ */
 export class Board {
+  /** Its memory and its vCPUs. */
   readonly guest: Guest
+  /** Its devices. */
   readonly pc: Pc
+  /** By APIC ID. */
   readonly vcpus: readonly Vcpu[]
+  /** A byte that the guest has written to its first serial port. */
   onSerial: (byte: number) => void = () => {}
+  /** What the guest touched that is not there, once each. */
   onLog: (message: string) => void = () => {}
   /** A frame of Ethernet that the guest has sent into a network of kind `link`. */
   onFrame: (network: string, bytes: Uint8Array) => void = () => {}

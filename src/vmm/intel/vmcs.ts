@@ -26,6 +26,10 @@ export function pointerInstruction(processor: Processor, name: 'vmxon' | 'vmclea
   return failure(processor)
 }
 
+/**
+ * One VMCS, in its region of 4 KiB. Fields by name (`src/virt/vmx/fields.ts`). Throws where an instruction fails, with the manual's
+ * error.
+ */
 export class Vmcs {
   readonly kind = 'vmcs'
   /** Physical address of its region. */
