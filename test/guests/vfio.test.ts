@@ -67,7 +67,7 @@ test("QEMU's guest drives an NVMe disk and an e1000 that VFIO gave it", async ()
   writeFileSync(image, new Uint8Array(8 << 20))
   let text = ''
   const child = spawn(process.execPath, [
-    fileURLToPath(new URL('../../bin/vitrine.js', import.meta.url)), 'run', '--quiet', '--timeout', '200', '--memory', '1G', '--smp', '2',
+    fileURLToPath(new URL('../../bin/vitrine.js', import.meta.url)), 'run', '--quiet', '--timeout', '500', '--memory', '1G', '--smp', '2',
     '--cpu', 'intel', '--kernel', cloud.image, '--initrd', initrd,
     '--append', 'console=ttyS0 quiet mitigations=off intel_iommu=on,sm_on iommu.strict=1', '--iommu', 'vtd',
     '--drive', `${image},if=nvme`, '--net', 'user,model=e1000',
