@@ -4,14 +4,16 @@
  */
 import type { DeviceAccess } from './device-access.ts'
 import type { CpuidResult } from './processor.ts'
+import type { StringElement } from './string-io.ts'
 
 /** By kind: what it says, and what answers it. `fault`: the guest gets #GP(0). Answers but `retry` go on after the instruction. */
 export interface ExitKinds {
   cpuid: { says: { leaf: number; subleaf: number }; answer: CpuidResult }
   /** HLT: wait for an interrupt, or go on at once. */
   halt: { says: unknown; answer: 'wait' | 'continue' }
-  portRead: { says: { port: number; size: number }; answer: { value: number } | 'fault' }
-  portWrite: { says: { port: number; size: number; value: number }; answer: 'done' | 'fault' }
+  /** `string`: an element of INS or OUTS; the hypervisor moves it between memory and the answer. */
+  portRead: { says: { port: number; size: number; string?: StringElement }; answer: { value: number } | 'fault' }
+  portWrite: { says: { port: number; size: number; value: number; string?: StringElement }; answer: 'done' | 'fault' }
   /** VMCALL or VMMCALL: RAX is the number, RBX, RCX, RDX and RSI are the arguments. The result goes into RAX. */
   hypercall: { says: { number: bigint; arguments: readonly bigint[] }; answer: { result: bigint } | 'fault' }
   msrRead: { says: { index: number }; answer: { value: bigint } | 'fault' }
@@ -67,6 +69,7 @@ export type InternalExit =
   | { kind: 'debug'; raw: RawExit }
   | { kind: 'controlWrite'; register: 0 | 4; value: bigint; raw: RawExit } // bits that the hypervisor holds
   | { kind: 'pageFault'; address: bigint; error: number; raw: RawExit } // shadow paging: whose it is the tables say
+  | { kind: 'stringIo'; port: number; size: number; read: boolean; raw: RawExit } // INS or OUTS: becomes an access to the port
   | { kind: 'invpcid'; raw: RawExit }
   | { kind: 'realMode'; vector: number; raw: RawExit } // an exception of virtual-8086 mode, in which a guest of VT-x without EPT is
   | { kind: 'xsetbv'; index: number; value: bigint; raw: RawExit }

@@ -164,6 +164,12 @@ export class GuestMemory {
   }
   private pinned = false
 
+  /** Sets bits of an aligned word, as a page walk does. */
+  setBits(address: number, bits: bigint): void {
+    const frame = this.frameOf(address, true)
+    if (frame !== undefined) this.pool.memory.write64(frame, this.pool.memory.read64(frame) | bits)
+  }
+
   // ---- sharing ----
 
   /** The other guest's pages are this one's too until one of them writes: a copy is made then. Both have to be of the same size. */

@@ -2,6 +2,7 @@
 import { completeRead } from './device-access.ts'
 import type { AnswerOf, Exit, ExitKind, ExitOf } from './exits.ts'
 import { register } from './port.ts'
+import { completeString } from './string-io.ts'
 import type { Vcpu } from './vcpu.ts'
 import type { Virtualizer } from './virtualizer.ts'
 
@@ -56,10 +57,19 @@ const appliers: Appliers = {
   },
   portRead: (vcpu, exit, answer, virtualizer) => {
     if (answer === 'fault') return fault(vcpu)
+    if (exit.string) {
+      completeString(vcpu, exit, answer.value >>> 0, virtualizer)
+      return 'ready'
+    }
     setLow(vcpu, rax, BigInt(answer.value >>> 0), exit.size)
     return after(vcpu, virtualizer)
   },
-  portWrite: (vcpu, _exit, answer, virtualizer) => (answer === 'fault' ? fault(vcpu) : after(vcpu, virtualizer)),
+  portWrite: (vcpu, exit, answer, virtualizer) => {
+    if (answer === 'fault') return fault(vcpu)
+    if (!exit.string) return after(vcpu, virtualizer)
+    completeString(vcpu, exit, 0, virtualizer)
+    return 'ready'
+  },
   hypercall: (vcpu, _exit, answer, virtualizer) => {
     if (answer === 'fault') return fault(vcpu)
     vcpu.registers[rax] = answer.result

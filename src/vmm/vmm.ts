@@ -22,6 +22,7 @@ import { SecondStage } from './second-stage.ts'
 import { answerShadow } from './shadow/exits.ts'
 import { Shadow } from './shadow/shadow.ts'
 import { ShadowStage } from './shadow/shadow-stage.ts'
+import { stringAccess } from './string-io.ts'
 import { Units } from './units.ts'
 import { Vcpu } from './vcpu.ts'
 import type { Intercepts, SystemRegister, Virtualizer } from './virtualizer.ts'
@@ -394,7 +395,9 @@ export class Vmm {
 
   private handle(cpu: CpuSlot, vcpu: Vcpu, exit: AnyExit, time: number): void {
     this.tell({ kind: 'exit', vcpu, exit }, time)
-    const left = vcpu.shadow ? answerShadow(vcpu, exit, this.virtualizer) : exit
+    vcpu.instructionLength = undefined
+    let left: AnyExit | 'ready' = vcpu.shadow ? answerShadow(vcpu, exit, this.virtualizer) : exit
+    if (left !== 'ready' && left.kind === 'stringIo') left = stringAccess(vcpu, left, this.virtualizer)
     const outcome = left === 'ready' ? left : this.handleOwn(cpu, vcpu, left) ?? this.ask(vcpu, left as Exit)
     const now = outcome === 'asked' ? { time, length: 0 } : this.passed(cpu, 'hostTime')
     vcpu.statistics.exit(vcpu.exit?.kind ?? exit.kind, now.length)

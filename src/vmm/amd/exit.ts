@@ -83,8 +83,7 @@ function io(vcpu: Vcpu, raw: RawExit): AnyExit {
   const information = number(raw.info1)
   const port = information >>> 16
   const size = (information >> 4) & 7
-  if (information & isShift.string) return { kind: 'other', name: `${information & 1 ? 'INS' : 'OUTS'} at port 0x${port.toString(16)}`,
-    raw }
+  if (information & isShift.string) return { kind: 'stringIo', port, size, read: (information & isShift.read) !== 0, raw }
   if (information & isShift.read) return { kind: 'portRead', port, size, raw }
   return { kind: 'portWrite', port, size, value: Number(BigInt.asUintN(size * 8, vcpu.registers[register.rax])), raw }
 }

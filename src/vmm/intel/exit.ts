@@ -72,7 +72,7 @@ function io(vcpu: Vcpu, _vmcs: Vmcs, raw: RawExit): AnyExit {
   const qualification = number(raw.info1)
   const size = (qualification & 7) + 1
   const port = qualification >>> 16
-  if (qualification & 0x10) return { kind: 'other', name: `${qualification & 8 ? 'INS' : 'OUTS'} at port 0x${port.toString(16)}`, raw }
+  if (qualification & 0x10) return { kind: 'stringIo', port, size, read: (qualification & 8) !== 0, raw }
   if (qualification & 8) return { kind: 'portRead', port, size, raw }
   return { kind: 'portWrite', port, size, value: Number(BigInt.asUintN(size * 8, vcpu.registers[register.rax])), raw }
 }

@@ -91,6 +91,11 @@ export class RealMode {
         return 'ready'
       case 0xf4: return this.leave({ kind: 'halt', raw: this.raw }, instruction.at)
       case 0xe4: case 0xe5: case 0xec: case 0xed: case 0xe6: case 0xe7: case 0xee: case 0xef: return this.io(opcode, instruction)
+      case 0x6c: case 0x6d: case 0x6e: case 0x6f: {
+        const port = Number(vcpu.registers[register.rdx] & 0xffffn)
+        const exit = { kind: 'stringIo', port, size: opcode & 1 ? size : 1, read: opcode < 0x6e, raw: this.raw } as const
+        return this.leave(exit, instruction.at)
+      }
       // MOV to a segment register, between MOV CR0 and the jump
       case 0x8e: {
         const { register: which, other, length } = this.operand(instruction)

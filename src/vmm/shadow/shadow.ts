@@ -5,13 +5,12 @@
  * Caches".
  */
 import { cr0Bit, cr4Bit, eferBit, entryBit, pagingMode, walk, type Mapping, type PagingMode } from '../guest-walk.ts'
+import { faultBit as fault, forbidden, markUsed, type AccessOfGuest } from '../guest-access.ts'
 import type { GuestMemory } from '../guest-memory.ts'
 import { pageSize } from '../layout.ts'
 import type { ShadowStage } from './shadow-stage.ts'
 import { ShadowTables } from './shadow-tables.ts'
 
-/** Of a page fault's error code. */
-const fault = { present: 1, write: 2, user: 4, reserved: 8, fetch: 16 } as const
 const keepTranslations = 1n << 63n
 const pcidMask = 0xfffn
 /** Changes of these forget every translation. */
@@ -36,14 +35,9 @@ export type FaultOutcome =
   | { kind: 'filled' }
   | { kind: 'memory'; address: number; access: 'read' | 'write' | 'execute'; present: boolean }
 
-export interface FaultedAccess {
+/** `error`: as the processor reports it, of the shadow tables. */
+export interface FaultedAccess extends AccessOfGuest {
   readonly linear: bigint
-  /** As the processor reports it, of the shadow tables. */
-  readonly error: number
-  /** At CPL 3: what is a supervisor's access then is an implicit one. */
-  userMode: boolean
-  /** RFLAGS.AC. */
-  alignmentCheck: boolean
 }
 
 export type ShadowedRegister = 'cr0' | 'cr3' | 'cr4' | 'efer'
@@ -226,13 +220,13 @@ export class Shadow {
   fault(access: FaultedAccess): FaultOutcome {
     const { linear, error } = access
     const found = walk(this.memory, this.mode, linear, this.options.physicalBits)
-    const code = found.kind === 'mapped' ? this.forbidden(found, access) : found.kind === 'absent' ? 0 : fault.present | fault.reserved
+    const unmapped = found.kind === 'absent' ? 0 : fault.present | fault.reserved
+    const code = found.kind === 'mapped' ? forbidden(found, access, this.view) : unmapped
     if (code !== undefined) return this.toGuest(code, error)
     const mapping = found as Mapping
     const kind = error & fault.fetch ? 'execute' : error & fault.write ? 'write' : 'read'
     const { physical } = mapping
-    // as the processor would have done: accessed on the way, dirty at its end
-    const dirty = this.mark(mapping, kind === 'write')
+    const dirty = markUsed(this.memory, this.mode, mapping, kind === 'write')
     const page = Math.floor(physical / pageSize)
     if (!this.memory.contains(physical) && !this.stage.allows(page, kind))
       return { kind: 'memory', address: physical, access: kind, present: false }
@@ -250,33 +244,6 @@ export class Shadow {
     this.statistics.guestFaults++
     const says = this.mode.noExecute || this.view.cr4 & cr4Bit.smep ? fault.fetch : 0
     return { kind: 'guest', error: code | (error & (fault.write | fault.user | says)) }
-  }
-  /** What the guest's rights forbid. SDM vol. 3, "Determination of Access Rights". */
-  private forbidden(mapping: Mapping, { error, userMode, alignmentCheck }: FaultedAccess): number | undefined {
-    if (!this.pages) return undefined
-    const { write, user, execute } = mapping
-    const { cr0, cr4 } = this.view
-    const isFetch = (error & fault.fetch) !== 0
-    if (isFetch && !execute) return fault.present
-    const wantsWrite = (error & fault.write) !== 0
-    if (error & fault.user) return user && (write || !wantsWrite) ? undefined : fault.present
-    if (wantsWrite && !write && cr0 & cr0Bit.writeProtect) return fault.present
-    if (user && isFetch && cr4 & cr4Bit.smep) return fault.present
-    if (user && !isFetch && cr4 & cr4Bit.smap && (userMode || !alignmentCheck)) return fault.present
-    return undefined
-  }
-  /** Sets accessed and dirty bits in the guest's tables; whether the page is dirty now. */
-  private mark({ steps, dirty }: Mapping, write: boolean): boolean {
-    const last = steps.length - 1
-    steps.forEach(({ at, value }, i) => {
-      const bits = entryBit.accessed | (write && i === last ? entryBit.dirty : 0n)
-      if ((value & bits) === bits) return
-      const frame = this.memory.frameOf(at - (at % 8), true)!
-      const { memory } = this.stage.pool
-      const shift = this.mode.levels === 2 && at % 8 ? 32n : 0n
-      memory.write64(frame, memory.read64(frame) | (bits << shift))
-    })
-    return dirty || write
   }
   private install(linear: bigint, mapping: Mapping, page: number, dirty: boolean, { error }: FaultedAccess): void {
     const { bits, user, execute } = mapping
