@@ -6,6 +6,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { CpuEvent } from '../cpu/event.ts'
 import { VitrineMachine } from '../machine.ts'
+import { firstEvent } from './testing.ts'
 
 const origin = 0x100000
 const stackTop = 0x80000n
@@ -16,14 +17,7 @@ function eventOf(code: number[], rax: bigint): { event: CpuEvent | undefined; ri
   registers.gpr[0] = rax
   registers.gpr[4] = stackTop
   machine.setRegisters({ gpr: registers.gpr })
-  let event: CpuEvent | undefined
-  const cpu = machine.cpuAt(0)
-  cpu.onEvent = first => {
-    event ??= first
-    cpu.stopRequested = true
-    return false
-  }
-  cpu.execute(machine.now, 10)
+  const event = firstEvent(machine.cpuAt(0), machine.now, 10)
   const { rip, gpr } = machine.registers()
   return { event, rip: rip - BigInt(origin), rsp: gpr[4] }
 }

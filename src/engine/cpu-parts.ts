@@ -16,7 +16,11 @@ export interface CpuParts {
   mmu: Mmu
   linear: LinearMemory
   translation: TranslationControl
-  apic: InterruptibleCpu['apic'] & { readonly pendingVector?: number; endOfInterrupt?(): void }
+  apic: InterruptibleCpu['apic'] & {
+    readonly pendingVector?: number
+    endOfInterrupt?(): void
+    notify?(destination: number, vector: number): void
+  }
   ports: PortPort
   smm: SystemManagementPort
   code: CodeCache

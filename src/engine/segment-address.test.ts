@@ -3,8 +3,8 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import type { CpuEvent } from '../cpu/event.ts'
 import { VitrineMachine } from '../machine.ts'
+import { firstEvent } from './testing.ts'
 
 const origin = 0x100000
 const clearFs = [0x31, 0xc0, 0x8e, 0xe0]
@@ -13,15 +13,7 @@ const hlt = [0xf4]
 function vectorOf(code: number[]): number | undefined {
   const machine = new VitrineMachine({ raw: { image: Uint8Array.from([...clearFs, ...code, ...hlt]), at: origin, mode: 'protected32' },
     memory: 4 << 20 })
-  let event: CpuEvent | undefined
-  const cpu = machine.cpuAt(0)
-  cpu.onEvent = first => {
-    event ??= first
-    cpu.stopRequested = true
-    return false
-  }
-  cpu.execute(machine.now, 100)
-  return event?.vector
+  return firstEvent(machine.cpuAt(0), machine.now, 100)?.vector
 }
 
 test('INVLPG by a null selector does not fault; a load there does', () => {

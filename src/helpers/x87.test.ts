@@ -4,9 +4,8 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { createModel } from '../cpu/models.ts'
 import { initialFpuControl, resetState } from '../cpu/reset.ts'
-import { createCore } from '../engine/core.ts'
+import { bareCpu } from '../engine/testing.ts'
 
 type Mode = 64 | 32 | 'real'
 
@@ -18,12 +17,7 @@ const codeSegment: Record<Mode, number> = { 64: 0xa09b, 32: 0xc09b, real: 0x9b }
 function machine(mode: Mode, model = 'intel') {
   const logged: string[] = []
   const log = (_who: string, text: string): void => { logged.push(text) }
-  const core = createCore({ ram: [{ base: 0, size: 1 << 20 }], model: createModel(model), cpus: 1, log })
-  const apic = {
-    hasInterrupt: () => false, acknowledge: () => 0, getTpr: () => 0, setTpr: () => {}, readMsr: () => undefined, writeMsr: () => false,
-  }
-  const cpu = core.createCpu(0, apic, { read: () => 0, write: () => {} }, () => Infinity)
-  core.running = cpu
+  const { core, cpu } = bareCpu(model, { log })
   const { state, physical } = core
   resetState(state, cpu.model, true)
   initialFpuControl(state)

@@ -3,28 +3,15 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { createModel } from '../cpu/models.ts'
 import { resetState } from '../cpu/reset.ts'
 import { segment } from '../cpu/layout.ts'
-import { createCore } from '../engine/core.ts'
-import type { CpuEvent } from '../cpu/event.ts'
+import { bareCpu, firstEvent } from '../engine/testing.ts'
 
 const misaligned = 0x20000
 
 /** Runs one instruction in flat 32-bit code at level 0 and answers the exception, if it raised one. */
 function run(model: string, code: readonly number[], mxcsr: number, memory: number): number | undefined {
-  const core = createCore({ ram: [{ base: 0, size: 1 << 20 }], model: createModel(model), cpus: 1, log: () => {} })
-  const apic = {
-    hasInterrupt: () => false, acknowledge: () => 0, getTpr: () => 0, setTpr: () => {}, readMsr: () => undefined, writeMsr: () => false,
-  }
-  const cpu = core.createCpu(0, apic, { read: () => 0, write: () => {} }, () => Infinity)
-  core.running = cpu
-  let event: CpuEvent | undefined
-  cpu.onEvent = each => {
-    event = each
-    cpu.stopRequested = true
-    return false
-  }
+  const { core, cpu } = bareCpu(model)
   const { state } = core
   resetState(state, cpu.model, true)
   Object.assign(state, { cr0: 0x11n, cr4: 0x600n, rip: 0x1000n, mxcsr })
@@ -37,8 +24,7 @@ function run(model: string, code: readonly number[], mxcsr: number, memory: numb
   cpu.stateChanged()
   core.physical.write(0x1000, Uint8Array.from(code))
   core.physical.write(0x2008, new Uint8Array(new Uint32Array([memory]).buffer))
-  cpu.execute(0, 1)
-  return event?.vector
+  return firstEvent(cpu, 0, 1)?.vector
 }
 
 const paddb = [0x66, 0x0f, 0xfc, 0x06]

@@ -2,9 +2,9 @@
  * A processor in 64-bit mode with CET on: supervisor and user code, stacks, shadow stacks of both, and an IDT whose handlers halt. Intel
  * SDM vol. 1, "Control-flow Enforcement Technology".
  */
-import { createModel } from '../../src/cpu/models.ts'
 import { resetState } from '../../src/cpu/reset.ts'
-import { createCore, type Core } from '../../src/engine/core.ts'
+import type { Core } from '../../src/engine/core.ts'
+import { bareCpu } from '../../src/engine/testing.ts'
 import type { Cpu } from '../../src/engine/cpu.ts'
 
 /** Linear and physical addresses. Stacks go down from these. */
@@ -43,12 +43,7 @@ export interface World {
 }
 
 export function createWorld(jit: boolean, specification = 'max'): World {
-  const core = createCore({ ram: [{ base: 0, size: 4 << 20 }], model: createModel(specification), cpus: 1, jit, hotThreshold: 16,
-    log: () => {} })
-  const apic = { hasInterrupt: () => false, acknowledge: () => 0x40, getTpr: () => 0, setTpr: () => {}, readMsr: () => undefined,
-    writeMsr: () => true }
-  const cpu = core.createCpu(0, apic, { read: () => 0xff, write: () => {} }, () => Infinity)
-  core.running = cpu
+  const { core, cpu } = bareCpu(specification, { memory: 4 << 20, jit, hotThreshold: 16 })
   const { state } = core
   let time = 0
   const world: World = {

@@ -2,11 +2,11 @@
  * Runs random code in every mode of the processor and looks for what must never happen: an exception of ours, more instructions than were
  * allowed, or no end. Whatever the code does to the machine is right as far as this goes.
  */
-import { createModel } from '../../src/cpu/models.ts'
 import { resetState } from '../../src/cpu/reset.ts'
 import { segment } from '../../src/cpu/layout.ts'
 import { writeRflags } from '../../src/cpu/rflags.ts'
-import { createCore, type Core } from '../../src/engine/core.ts'
+import type { Core } from '../../src/engine/core.ts'
+import { bareCpu } from '../../src/engine/testing.ts'
 import type { Cpu } from '../../src/engine/cpu.ts'
 import { Random } from './random.ts'
 import { randomCode } from './random-code.ts'
@@ -46,12 +46,10 @@ export class Fuzzer {
 
   constructor(options: FuzzOptions) {
     this.options = options
-    const noPin = {
-      hasInterrupt: () => false, acknowledge: () => 0, getTpr: () => 0, setTpr: () => {}, readMsr: () => undefined, writeMsr: () => false,
-    }
-    this.core = createCore({ ram: [{ base: 0, size: ramBytes }], model: createModel(options.model), cpus: 1, jit: true, log: () => {} })
-    this.cpu = this.core.createCpu(0, noPin, { read: () => 0xff, write: () => {} }, () => this.deadline)
-    this.core.running = this.cpu
+    const ports = { read: () => 0xff, write: () => {} }
+    const { core, cpu } = bareCpu(options.model, { memory: ramBytes, jit: true, ports, nextDeadline: () => this.deadline })
+    this.core = core
+    this.cpu = cpu
     this.core.jit!.compileEverything()
     this.cpu.onEvent = () => {
       if (++this.events > options.nanoseconds) throw new Error('events are delivered for ever and cost no time')

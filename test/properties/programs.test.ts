@@ -4,9 +4,8 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { createCore } from '../../src/engine/core.ts'
+import { bareCpu } from '../../src/engine/testing.ts'
 import { Builder, type BackgroundBuilder, type Blueprint, type BuilderSetup, type BuiltModule } from '../../src/engine/jit/build.ts'
-import { createModel } from '../../src/cpu/models.ts'
 import { resetState } from '../../src/cpu/reset.ts'
 import { Random } from './random.ts'
 
@@ -165,13 +164,9 @@ class Rig {
   readonly core
   readonly cpu
   constructor(jit: boolean, everything: boolean, background?: BackgroundBuilder) {
-    const ram = [{ base: 0, size: 1 << 20 }]
-    this.core = createCore({ ram, model: createModel('intel'), cpus: 1, jit, hotThreshold: 8, log, background })
-    const apic = {
-      hasInterrupt: () => false, acknowledge: () => 0, getTpr: () => 0, setTpr: () => {}, readMsr: () => undefined, writeMsr: () => false,
-    }
-    this.cpu = this.core.createCpu(0, apic, { read: () => 0, write: () => {} }, () => Infinity)
-    this.core.running = this.cpu
+    const { core, cpu } = bareCpu('intel', { jit, hotThreshold: 8, log, background })
+    this.core = core
+    this.cpu = cpu
     if (everything) this.core.jit?.compileEverything()
     else this.core.jit?.compileEagerly()
   }

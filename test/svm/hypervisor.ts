@@ -2,22 +2,20 @@
  * A processor with AMD-V and a VMCB that passes every check: 64-bit code and identity paging on both sides, nested paging. AMD APM vol. 2,
  * "Secure Virtual Machine", "VMRUN Instruction".
  */
-import { createModel } from '../../src/cpu/models.ts'
-import { resetState } from '../../src/cpu/reset.ts'
-import { createCore, type Core } from '../../src/engine/core.ts'
+import type { Core } from '../../src/engine/core.ts'
 import type { Cpu } from '../../src/engine/cpu.ts'
+import { bareCpu } from '../../src/engine/testing.ts'
+import { cr0, enterLongMode, hostMemory, hostPlace, mapIdentity, quad } from '../host.ts'
 import { vmcbFields, type VmcbFieldName } from '../../src/virt/svm/vmcb.ts'
 
 /** Physical (and linear) addresses. */
 export const place = {
-  pml4: 0x1000, pdpt: 0x2000, directory: 0x3000, gdt: 0x4000, idt: 0x5000, vmcb: 0x10000, iopm: 0x12000, msrpm: 0x15000,
-  nestedPml4: 0x18000, nestedPdpt: 0x19000, nestedDirectory: 0x1a000, host: 0x20000, guest: 0x22000, hostStack: 0x31000,
-  guestStack: 0x33000,
+  ...hostPlace, vmcb: 0x10000, iopm: 0x12000, msrpm: 0x15000, nestedPml4: 0x18000, nestedPdpt: 0x19000, nestedDirectory: 0x1a000,
 } as const
 
-const cr0 = 0x80000031n
 const cr4 = 0x620n
 const efer = 0x1500n
+/** Attributes of segments, as in the VMCB. */
 const code64 = 0xa9b
 const data = 0xc93
 /** VMRUN, HLT. */
@@ -43,12 +41,10 @@ export interface Hypervisor {
 
 export function createHypervisor(specification = 'amd', jit = false): Hypervisor {
   const logged: string[] = []
-  const core = createCore({ ram: [{ base: 0, size: 16 << 20 }], model: createModel(specification), cpus: 1, jit,
-    log: (_, what) => void logged.push(what) })
-  const apic = { hasInterrupt: () => hypervisor.interrupt, acknowledge: () => 0x40, getTpr: () => 0, setTpr: () => {},
-    readMsr: () => undefined, writeMsr: () => true }
-  const cpu = core.createCpu(0, apic, { read: () => 0xff, write: () => {} }, () => Infinity)
-  core.running = cpu
+  const { core, cpu } = bareCpu(specification, {
+    memory: hostMemory, jit, log: (_, what) => void logged.push(what), ports: { read: () => 0xff, write: () => {} },
+    apic: { hasInterrupt: () => hypervisor.interrupt, acknowledge: () => 0x40, writeMsr: () => true },
+  })
   const view = (offset: number, size: number): DataView => {
     const bytes = new Uint8Array(size)
     core.physical.peek(place.vmcb + offset, bytes)
@@ -68,11 +64,11 @@ export function createHypervisor(specification = 'amd', jit = false): Hypervisor
         : BigInt(size === 4 ? bytes.getUint32(0, true) : size === 2 ? bytes.getUint16(0, true) : bytes.getUint8(0))
     },
     load: (address, bytes) => core.physical.load(address, Uint8Array.from(bytes)),
-    quad: (address, value) => core.physical.load(address, new Uint8Array(BigUint64Array.of(value).buffer)),
+    quad: (address, value) => core.physical.load(address, quad(value)),
     restart: () => {
       hypervisor.interrupt = false
-      pageTables(hypervisor)
-      resetState(core.state, cpu.model, true)
+      mapIdentity(core, place.pml4, place.pdpt, place.directory)
+      mapIdentity(core, place.nestedPml4, place.nestedPdpt, place.nestedDirectory)
       core.mmu.flushAll()
       enterHost(hypervisor)
       fillVmcb(hypervisor)
@@ -98,30 +94,9 @@ export function createHypervisor(specification = 'amd', jit = false): Hypervisor
   return hypervisor
 }
 
-/** 16 MiB in pages of 2 MiB, the same in both stages; nested entries are a user's. */
-function pageTables(h: Hypervisor): void {
-  h.quad(place.pml4, BigInt(place.pdpt) | 7n)
-  h.quad(place.pdpt, BigInt(place.directory) | 7n)
-  h.quad(place.nestedPml4, BigInt(place.nestedPdpt) | 7n)
-  h.quad(place.nestedPdpt, BigInt(place.nestedDirectory) | 7n)
-  for (let i = 0; i < 8; i++) {
-    h.quad(place.directory + i * 8, BigInt(i * 0x200000) | 0x87n)
-    h.quad(place.nestedDirectory + i * 8, BigInt(i * 0x200000) | 0x87n)
-  }
-}
-
 function enterHost(h: Hypervisor): void {
-  const { state } = h.core
-  Object.assign(state, { cr0, cr3: BigInt(place.pml4), cr4, efer, gdtrBase: BigInt(place.gdt), gdtrLimit: 0x27, idtrBase: BigInt(place.idt),
-    idtrLimit: 0xfff, eflags: 2, rip: BigInt(place.host), cpl: 0 })
-  for (let i = 0; i < 6; i++) {
-    state.segSelector[i] = i === 1 ? 8 : 0x10
-    state.segBase[i] = 0n
-    state.segLimit[i] = 0xffffffff
-    state.segAttributes[i] = i === 1 ? 0xa09b : 0xc093
-  }
-  state.gpr[4] = BigInt(place.hostStack)
-  state.gpr[0] = BigInt(place.vmcb)
+  enterLongMode(h.core, h.cpu, cr4, efer)
+  h.core.state.gpr[0] = BigInt(place.vmcb)
   h.cpu.stateChanged()
   h.load(place.host, hostCode)
 }

@@ -1,11 +1,11 @@
 /** Runs vectors on the engine itself, through whichever way of executing is asked for. */
-import { createModel } from '../../src/cpu/models.ts'
 import { resetState } from '../../src/cpu/reset.ts'
 import { readRflags, writeRflags } from '../../src/cpu/rflags.ts'
 import { attribute } from '../../src/cpu/bits.ts'
 import { segment } from '../../src/cpu/layout.ts'
 import type { CpuEvent } from '../../src/cpu/event.ts'
-import { createCore, type Core } from '../../src/engine/core.ts'
+import type { Core } from '../../src/engine/core.ts'
+import { bareCpu } from '../../src/engine/testing.ts'
 import type { Cpu, CpuStop } from '../../src/engine/cpu.ts'
 import type { Fault, Vector } from './format.ts'
 import type { VectorEngine } from './runner.ts'
@@ -60,12 +60,7 @@ export class CoreVectorEngine implements VectorEngine {
   constructor(way: Way, model = 'intel') {
     this.name = way === 'jit' ? `compiler (${model})` : `interpreter (${way}, ${model})`
     this.way = way
-    const core = createCore({ ram: [{ base: 0, size: 2 << 20 }], model: createModel(model), cpus: 1, jit: way === 'jit', log: () => {} })
-    const apic = {
-      hasInterrupt: () => false, acknowledge: () => 0, getTpr: () => 0, setTpr: () => {}, readMsr: () => undefined, writeMsr: () => false,
-    }
-    const cpu = core.createCpu(0, apic, { read: () => 0, write: () => {} }, () => Infinity)
-    core.running = cpu
+    const { core, cpu } = bareCpu(model, { memory: 2 << 20, jit: way === 'jit' })
     if (core.jit) core.jit.compileEverything()
     this.core = core
     this.cpu = cpu

@@ -5,11 +5,9 @@ import { createModel } from '../../src/cpu/models.ts'
 import { explainFile } from '../../src/insight/explain.ts'
 import { createMachine } from '../../src/machine.ts'
 import { wrongVmcs } from '../../examples/wrong-vmcs.ts'
-import { outcomeOf, type Outcome } from '../mistakes.ts'
+import { type Expected, testMistakes } from '../mistakes.ts'
 
-const outcome = (mistake: string, engine: 'jit' | 'interpreter'): Outcome => outcomeOf(wrongVmcs(mistake), 'intel', engine)
-
-const expected: readonly (readonly [mistake: string, printed: string, said: readonly RegExp[]])[] = [
+const expected: Expected = [
   ['none', 'G', [/^$/]],
   ['host-selector', 'F', [/error 8/, /host CS selector \(0x0c02\) = 0xb/, /RPL \(bits 1:0\) and TI \(bit 2\) are 0/,
     /last written by the instruction at RIP 0x1000/, /0x8 would do/]],
@@ -23,10 +21,4 @@ test('the region of the VMCS, taken out of memory, explains itself as well', () 
   assert.match(text, /error 8[^]*host CS selector \(0x0c02\) = 0xb/)
 })
 
-for (const [mistake, printed, patterns] of expected)
-  test(`mistake: ${mistake}`, () => {
-    const [first, second] = [outcome(mistake, 'interpreter'), outcome(mistake, 'jit')]
-    assert.equal(first.printed, printed)
-    for (const pattern of patterns) assert.match(first.said, pattern)
-    assert.deepEqual(first, second)
-  })
+testMistakes(wrongVmcs, 'intel', expected)

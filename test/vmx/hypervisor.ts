@@ -2,11 +2,11 @@
  * A processor in VMX root operation with a VMCS that passes every check: 64-bit code and identity paging on both sides. Intel SDM vol. 3,
  * "Preparation and Launching a Virtual Machine".
  */
-import { createModel } from '../../src/cpu/models.ts'
 import { slotOf } from '../../src/cpu/msr-table.ts'
-import { resetState } from '../../src/cpu/reset.ts'
-import { createCore, type Core } from '../../src/engine/core.ts'
+import type { Core } from '../../src/engine/core.ts'
 import type { Cpu } from '../../src/engine/cpu.ts'
+import { bareCpu } from '../../src/engine/testing.ts'
+import { code64, cr0, data, enterLongMode, hostMemory, hostPlace, mapIdentity, quad } from '../host.ts'
 import { groups } from '../../src/virt/vmx/controls.ts'
 import { fields, vmcsRevision, type FieldName } from '../../src/virt/vmx/fields.ts'
 import type { Vmcs } from '../../src/virt/vmx/vmcs.ts'
@@ -14,17 +14,12 @@ import { VmxUnit } from '../../src/virt/vmx/unit.ts'
 
 /** Physical (and linear) addresses. */
 export const place = {
-  pml4: 0x1000, pdpt: 0x2000, directory: 0x3000, gdt: 0x4000, idt: 0x5000, tss: 0x6000, vmxon: 0x10000, vmcs: 0x11000, bitmap: 0x12000,
-  msrs: 0x13000, eptPml4: 0x14000, eptPdpt: 0x15000, eptDirectory: 0x16000, virtualApic: 0x17000, host: 0x20000, hostExit: 0x21000,
-    guest: 0x22000,
-  hostStack: 0x31000, guestStack: 0x33000,
+  ...hostPlace, tss: 0x6000, vmxon: 0x10000, vmcs: 0x11000, bitmap: 0x12000, msrs: 0x13000, eptPml4: 0x14000, eptPdpt: 0x15000,
+  eptDirectory: 0x16000, virtualApic: 0x17000, hostExit: 0x21000,
 } as const
 
-const cr0 = 0x80000031n
 const cr4 = 0x2620n
 const efer = 0x500n
-const code64 = 0xa09b
-const data = 0xc093
 const busyTss = 0x8b
 
 export interface Hypervisor {
@@ -44,41 +39,18 @@ export interface Hypervisor {
   run(nanoseconds?: number): void
 }
 
-const quad = (value: bigint): Uint8Array => new Uint8Array(BigUint64Array.of(value).buffer)
-
-function pageTables(core: Core): void {
-  const { physical } = core
-  physical.load(place.pml4, quad(BigInt(place.pdpt) | 7n))
-  physical.load(place.pdpt, quad(BigInt(place.directory) | 7n))
-  physical.load(place.eptPml4, quad(BigInt(place.eptPdpt) | 7n))
-  physical.load(place.eptPdpt, quad(BigInt(place.eptDirectory) | 7n))
-  for (let i = 0; i < 8; i++) {
-    physical.load(place.directory + i * 8, quad(BigInt(i * 0x200000) | 0x87n))
-    physical.load(place.eptDirectory + i * 8, quad(BigInt(i * 0x200000) | 0xb7n))
-  }
-}
-
 function descriptors(core: Core): void {
   const table = [0n, 0x00af9b000000ffffn, 0x00cf93000000ffffn, 0x0000890000000067n | (BigInt(place.tss) << 16n), 0n]
   table.forEach((value, i) => core.physical.load(place.gdt + i * 8, quad(value)))
 }
 
-function enterLongMode(core: Core, cpu: Cpu): void {
+function enterHost(core: Core, cpu: Cpu): void {
   const { state } = core
-  resetState(state, cpu.model, true)
-  Object.assign(state, { cr0, cr3: BigInt(place.pml4), cr4, efer, gdtrBase: BigInt(place.gdt), gdtrLimit: 0x27, idtrBase: BigInt(place.idt),
-    idtrLimit: 0xfff, eflags: 2, rip: BigInt(place.host), cpl: 0 })
-  for (let i = 0; i < 6; i++) {
-    state.segSelector[i] = i === 1 ? 8 : 0x10
-    state.segBase[i] = 0n
-    state.segLimit[i] = 0xffffffff
-    state.segAttributes[i] = i === 1 ? code64 : data
-  }
+  enterLongMode(core, cpu, cr4, efer)
   Object.assign(state.segSelector, { 7: 0x18 })
   state.segBase[7] = BigInt(place.tss)
   state.segLimit[7] = 0x67
   state.segAttributes[7] = busyTss
-  state.gpr[4] = BigInt(place.hostStack)
   state.msrMisc[slotOf(0x3a)] = 5n
   cpu.stateChanged()
 }
@@ -106,18 +78,15 @@ function validFields(unit: VmxUnit): Partial<Record<FieldName, bigint>> {
 }
 
 export function createHypervisor(specification = 'max', jit = false): Hypervisor {
-  const logged: string[] = []
   const notified: [number, number][] = []
-  const core = createCore({ ram: [{ base: 0, size: 16 << 20 }], model: createModel(specification), cpus: 1, jit, log: (_, what) =>
-    void logged.push(what) })
-  const apic = { hasInterrupt: () => false, acknowledge: () => 0, getTpr: () => 0, setTpr: () => {}, readMsr: () => undefined,
-    writeMsr: () => true, notify: (destination: number, vector: number) => void notified.push([destination, vector]) }
-  const ports = { read: () => 0xff, write: () => {} }
-  const cpu = core.createCpu(0, apic, ports, () => Infinity)
-  core.running = cpu
+  const notify = (destination: number, vector: number): void => void notified.push([destination, vector])
+  const { core, cpu } = bareCpu(specification, {
+    memory: hostMemory, jit, ports: { read: () => 0xff, write: () => {} }, apic: { writeMsr: () => true, notify },
+  })
   const unit = cpu.virt
   if (!(unit instanceof VmxUnit)) throw new Error('the model has no VMX')
-  pageTables(core)
+  mapIdentity(core, place.pml4, place.pdpt, place.directory)
+  mapIdentity(core, place.eptPml4, place.eptPdpt, place.eptDirectory, 0x37n)
   descriptors(core)
   let time = 0
   const hypervisor: Hypervisor = {
@@ -127,7 +96,7 @@ export function createHypervisor(specification = 'max', jit = false): Hypervisor
     get vmcs() { return unit.current },
     load: (address, bytes) => core.physical.load(address, Uint8Array.from(bytes)),
     restart: () => {
-      enterLongMode(core, cpu)
+      enterHost(core, cpu)
       unit.forgetAll()
       core.physical.load(place.vmcs, new Uint8Array(4096))
       core.physical.load(place.vmcs, new Uint8Array(Uint32Array.of(vmcsRevision).buffer))

@@ -1,6 +1,5 @@
 /** A small driver of the 82540EM for tests: rings in memory, frames in and out. */
-import type { Bdf } from '../pci/function.ts'
-import { FakeClock, FakeDma, FakeMsi, FakePin } from '../testing/fakes.ts'
+import { FakeBoard } from '../testing/fakes.ts'
 import { E1000 } from './e1000.ts'
 import { reg } from './registers.ts'
 
@@ -17,12 +16,7 @@ export interface Received {
   special: number
 }
 
-export class Driver {
-  readonly dma = new FakeDma(1 << 20)
-  readonly view = new DataView(this.dma.memory.buffer)
-  readonly pin = new FakePin()
-  readonly clock = new FakeClock()
-  readonly logs: string[] = []
+export class Driver extends FakeBoard {
   readonly sent: Uint8Array[] = []
   readonly card: E1000
   #deliver: (frame: Uint8Array) => void = () => {}
@@ -30,9 +24,9 @@ export class Driver {
   #next = 0
 
   constructor({ wantsChecksums = true } = {}) {
+    super()
     this.card = new E1000({
-      slot: { id: 0x10 as Bdf, dma: this.dma, msi: new FakeMsi(), interrupt: this.pin }, clock: this.clock, alarmName: 'e1000',
-      mac: Uint8Array.from(mac), log: (_, what) => this.logs.push(what),
+      slot: this.slot, clock: this.clock, alarmName: 'e1000', mac: Uint8Array.from(mac), log: this.log,
       plug: deliver => {
         this.#deliver = deliver
         return { wantsChecksums, transmit: frame => void this.sent.push(frame), flush() {}, reset() {} }

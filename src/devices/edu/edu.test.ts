@@ -1,18 +1,12 @@
 /** The edu device, driven as its public description says ("EDU device", QEMU's specifications). */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import type { Bdf } from '../pci/function.ts'
-import { FakeClock, FakeDma, FakeMsi, FakePin } from '../testing/fakes.ts'
+import { FakeBoard } from '../testing/fakes.ts'
 import { Edu, eduRegister as at } from './edu.ts'
 
 function make(dmaMask = (1n << 28n) - 1n) {
-  const dma = new FakeDma(0x10000)
-  const pin = new FakePin()
-  const msi = new FakeMsi()
-  const clock = new FakeClock()
-  const logs: string[] = []
-  const slot = { id: 0x10 as Bdf, dma, msi, interrupt: pin }
-  const edu = new Edu({ slot, clock, alarmName: 'edu', dmaMask, log: (_, what) => logs.push(what) })
+  const { dma, pin, msi, clock, logs, slot, log } = new FakeBoard(0x10000)
+  const edu = new Edu({ slot, clock, alarmName: 'edu', dmaMask, log })
   const { handler } = edu.bars[0]
   const read = (offset: number): number => handler.readMmio(offset, 4)
   const write = (offset: number, value: number): void => handler.writeMmio(offset, 4, value)

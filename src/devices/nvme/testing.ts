@@ -1,7 +1,6 @@
 /** A small NVMe driver for tests: it starts a controller and moves commands as NVM Express 1.4 ("Controller Initialization") says. */
-import type { Bdf } from '../pci/function.ts'
 import type { BlockStore } from '../storage/block-store.ts'
-import { FakeClock, FakeDma, FakeMsi, FakePin } from '../testing/fakes.ts'
+import { FakeBoard } from '../testing/fakes.ts'
 import { Nvme } from './nvme.ts'
 
 /** Where things lie in the driver's memory. */
@@ -26,13 +25,7 @@ export interface Answer {
   queue: number
 }
 
-export class Driver {
-  readonly dma = new FakeDma(1 << 20)
-  readonly view = new DataView(this.dma.memory.buffer)
-  readonly msi = new FakeMsi()
-  readonly pin = new FakePin()
-  readonly clock = new FakeClock()
-  readonly logs: string[] = []
+export class Driver extends FakeBoard {
   readonly nvme: Nvme
   readonly #tails = [0, 0]
   readonly #heads = [0, 0]
@@ -40,10 +33,10 @@ export class Driver {
   #nextId = 1
 
   constructor(stores: BlockStore[], options: { blockSize?: number; queuePairs?: number } = {}) {
-    const slot = { id: 0x10 as Bdf, dma: this.dma, msi: this.msi, interrupt: this.pin }
+    super()
     this.nvme = new Nvme({
-      slot, clock: this.clock, alarmName: 'nvme', stores, serial: 'GLASS', blockSize: options.blockSize ?? 512,
-      queuePairs: options.queuePairs ?? 4, log: (_, what) => this.logs.push(what),
+      slot: this.slot, clock: this.clock, alarmName: 'nvme', stores, serial: 'GLASS', blockSize: options.blockSize ?? 512,
+      queuePairs: options.queuePairs ?? 4, log: this.log,
     })
   }
 

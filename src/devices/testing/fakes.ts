@@ -1,4 +1,5 @@
 /** Stand-ins for what a device sees of the machine, for unit tests: a clock moved by hand, a pin that remembers. */
+import type { Bdf, PciSlot } from '../pci/function.ts'
 import type { Alarm, Clock, DmaPort, DmaResult, InterruptPin, MsiPort, Nanoseconds } from '../ports.ts'
 
 export class FakeClock implements Clock {
@@ -66,3 +67,23 @@ export class FakeDma implements DmaPort {
     return 'ok'
   }
 }
+
+/** What a PCI device is plugged into: memory, an interrupt pin and messages, a clock, a log. */
+export class FakeBoard {
+  readonly dma: FakeDma
+  /** The same memory. */
+  readonly view: DataView
+  readonly msi = new FakeMsi()
+  readonly pin = new FakePin()
+  readonly clock = new FakeClock()
+  readonly logs: string[] = []
+  readonly slot: PciSlot
+
+  constructor(memory = 1 << 20) {
+    this.dma = new FakeDma(memory)
+    this.view = new DataView(this.dma.memory.buffer)
+    this.slot = { id: 0x10 as Bdf, dma: this.dma, msi: this.msi, interrupt: this.pin }
+  }
+  readonly log = (_device: string, what: string): void => void this.logs.push(what)
+}
+

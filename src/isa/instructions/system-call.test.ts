@@ -1,21 +1,15 @@
 /** SWAPGS, by the SDM's page of it, interpreted and compiled. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { createModel } from '../../cpu/models.ts'
 import { resetState } from '../../cpu/reset.ts'
-import { createCore } from '../../engine/core.ts'
+import { bareCpu, firstEvent } from '../../engine/testing.ts'
 
 const tables = 0x1000
 const code = 0x4000
 
 /** Runs SWAPGS; HLT at this privilege, and says what is in the bases then and what event came instead. */
 function run(jit: boolean, cpl: number): { bases: [bigint, bigint]; vector: number | undefined } {
-  const core = createCore({ ram: [{ base: 0, size: 1 << 20 }], model: createModel('intel'), cpus: 1, jit, log: () => undefined })
-  const apic = {
-    hasInterrupt: () => false, acknowledge: () => 0, getTpr: () => 0, setTpr: () => {}, readMsr: () => undefined, writeMsr: () => false,
-  }
-  const cpu = core.createCpu(0, apic, { read: () => 0, write: () => {} }, () => Infinity)
-  core.running = cpu
+  const { core, cpu } = bareCpu('intel', { jit })
   const { state, physical } = core
   for (let level = 0; level < 4; level++) {
     const target = level < 3 ? tables + 0x1000 * (level + 1) : 0
@@ -32,18 +26,12 @@ function run(jit: boolean, cpl: number): { bases: [bigint, bigint]; vector: numb
   state.msrKernelGsBase = 0xffff_8880_0000_0000n
   core.mmu.flushAll()
   cpu.stateChanged()
-  let vector: number | undefined
-  cpu.onEvent = event => {
-    vector = event.vector
-    cpu.stopRequested = true
-    return false
-  }
   if (core.jit) {
     core.jit.compileEverything()
     core.jit.request((core.mmu.fetchPlace(code + 0x1000, 0) & ~4095) >>> 0, 0, state.mode, state.rip)
     core.jit.compile()
   }
-  cpu.execute(0, 1000)
+  const vector = firstEvent(cpu, 0, 1000)?.vector
   return { bases: [state.segBase[5], state.msrKernelGsBase], vector }
 }
 
