@@ -27,6 +27,12 @@ export function leaveForSmm({ state }: VmxUnit): void {
   state.vmcsPlace = 0
 }
 
+/** What was in SMRAM may have come from software that knows nothing of VMX operation: firmware that changes modes by an SMI. */
+function holdFixedBits({ words: state, fixedCr0, fixedCr4 }: VmxUnit['state']): void {
+  state[at.cr0 >> 2] |= fixedCr0
+  state[at.cr4 >> 2] |= fixedCr4
+}
+
 /** RSM: the registers are there. */
 export function returnFromSmm(unit: VmxUnit): void {
   const { state } = unit
@@ -36,6 +42,7 @@ export function returnFromSmm(unit: VmxUnit): void {
     state.words[keptInside + i] = 0
   })
   if (!unit.inOperation) unit.state.vmxDeadline = noDeadline
+  holdFixedBits(state)
   if (!unit.inGuest) return
   unit.loadControls()
   unit.translations.resume()
