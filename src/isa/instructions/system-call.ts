@@ -26,7 +26,8 @@ function setFlat(b: Semantics, index: number, selector: Node, value: number): vo
   b.setState('segBase', 0n, index)
 }
 
-function setFlags(b: Semantics, image: Node): void {
+/** All of RFLAGS, from its image. */
+export function setFlagsRegister(b: Semantics, image: Node): void {
   b.setState('eflags', b.or(b.and(image, ~arithmetic), 2))
   setFlagsFrom(b, image)
 }
@@ -51,7 +52,7 @@ instruction('SYSCALL', {
     const image = b.and(flagsImage(b), ~flag.RF)
     b.writeRegister(1, b.nextRip())
     b.writeRegister(11, b.extendU(image))
-    setFlags(b, b.and(image, b.not(b.wrap(b.state('msrFmask')))))
+    setFlagsRegister(b, b.and(image, b.not(b.wrap(b.state('msrFmask')))))
     const selector = b.and(b.wrap(b.shrU(b.state('msrStar'), 32n)), 0xfffc)
     setFlat(b, segment.cs, selector, attributes.code64)
     setFlat(b, segment.ss, b.add(selector, 8), attributes.data32)
@@ -72,7 +73,7 @@ instruction('SYSRET', {
     const canonical = b.eqz(b.shrU(b.add(target, 1n << 47n), 48n))
     const quiet = b.eqz(b.or(b.or(b.state('cpl'), b.state('interruptPending')), b.and(saved, unusual)))
     b.if(b.eqz(b.and(b.and(isPlain(b, 'userTables'), canonical), quiet)), () => b.helperInside('sysret'))
-    setFlags(b, b.and(saved, returned))
+    setFlagsRegister(b, b.and(saved, returned))
     const selector = b.wrap(b.shrU(b.state('msrStar'), 48n))
     setFlat(b, segment.cs, b.or(b.and(b.add(selector, 16), 0xfffc), 3), attributes.code64 | attributes.level3)
     const stack = b.or(b.and(b.add(selector, 8), 0xfffc), 3)

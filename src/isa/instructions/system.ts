@@ -156,7 +156,6 @@ instruction('CALL far', { forms: [form('FF /3', Mp)], sized: true, ends: true, s
 instruction('JMP far', { forms: [form('FF /5', Mp)], sized: true, ends: true, semantics: throughMemory('far_jmp') })
 instruction('RETF', { forms: [form('CB')], sized: true, ends: true, semantics: b => b.helper('far_ret', b.i32(0)) })
 instruction('RETF', { forms: [form('CA', Iw)], sized: true, ends: true, semantics: (b, release) => b.helper('far_ret', b.read(release)) })
-plain('IRET', 'CF', 'iret', { ends: true, intercept: 'iret' })
 instruction('INT', { forms: [form('CD ib', Ib)], ends: true, intercept: 'intn',
   semantics: (b, number) => b.helper('int', b.read(number)) })
 plain('INT3', 'CC', 'int3', { ends: true })
