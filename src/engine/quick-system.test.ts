@@ -48,7 +48,8 @@ const warm = 400_000
 /** More than a turn of the loop. */
 const cuts = 30
 
-for (const [model, what] of [['intel', 'instructions that ask or set'], ['amd', 'instructions that ask or set'], ['intel', 'IRET']] as const)
+const asks = 'instructions that ask or set'
+for (const [model, what] of [['intel', asks], ['amd', asks], ['intel', 'IRET']] as const)
   test(`compiled, interpreted and in steps, a run has the same state after each instruction (${model}, ${what})`, () => {
     const stepped = make('interpreter', model, programs[what])
     stepped.run({ maxInstructions: warm })
