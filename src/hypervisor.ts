@@ -6,9 +6,10 @@ import { Vmm } from './vmm/vmm.ts'
 
 export type { HypervisorOptions }
 export { mem, Assembler, type Memory } from './vmm/assembler.ts'
-export { Assigner, Assignment, type AssignmentOptions } from './vmm/assign/assignment.ts'
+export { Assigner } from './vmm/assign/assigner.ts'
+export { Assignment, type AssignmentOptions } from './vmm/assign/assignment.ts'
 export type { DeviceFaultEvent } from './vmm/assign/events.ts'
-export { HostPci, type SourceId } from './vmm/assign/pci.ts'
+export { HostPci, type HostBar, type SourceId } from './vmm/assign/pci.ts'
 export { RemappingDriver, type DeviceFault } from './vmm/assign/remapping-driver.ts'
 export type { ApicAssist, ApicHelp, ApicKind, AssistStatistics } from './vmm/apic/assist.ts'
 export { GuestApic } from './vmm/apic/guest-apic.ts'
@@ -37,20 +38,14 @@ export type { ControlStructure, EntryFailure, Intercepts, SegmentName, SystemReg
 export { Vmm, type GuestOptions, type RunEnd, type VcpuOptions, type VmmOptions } from './vmm/vmm.ts'
 export { wander } from './vmm/wander.ts'
 
-/** `name,property=value`. */
-function deviceOf(text: string): { name: string; properties: Record<string, string> } {
-  const [name, ...properties] = text.split(',')
-  return { name, properties: Object.fromEntries(properties.map(each => each.split('=', 2))) }
-}
-
 /** A machine of its own, with the hypervisor in charge of it. */
 export function createVmm(options: HypervisorOptions = {}): Vmm {
-  const { cpu = 'intel', cpus = 1, memory = 64 << 20, seed, engine = 'jit', iommu, devices = [], onRemappingEvent, onLog,
-    ...rest } = options
+  const { cpu = 'intel', cpus = 1, memory = 64 << 20, seed, engine = 'jit', iommu, devices, drives,
+    onRemappingEvent, onLog, ...rest } = options
   const selection = typeof cpu === 'string' ? { model: cpu } : cpu
   const halt = { image: Uint8Array.of(0xf4), at: 0x100000, mode: 'long64' } as const
   const machine = new VitrineMachine({ cpu: selection, cpus, memory, seed, engine, raw: halt, explain: true, noReboot: true,
-    ...(iommu ? { chipset: 'q35', iommus: [{ model: iommu, properties: {} }] } : {}), devices: devices.map(deviceOf) })
+    ...(iommu ? { chipset: 'q35', iommus: [{ model: iommu, properties: {} }] } : {}), devices, drives })
   if (onRemappingEvent) machine.onRemappingEvent = onRemappingEvent
   const door = new RootDoor(machine, cpus)
   machine.onLog = message => {

@@ -132,6 +132,8 @@ export interface GuestsRequest {
   timeoutSeconds?: number
   /** A vCPU is sent to another processor every so many virtual nanoseconds. */
   migrateEvery?: number
+  /** IDs of the device of the machine that is the first guest's. */
+  assign?: { vendor: number; device: number } | undefined
   /** The network that connects the guests' cards. */
   network?: string
   quiet: boolean

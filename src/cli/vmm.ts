@@ -6,6 +6,7 @@ import { demoPolicy, runDemo, type DemoReport } from '../vmm/demo/demo.ts'
 import type { ApicKind } from '../vmm/apic/assist.ts'
 import type { BoardOptions } from '../vmm/board/board.ts'
 import type { Paging } from '../vmm/vmm.ts'
+import type { HypervisorOptions } from '../vmm/machine-options.ts'
 import { MapStore } from '../vmm/pager.ts'
 import { parseDrives } from './drives.ts'
 import { statusOf, statuses } from './status.ts'
@@ -55,8 +56,8 @@ export function vmmCommand(system: System, done: (status: number) => void): Comm
     .option('--cpus <n>', 'physical processors', '2')
     .option('--seed <n>', 'another run; the same number gives the same run again', '1')
     .option('--json', 'the report as JSON instead of a picture; with a kernel, after the run')
-    .addOption(new Option('--assign <device>', 'instead: a guest that owns a device; the journey of its DMA and interrupts')
-      .choices(['edu']))
+    .addOption(new Option('--assign <device>',
+      'edu: a guest that owns a device, and the journey of its DMA; with a kernel nvme=IMAGE: a disk of the machine for the first guest'))
     .optionsGroup('Guests with a kernel:')
     .option('--kernel <file>', 'Linux bzImage')
     .option('--initrd <file>', 'initial RAM disk')
@@ -79,7 +80,7 @@ export function vmmCommand(system: System, done: (status: number) => void): Comm
       const cpus = parseCount(options.cpus, '--cpus', 1, mostProcessors)
       const seed = parseCount(options.seed, '--seed', 0, 0xffffffff)
       if (options.kernel !== undefined) return done(await runKernels(options, options.kernel, cpus, seed, system))
-      if (options.assign !== undefined) return assign(options, seed, system)
+      if (options.assign !== undefined) return await assign(options, seed, system)
       const reports: DemoReport[] = []
       for (const cpu of options.cpu === 'both' ? (['intel', 'amd'] as const) : [options.cpu]) {
         const report = runDemo(await system.hypervisor({ cpu, cpus, seed, policy: demoPolicy() }), seed)
@@ -90,8 +91,9 @@ export function vmmCommand(system: System, done: (status: number) => void): Comm
     })
 }
 
-async function assign({ cpu, json }: Options, seed: number, system: System): Promise<void> {
-  if (cpu === 'amd') throw new InputError('expected --cpu intel with --assign: the remapping unit is Intel\'s')
+async function assign({ cpu, json, assign: device }: Options, seed: number, system: System): Promise<void> {
+  if (device !== 'edu') throw new InputError(`--assign: expected edu, or with --kernel nvme=IMAGE, found '${device}'`)
+  if (cpu === 'amd') throw onIntel()
   const demo = assignedDemo()
   const report = demo.run(await system.hypervisor({ ...assignedMachine, seed, onRemappingEvent: demo.told }))
   const plain = { ...report, faults: report.faults.map(({ guest, ...fault }) => ({ ...fault, guest: guest?.name })) }
@@ -110,7 +112,8 @@ async function runKernels(options: Options, kernelFile: string, cpus: number, se
   const initrd = options.initrd === undefined ? undefined : system.readFile(options.initrd)
   const result = await system.runGuests({
     machine: { cpu: options.cpu === 'both' ? 'intel' : options.cpu, cpus, seed, memory: all, paging: options.paging,
-      ...(short ? { store: new MapStore() } : {}) },
+      ...(short ? { store: new MapStore() } : {}), ...assignedDisk(options, system) },
+    assign: options.assign === undefined ? undefined : nvmeIds,
     guests: Array.from({ length: guests }, (_, i) => ({
       name: `guest${i + 1}`, memory, vcpus, kernel, initrd, commandLine: options.append, largePages: !short, apic: options.apic,
         ...devicesOf(options, system, i),
@@ -123,6 +126,18 @@ async function runKernels(options: Options, kernelFile: string, cpus: number, se
   if (options.json) system.print(`${JSON.stringify(result, undefined, 2)}\n`)
   else if (!options.quiet) system.printError(summary(result))
   return statusOfGuests(result)
+}
+
+const onIntel = (): InputError => new InputError('expected --cpu intel with --assign: the remapping unit is Intel\'s')
+const nvmeIds = { vendor: 0x1b36, device: 0x10 } as const
+
+/** The machine's disk that a guest is to have; what is written is kept in memory. */
+function assignedDisk({ assign: text, cpu }: Options, system: System): Partial<HypervisorOptions> {
+  if (text === undefined) return {}
+  const [, image] = /^nvme=(.+)$/.exec(text) ?? []
+  if (image === undefined) throw new InputError(`--assign: expected nvme=IMAGE for a guest with a kernel, found '${text}'`)
+  if (cpu === 'amd') throw onIntel()
+  return { iommu: 'vtd', ...parseDrives([`${image},if=nvme,snapshot=on`], system) }
 }
 
 /** Images are opened once for each guest, and never written. */

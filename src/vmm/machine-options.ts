@@ -1,5 +1,5 @@
 /** The machine that a hypervisor is to have, and the hypervisor's own options. */
-import type { CpuSelection, RemappingEvent } from '../api.ts'
+import type { CpuSelection, MachineOptions, RemappingEvent } from '../api.ts'
 import type { VmmOptions } from './vmm.ts'
 
 /** The machine, and how its hypervisor treats guests. Everything has a default. */
@@ -12,8 +12,9 @@ export interface HypervisorOptions extends VmmOptions {
   seed?: number
   /** A remapping unit, Intel's; only with an Intel processor. */
   iommu?: 'vtd'
-  /** Devices of the machine, as `--device` names them. */
-  devices?: readonly string[]
+  /** Devices of the machine by name, and disks for them. */
+  devices?: NonNullable<MachineOptions['devices']>
+  drives?: MachineOptions['drives']
   /** Told what the remapping unit does: for those who watch. */
   onRemappingEvent?: (event: RemappingEvent) => void
   engine?: 'interpreter' | 'jit' | 'step'

@@ -75,6 +75,9 @@ export type RunEnd =
   | { kind: 'time' } // the time given has come
   | { kind: 'machine'; reason: string } // the machine itself has stopped
 
+/** Virtual nanoseconds for which a device of the machine may keep all guests waiting. */
+const devicePatience = 100_000_000
+
 interface GuestEntry extends Guest {
   /** Those that were added last are asked first. */
   readonly handlers: Handlers[]
@@ -282,6 +285,8 @@ export class Vmm {
 
   /** Devices of the machine may wake a guest: that nothing is due in the hypervisor does not mean that nothing will come. */
   hasDevices = false
+  /** When it is given up that one of them does. */
+  private patienceEnds: number | undefined
   private readonly hostHandlers = new Map<number, () => void>()
   /** A vector of the hypervisor's own: called in root mode, after the end of the interrupt. */
   onHostInterrupt(vector: number, handler: () => void): void {
@@ -362,7 +367,6 @@ export class Vmm {
       if (this.ended) return this.ended
       const arrival = this.hardware.run()
       if (arrival.kind === 'stopped') return { kind: 'machine', reason: arrival.reason }
-      if (arrival.kind === 'idle' && this.hasDevices) return { kind: 'idle' }
       if (arrival.kind !== 'root') throw new Error(`the hypervisor let all processors halt for ever: ${arrival.kind}`)
       this.arrived(this.cpus[arrival.cpu])
     }
@@ -543,6 +547,7 @@ export class Vmm {
 
   /** True: the guest runs. False: it does not, look again. */
   private enter(cpu: CpuSlot, vcpu: Vcpu): boolean {
+    this.patienceEnds = undefined
     const { processor } = cpu
     const arrives = vcpu.processor !== processor
     this.virtualizer.load(vcpu, processor)
@@ -625,13 +630,16 @@ export class Vmm {
       this.ended = { kind: 'done' }
       return true
     }
-    if (!this.hasDevices && this.cpus.every(each => each.alarms.next === Infinity && (each === cpu || (!each.running && !each.standing)))
+    if (this.cpus.every(each => each.alarms.next === Infinity && (each === cpu || (!each.running && !each.standing)))
       && !this.vcpus.some(({ state }) => state === 'ready' || state === 'moving')) {
-      this.ended = { kind: 'idle' }
-      return true
+      this.patienceEnds ??= cpu.since + (this.hasDevices ? devicePatience : 0)
+      if (cpu.since >= this.patienceEnds) {
+        this.ended = { kind: 'idle' }
+        return true
+      }
     }
     this.tell({ kind: 'idle' })
-    this.setTimer(cpu, cpu.alarms.next)
+    this.setTimer(cpu, Math.min(cpu.alarms.next, this.patienceEnds ?? Infinity))
     this.passed(cpu, 'hostTime')
     if (cpu.processor.halt() === 'halted') {
       cpu.standing = false

@@ -3,7 +3,8 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { assignDevice } from '../../examples/assign-device.ts'
 import { createVmm } from '../../src/hypervisor.ts'
-import { Assigner } from '../../src/vmm/assign/assignment.ts'
+import { Assigner } from '../../src/vmm/assign/assigner.ts'
+import { assignedMachine } from '../../src/vmm/demo/assigned.ts'
 import { createGuest64 } from '../../src/vmm/guest64.ts'
 
 test('a guest uses its device: copies arrive, interrupts are posted with no exit, a wrong write is blocked and explained', () => {
@@ -28,7 +29,7 @@ test('a guest uses its device: copies arrive, interrupts are posted with no exit
 
 test('there is no assignment without a remapping unit, and none of one device to two guests', () => {
   assert.throws(() => new Assigner(createVmm()), /no remapping unit/)
-  const vmm = createVmm({ iommu: 'vtd', devices: ['edu'] })
+  const vmm = createVmm(assignedMachine)
   const assigner = new Assigner(vmm)
   const source = assigner.pci.find(0x1234, 0x11e8)!
   const guests = [1, 2].map(() => createGuest64(vmm, { code: a => a.op('hlt') }).guest)

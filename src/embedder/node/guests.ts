@@ -1,6 +1,7 @@
 /** Guests of our hypervisor at a terminal: the console shows one of them and changes over on demand; in a pipe all speak and hear. */
 import type { GuestsRequest, GuestsResult } from '../../cli/system.ts'
 import { createVmm } from '../../hypervisor.ts'
+import { assignToBoard } from '../../vmm/assign/assigner.ts'
 import { Board } from '../../vmm/board/board.ts'
 import { connectBoards } from '../../vmm/board/cable.ts'
 import { wander } from '../../vmm/wander.ts'
@@ -71,6 +72,7 @@ export async function runGuests(request: GuestsRequest, surroundings: (flush: ()
     board.onLog = message => { if (!request.quiet) output.remark(() => printError(`vitrine: ${message}\n`)) }
   })
   if (request.network !== undefined) connectBoards(boards, request.network)
+  if (request.assign) assignToBoard(vmm, boards[0].guest, request.assign, message => printError(`vitrine: ${message}\n`))
   let shown = 0
   voices[0].show()
   if (request.migrateEvery !== undefined) wander(vmm, request.migrateEvery)

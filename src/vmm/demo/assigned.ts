@@ -3,11 +3,12 @@
  * The report is the journey of each of these, in the words of those who took part.
  */
 import type { RemappingEvent } from '../../api.ts'
-import { Assigner } from '../assign/assignment.ts'
+import { Assigner } from '../assign/assigner.ts'
 import type { DeviceFaultEvent } from '../assign/events.ts'
 import { capabilityId, configPorts, sourceText } from '../assign/pci.ts'
 import { mem, type Assembler } from '../assembler.ts'
 import { createGuest64 } from '../guest64.ts'
+import type { HypervisorOptions } from '../machine-options.ts'
 import type { Vcpu } from '../vcpu.ts'
 import type { Vmm } from '../vmm.ts'
 
@@ -73,7 +74,7 @@ function program(a: Assembler, source: number, msi: number): void {
 }
 
 /** Options of the machine that it needs. */
-export const assignedMachine = { cpu: 'intel', iommu: 'vtd', devices: ['edu'] } as const
+export const assignedMachine: HypervisorOptions = { cpu: 'intel', iommu: 'vtd', devices: [{ name: 'edu', properties: {} }] }
 
 /** What the machine's remapping unit tells goes to `told`: it is part of the report. */
 export function assignedDemo(): { told: (event: RemappingEvent) => void; run: (vmm: Vmm) => AssignedReport } {
@@ -131,7 +132,7 @@ export function assignedDemo(): { told: (event: RemappingEvent) => void; run: (v
       const result = vmm.run()
       if (result.kind === 'exit') throw new Error(result.explanation)
       if (result.kind !== 'done') throw new Error(`the demonstration ended with '${result.kind}'`)
-      explainWays(report, assigner, source, assignment.index)
+      explainWays(report, assigner, source, assignment.messages[0].index)
       return report
     },
   }
