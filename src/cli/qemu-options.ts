@@ -50,7 +50,7 @@ export interface QemuSettings {
   warnings: string[]
 }
 
-export function defaultSettings(): QemuSettings {
+function defaultSettings(): QemuSettings {
   return {
     machine: 'pc', cpu: 'max', cpus: 1, memory: 128 << 20, append: '', serials: [], chardevs: new Map(), noGraphic: false, devices: [],
     iommus: [],

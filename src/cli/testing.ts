@@ -35,8 +35,7 @@ export interface Outcome {
   written: Record<string, string>
 }
 
-/** Files that exist: `kernel` and `initrd`. */
-/** The one file that firmware is looked for in, and found. */
+/** Besides `kernel` and `initrd` the one file that exists: firmware, where it is looked for. */
 const firmware = '/usr/share/qemu/bios-256k.bin'
 
 export async function command(args: string[], result: RunResult | Error = ended({ kind: 'power-off' })): Promise<Outcome> {

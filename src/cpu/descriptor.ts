@@ -29,13 +29,12 @@ export const isPresent = (each: Descriptor): boolean => (each.high & 0x8000) !==
 /** S = 1: code or data. */
 export const isSegment = (each: Descriptor): boolean => (each.high & 0x1000) !== 0
 export const isCode = (each: Descriptor): boolean => (each.high & 0x1800) === 0x1800
-export const isData = (each: Descriptor): boolean => (each.high & 0x1800) === 0x1000
+const isData = (each: Descriptor): boolean => (each.high & 0x1800) === 0x1000
 export const isConforming = (each: Descriptor): boolean => (each.high & 0x1c00) === 0x1c00
 /** Data, or code that may be read. */
 export const isReadable = (each: Descriptor): boolean => isSegment(each) && (each.high & 0xa00) !== 0x800
 export const isWritable = (each: Descriptor): boolean => isData(each) && (each.high & 0x200) !== 0
 export const isLongCode = (each: Descriptor): boolean => (each.high & 0x200000) !== 0
-export const isBig = (each: Descriptor): boolean => (each.high & 0x400000) !== 0
 
 export const baseOf = (each: Descriptor): number => ((each.low >>> 16) | ((each.high & 0xff) << 16) | (each.high & 0xff000000)) >>> 0
 export function limitOf(each: Descriptor): number {

@@ -219,7 +219,7 @@ export interface OuterReturn {
 }
 
 /** SS that a return with CS.RPL = `cpl` loads; undefined: null, which only 64-bit code above level 3 may have. */
-export function checkReturnStack(cpu: Processor, selector: number, cpl: number, toLongCode: boolean): Descriptor | undefined {
+function checkReturnStack(cpu: Processor, selector: number, cpl: number, toLongCode: boolean): Descriptor | undefined {
   if (isNull(selector)) {
     if (!toLongCode || cpl === 3) throw generalProtection()
     if (rplOf(selector) !== cpl) throw selectorFault(vector.GP, selector)

@@ -27,7 +27,7 @@ export function interruptReturn(cpu: Processor): void {
 }
 
 /** Flags that the new image may change at this level. */
-export function writableFlags(state: CpuState, operandSize: number): number {
+function writableFlags(state: CpuState, operandSize: number): number {
   const { cpl, eflags } = state
   let mask = arithmetic as number
   if (operandSize > 16) mask |= flag.RF | flag.AC | flag.ID

@@ -6,7 +6,7 @@ import type { CpuModel } from './model.ts'
 import type { Msr } from './msr-table.ts'
 import type { CpuState } from './state.ts'
 
-export const mostRecords = 32
+const mostRecords = 32
 
 /** By family 6 model number: Nehalem to Broadwell, Skylake to Ice Lake. */
 const depths: readonly (readonly [depth: number, models: readonly number[]])[] = [

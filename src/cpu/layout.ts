@@ -161,8 +161,6 @@ export const fields = {
 
 export type FieldName = keyof typeof fields
 
-/** The first 16 KiB of linear memory stay zero: the empty code table, and address 0 is never valid. */
-export const emptyCodeTable = 0
 export const stateBase = 0x8000
 
 let next = stateBase

@@ -82,7 +82,7 @@ export const amdOnly = `
   svm npt lbrv svm_lock nrip_save tsc_scale vmcb_clean flushbyasid decodeassists pausefilter pfthreshold v_vmsave_vmload vgif
   vnmi svme_addr_chk shstk`
 
-export const intelServer: ModelData = {
+const intelServer: ModelData = {
   ...intel, signature: [6, 0x6a, 6], brand: 'Vitrine virtual Xeon (Ice Lake) @ 1.00GHz', physicalBits: 46, basicLeaves: 0x16,
   caches: '48/12 32/8 1280/20 24576/12', features: `${modern} ${intelOnly}`,
 }

@@ -255,7 +255,7 @@ export const msrTable: readonly Msr[] = [...mtrrs, ...machineCheck, ...system, .
 
 const slots = new Map<string, number>()
 for (const row of msrTable) if (row.field === undefined && !slots.has(slotKey(row.index))) slots.set(slotKey(row.index), slots.size)
-export const slotsUsed = slots.size
+const slotsUsed = slots.size
 
 function slotKey(index: number): string {
   return index.toString(16)

@@ -10,7 +10,7 @@ import type { CpuState } from './state.ts'
 
 const tr = 7
 /** Type bit 3: a 32-bit (or 64-bit) TSS. */
-export const isWideTss = (state: CpuState): boolean => (state.segAttributes[tr] & 8) !== 0
+const isWideTss = (state: CpuState): boolean => (state.segAttributes[tr] & 8) !== 0
 
 function check(cpu: Processor, offset: number, bytes: number, external: number): bigint {
   const { state } = cpu

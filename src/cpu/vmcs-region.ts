@@ -15,7 +15,7 @@ export const vmcsRegion = {
 /** Bits that encodings of fields have: index, type, width. Not the access type: halves of fields are rare. */
 export const encodingBits = 0x6c3e
 /** Number of rows in the table from encodings to fields. */
-export const encodingRows = 512
+const encodingRows = 512
 
 /** Row of an encoding: width, type and index without the gaps between them. */
 export const encodingRow = (encoding: number): number =>

@@ -102,5 +102,4 @@ export function buildTables(rows: readonly Instruction[]): OpcodeTables {
   return tables
 }
 
-export const hasRegisterForm = (spec: OperandSpec): boolean => registerLetters.includes(spec.letter)
 export const hasMemoryForm = (spec: OperandSpec): boolean => memoryLetters.includes(spec.letter)

@@ -12,7 +12,7 @@ export interface Extended {
   readonly significand: bigint
 }
 
-export const EXPONENT_MAX = 0x7fff
+const EXPONENT_MAX = 0x7fff
 export const BIAS = 16383
 export const INTEGER_BIT = 1n << 63n
 const QUIET_BIT = 1n << 62n

@@ -40,7 +40,7 @@ function begin(cpu: Processor): void {
 }
 
 /** Raises #XM, or #UD without CR4.OSXMMEXCPT, after the flags have been set. */
-export function settleMxcsr(cpu: Processor, found: FloatStatus): void {
+function settleMxcsr(cpu: Processor, found: FloatStatus): void {
   if (found.flags === 0) return
   const { state } = cpu
   state.words[word.mxcsr] |= sseFlags(found)

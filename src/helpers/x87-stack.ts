@@ -13,7 +13,7 @@ import { isWritten, statusWordBits, type Destination } from '../float/x87-except
 
 /** Condition codes and exception bits of the status word. */
 export const C0 = 0x100, C1 = 0x200, C2 = 0x400, C3 = 0x4000
-export const stackFault = 0x40
+const stackFault = 0x40
 export const summary = 0x8080
 
 /** What the instruction that runs found. */

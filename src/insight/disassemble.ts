@@ -136,7 +136,7 @@ export function disassemble(bytes: Uint8Array, size: CodeSize, ip: bigint, count
   return lines
 }
 
-export function hexBytes(bytes: Uint8Array): string {
+function hexBytes(bytes: Uint8Array): string {
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join(' ')
 }
 

@@ -14,7 +14,7 @@ export function explainFault({ source, info, write, pasid }: FaultRecord, { reas
   return `${asked} is blocked: ${words}${more}; reason ${number.toString(16).toUpperCase()}h, ${code}${where}`
 }
 
-export const placeText = ({ what, address, quads }: EntryPlace): string =>
+const placeText = ({ what, address, quads }: EntryPlace): string =>
   `${what} at ${hex(address)}${quads.length === 0 ? '' : ` is ${quads.slice(0, 2).map(quadText).reverse().join(' ')}`}`
 
 const modeNames = ['fixed', 'lowest priority', 'SMI', 'reserved', 'NMI', 'INIT', 'startup', 'ExtINT']

@@ -50,12 +50,12 @@ function pages(high: Quad): AddressRange | undefined {
   return { first: address - (address % size), size }
 }
 
-export const contextGranularity = { all: 1, domain: 2, device: 3 } as const
+const contextGranularity = { all: 1, domain: 2, device: 3 } as const
 
 /** Functions that a mask leaves out of the comparison: bits of the function number. */
 const functionMasks = [0, 4, 6, 7]
 
-export function invalidateContexts(caches: UnitCaches, granularity: number, domain: number, source: number, mask: number): boolean {
+function invalidateContexts(caches: UnitCaches, granularity: number, domain: number, source: number, mask: number): boolean {
   const ignored = functionMasks[mask]
   if (granularity === contextGranularity.all) caches.dropContexts(everything)
   else if (granularity === contextGranularity.domain) caches.dropContexts((_, entry) => entry.domain === domain)
@@ -69,7 +69,7 @@ export function invalidateContexts(caches: UnitCaches, granularity: number, doma
  * Pages are of the second stage: what was nested through them goes whole. `keepsStructures`: software hints that only pages changed, not
  * the tables above them.
  */
-export function invalidateIotlb(
+function invalidateIotlb(
   caches: UnitCaches, granularity: number, domain: number, range: AddressRange | undefined, keepsStructures: boolean,
 ): boolean {
   if (granularity === 1) {

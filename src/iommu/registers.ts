@@ -29,7 +29,7 @@ export const faultRecordOffset = 0x200
 export const faultRecords = 8
 export const registerSpan = 0x1000
 
-export const registerWords: readonly RegisterWord[] = [
+const registerWords: readonly RegisterWord[] = [
   { name: 'VER', offset: 0x00, section: 'Version Register' },
   ...pair('CAP', 0x08, 'Capability Register', 0, 0),
   ...pair('ECAP', 0x10, 'Extended Capability Register', 0, 0),

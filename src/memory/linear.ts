@@ -4,7 +4,7 @@ import { backingBase, chunkSize } from './map.ts'
 const wasmPage = 65536
 
 /** 4 GiB: what 32-bit WebAssembly addresses reach. */
-export const linearMemorySize = 65536 * wasmPage
+const linearMemorySize = 65536 * wasmPage
 
 /**
  * Created at its full size, so that it never grows and views of it stay valid; the operating system commits what is touched.

@@ -12,11 +12,11 @@ export const tlbEntrySize = 16
 export const tlbSets = 64
 export const tlbSetSize = (2 * tlbDataEntries + tlbFetchEntries) * tlbEntrySize
 
-/** 0..16 KiB stays zero (layout.ts); a few words for the page walk; CPU state from 32 KiB; parked CPUs' states; then: */
+/** The first 16 KiB stay zero: the empty code table, and address 0 is never valid. CPU state lies from 32 KiB on (layout.ts). */
+/** A few words for the page walk. */
 export const walkScratch = 0x4000
 /** What a helper reads or writes in one access that is not one piece of RAM. */
 export const helperScratch = 0x4040
-export const parkedStates = 0x10000
 export const tlbBase = 1 * MiB
 export const scratchRecords = 0x80000
 /** One u64 a handler, when the interpreter profiles itself. */

@@ -58,7 +58,7 @@ export interface TcpSegment {
 const view = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 
 export const macText = (bytes: Uint8Array): Mac => Array.from(bytes, byte => byte.toString(16).padStart(2, '0')).join(':')
-export const macBytes = (mac: Mac): number[] => mac.split(':').map(part => parseInt(part, 16))
+const macBytes = (mac: Mac): number[] => mac.split(':').map(part => parseInt(part, 16))
 export const ipText = (ip: Ip): string => [24, 16, 8, 0].map(shift => (ip >>> shift) & 0xff).join('.')
 export const broadcastMac: Mac = 'ff:ff:ff:ff:ff:ff'
 

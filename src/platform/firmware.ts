@@ -107,7 +107,7 @@ const pointers: Readonly<Record<string, readonly (readonly [number, number])[]>>
 const tableChecksum = 9
 
 /** The tables as one file with offsets for addresses, and the script by which firmware places them and mends pointers and checksums. */
-export function acpiFiles(options: AcpiOptions): [string, Uint8Array][] {
+function acpiFiles(options: AcpiOptions): [string, Uint8Array][] {
   const room = options.map.acpiTables.size
   const facs = { base: alignUp(room, facsAlignment), size: facsAlignment }
   const layout = { ...options.map, acpiTables: { base: 0, size: room }, acpiNvs: facs, rsdp: -1 }

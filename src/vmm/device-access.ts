@@ -24,7 +24,7 @@ export interface DeviceAccess {
 const legacyPrefixes = new Set([0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0xf0, 0xf2, 0xf3])
 
 /** Undefined: not one of these instructions. `codeSize` is what CS says. */
-export function decodeAccess(bytes: Uint8Array, codeSize: 16 | 32 | 64): DeviceAccess | undefined {
+function decodeAccess(bytes: Uint8Array, codeSize: 16 | 32 | 64): DeviceAccess | undefined {
   let at = 0
   let operandOverride = false
   let addressOverride = false

@@ -1,14 +1,14 @@
 /** Which MSRs a guest reads and writes by itself. Intel SDM vol. 3, "MSR-Bitmap Address"; AMD APM vol. 2, "MSR Intercepts". */
 
 /** MSRs that belong to the guest while it runs: the control structure or the switch between vCPUs keeps them apart. */
-export const guestMsrs: readonly number[] = [
+const guestMsrs: readonly number[] = [
   0x174, 0x175, 0x176, // SYSENTER
   0x277, // PAT
   0xc0000081, 0xc0000082, 0xc0000083, 0xc0000084, // STAR, LSTAR, CSTAR, FMASK
   0xc0000100, 0xc0000101, 0xc0000102, 0xc0000103, // FS.base, GS.base, kernel GS.base, TSC_AUX
 ]
 /** The time-stamp counter may be read: the offset is added. */
-export const readableMsrs: readonly number[] = [0x10]
+const readableMsrs: readonly number[] = [0x10]
 
 /** Registers of an x2APIC that the processor reads for the guest, and those that it writes. Not there: the timer's current count. */
 const x2apicReads: readonly number[] = [0x02, 0x03, 0x08, 0x0a, 0x0d, 0x0f, 0x28, 0x30, 0x32, 0x33, 0x34, 0x35, 0x36, 0x37, 0x38, 0x3e,

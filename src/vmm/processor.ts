@@ -2,7 +2,7 @@
  * One physical processor in the hypervisor's hands: its instructions by name, its interrupts, its local APIC. Intel SDM vol. 3, "Advanced
  * Programmable Interrupt Controller (APIC)".
  */
-import { pageSize, place, processorPlaces } from './layout.ts'
+import { pageSize, processorPlaces } from './layout.ts'
 import { register, type HardwarePort, type ProcessorPort, type Standing } from './port.ts'
 import { addressOf, vectorAt, type Operation } from './root-code.ts'
 
@@ -27,7 +27,7 @@ export interface RootFault {
 }
 
 const hasErrorCode = new Set([8, 10, 11, 12, 13, 14, 17, 21, 29, 30])
-export const exceptionNames = ['#DE', '#DB', 'NMI', '#BP', '#OF', '#BR', '#UD', '#NM', '#DF', '', '#TS', '#NP', '#SS', '#GP', '#PF', '',
+const exceptionNames = ['#DE', '#DB', 'NMI', '#BP', '#OF', '#BR', '#UD', '#NM', '#DF', '', '#TS', '#NP', '#SS', '#GP', '#PF', '',
   '#MF', '#AC', '#MC', '#XM', '#VE', '#CP'] as const
 
 /**
@@ -224,5 +224,3 @@ export interface CpuidResult {
 
 const hex = (value: bigint): string => `0x${value.toString(16)}`
 
-/** Linear address at which a processor that was started stands when the trampoline is behind it. */
-export const afterTrampoline = BigInt(place.code)

@@ -43,7 +43,7 @@ export interface InterruptSource {
 }
 
 /** Interrupts in the order in which they came. */
-export class InterruptList implements InterruptSource {
+class InterruptList implements InterruptSource {
   private readonly vectors: number[] = []
   raise(vector: number): void {
     this.vectors.push(vector)

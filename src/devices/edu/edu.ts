@@ -12,12 +12,12 @@ export const eduRegister = {
   identification: 0x00, liveness: 0x04, factorial: 0x08, status: 0x20, interruptStatus: 0x24, interruptRaise: 0x60,
   interruptAcknowledge: 0x64, dmaSource: 0x80, dmaDestination: 0x88, dmaCount: 0x90, dmaCommand: 0x98,
 } as const
-export const eduStatus = { computing: 0x01, interruptWhenDone: 0x80 } as const
-export const eduDma = { start: 1, toMemory: 2, interruptWhenDone: 4 } as const
+const eduStatus = { computing: 0x01, interruptWhenDone: 0x80 } as const
+const eduDma = { start: 1, toMemory: 2, interruptWhenDone: 4 } as const
 /** Bits of the interrupt status that the device sets by itself. */
-export const eduInterrupt = { factorial: 0x001, dma: 0x100 } as const
+const eduInterrupt = { factorial: 0x001, dma: 0x100 } as const
 /** "DMA controller": where the buffer lies for the engine. */
-export const eduBuffer = { base: 0x40000, size: 4096 } as const
+const eduBuffer = { base: 0x40000, size: 4096 } as const
 
 const identification = 0x010000ed
 const barSize = 1 << 20

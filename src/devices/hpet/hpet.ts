@@ -11,7 +11,7 @@ import type { HpetTimerState } from './timer.ts'
 
 export const hpetBase = 0xfed0_0000
 export const hpetSize = 0x400
-export const hpetFrequency = 100_000_000
+const hpetFrequency = 100_000_000
 const femtosecondsPerTick = 10_000_000
 
 const registers = { capabilities: 0x000, configuration: 0x010, status: 0x020, counter: 0x0f0, timers: 0x100, timerStride: 0x20 } as const

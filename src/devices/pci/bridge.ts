@@ -7,7 +7,7 @@ import type { PciFunction, PciSlot } from './function.ts'
 import { MsiCapability } from './msi.ts'
 
 /** Registers of the type 1 header. */
-export const bridgeRegister = {
+const bridgeRegister = {
   primaryBus: 0x18, secondaryBus: 0x19, subordinateBus: 0x1a, ioBase: 0x1c, ioLimit: 0x1d, secondaryStatus: 0x1e, memoryBase: 0x20,
   memoryLimit: 0x22, prefetchableBase: 0x24, prefetchableLimit: 0x26, prefetchableBaseUpper: 0x28, prefetchableLimitUpper: 0x2c,
   bridgeControl: 0x3e,

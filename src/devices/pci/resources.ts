@@ -16,7 +16,7 @@ export interface BusTree {
   readonly functions: readonly { fn: PciFunction; behind: BusTree | undefined }[]
 }
 
-export const windowKinds: readonly WindowKind[] = ['io', 'memory32', 'memory64']
+const windowKinds: readonly WindowKind[] = ['io', 'memory32', 'memory64']
 const alignUp = (value: number, alignment: number): number => Math.ceil(value / alignment) * alignment
 
 /** Depth first; returns the highest number used. */

@@ -2,7 +2,7 @@
 import { InputError } from '../../errors.ts'
 import type { BlockStore } from './block-store.ts'
 
-export const qcow2Magic = 0x514649fb
+const qcow2Magic = 0x514649fb
 
 export interface Qcow2Header {
   version: 2 | 3

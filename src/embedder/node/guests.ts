@@ -14,7 +14,7 @@ const backlog = 65536
 const newline = 0x0a
 const carriageReturn = 0x0d
 
-export const guestsHelp = `
+const guestsHelp = `
 Ctrl-A N   the next guest's console
 Ctrl-A X   leave: power all guests off
 Ctrl-A A   send Ctrl-A to the guest

@@ -38,7 +38,7 @@ interface Knowledge {
  */
 export const exitEntrySize = 16
 /** Index of the only import of a region's module. */
-export const helperImport = 0
+const helperImport = 0
 /** Helpers that regions call; for others they leave. */
 export const calledInside: ReadonlySet<string> = new Set([
   'popf', 'rdtsc', 'rdtscp', 'rdpkru', 'stac', 'clac', 'rdsegbase', 'wrsegbase', 'movs', 'stos', 'lods', 'scas', 'cmps',

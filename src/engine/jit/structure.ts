@@ -20,7 +20,7 @@ export interface Structure {
   kindOf(from: number, to: number): 'back' | 'forward' | 'irreducible'
 }
 
-export const successors = (block: Block): number[] => {
+const successors = (block: Block): number[] => {
   const list: number[] = []
   if (block.branches && block.taken >= 0) list.push(block.taken)
   for (const site of block.returns) list.push(site.block)

@@ -48,7 +48,7 @@ function isExactArgument(name: string, operand: string): boolean {
 }
 
 /** Whether the manual leaves the result undefined: FYL2XP1 outside ±(1 − √½), F2XM1 outside ±1. */
-export function isUndefined(name: string, operand: string): boolean {
+function isUndefined(name: string, operand: string): boolean {
   const { signExponent, significand } = parseExtended(operand)
   const exponent = signExponent & 0x7fff
   if (exponent === 0x7fff) return name === 'f2xm1' || (name === 'fyl2xp1' && significand === 1n << 63n)

@@ -31,7 +31,7 @@ const binary = (compute: (b: Semantics, bits: number, left: Node, right: Node) =
   b.update(destination, left => compute(b, destination.bits, left, right))
 }
 
-export const ADD = instruction('ADD', {
+instruction('ADD', {
   forms: aluForms(0x00, 0, true),
   semantics: binary((b, bits, left, right) => {
     const sum = b.add(left, right)
@@ -40,7 +40,7 @@ export const ADD = instruction('ADD', {
   }),
 })
 
-export const ADC = instruction('ADC', {
+instruction('ADC', {
   forms: aluForms(0x10, 2, true),
   semantics: binary((b, bits, left, right) => {
     const carry = b.flagNow('CF')
@@ -50,7 +50,7 @@ export const ADC = instruction('ADC', {
   }),
 })
 
-export const SUB = instruction('SUB', {
+instruction('SUB', {
   forms: aluForms(0x28, 5, true),
   semantics: binary((b, bits, left, right) => {
     const difference = b.sub(left, right)
@@ -59,7 +59,7 @@ export const SUB = instruction('SUB', {
   }),
 })
 
-export const SBB = instruction('SBB', {
+instruction('SBB', {
   forms: aluForms(0x18, 3, true),
   semantics: binary((b, bits, left, right) => {
     const borrow = b.flagNow('CF')
@@ -69,7 +69,7 @@ export const SBB = instruction('SBB', {
   }),
 })
 
-export const CMP = instruction('CMP', {
+instruction('CMP', {
   forms: aluForms(0x38, 7, false),
   semantics: (b, destination, source) => {
     const left = b.read(destination)
@@ -78,7 +78,7 @@ export const CMP = instruction('CMP', {
   },
 })
 
-export const INC = instruction('INC', {
+instruction('INC', {
   forms: [form('FE /0', Eb, lockable), form('FF /0', Ev, lockable), form('40+r', Zv, legacyOnly)],
   semantics: (b, destination) =>
     b.update(destination, old => {
@@ -88,7 +88,7 @@ export const INC = instruction('INC', {
     }),
 })
 
-export const DEC = instruction('DEC', {
+instruction('DEC', {
   forms: [form('FE /1', Eb, lockable), form('FF /1', Ev, lockable), form('48+r', Zv, legacyOnly)],
   semantics: (b, destination) =>
     b.update(destination, old => {
@@ -98,7 +98,7 @@ export const DEC = instruction('DEC', {
     }),
 })
 
-export const NEG = instruction('NEG', {
+instruction('NEG', {
   forms: [form('F6 /3', Eb, lockable), form('F7 /3', Ev, lockable)],
   semantics: (b, destination) =>
     b.update(destination, old => {
@@ -109,7 +109,7 @@ export const NEG = instruction('NEG', {
     }),
 })
 
-export const XADD = instruction('XADD', {
+instruction('XADD', {
   forms: [form('0F C0 /r', Eb, Gb, lockable), form('0F C1 /r', Ev, Gv, lockable)],
   semantics: (b, destination, source) => {
     const addend = b.read(source)
@@ -122,7 +122,7 @@ export const XADD = instruction('XADD', {
   },
 })
 
-export const CMPXCHG = instruction('CMPXCHG', {
+instruction('CMPXCHG', {
   forms: [form('0F B0 /r', Eb, Gb, lockable), form('0F B1 /r', Ev, Gv, lockable)],
   semantics: (b, destination, source) => {
     const bits = destination.bits
@@ -203,25 +203,25 @@ const multiplyAccumulator = (isSigned: boolean): Body => (b, source) => {
   writePair(b, bits, low, high)
 }
 
-export const MUL = instruction('MUL', { forms: [form('F6 /4', Eb), form('F7 /4', Ev)], semantics: multiplyAccumulator(false) })
-export const IMUL1 = instruction('IMUL', { forms: [form('F6 /5', Eb), form('F7 /5', Ev)], semantics: multiplyAccumulator(true) })
+instruction('MUL', { forms: [form('F6 /4', Eb), form('F7 /4', Ev)], semantics: multiplyAccumulator(false) })
+instruction('IMUL', { forms: [form('F6 /5', Eb), form('F7 /5', Ev)], semantics: multiplyAccumulator(true) })
 
 const imul = (b: Semantics, destination: Operand, left: Node, right: Node): void => {
   const [low, high] = multiply(b, destination.bits, left, right, true)
   productFlags(b, destination.bits, low, signFits(b, destination.bits, low, high))
   b.write(destination, low)
 }
-export const IMUL2 = instruction('IMUL', {
+instruction('IMUL', {
   forms: [form('0F AF /r', Gv, Ev)],
   semantics: (b, destination, source) => imul(b, destination, b.read(destination), b.read(source)),
 })
-export const IMUL3 = instruction('IMUL', {
+instruction('IMUL', {
   forms: [form('69 /r iz', Gv, Ev, Iz), form('6B /r ib', Gv, Ev, Ibs)],
   semantics: (b, destination, source, immediate) => imul(b, destination, b.read(source), readAs(b, immediate, destination.bits)),
 })
 
 /** Unsigned division of a double-width dividend: #DE when the quotient does not fit. 64-bit operands: a helper. */
-export const DIV = instruction('DIV', {
+instruction('DIV', {
   forms: [form('F6 /6', Eb), form('F7 /6', Ev)],
   semantics: (b, source) => {
     const bits = source.bits
@@ -242,7 +242,7 @@ export const DIV = instruction('DIV', {
   },
 })
 
-export const IDIV = instruction('IDIV', {
+instruction('IDIV', {
   forms: [form('F6 /7', Eb), form('F7 /7', Ev)],
   semantics: (b, source) => {
     const bits = source.bits
@@ -276,7 +276,7 @@ function dividendOf(b: Semantics, bits: number): Node {
 }
 
 /** ADCX and ADOX: additions with one flag as carry, the other flags stay. */
-export const ADCX = instruction('ADCX', {
+instruction('ADCX', {
   forms: [form('66 0F 38 F6 /r', Gy, Ey)],
   feature: 'adx',
   semantics: (b, destination, source) => {
@@ -287,7 +287,7 @@ export const ADCX = instruction('ADCX', {
     b.write(destination, sum)
   },
 })
-export const ADOX = instruction('ADOX', {
+instruction('ADOX', {
   forms: [form('F3 0F 38 F6 /r', Gy, Ey)],
   feature: 'adx',
   semantics: (b, destination, source) => {

@@ -64,8 +64,8 @@ const scan = (find: (b: Semantics, bits: number, value: Node) => Node): Body => 
   b.setFlags({ zero: wide, sign: b.state('flagSign') })
   b.when(b.eqz(b.eqz(value)), () => b.write(destination, find(b, source.bits, value)))
 }
-export const BSF = instruction('BSF', { forms: [form('0F BC /r', Gv, Ev)], semantics: scan((b, _, value) => b.unary('ctz', value)) })
-export const BSR = instruction('BSR', {
+instruction('BSF', { forms: [form('0F BC /r', Gv, Ev)], semantics: scan((b, _, value) => b.unary('ctz', value)) })
+instruction('BSR', {
   forms: [form('0F BD /r', Gv, Ev)],
   semantics: scan((b, bits, value) => b.sub(b.constant(bits, bits === 64 ? 63 : 31), b.unary('clz', value))),
 })
@@ -74,7 +74,7 @@ export const BSR = instruction('BSR', {
 const countFlags = (b: Semantics, source: Node, result: Node): void =>
   b.setFlags({ carry: b.eqz(source), zero: b.widen(result, 32), sign: b.i64(1), aux: b.shl(b.extendU(b.eqz(source)), 63n) })
 
-export const TZCNT = instruction('TZCNT', {
+instruction('TZCNT', {
   forms: [form('F3 0F BC /r', Gv, Ev)],
   feature: 'bmi1',
   semantics: (b, destination, source) => {
@@ -84,7 +84,7 @@ export const TZCNT = instruction('TZCNT', {
     b.write(destination, result)
   },
 })
-export const LZCNT = instruction('LZCNT', {
+instruction('LZCNT', {
   forms: [form('F3 0F BD /r', Gv, Ev)],
   feature: 'abm',
   semantics: (b, destination, source) => {
@@ -95,7 +95,7 @@ export const LZCNT = instruction('LZCNT', {
     b.write(destination, result)
   },
 })
-export const POPCNT = instruction('POPCNT', {
+instruction('POPCNT', {
   forms: [form('F3 0F B8 /r', Gv, Ev)],
   feature: 'popcnt',
   semantics: (b, destination, source) => {
@@ -122,7 +122,7 @@ const crc32c = (b: Semantics, crc: Node, data: Node, bits: number): Node => {
   })
   return b.wrap(b.get(rest))
 }
-export const CRC32 = instruction('CRC32', {
+instruction('CRC32', {
   forms: [form('F2 0F 38 F0 /r', Gy, Eb), form('F2 0F 38 F1 /r', Gy, Ev)],
   feature: 'sse4_2',
   semantics: (b, destination, source) => {

@@ -8,13 +8,13 @@ import { conditionNames } from './move.ts'
 
 const hex = (value: number): string => value.toString(16).toUpperCase()
 
-export const JMP = instruction('JMP', {
+instruction('JMP', {
   forms: [form('EB cb', Jb, force64), form('E9 cz', Jz, force64)],
   modal: true,
   ends: true,
   semantics: (b, target) => b.jumpRelative(target),
 })
-export const JMP_E = instruction('JMP', {
+instruction('JMP', {
   forms: [form('FF /4', Ev, force64)],
   modal: true,
   ends: true,
@@ -39,7 +39,7 @@ export function wideRip(b: Semantics, value: Node): Node {
 /** The return address as wide as the operand size. */
 const returnAddress = (b: Semantics): Node => (b.operandSize === 64 ? b.nextRip() : b.wrap(b.nextRip()))
 
-export const CALL = instruction('CALL', {
+instruction('CALL', {
   forms: [form('E8 cz', Jz, force64)],
   modal: true,
   ends: true,
@@ -48,7 +48,7 @@ export const CALL = instruction('CALL', {
     b.jumpRelative(target)
   },
 })
-export const CALL_E = instruction('CALL', {
+instruction('CALL', {
   forms: [form('FF /2', Ev, force64)],
   modal: true,
   ends: true,
@@ -58,13 +58,13 @@ export const CALL_E = instruction('CALL', {
     b.jump(rip)
   },
 })
-export const RET = instruction('RET', {
+instruction('RET', {
   forms: [form('C3', force64)],
   modal: true,
   ends: true,
   semantics: b => b.returnTo(b.pop(b.operandSize), target => wideRip(b, target)),
 })
-export const RET_I = instruction('RET', {
+instruction('RET', {
   forms: [form('C2 i16', Iw, force64)],
   modal: true,
   ends: true,
@@ -86,18 +86,18 @@ const loop = (taken: (b: Semantics, notZero: Node) => Node): Body => (b, target)
   const notZero = b.eqz(b.eqz(counter(b, -1)))
   b.jumpRelative(target, taken(b, notZero))
 }
-export const LOOPNE = instruction('LOOPNE', {
+instruction('LOOPNE', {
   forms: [form('E0 cb', Jb, force64)],
   modal: true,
   semantics: loop((b, go) => b.and(go, b.xor(b.flagNow('ZF'), 1))),
 })
-export const LOOPE = instruction('LOOPE', {
+instruction('LOOPE', {
   forms: [form('E1 cb', Jb, force64)],
   modal: true,
   semantics: loop((b, go) => b.and(go, b.flagNow('ZF'))),
 })
-export const LOOP = instruction('LOOP', { forms: [form('E2 cb', Jb, force64)], modal: true, semantics: loop((_, go) => go) })
-export const JCXZ = instruction('JCXZ', {
+instruction('LOOP', { forms: [form('E2 cb', Jb, force64)], modal: true, semantics: loop((_, go) => go) })
+instruction('JCXZ', {
   forms: [form('E3 cb', Jb, force64)],
   modal: true,
   semantics: (b, target) => b.jumpRelative(target, b.eqz(counter(b, 0))),

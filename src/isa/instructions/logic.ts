@@ -17,11 +17,11 @@ const bitwise = (compute: (b: Semantics, left: Node, right: Node) => Node): Body
   })
 }
 
-export const OR = instruction('OR', { forms: aluForms(0x08, 1, true), semantics: bitwise((b, x, y) => b.or(x, y)) })
-export const AND = instruction('AND', { forms: aluForms(0x20, 4, true), semantics: bitwise((b, x, y) => b.and(x, y)) })
-export const XOR = instruction('XOR', { forms: aluForms(0x30, 6, true), semantics: bitwise((b, x, y) => b.xor(x, y)) })
+instruction('OR', { forms: aluForms(0x08, 1, true), semantics: bitwise((b, x, y) => b.or(x, y)) })
+instruction('AND', { forms: aluForms(0x20, 4, true), semantics: bitwise((b, x, y) => b.and(x, y)) })
+instruction('XOR', { forms: aluForms(0x30, 6, true), semantics: bitwise((b, x, y) => b.xor(x, y)) })
 
-export const TEST = instruction('TEST', {
+instruction('TEST', {
   forms: [
     form('84 /r', Eb, Gb), form('85 /r', Ev, Gv), form('A8 ib', AL, Ib), form('A9 iz', rAX, Iz), form('F6 /0 ib', Eb, Ib),
     form('F6 /1 ib', Eb, Ib), form('F7 /0 iz', Ev, Iz), form('F7 /1 iz', Ev, Iz),
@@ -29,7 +29,7 @@ export const TEST = instruction('TEST', {
   semantics: (b, left, right) => logicFlags(b, left.bits, b.and(b.read(left), readAs(b, right, left.bits))),
 })
 
-export const NOT = instruction('NOT', {
+instruction('NOT', {
   forms: [form('F6 /2', Eb, lockable), form('F7 /2', Ev, lockable)],
   semantics: (b, destination) => b.update(destination, old => b.not(old)),
 })
@@ -38,19 +38,19 @@ export const NOT = instruction('NOT', {
 const setCarry = (b: Semantics, carry: Node): void =>
   b.setFlags({ carry, aux: b.xor(b.state('flagAux'), b.shl(b.extendU(b.xor(carry, b.flagNow('CF'))), 63n)) })
 
-export const CLC = instruction('CLC', { forms: [form('F8')], semantics: b => setCarry(b, b.i32(0)) })
-export const STC = instruction('STC', { forms: [form('F9')], semantics: b => setCarry(b, b.i32(1)) })
-export const CMC = instruction('CMC', { forms: [form('F5')], semantics: b => setCarry(b, b.xor(b.flagNow('CF'), 1)) })
-export const CLD = instruction('CLD', { forms: [form('FC')], semantics: b => b.setState('eflags', b.and(b.state('eflags'), ~flag.DF)) })
-export const STD = instruction('STD', { forms: [form('FD')], semantics: b => b.setState('eflags', b.or(b.state('eflags'), flag.DF)) })
+instruction('CLC', { forms: [form('F8')], semantics: b => setCarry(b, b.i32(0)) })
+instruction('STC', { forms: [form('F9')], semantics: b => setCarry(b, b.i32(1)) })
+instruction('CMC', { forms: [form('F5')], semantics: b => setCarry(b, b.xor(b.flagNow('CF'), 1)) })
+instruction('CLD', { forms: [form('FC')], semantics: b => b.setState('eflags', b.and(b.state('eflags'), ~flag.DF)) })
+instruction('STD', { forms: [form('FD')], semantics: b => b.setState('eflags', b.or(b.state('eflags'), flag.DF)) })
 
 /** The low byte of RFLAGS: SF ZF AF PF CF and bit 1. */
-export function lowFlags(b: Semantics): Node {
+function lowFlags(b: Semantics): Node {
   const at = (name: 'CF' | 'PF' | 'AF' | 'ZF' | 'SF', bit: number): Node => b.shl(b.flagNow(name), bit)
   return b.or(b.or(b.or(at('CF', 0), at('PF', 2)), b.or(at('AF', 4), at('ZF', 6))), b.or(at('SF', 7), 2))
 }
 
-export const LAHF = instruction('LAHF', {
+instruction('LAHF', {
   forms: [form('9F')],
   semantics: b => b.writeRegister(0, b.or(b.and(b.gpr(0), ~0xff00n), b.extendU(b.shl(lowFlags(b), 8)))),
 })
@@ -68,7 +68,7 @@ export function setFlagsFrom(b: Semantics, image: Node): void {
   })
 }
 
-export const SAHF = instruction('SAHF', {
+instruction('SAHF', {
   forms: [form('9E')],
   semantics: b => {
     const low = b.and(b.wrap(b.shrU(b.gpr(0), 8n)), 0xff)

@@ -4,40 +4,40 @@ import { Ev, Gv, Ib, M, Mq, Mx, Mv } from '../operands.ts'
 import { accessFlag } from '../builder.ts'
 import { vector as exception } from '../../cpu/fault.ts'
 
-export const NOP = instruction('NOP', {
+instruction('NOP', {
   forms: [
     form('0F 1F /0', Ev), ...[0x19, 0x1a, 0x1b, 0x1c, 0x1d, 0x1e].map(op => form(`0F ${op.toString(16).toUpperCase()} /r`, Ev)),
     ...[1, 2, 3, 4, 5, 6, 7].map(d => form(`0F 1F /${d}`, Ev)), ...[4, 5, 6, 7].map(d => form(`0F 18 /${d}`, Ev)),
   ],
   semantics: () => {},
 })
-export const PREFETCH = instruction('PREFETCH', {
+instruction('PREFETCH', {
   forms: [...[0, 1, 2, 3].map(d => form(`0F 18 /${d}`, M)), form('0F 0D /r', M)],
   addressOnly: true,
   semantics: () => {},
 })
-export const UD2 = instruction('UD2', { forms: [form('0F 0B')], semantics: b => b.fault(exception.UD) })
-export const UD1 = instruction('UD1', { forms: [form('0F B9 /r', Gv, Ev)], semantics: b => b.fault(exception.UD) })
-export const UD0 = instruction('UD0', { forms: [form('0F FF /r', Gv, Ev)], semantics: b => b.fault(exception.UD) })
+instruction('UD2', { forms: [form('0F 0B')], semantics: b => b.fault(exception.UD) })
+instruction('UD1', { forms: [form('0F B9 /r', Gv, Ev)], semantics: b => b.fault(exception.UD) })
+instruction('UD0', { forms: [form('0F FF /r', Gv, Ev)], semantics: b => b.fault(exception.UD) })
 
 const named = (name: string): Body => b => b.helper(name)
-export const DAA = instruction('DAA', { forms: [form('27', legacyOnly)], semantics: named('daa') })
-export const DAS = instruction('DAS', { forms: [form('2F', legacyOnly)], semantics: named('das') })
-export const AAA = instruction('AAA', { forms: [form('37', legacyOnly)], semantics: named('aaa') })
-export const AAS = instruction('AAS', { forms: [form('3F', legacyOnly)], semantics: named('aas') })
-export const AAM = instruction('AAM', { forms: [form('D4 ib', Ib, legacyOnly)], semantics: named('aam') })
-export const AAD = instruction('AAD', { forms: [form('D5 ib', Ib, legacyOnly)], semantics: named('aad') })
-export const SALC = instruction('SALC', {
+instruction('DAA', { forms: [form('27', legacyOnly)], semantics: named('daa') })
+instruction('DAS', { forms: [form('2F', legacyOnly)], semantics: named('das') })
+instruction('AAA', { forms: [form('37', legacyOnly)], semantics: named('aaa') })
+instruction('AAS', { forms: [form('3F', legacyOnly)], semantics: named('aas') })
+instruction('AAM', { forms: [form('D4 ib', Ib, legacyOnly)], semantics: named('aam') })
+instruction('AAD', { forms: [form('D5 ib', Ib, legacyOnly)], semantics: named('aad') })
+instruction('SALC', {
   forms: [form('D6', legacyOnly)],
   semantics: b => b.writeRegister(0, b.or(b.and(b.gpr(0), ~0xffn), b.extendU(b.and(b.sub(b.i32(0), b.flagNow('CF')), 0xff)))),
 })
-export const XLAT = instruction('XLAT', { forms: [form('D7')], semantics: named('xlat') })
+instruction('XLAT', { forms: [form('D7')], semantics: named('xlat') })
 
-export const CMPXCHG8B = instruction('CMPXCHG8B', {
+instruction('CMPXCHG8B', {
   forms: [form('0F C7 /1', Mq, lockable)],
   semantics: (b, m) => b.helper('cmpxchg8b', b.address(m)),
 })
-export const CMPXCHG16B = instruction('CMPXCHG16B', {
+instruction('CMPXCHG16B', {
   forms: [form('REX.W 0F C7 /1', Mx, lockable)],
   feature: 'cx16',
   semantics: (b, m) => {
@@ -54,7 +54,7 @@ export const CMPXCHG16B = instruction('CMPXCHG16B', {
     b.setFlags({ zero: b.extendU(b.xor(equal, 1)) })
   },
 })
-export const MOVNTI = instruction('MOVNTI', {
+instruction('MOVNTI', {
   forms: [form('NP 0F C3 /r', Mv, Gv)],
   semantics: (b, destination, source) => b.write(destination, b.read(source)),
 })

@@ -9,7 +9,7 @@ import type { Operand } from '../operands.ts'
 export const readAs = (b: Semantics, source: Operand, bits: number): Node =>
   b.read(source.class === 'immediate' && source.bits !== bits ? { ...source, bits } : source)
 
-export const MOV = instruction('MOV', {
+instruction('MOV', {
   forms: [
     form('88 /r', Eb, Gb), form('89 /r', Ev, Gv), form('8A /r', Gb, Eb), form('8B /r', Gv, Ev),
     form('A0', AL, Ob), form('A1', rAX, Ov), form('A2', Ob, AL), form('A3', Ov, rAX),
@@ -23,20 +23,20 @@ const convertTo = (b: Semantics, destination: Operand, source: Operand, isSigned
   return destination.bits === 64 ? (isSigned ? b.widen(value, source.bits) : b.widenUnsigned(value, source.bits)) : value
 }
 
-export const MOVZX = instruction('MOVZX', {
+instruction('MOVZX', {
   forms: [form('0F B6 /r', Gv, Eb), form('0F B7 /r', Gv, Ew)],
   semantics: (b, destination, source) => b.write(destination, convertTo(b, destination, source, false)),
 })
-export const MOVSX = instruction('MOVSX', {
+instruction('MOVSX', {
   forms: [form('0F BE /r', Gv, Eb), form('0F BF /r', Gv, Ew)],
   semantics: (b, destination, source) => b.write(destination, convertTo(b, destination, source, true)),
 })
-export const MOVSXD = instruction('MOVSXD', {
+instruction('MOVSXD', {
   forms: [form('63 /r', Gv, Ed, only64)],
   semantics: (b, destination, source) => b.write(destination, convertTo(b, destination, source, true)),
 })
 
-export const LEA = instruction('LEA', {
+instruction('LEA', {
   forms: [form('8D /r', Gv, M)],
   addressOnly: true,
   semantics: (b, destination, source) => {
@@ -45,7 +45,7 @@ export const LEA = instruction('LEA', {
   },
 })
 
-export const XCHG = instruction('XCHG', {
+instruction('XCHG', {
   forms: [form('86 /r', Eb, Gb, lockable), form('87 /r', Ev, Gv, lockable)],
   semantics: (b, first, second) => {
     const value = b.read(second)
@@ -55,7 +55,7 @@ export const XCHG = instruction('XCHG', {
     })
   },
 })
-export const XCHG_RAX = instruction('XCHG', {
+instruction('XCHG', {
   forms: [form('90+r', Zv, rAX)],
   semantics: (b, first, second) => {
     const [x, y] = [b.read(first), b.read(second)]
@@ -64,16 +64,16 @@ export const XCHG_RAX = instruction('XCHG', {
   },
 })
 /** 90 without REX.B is a no-operation also in 64-bit mode, where XCHG EAX, EAX would clear the upper half. */
-export const NOP_90 = instruction('NOP', { forms: [form('90', { noRexB: true })], semantics: () => {} })
+instruction('NOP', { forms: [form('90', { noRexB: true })], semantics: () => {} })
 
 /** Of 16 bits it is undefined; processors of both vendors give 0. */
-export const BSWAP = instruction('BSWAP', {
+instruction('BSWAP', {
   forms: [form('0F C8+r', Zv)],
   semantics: (b, operand) => b.write(operand, operand.bits === 16 ? b.i32(0) : swapBytes(b, b.read(operand), operand.bits)),
 })
 
 /** Reverses the bytes of a value of 16, 32 or 64 bits. */
-export function swapBytes(b: Semantics, value: Node, bits: number): Node {
+function swapBytes(b: Semantics, value: Node, bits: number): Node {
   if (bits === 16) return b.or(b.shl(value, 8), b.shrU(value, 8))
   if (bits === 32) return b.or(b.and(b.rotl(value, 8), 0x00ff00ff), b.and(b.rotr(value, 8), 0xff00ff00 | 0))
   const bytes = 0x00ff00ff00ff00ffn
@@ -83,14 +83,14 @@ export function swapBytes(b: Semantics, value: Node, bits: number): Node {
   return b.rotl(y, 32n)
 }
 
-export const MOVBE = instruction('MOVBE', {
+instruction('MOVBE', {
   forms: [form('0F 38 F0 /r', Gv, Mv), form('0F 38 F1 /r', Mv, Gv)],
   feature: 'movbe',
   semantics: (b, destination, source) => b.write(destination, swapBytes(b, b.read(source), source.bits)),
 })
 
 /** AL to AX, AX to EAX, EAX to RAX. */
-export const CBW = instruction('CBW', {
+instruction('CBW', {
   forms: [form('98')],
   sized: true,
   semantics: b => {
@@ -101,7 +101,7 @@ export const CBW = instruction('CBW', {
   },
 })
 /** The sign of AX, EAX or RAX fills DX, EDX or RDX. */
-export const CWD = instruction('CWD', {
+instruction('CWD', {
   forms: [form('99')],
   sized: true,
   semantics: b => {

@@ -170,11 +170,11 @@ function doubleNarrow(b: Semantics, bits: number, old: Node, filler: Node, count
     : b.or(b.or(wide(old), b.shl(wide(filler), 16n)), b.shl(wide(old), 32n))
   return { value: b.unsigned(b.wrap(b.shrU(joined, n)), bits), carry: b.and(b.wrap(b.shrU(joined, b.sub(n, 1))), 1) }
 }
-export const SHLD = instruction('SHLD', {
+instruction('SHLD', {
   forms: [form('0F A4 /r ib', Ev, Gv, Ib), form('0F A5 /r', Ev, Gv, CL)],
   semantics: doubleShift(true),
 })
-export const SHRD = instruction('SHRD', {
+instruction('SHRD', {
   forms: [form('0F AC /r ib', Ev, Gv, Ib), form('0F AD /r', Ev, Gv, CL)],
   semantics: doubleShift(false),
 })

@@ -8,12 +8,12 @@ import { flagsImage } from './logic.ts'
 import { readAs } from './move.ts'
 import { flag } from '../../cpu/rflags.ts'
 
-export const PUSH = instruction('PUSH', {
+instruction('PUSH', {
   forms: [form('50+r', Zv, default64), form('FF /6', Ev, default64), form('6A ib', Ibs, default64), form('68 iz', Iz, default64)],
   modal: true,
   semantics: (b, source) => b.push(readAs(b, source, b.operandSize), b.operandSize),
 })
-export const POP = instruction('POP', {
+instruction('POP', {
   forms: [form('58+r', Zv, default64), form('8F /0', Ev, default64)],
   modal: true,
   addressAfterPop: true,
@@ -25,10 +25,10 @@ export const POP = instruction('POP', {
     b.writeMemory(address, b.operandSize === 16 ? 'i32_16' : b.operandSize === 32 ? 'i32' : 'i64', value, b.operandSize / 8)
   },
 })
-export const PUSHA = instruction('PUSHA', { forms: [form('60', legacyOnly)], semantics: b => b.helper('pusha') })
-export const POPA = instruction('POPA', { forms: [form('61', legacyOnly)], semantics: b => b.helper('popa') })
-export const ENTER = instruction('ENTER', { forms: [form('C8 i16 ib', Iw, Ib, default64)], semantics: b => b.helper('enter') })
-export const LEAVE = instruction('LEAVE', {
+instruction('PUSHA', { forms: [form('60', legacyOnly)], semantics: b => b.helper('pusha') })
+instruction('POPA', { forms: [form('61', legacyOnly)], semantics: b => b.helper('popa') })
+instruction('ENTER', { forms: [form('C8 i16 ib', Iw, Ib, default64)], semantics: b => b.helper('enter') })
+instruction('LEAVE', {
   forms: [form('C9', default64)],
   modal: true,
   semantics: b => {
@@ -38,7 +38,7 @@ export const LEAVE = instruction('LEAVE', {
     b.writeRegister(4, b.add(frame, 8))
   },
 })
-export const PUSHF = instruction('PUSHF', {
+instruction('PUSHF', {
   forms: [form('9C', default64)],
   modal: true,
   intercept: 'pushf',

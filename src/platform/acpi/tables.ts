@@ -179,7 +179,7 @@ function madt({ apicIds }: AcpiOptions): Uint8Array {
 }
 
 /** Event timer block ID: what bits 31-0 of the HPET's capabilities register say. */
-export const hpetBlockId = 0x8086a201
+const hpetBlockId = 0x8086a201
 
 function hpet(base: number): Uint8Array {
   const address = genericAddress(addressSpace.memory, 64, base, 0)

@@ -39,7 +39,7 @@ export interface BootImage {
   remarks?: string[]
 }
 
-export const gprIndex = { rax: 0, rcx: 1, rdx: 2, rbx: 3, rsp: 4, rbp: 5, rsi: 6, rdi: 7 } as const
+const gprIndex = { rax: 0, rcx: 1, rdx: 2, rbx: 3, rsp: 4, rbp: 5, rsi: 6, rdi: 7 } as const
 
 export function makeRegisters(mode: StartMode, rip: number, gpr: Partial<Record<keyof typeof gprIndex, number>>): BootRegisters {
   const values = new Array<bigint>(16).fill(0n)
@@ -74,7 +74,7 @@ export function checkPlacement(image: BootImage, e820: readonly E820Entry[]): vo
 export const moreMemory = ': give the machine more memory'
 
 export const hex = (value: number): string => `0x${value.toString(16)}`
-export const hexRange = (base: number, length: number): string => `${hex(base)}-${hex(base + length - 1)}`
+const hexRange = (base: number, length: number): string => `${hex(base)}-${hex(base + length - 1)}`
 
 /** A view for little-endian fields, whole when the bytes are a part of a larger buffer. */
 export const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)

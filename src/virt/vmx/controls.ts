@@ -50,13 +50,13 @@ export const secondary = {
 /** The tertiary controls have 64 bits and a capability MSR without bits that must be 1. */
 export const tertiary = { ipiVirtualization: { bit: 4, since: 'newest' } } as const satisfies ControlTable
 
-export const exitControl = {
+const exitControl = {
   saveDebug: { bit: 2 }, host64: { bit: 9 }, acknowledgeInterrupt: { bit: 15 }, savePat: { bit: 18 }, loadPat: { bit: 19 },
   saveEfer: { bit: 20 }, loadEfer: { bit: 21 }, savePreemptionTimer: { bit: 22 }, loadCet: { bit: 28, feature: ['shstk', 'ibt'] },
   loadPkrs: { bit: 29, feature: 'pks' },
 } as const satisfies ControlTable
 
-export const entryControl = {
+const entryControl = {
   loadDebug: { bit: 2 }, guest64: { bit: 9 }, loadPat: { bit: 14 }, loadEfer: { bit: 15 }, loadCet: { bit: 20, feature: ['shstk', 'ibt'] },
   loadPkrs: { bit: 22, feature: 'pks' },
 } as const satisfies ControlTable
@@ -100,7 +100,7 @@ export function generation(model: CpuModel): Generation {
   const number = ((signature >> 12) & 0xf0) | ((signature >> 4) & 15)
   return generationOf[number] ?? 'newest'
 }
-export const isSince = (model: CpuModel, since: Generation): boolean => generations.indexOf(generation(model)) >= generations.indexOf(since)
+const isSince = (model: CpuModel, since: Generation): boolean => generations.indexOf(generation(model)) >= generations.indexOf(since)
 
 /** EPT came with Nehalem; execute-only pages and 1 GiB pages are reported where the model has them. */
 const hasFeature = (model: CpuModel, { feature }: ControlRow): boolean =>
@@ -152,7 +152,7 @@ export function eptVpidCapabilities(model: CpuModel): bigint {
 
 /** CR0 and CR4 in VMX operation: bits that must be 1, and bits that may be. */
 export const cr0Fixed0 = 0x80000021n
-export const cr0Fixed1 = 0xffffffffn
+const cr0Fixed1 = 0xffffffffn
 export const cr4Fixed0 = 0x2000n
 
 /** Bits of the tertiary controls that may be 1. */

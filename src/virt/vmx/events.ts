@@ -78,7 +78,7 @@ function takeNmi(unit: VmxUnit): Taken {
   return exitNow(unit, reason.exceptionOrNmi, { interruption: (0x80000202) | 0 })
 }
 
-export const hasHostInterrupt = (unit: VmxUnit): boolean => unit.cpu.apic.hasInterrupt()
+const hasHostInterrupt = (unit: VmxUnit): boolean => unit.cpu.apic.hasInterrupt()
 const nmiGoes = (unit: VmxUnit): boolean => unit.state.pendingNmi !== 0
   && (unit.isOn('pin', pinBit.virtualNmis) || (unit.state.interruptShadow & nmiBlocked) === 0)
 const nmiWindowOpen = (unit: VmxUnit, shadow: number): boolean => unit.isOn('primary', primaryBit.nmiWindowExiting)

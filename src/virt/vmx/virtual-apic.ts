@@ -12,7 +12,7 @@ import type { VmxUnit } from './unit.ts'
 const offset = { tpr: 0x80, ppr: 0xa0, eoi: 0xb0, isr: 0x100, tmr: 0x180, irr: 0x200, icr: 0x300, icrHigh: 0x310, selfIpi: 0x3f0 } as const
 const eoiBitmaps: readonly FieldName[] = ['eoiExitBitmap0', 'eoiExitBitmap1', 'eoiExitBitmap2', 'eoiExitBitmap3']
 /** Of `vmxTrap`: there is one; below it reason and qualification. */
-export const trapBit = 1n << 63n
+const trapBit = 1n << 63n
 /** ON and SN of a posted-interrupt descriptor. */
 const [outstanding, suppressed] = [1, 2]
 const accessType = { read: 0, write: 1, fetch: 2, guestPhysical: 15 } as const

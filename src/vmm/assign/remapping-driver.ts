@@ -28,7 +28,7 @@ const capabilityBit = { fourLevels: 1n << 10n, posting: 1n << 59n } as const
 const extendedBit = { queue: 2n, interrupts: 8n } as const
 /** Of the interrupt remapping table: 2^(S + 1) entries. */
 const tableSize = 7
-export const interruptEntries = 2 ** (tableSize + 1)
+const interruptEntries = 2 ** (tableSize + 1)
 const queueBytes = 4096
 const doneWord = 1
 /** Descriptors: everything of the context cache, the IOTLB, the interrupt entry cache; and the wait for what was before. */

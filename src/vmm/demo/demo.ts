@@ -6,7 +6,7 @@ import type { Vcpu } from '../vcpu.ts'
 import type { Vmm } from '../vmm.ts'
 import { collatz, doubling, mailbox, mailVector, player } from './guests.ts'
 
-export const demoSlice = 100_000
+const demoSlice = 100_000
 
 export interface DemoMoment {
   /** Virtual nanoseconds. */

@@ -2,7 +2,7 @@
 import { mem, type Assembler } from '../assembler.ts'
 
 /** Hypercall: RBX and RCX are what the guest has to say; it is done then. */
-export const sayAndLeave = 1
+const sayAndLeave = 1
 
 /** The longest Collatz chain that begins below `limit`: RBX its steps, RCX where it begins. */
 export const collatz = (limit: number) => (a: Assembler): unknown => a
