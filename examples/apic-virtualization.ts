@@ -8,6 +8,8 @@ import { createVmm } from '../src/hypervisor.ts'
 import type { ApicKind } from '../src/vmm/apic/assist.ts'
 import { mem, type Assembler } from '../src/vmm/assembler.ts'
 import { createGuest64 } from '../src/vmm/guest64.ts'
+import type { Vcpu } from '../src/vmm/vcpu.ts'
+import { wander } from '../src/vmm/wander.ts'
 
 const [ball, tick] = [0x50, 0x60]
 const apic = 0xfee00000
@@ -19,8 +21,9 @@ const period = 500_000
 const send = (a: Assembler): Assembler => a.mov('rax', 1).sub('rax', 'rdi').shift('shl', 'rax', 24).store32(mem('r12', 0x310), 'rax')
   .mov('rax', ball).store32(mem('r12', 0x300), 'rax')
 
-export function apicVirtualization(cpu: string, kind: ApicKind, rounds = 1000): {
-  counts: bigint[]; exits: Record<string, number>; notified: number
+/** `moveEvery`: nanoseconds after which one of them is sent to another processor, again and again. */
+export function apicVirtualization(cpu: string, kind: ApicKind, rounds = 1000, moveEvery?: number): {
+  counts: bigint[]; exits: Record<string, number>; notified: number; moves: number
 } {
   const counts: bigint[] = []
   const vmm = createVmm({
@@ -34,7 +37,7 @@ export function apicVirtualization(cpu: string, kind: ApicKind, rounds = 1000): 
     },
   })
   const { vcpus } = createGuest64(vmm, {
-    apic: kind, interrupts: { [ball]: 'ball', [tick]: 'tick' }, vcpus: [{ pinned: [0] }, { pinned: [1] }],
+    apic: kind, interrupts: { [ball]: 'ball', [tick]: 'tick' }, vcpus: moveEvery ? [{}, {}] : [{ pinned: [0] }, { pinned: [1] }],
     code: a => {
       a.mov('r12', apic).mov('r13', counter).mov('rax', 0x1ff).store32(mem('r12', 0xf0), 'rax').cmp('rdi', 0).if('ne', 'play')
       a.mov('rax', 0x20000 | tick).store32(mem('r12', 0x320), 'rax').mov('rax', period).store32(mem('r12', 0x380), 'rax')
@@ -47,11 +50,14 @@ export function apicVirtualization(cpu: string, kind: ApicKind, rounds = 1000): 
         .mov('rax', 0).store32(mem('r12', 0xb0), 'rax').pop('rax').op('iretq')
     },
   })
+  if (moveEvery) wander(vmm, moveEvery)
   const end = vmm.run()
   if (end.kind === 'exit') throw new Error(end.explanation)
   const exits: Record<string, number> = {}
   for (const { statistics } of vcpus) for (const [exit, { count }] of statistics.exits) exits[exit] = (exits[exit] ?? 0) + count
-  return { counts, exits, notified: vcpus.reduce((sum, vcpu) => sum + (vcpu.apic?.statistics.notified ?? 0), 0) }
+  const sum = (of: (vcpu: Vcpu) => number): number => vcpus.reduce((all, vcpu) => all + of(vcpu), 0)
+  const notified = sum(({ apic: assist }) => assist?.statistics.notified ?? 0)
+  return { counts, exits, notified, moves: sum(({ statistics }) => statistics.migrations) }
 }
 
 if (import.meta.main) {

@@ -19,4 +19,12 @@ for (const cpu of ['intel', 'amd', 'SapphireRapids']) {
     if (cpu === 'intel') assert.ok(virtual.exits.apicWrite >= rounds && sum(virtual.exits) < rounds + 20, JSON.stringify(virtual.exits))
     else assert.ok(sum(virtual.exits) < 30, JSON.stringify(virtual.exits))
   })
+
+  test(`no interrupt is lost while their vCPUs move, ${cpu}`, () => {
+    for (const kind of ['emulated', 'virtual'] as const) {
+      const { counts, moves } = apicVirtualization(cpu, kind, rounds, 25_000)
+      assert.equal(counts[0], BigInt(rounds), kind)
+      assert.ok(moves >= 10, `${kind}: ${moves} moves`)
+    }
+  })
 }
