@@ -97,11 +97,12 @@ function readScalable(tables: TableMemory, options: UnitOptions, table: number, 
   const quads = tables.read(at, 4)
   const place = { what: 'context entry', address: at, quads: quads ?? [] }
   if (!quads) return fault(faultReasons.smContextAccess, false, place)
-  const [low, ids] = quads
+  const [low, ids, ...rest] = quads
   const silent = (low.lo & silentBit) !== 0
   if (!(low.lo & present)) return fault(faultReasons.smContextNotPresent, silent, place)
   // Device TLBs and page requests are not offered: their enables are reserved.
-  if ((low.lo & 0x1f4) !== 0 || low.hi & beyond || (ids.lo & 0xffe0_0000) !== 0) return fault(faultReasons.smContextReserved, silent, place)
+  const isReserved = (low.lo & 0x1f4) !== 0 || low.hi & beyond || (ids.lo & 0xffe0_0000) !== 0 || ids.hi !== 0
+  if (isReserved || rest.some(({ lo, hi }) => lo !== 0 || hi !== 0)) return fault(faultReasons.smContextReserved, false, place)
   const directoryEntries = 2 ** (((low.lo >>> 9) & 7) + 7)
   const ridPasid = ids.lo & 0xf_ffff
   if (ridPasid >= directoryEntries * 64) return fault(faultReasons.smRidPasid, silent, place)
@@ -121,7 +122,7 @@ export function readPasid(
   const directoryAt = context.directory + (pasid >> 6) * 8
   const directory = tables.read(directoryAt, 1)?.[0]
   const directoryPlace = { what: 'PASID directory entry', address: directoryAt, quads: directory ? [directory] : [] }
-  if (!directory) return fault(faultReasons.pasidDirectoryAccess, context.silent, directoryPlace)
+  if (!directory) return fault(faultReasons.pasidDirectoryAccess, false, directoryPlace)
   const directorySilent = context.silent || (directory.lo & silentBit) !== 0
   if (!(directory.lo & present)) return fault(faultReasons.pasidDirectoryNotPresent, directorySilent, directoryPlace)
   const beyond = beyondHost(options.hostAddressBits)
@@ -131,7 +132,7 @@ export function readPasid(
   const at = addressOf(directory) + (pasid & 0x3f) * 64
   const quads = tables.read(at, 8)
   const place = { what: `PASID table entry ${pasid}`, address: at, quads: quads ?? [] }
-  if (!quads) return fault(faultReasons.pasidAccess, directorySilent, place)
+  if (!quads) return fault(faultReasons.pasidAccess, false, place)
   const [low, middle, high] = quads
   const silent = directorySilent || (low.lo & silentBit) !== 0
   if (!(low.lo & present)) return fault(faultReasons.pasidNotPresent, silent, place)
@@ -146,8 +147,7 @@ function pasidEntry(
 ): Found<PasidEntry> {
   const secondLevels = ((low.lo >>> 2) & 7) + 2
   const firstMode = (high.lo >>> 2) & 3
-  const usesSecond = kind === 'second' || kind === 'nested'
-  if (usesSecond && !levelsOf(options).includes(secondLevels))
+  if (kind !== 'first' && !levelsOf(options).includes(secondLevels))
     return fault(faultReasons.pasidInvalid, silent, place, `second-stage tables of ${secondLevels} levels`)
   const usesFirst = kind === 'first' || kind === 'nested'
   if (usesFirst && firstMode > (options.addressBits === 57 ? 1 : 0))

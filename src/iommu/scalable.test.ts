@@ -132,6 +132,7 @@ describe('faults', () => {
     [0x40, 'context table outside of memory', w => w.quad(place.root, 0x7000_0001)],
     [0x41, 'context entry', w => w.quad(place.context + device * 32, 0)],
     [0x42, 'context entry', w => w.quad(place.context + device * 32, directory | 0x21)],
+    [0x42, 'upper half of the context entry', w => w.quad(place.context + device * 32 + 24, 1)],
     [0x48, 'PASID for requests without one', w => w.quad(place.context + device * 32 + 8, 0x2000)],
     [0x50, 'directory outside of memory', w => w.quad(place.context + device * 32, 0x7000_0001)],
     [0x51, 'directory entry', w => w.quad(directory, 0)],

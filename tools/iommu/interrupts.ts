@@ -1,6 +1,6 @@
 /** Messages by chance through interrupt remapping tables by chance, on Vitrine and on QEMU: which of them arrive, and as what. */
 import { Random } from '../../test/properties/random.ts'
-import { device, place } from './cases.ts'
+import { device, type Mode, place } from './cases.ts'
 import { differencesOf, type Comparison, type Explanation, register, base, bits, edu, configure } from './compare.ts'
 import { List } from './list.ts'
 import { onQemu, onVitrine } from './run.ts'
@@ -86,7 +86,7 @@ const explanations: readonly Explanation[] = [
       /compatibility format/.test(summary) && ours === 'no interrupt' && theirs.startsWith('vector') },
 ]
 
-export function compareInterrupts({ seed, cases: count }: { seed: number; cases: number }): Comparison {
+export function compareInterrupts({ seed, cases: count }: { seed: number; cases: number; mode?: Mode }): Comparison {
   const random = new Random(seed)
   const cases = Array.from({ length: count }, () => randomMessage(random))
   const script = new Script()

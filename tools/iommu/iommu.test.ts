@@ -12,6 +12,12 @@ test('what a remapping unit makes of DMA is what that of QEMU makes of it', () =
     assert.ok((outcomes.get(kind) ?? 0) > 0, `${kind}: ${JSON.stringify([...outcomes])}`)
 })
 
+test('in scalable mode it lets pass what that of QEMU lets pass', () => {
+  const { outcomes, differences } = compare({ seed: 7, cases: 60, mode: 'scalable' })
+  assert.deepEqual(differences, [])
+  for (const kind of ['read', 'written', 'blocked']) assert.ok((outcomes.get(kind) ?? 0) > 5, `${kind}: ${JSON.stringify([...outcomes])}`)
+})
+
 test('what arrives of interrupt messages is what arrives on QEMU', () => {
   const { outcomes, differences } = compareInterrupts({ seed: 7, cases: 200 })
   assert.deepEqual(differences, [])

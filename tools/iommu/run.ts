@@ -39,14 +39,15 @@ export function onVitrine(list: Uint8Array, engine: 'jit' | 'interpreter' = 'jit
 }
 
 /** Time is counted there, too: a wait of the device's 100 ms is some thousand turns of a loop. */
-export function onQemu(list: Uint8Array, seconds = 250): string[] {
+export function onQemu(list: Uint8Array, scalable = false, seconds = 250): string[] {
   const folder = mkdtempSync(join(tmpdir(), 'vitrine-iommu-'))
   try {
     const file = join(folder, 'list')
     writeFileSync(file, list)
     const args = [
       '-M', 'q35,kernel-irqchip=split', '-m', '64', '-nodefaults', '-display', 'none', '-no-reboot', '-icount', 'shift=10,sleep=off',
-      '-device', 'intel-iommu,intremap=on,aw-bits=48,x-scalable-mode=off', '-device', `edu,addr=3,dma_mask=${wholeMask}`,
+      '-device', `intel-iommu,intremap=on,aw-bits=48,x-scalable-mode=${scalable ? 'on' : 'off'}`,
+      '-device', `edu,addr=3,dma_mask=${wholeMask}`,
       '-debugcon', 'stdio', '-device', 'isa-debug-exit,iobase=0x501', '-kernel', kernel(), '-initrd', file,
     ]
     const { status, stdout, stderr } = spawnSync('qemu-system-x86_64', args, { encoding: 'latin1', timeout: seconds * 1000 })
