@@ -99,7 +99,11 @@ export class CodeFinder {
 
   /** Place of the page of code at a linear address, if its fetch translation is at hand; else 0. */
   placeOf(linear: bigint): number {
-    const codeTable = this.codeTable(lowWord(linear), highWord(linear))
+    return this.placeAt(lowWord(linear), highWord(linear))
+  }
+  /** The same of an address in two words. */
+  placeAt(linearLo: number, linearHi: number): number {
+    const codeTable = this.codeTable(linearLo, linearHi)
     return codeTable === 0 ? 0 : this.code.placeOfTable(codeTable)
   }
 

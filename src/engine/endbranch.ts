@@ -10,6 +10,7 @@ import type { CpuState } from '../cpu/state.ts'
 import { scratchRecords } from '../memory/map.ts'
 import type { Mmu } from '../mmu/mmu.ts'
 import { highWord, linearRip, lowWord, type CodeFinder } from './code-finder.ts'
+import { word } from './state-words.ts'
 
 /** Where bytes lie while they are looked at. */
 const buffer = scratchRecords - 64
@@ -41,9 +42,12 @@ export class Endbranches {
 
   /** After a branch to RIP: straight on when an ENDBRANCH is seen there, else to the run loop, which asks `missing`. */
   reached(): After {
-    const linear = linearRip(this.state)
-    const offset = Number(linear & 0xfffn)
-    const place = offset > 4096 - length ? 0 : this.finder.placeOf(linear)
+    const { words } = this.state
+    const base = words[word.codeBase]
+    const low = (words[word.rip] + base) | 0
+    const offset = low & 0xfff
+    // 64-bit code has base 0
+    const place = offset > 4096 - length ? 0 : this.finder.placeAt(low, base === 0 ? words[word.rip + 1] | 0 : 0)
     return place !== 0 && this.view.getUint32(place + offset, true) === this.expected ? after.jump : after.jumpAndLeave
   }
 

@@ -17,16 +17,28 @@ const narrowed = (cpu: Processor, rip: bigint): bigint => BigInt.asUintN(cpu.ope
 // ---- near branches ----
 
 function call(cpu: Processor, target: bigint, shadows: boolean): void {
-  const { state, memory, operation } = cpu
+  const { state, operation } = cpu
+  const top = BigInt.asUintN(64, state.gpr[4] - 8n)
+  // the flat stack of 64-bit code, without the pains of others
+  if (operation.operandSize === 64 && isCanonicalRip(cpu, top)) {
+    const { nextRip } = operation
+    cpu.memory.write64(top, nextRip)
+    if (shadows) pushShadow(cpu, 8, nextRip)
+    state.gpr[4] = top
+    state.rip = target
+    return
+  }
   const stack = currentStack(cpu)
   stack.push(operation.operandSize / 8, operation.nextRip)
-  if (shadows) {
-    const size = sizeOf(cpu)
-    memory.writeShadow(state.ssp - BigInt(size), size, narrowed(cpu, operation.nextRip), isUser(cpu))
-    state.ssp -= BigInt(size)
-  }
+  if (shadows) pushShadow(cpu, sizeOf(cpu), narrowed(cpu, operation.nextRip))
   state.gpr[4] = stack.merged(state.gpr[4])
   state.rip = narrowed(cpu, target)
+}
+function pushShadow(cpu: Processor, size: 4 | 8, value: bigint): void {
+  const { state } = cpu
+  const top = state.ssp - BigInt(size)
+  cpu.memory.writeShadow(top, size, value, isUser(cpu))
+  state.ssp = top
 }
 /** argument[0]: target. A call of the next instruction only reads RIP: it leaves the shadow stack alone. */
 export function cet_call(cpu: Processor): After {
