@@ -38,8 +38,13 @@ export interface BootOptions {
   /** Instead of `initrd`: several files, each with what the kernel is told about it. */
   modules?: readonly { bytes: Uint8Array; name: string; arguments: string }[]
   commandLine?: string
-  /** Firmware such as SeaBIOS, mapped below 4 GiB and started at the reset vector instead of a kernel; it boots from the drives. */
+  /**
+   * Firmware such as SeaBIOS or UEFI's OVMF, mapped below 4 GiB and started at the reset vector; it boots from the drives. UEFI starts a
+   * `kernel` too, by its EFI stub; other firmware and a kernel exclude each other.
+   */
   bios?: Uint8Array
+  /** Instead of `bios`: flash memories that end at 4 GiB, the first on top. UEFI's variables live in one that may be written. */
+  flash?: DriveOptions[]
   /** The video BIOS of the device VGA, such as vgabios-stdvga.bin, for firmware to run. */
   vgaBios?: Uint8Array
   /** What firmware is told: see the boot options of the command line. */

@@ -110,6 +110,7 @@ export class VitrineMachine implements Machine {
       dma: physical,
       load: (address, bytes) => physical.load(address, bytes),
       addRom: (address, bytes) => physical.addRom(address, bytes),
+      addFlash: (address, bytes, device) => physical.addFlash(address, bytes, device),
       setReadOnly: (address, length, readOnly) => physical.setReadOnlyRange(address, length, readOnly),
       cpuSignals: index => ({ ...this.processors.signals(index), baseChanged: () => this.lapicHasMoved() }),
       tsc: index => BigInt(this.clock.now()) + this.processors.fieldOf(index, 'tscOffset'),

@@ -17,6 +17,7 @@ FILE[,key=value...], or file=FILE among the keys:
   file=FILE            the image
   if=virtio|sata|nvme  a virtio disk, a SATA one (ide is the same), an NVMe one
   if=none              none of them: a --device names its id
+  if=pflash            flash memory below 4 GiB, for UEFI: first its code (readonly=on), then its variables
   media=disk|cdrom     cdrom: a disc in a SATA drive, never written
   bootindex=N          firmware tries the lowest one first
   id=NAME              its name (default: drive0, drive1, ...)
@@ -24,11 +25,13 @@ FILE[,key=value...], or file=FILE among the keys:
   snapshot=on|off      keep what is written in memory, and drop it at the end
   readonly=on|off      refuse writes
   serial=TEXT          the disk's serial number
-  cache, aio, index, bus, unit    accepted, without effect
+  unit=N               which of the flash memories it is (default: in the order given)
+  cache, aio, index, bus    accepted, without effect
 `
 
 export interface Drives {
   drives: NonNullable<MachineOptions['drives']>
+  flash: NonNullable<MachineOptions['flash']>
   devices: DeviceSelection[]
 }
 
@@ -41,23 +44,41 @@ export const cdromDrive = (file: string): string => `file=${file.replaceAll(',',
  */
 export function parseDrives(texts: readonly string[], system: System, usual: 'virtio' | 'ide' = 'virtio'): Drives {
   const drives: DriveOptions[] = []
+  const flash: DriveOptions[] = []
   const devices: DeviceSelection[] = []
   for (const [index, text] of texts.entries()) {
     const keys = keysOf(text)
+    if (keys.if === 'pflash') {
+      placeFlash(flash, keys, system)
+      continue
+    }
     const drive = driveOf(keys, `drive${index}`, system)
     drives.push(drive)
     const properties: Record<string, string> = { drive: drive.id }
     if (keys.serial !== undefined) properties.serial = keys.serial
     if (keys.bootindex !== undefined) properties.bootindex = keys.bootindex
     const isDisc = choice(keys, 'media', ['disk', 'cdrom']) === 'cdrom'
-    const asked = choice(keys, 'if', ['virtio', 'sata', 'ide', 'nvme', 'none']) ?? (isDisc ? 'ide' : usual)
+    const asked = choice(keys, 'if', ['virtio', 'sata', 'ide', 'nvme', 'none', 'pflash']) ?? (isDisc ? 'ide' : usual)
     const bus = asked === 'sata' ? 'ide' : asked
     if (isDisc && bus !== 'ide' && bus !== 'none') {
       throw new InputError(`drive '${keys.file}': media=cdrom: expected if=ide, found if=${bus}`)
     }
-    if (bus !== 'none') devices.push({ name: isDisc ? 'ide-cd' : disks[bus], properties })
+    if (bus !== 'none' && bus !== 'pflash') devices.push({ name: isDisc ? 'ide-cd' : disks[bus], properties })
   }
-  return { drives, devices }
+  const missing = flash.findIndex(each => each === undefined)
+  if (missing >= 0) throw new InputError(`drives with if=pflash: expected one with unit=${missing} too, found unit=${flash.length - 1}`)
+  return { drives, flash, devices }
+}
+
+const mostFlashUnits = 2
+
+function placeFlash(flash: DriveOptions[], keys: Record<string, string>, system: System): void {
+  const unit = keys.unit === undefined ? flash.length : Number(keys.unit)
+  if (!Number.isInteger(unit) || unit < 0 || unit >= mostFlashUnits) {
+    throw new InputError(`drive '${keys.file}': unit: expected 0 or 1, found '${keys.unit ?? unit}'`)
+  }
+  if (flash[unit]) throw new InputError(`drive '${keys.file}': expected another unit, found one that is taken: ${unit}`)
+  flash[unit] = driveOf(keys, `flash${unit}`, system)
 }
 
 function keysOf(text: string): Record<string, string> {

@@ -4,8 +4,8 @@ import { InputError, isInputError } from '../errors.ts'
 import { bootOrderCmos } from '../platform/firmware.ts'
 import type { System } from './system.ts'
 
-/** Where distributions put SeaBIOS for emulators: packages seabios, and those of QEMU. */
-const folders = ['/usr/share/seabios', '/usr/share/qemu', '/usr/share/qemu-kvm']
+/** Where distributions put firmware for emulators: packages seabios, ovmf, and those of QEMU. */
+const folders = ['/usr/share/seabios', '/usr/share/ovmf', '/usr/share/OVMF', '/usr/share/qemu', '/usr/share/qemu-kvm']
 const defaultName = 'bios-256k.bin'
 const videoName = 'vgabios-stdvga.bin'
 
@@ -14,18 +14,21 @@ export interface FirmwareChoice {
   bios: string | undefined
   order: string | undefined
   menu?: boolean
+  /** Firmware lies in flash memory: no file is read. */
+  flash?: boolean
 }
 
 type FirmwareOptions = Pick<BootOptions, 'bios' | 'vgaBios' | 'bootSettings'>
 
 /** `devices`: those of the machine; a VGA comes with its video BIOS. */
 export function firmwareOptions(
-  { bios, order, menu = false }: FirmwareChoice, devices: readonly { name: string }[], system: System,
+  { bios, order, menu = false, flash = false }: FirmwareChoice, devices: readonly { name: string }[], system: System,
 ): FirmwareOptions {
   if (order !== undefined) bootOrderCmos({ order }) // says what is wrong with it
   const hasVga = devices.some(({ name }) => name === 'VGA')
   return {
-    bios: readFirmware(bios, system), ...(hasVga ? { vgaBios: readFirmware(videoName, system) } : {}),
+    ...(flash && bios === undefined ? {} : { bios: readFirmware(bios, system) }),
+    ...(hasVga ? { vgaBios: readFirmware(videoName, system) } : {}),
     bootSettings: { serialConsole: true, menu, ...(order === undefined ? {} : { order }) },
   }
 }

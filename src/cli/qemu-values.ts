@@ -116,6 +116,10 @@ export function hardDisk(settings: QemuSettings, file: string): void {
   settings.drives.push(`file=${file.replaceAll(',', ',,')}`)
 }
 
+export function pflash(settings: QemuSettings, file: string): void {
+  settings.drives.push(`file=${file.replaceAll(',', ',,')},if=pflash,format=raw`)
+}
+
 export function cdrom(settings: QemuSettings, file: string): void {
   settings.drives.push(cdromDrive(file))
 }

@@ -3,6 +3,7 @@ import type { BootOptions } from '../api.ts'
 import { InputError, isInputError } from '../errors.ts'
 import { parseDrives } from './drives.ts'
 import { firmwareOptions } from './firmware.ts'
+import { isUefi } from '../platform/firmware.ts'
 import { qemuHelp } from './qemu-help.ts'
 import { parseModules } from './modules.ts'
 import { type Networks, parseNetworks } from './networks.ts'
@@ -12,7 +13,7 @@ import { report } from './run.ts'
 import { parseQemuShares } from './shares.ts'
 import { statuses, statusOf } from './status.ts'
 import type { Catalogue, ConsoleOptions, RunRequest, System } from './system.ts'
-import { parseCpu, suggest } from './values.ts'
+import { narrowCpu, parseCpu, suggest } from './values.ts'
 
 /** What precedes a message, where QEMU puts the name of its program. */
 const program = 'vitrine qemu'
@@ -43,13 +44,12 @@ function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue)
   if (settings.kernel === undefined && settings.bios === undefined && settings.drives.length === 0) {
     throw new InputError('no bootable device: expected -kernel, -hda, -cdrom or -drive')
   }
-  if (settings.kernel !== undefined && settings.bios !== undefined) warn(system, 'warning: -bios has no effect: -kernel starts by itself')
   if (settings.wait && settings.gdb === undefined) throw new InputError('-S: there is no monitor to start it from; expected -s or -gdb too')
-  const { cpu, remarks } = parseCpu(settings.cpu, catalogue)
+  const { cpu, remarks } = parseCpu(narrowCpu(settings.cpu), catalogue)
   for (const remark of remarks) warn(system, `warning: ${remark}`)
   for (const warning of settings.warnings) warn(system, warning)
   for (const device of settings.devices) checkName(device, catalogue)
-  const { drives, devices } = parseDrives(settings.drives.map(text => (settings.snapshot ? `${text},snapshot=on` : text)), system, 'ide')
+  const { drives, flash, devices } = parseDrives(drivesOf(settings), system, 'ide')
   const nets = networksOf(settings)
   const shared = [parseQemuShares(settings.fsdevs, false, system), parseQemuShares(settings.virtfs, true, system)]
   for (const warning of shared.flatMap(each => each.warnings)) warn(system, warning)
@@ -70,10 +70,11 @@ function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue)
       ...(shares.length === 0 ? {} : { shares }),
       devices: allDevices,
       ...(drives.length === 0 ? {} : { drives }),
+      ...(flash.length === 0 ? {} : { flash }),
       seed: settings.seed,
       ...(settings.rtc === undefined ? {} : { rtcEpoch: settings.rtc === 'now' ? system.now() : settings.rtc }),
       noReboot: settings.noReboot, engine: 'jit',
-      ...startOf(settings, allDevices, system),
+      ...startOf(settings, flash.length > 0, allDevices, system),
       ...parseModules(settings.initrd, system),
       commandLine: settings.append,
     },
@@ -85,6 +86,8 @@ function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue)
   }
 }
 
+const drivesOf = ({ drives, snapshot }: QemuSettings): string[] => drives.map(text => (snapshot ? `${text},snapshot=on` : text))
+
 /** `-netdev` is a network without a card, `-nic` one with it. */
 function networksOf({ netdevs, nics }: QemuSettings): Networks {
   const plain = parseNetworks(netdevs, { cards: false, needsId: true })
@@ -95,10 +98,17 @@ function networksOf({ netdevs, nics }: QemuSettings): Networks {
   }
 }
 
-function startOf(settings: QemuSettings, devices: QemuSettings['devices'], system: System): BootOptions {
+/** A kernel starts by itself, except under UEFI, which starts it by its EFI stub. */
+function startOf(settings: QemuSettings, flash: boolean, devices: QemuSettings['devices'], system: System): BootOptions {
   const { kernel, bios, bootOrder, bootMenu } = settings
-  if (kernel !== undefined) return { kernel: readKernel(kernel, system), kernelName: kernel }
-  return firmwareOptions({ bios, order: bootOrder, menu: bootMenu }, devices, system)
+  const firmware = (): BootOptions => firmwareOptions({ bios, order: bootOrder, menu: bootMenu, flash }, devices, system)
+  if (kernel === undefined) return firmware()
+  const own = { kernel: readKernel(kernel, system), kernelName: kernel }
+  if (bios === undefined && !flash) return own
+  const chosen = firmware()
+  if (flash || isUefi(chosen.bios!)) return { ...own, ...chosen }
+  warn(system, 'warning: -bios has no effect: -kernel starts by itself')
+  return own
 }
 
 /** Test runners tell by these words that nothing but the kernel's file was wrong. */

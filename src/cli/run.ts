@@ -6,6 +6,7 @@ import { readSymbols, type Symbols } from '../insight/symbols.ts'
 import { bootProtocols } from '../platform/boot/boot.ts'
 import { iommuHelp } from '../platform/iommu.ts'
 import { cdromDrive, driveHelp, parseDrives } from './drives.ts'
+import { isUefi } from '../platform/firmware.ts'
 import { firmwareOptions } from './firmware.ts'
 import { parseModules } from './modules.ts'
 import { parseNetworks } from './networks.ts'
@@ -13,9 +14,8 @@ import { parseShares } from './shares.ts'
 import { sayEnding, statusOf, statusTable } from './status.ts'
 import type { Catalogue, RunRequest, RunResult, System } from './system.ts'
 import {
-  describeDevice, type DeviceSelection, listChoices, parseCount, parseCpu, parseDate, parseDevice, parseGdb, parseIommu, parseMemory,
-  parseSeconds,
-  parseTrace,
+  describeDevice, type DeviceSelection, listChoices, narrowCpu, parseCount, parseCpu, parseDate, parseDevice, parseGdb, parseIommu,
+  parseMemory, parseSeconds, parseTrace,
 } from './values.ts'
 
 const engines: readonly NonNullable<MachineOptions['engine']>[] = ['jit', 'interpreter', 'step']
@@ -72,7 +72,7 @@ export function runCommand(system: System, done: (status: number) => void): Comm
     .option('--initrd <file>', 'initial RAM disk; or modules: "FILE arguments,FILE arguments"')
     .option('--append <text>', "the kernel's command line")
     .option('--cdrom <file>', 'a disc image in a SATA drive')
-    .option('--bios <file>', 'firmware that starts instead of a kernel (default: SeaBIOS when there is no --kernel)')
+    .option('--bios <file>', 'firmware: SeaBIOS (the default without --kernel), or UEFI, which starts a --kernel too: OVMF.fd')
     .option('--boot <order>', 'letters of what firmware tries: c disk, d CD-ROM', undefined)
     .addOption(new Option('--protocol <name>', 'how to boot a kernel that knows several ways').choices([...bootProtocols]))
     .optionsGroup('The machine:')
@@ -177,12 +177,14 @@ function requestOf(flags: RunFlags, system: System, catalogue: Catalogue): RunRe
   if (flags.kernel === undefined && flags.bios === undefined && flags.drive === undefined && flags.cdrom === undefined) {
     throw new InputError('nothing to boot: expected --kernel FILE, or a disk by --drive or --cdrom')
   }
-  const { cpu, remarks } = parseCpu(flags.cpu, catalogue)
-  if (!flags.quiet) for (const remark of remarks) system.printError(`vitrine: ${remark}\n`)
-  const { drives, devices } = parseDrives([...(flags.drive ?? []), ...(flags.cdrom === undefined ? [] : [cdromDrive(flags.cdrom)])], system)
+  const { drives, flash, devices } = parseDrives(drivesOf(flags), system)
   const nets = parseNetworks(flags.net ?? [], { cards: true })
   const shared = parseShares(flags.share ?? [], system)
   const allDevices = [...devices, ...nets.devices, ...shared.devices, ...(flags.device ?? []).map(parseDevice)]
+  const boot = startOf(flags, flash.length > 0, allDevices, system)
+  const isWide = flash.length === 0 && !(boot.bios && isUefi(boot.bios))
+  const { cpu, remarks } = parseCpu(isWide ? flags.cpu : narrowCpu(flags.cpu), catalogue)
+  if (!flags.quiet) for (const remark of remarks) system.printError(`vitrine: ${remark}\n`)
   return {
     machine: {
       cpu,
@@ -194,11 +196,12 @@ function requestOf(flags: RunFlags, system: System, catalogue: Catalogue): RunRe
       ...(shared.shares.length === 0 ? {} : { shares: shared.shares }),
       devices: allDevices,
       ...(drives.length === 0 ? {} : { drives }),
+      ...(flash.length === 0 ? {} : { flash }),
       engine: flags.engine,
       seed: parseCount(flags.seed, '--seed', 0),
       noReboot: !flags.reboot,
       ...(flags.rtc === undefined ? {} : { rtcEpoch: flags.rtc === 'now' ? system.now() : parseDate(flags.rtc, '--rtc') }),
-      ...startOf(flags, allDevices, system),
+      ...boot,
       ...parseModules(flags.initrd, system),
       ...(flags.protocol === undefined ? {} : { protocol: flags.protocol }),
       commandLine: flags.append ?? '',
@@ -216,12 +219,15 @@ function requestOf(flags: RunFlags, system: System, catalogue: Catalogue): RunRe
   }
 }
 
-function startOf({ kernel, bios, boot }: RunFlags, devices: readonly DeviceSelection[], system: System): BootOptions {
-  if (kernel === undefined) return firmwareOptions({ bios, order: boot }, devices, system)
-  if (bios !== undefined || boot !== undefined) {
-    throw new InputError(`${bios === undefined ? '--boot' : '--bios'}: expected no --kernel beside it, found '${kernel}'`)
-  }
-  return { kernel: system.readFile(kernel), kernelName: kernel }
+const drivesOf = ({ drive = [], cdrom }: RunFlags): string[] => [...drive, ...(cdrom === undefined ? [] : [cdromDrive(cdrom)])]
+
+/** A kernel alone is loaded by us; beside firmware, which must be UEFI, it starts it. */
+function startOf({ kernel, bios, boot }: RunFlags, flash: boolean, devices: readonly DeviceSelection[], system: System): BootOptions {
+  const own = kernel === undefined ? {} : { kernel: system.readFile(kernel), kernelName: kernel }
+  const isAlone = kernel !== undefined && bios === undefined && !flash
+  if (!isAlone) return { ...own, ...firmwareOptions({ bios, order: boot, flash }, devices, system) }
+  if (boot !== undefined) throw new InputError(`--boot: expected no --kernel beside it, found '${kernel}'`)
+  return own
 }
 
 /** What went wrong, and where the CPU was when that helps. */

@@ -32,9 +32,9 @@ export function modelOf(options: MachineOptions): CpuModel {
 }
 
 export function pcOptionsOf(options: MachineOptions, map: MemoryMap, model: CpuModel): PcOptions {
-  const { kernel, kernelName, initrd, initrdName, modules, protocol, bios, bootSettings, vgaBios, commandLine, raw } = options
+  const { kernel, kernelName, initrd, initrdName, modules, protocol, bios, flash, bootSettings, vgaBios, commandLine, raw } = options
   return {
-    kernel, kernelName, initrd, initrdName, modules, protocol, bios, bootSettings, vgaBios, commandLine, raw, map,
+    kernel, kernelName, initrd, initrdName, modules, protocol, bios, flash, bootSettings, vgaBios, commandLine, raw, map,
     cpus: cpusOf(options),
     rtcEpoch: options.rtcEpoch ?? defaultEpoch,
     devices: options.devices ?? [], drives: options.drives ?? [], networks: options.networks ?? [], iommus: options.iommus ?? [],

@@ -85,6 +85,8 @@ export class PhysicalMemory {
   keeper: PlaceKeeper | undefined
 
   private readonly bus: MmioBus
+  /** Writes to ROM that is a flash memory go here. */
+  private readonly flash: MmioBus
   private deviceTime = 0
   private readonly rom: RamRange[] = []
   private smram: readonly RamRange[] = []
@@ -102,6 +104,7 @@ export class PhysicalMemory {
     this.pageFlags = new Uint8Array(this.bytes.length / pageSize)
     this.ram = options.ram
     this.bus = new MmioBus(options.log)
+    this.flash = new MmioBus(options.log)
     const top = Math.max(2 ** 32, ...options.ram.map(range => range.base + range.size))
     if (top > 2 ** 42) throw new Error(`RAM up to 0x${top.toString(16)}: expected below 4 TiB`)
     this.chunks = new Int32Array(Math.ceil(top / chunkSize))
@@ -135,6 +138,21 @@ export class PhysicalMemory {
     this.rom.push({ base, size: contents.length })
     this.remap(base, base + contents.length)
     this.load(base, contents)
+  }
+
+  /**
+   * ROM that takes writes as commands. The result shows its contents, or hides them: then `device`
+   * answers reads too.
+   */
+  addFlash(base: number, contents: Uint8Array, device: MmioHandler): (shown: boolean) => void {
+    this.addRom(base, contents)
+    this.flash.add(base, contents.length, 'flash', device)
+    let region: MmioRegion | undefined
+    return shown => {
+      if (shown === (region === undefined)) return
+      if (shown) this.removeMmio(region!)
+      region = shown ? undefined : this.addMmio(base, contents.length, 'flash', device)
+    }
   }
 
   /**
@@ -267,9 +285,19 @@ export class PhysicalMemory {
       return
     }
     const place = page + (lo & 0xfff)
+    if (this.pageFlags[place >>> 12] & pageFlag.readOnly && this.storeToFlash(toNumber(lo, hi), source, length)) return
     if (!this.beforeWrite(place, length)) return
     this.bytes.copyWithin(place >>> 0, source, source + length)
     this.afterWrite(place, length)
+  }
+
+  /** True when there is a flash memory at the address. */
+  private storeToFlash(address: number, source: number, length: number): boolean {
+    if (!this.flash.covers(address, address + length)) return false
+    const before = this.flash.time
+    this.flash.write(address, this.bytes, source, length)
+    this.deviceTime += this.flash.time - before
+    return true
   }
 
   /** Copies `length` bytes of physical memory, inside one page, to linear memory. */

@@ -16,14 +16,26 @@ const shadowed = { base: 0xe0000, size: 128 * KiB } as const
 /** Firmware lies just below 4 GiB, so that its last 16 bytes are where processors start. */
 export const romBase = (image: Uint8Array): number => fourGiB - image.length
 
-export function checkFirmware(image: Uint8Array): void {
-  if (image.length % (64 * KiB) !== 0 || image.length === 0 || image.length > 16 * MiB) {
-    throw new InputError(`firmware: expected an image of whole 64 KiB, at most 16 MiB, found ${image.length} bytes`)
+/** Throws InputError unless an image is whole multiples of `unit` bytes, and has code where processors start. */
+export function checkFirmware(image: Uint8Array, unit: number): void {
+  if (image.length % unit !== 0 || image.length === 0 || image.length > 16 * MiB) {
+    throw new InputError(`firmware: expected an image of whole ${unit / KiB} KiB, at most 16 MiB, found ${image.length} bytes`)
   }
   const start = image.subarray(image.length - 16)
   if (start.every(byte => byte === start[0])) {
     throw new InputError('firmware: expected code at the reset vector, 16 bytes before the end, found none')
   }
+}
+
+const volumeSignature = { at: 0x28, bytes: [0x5f, 0x46, 0x56, 0x48] } as const
+const volumeAlignment = 4 * KiB
+
+/** Whether an image holds a firmware volume of UEFI (Platform Initialization Specification vol. 3, "Firmware Volume Header": `_FVH`). */
+export function isUefi(image: Uint8Array): boolean {
+  for (let at = volumeSignature.at; at < image.length; at += volumeAlignment) {
+    if (volumeSignature.bytes.every((byte, i) => image[at + i] === byte)) return true
+  }
+  return false
 }
 
 /** What is read between C0000h and FFFFFh while it is not RAM: the firmware's end, and all ones where there is no ROM. */

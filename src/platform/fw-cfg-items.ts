@@ -12,7 +12,7 @@ export function fwCfgItems(options: PcOptions, memory: number, boot: BootImage |
     [fwCfgKey.noGraphic, fwCfgNumber(1, 2)],
     [fwCfgKey.cpus, fwCfgNumber(cpus, 2)],
     [fwCfgKey.maxCpus, fwCfgNumber(cpus, 2)],
-    ...(options.kernel && boot ? kernelItems(options, boot) : []),
+    ...(options.kernel ? (boot ? kernelItems(options, boot) : stubItems(options.kernel, options)) : []),
   ])
 }
 
@@ -29,6 +29,28 @@ function kernelItems({ initrd, commandLine = '' }: PcOptions, boot: BootImage): 
     [fwCfgKey.commandLineData, text],
     [fwCfgKey.initrdSize, fwCfgNumber(initrd?.length ?? 0, 4)],
     ...(initrd ? [[fwCfgKey.initrdData, initrd] as [number, Uint8Array]] : []),
+  ]
+}
+
+const setupSector = 512
+const usualSetupSectors = 4
+const setupSectorsAt = 0x1f1
+/** HdrS. */
+const linuxSignature = 0x53726448
+
+/**
+ * Items from which UEFI starts a kernel by its EFI stub: what precedes the protected-mode part of a bzImage (Linux documentation,
+ * "The Linux/x86 Boot Protocol"), the rest, the initial RAM disk and the command line.
+ */
+function stubItems(kernel: Uint8Array, { initrd, commandLine = '' }: PcOptions): [number, Uint8Array][] {
+  const isLinux = kernel.length > 0x206 && viewOf(kernel).getUint32(0x202, true) === linuxSignature
+  const setup = isLinux ? Math.min(kernel.length, ((kernel[setupSectorsAt] || usualSetupSectors) + 1) * setupSector) : 0
+  const text = new TextEncoder().encode(`${commandLine}\0`)
+  return [
+    [fwCfgKey.setupSize, fwCfgNumber(setup, 4)], [fwCfgKey.setupData, kernel.subarray(0, setup)],
+    [fwCfgKey.kernelSize, fwCfgNumber(kernel.length - setup, 4)], [fwCfgKey.kernelData, kernel.subarray(setup)],
+    [fwCfgKey.initrdSize, fwCfgNumber(initrd?.length ?? 0, 4)], [fwCfgKey.initrdData, initrd ?? new Uint8Array(0)],
+    [fwCfgKey.commandLineSize, fwCfgNumber(text.length, 4)], [fwCfgKey.commandLineData, text],
   ]
 }
 

@@ -20,6 +20,8 @@ export interface PcOptions extends BootRequest {
   rtcEpoch: number
   /** Firmware that starts at the reset vector, instead of a kernel. */
   bios?: Uint8Array
+  /** Flash memories that end at 4 GiB, the first one on top, where processors start: it is the firmware when there is no `bios`. */
+  flash?: readonly DriveOptions[]
   bootSettings?: BootSettings
   /** The video BIOS for a VGA, given to firmware. */
   vgaBios?: Uint8Array
@@ -58,6 +60,8 @@ export interface PcEmbedding {
   load: (address: number, bytes: Uint8Array) => void
   /** ROM, of whole pages. */
   addRom: (address: number, bytes: Uint8Array) => void
+  /** ROM that takes commands; the result shows or hides its contents. */
+  addFlash: (address: number, bytes: Uint8Array, device: MmioHandler) => (shown: boolean) => void
   setReadOnly: (address: number, length: number, readOnly: boolean) => void
   /** How a local APIC reaches its CPU. */
   cpuSignals: (cpu: number) => LapicSignals

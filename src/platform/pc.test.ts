@@ -33,7 +33,7 @@ class Board {
         read: (address, into) => { into.set(this.ram.subarray(address, address + into.length)); return 'ok' },
         write: (address, from) => { this.ram.set(from, address); return 'ok' },
       },
-      load: (address, bytes) => this.ram.set(bytes, address), addRom: () => {}, setReadOnly: () => {},
+      load: (address, bytes) => this.ram.set(bytes, address), addRom: () => {}, addFlash: () => () => {}, setReadOnly: () => {},
       cpuSignals: cpu => ({
         intrChanged: () => {}, nmi: () => this.events.push(`nmi ${cpu}`), smi: () => {}, init: () => this.events.push(`init ${cpu}`),
         startup: vector => this.events.push(`startup ${cpu} ${vector}`),

@@ -31,8 +31,9 @@ import { type AcpiOptions, type AcpiTable, acpiTables, facsWakingVector } from '
 import { loadBootImage } from './boot/boot.ts'
 import { type BootImage, makeRegisters, type MemoryWrite, viewOf } from './boot/image.ts'
 import { type Board, bridgePlaces, plugDevice } from './device-catalogue.ts'
-import { bootOrderCmos, checkFirmware, firmwareFiles, ramEntries, romBase, romBehindShadow } from './firmware.ts'
+import { bootOrderCmos, firmwareFiles, ramEntries, romBase, romBehindShadow } from './firmware.ts'
 import { Iommu, platformRequester, reservedMemory } from './iommu.ts'
+import { chooseFirmware, type FlashUnit, openFlash, placeFlash } from './flash.ts'
 import { e820File, fwCfgItems } from './fw-cfg-items.ts'
 import { firstPciGsi, InterruptLines } from './interrupt-lines.ts'
 import { type MemoryMap, reserveRanges } from './memory-map.ts'
@@ -62,6 +63,9 @@ export class Pc {
   /** What was loaded, and the registers that the first CPU starts with; undefined when there is nothing to boot. */
   readonly boot: BootImage | undefined
   readonly #options: PcOptions
+  readonly #flash: readonly FlashUnit[]
+  /** What starts at the reset vector instead of a kernel that the machine loads. */
+  readonly #firmware: Uint8Array | undefined
   readonly #embedding: PcEmbedding
   readonly #lines: InterruptLines
   readonly #acpiPm: AcpiPm
@@ -84,9 +88,9 @@ export class Pc {
   constructor(options: PcOptions, embedding: PcEmbedding) {
     const map = reserveRanges(options.map, reservedMemory(options.iommus ?? []))
     const { log } = embedding
-    const { bios } = options
-    if (bios && (options.kernel || options.raw)) throw new InputError('expected a kernel or firmware to start with, found both')
-    if (bios) checkFirmware(bios)
+    this.#flash = openFlash(options.flash ?? [], log)
+    const bios = chooseFirmware(options, this.#flash)
+    this.#firmware = bios
     this.#options = options
     this.#embedding = embedding
     this.map = map
@@ -95,7 +99,7 @@ export class Pc {
     this.#iommu = this.#makeIommu()
     this.#acpi = acpiTables(this.#acpiOptions())
     const rsdp = this.#acpi.find(({ signature }) => signature === rsdpSignature)!.bytes
-    this.boot = loadBootImage({ ...options, textScreen: this.#hasVga }, { map, rsdp })
+    this.boot = bios ? undefined : loadBootImage({ ...options, textScreen: this.#hasVga }, { map, rsdp })
     this.boot?.remarks?.forEach(remark => log('boot', remark))
     this.ports = new PortBus(log)
 
@@ -128,7 +132,11 @@ export class Pc {
     const acpiImages = this.#acpi.map(({ signature, address, bytes }) => ({ address, bytes, what: `ACPI table ${signature}` }))
     const legacy = this.boot?.bios ? biosWrites(map.e820) : []
     this.#firmwareImages = bios ? [] : [...acpiImages, ...(this.#smbios?.writes ?? []), ...legacy]
-    if (bios) embedding.addRom(romBase(bios), bios)
+    if (options.bios) embedding.addRom(romBase(options.bios), options.bios)
+    placeFlash(this.#flash, embedding).forEach((flash, unit) => {
+      this.#stateful.set(`flash.${unit}`, flash)
+      this.#disks.push(this.#flash[unit].disk)
+    })
     this.#startFirmware()
     this.#loadImages()
   }
@@ -330,7 +338,7 @@ export class Pc {
   #makeShadow(pam: ChipsetFunctions['pam']): Shadow {
     const { load, setReadOnly, dma, log } = this.#embedding
     return new Shadow({
-      ...pam, rom: romBehindShadow(this.#options.bios), allRam: this.#options.bios === undefined,
+      ...pam, rom: romBehindShadow(this.#firmware), allRam: this.#firmware === undefined,
       memory: { read: (address, into) => void dma.read(address, into), load, setReadOnly }, log: what => log('pam', what),
     })
   }
@@ -344,7 +352,7 @@ export class Pc {
       takeDrive: this.#driveShelf(), takeNetwork: (id, deliver) => this.#networks.plug(id, deliver), sata: () => this.#sata(),
       takeShare: shelf('shared folder', this.#options.shares ?? []),
       bootDevice: (index: number, path: string) => void this.#bootDevices.push({ index, path }),
-      firmware: this.#options.bios !== undefined,
+      firmware: this.#firmware !== undefined,
       showScreen: (vga: Vga) => { this.#vga = vga },
       joinTerminal: (make: Parameters<Board['joinTerminal']>[0]) => this.#joinTerminal(make),
       seed: this.#options.seed ?? 0, log: this.#embedding.log,
@@ -395,9 +403,9 @@ export class Pc {
   }
 
   #fwCfgFiles(): Map<string, Uint8Array> {
-    const { bios, bootSettings = {} } = this.#options
+    const { bootSettings = {} } = this.#options
     const identity = this.#smbios?.files ?? []
-    if (!bios) return new Map([['etc/e820', e820File(this.map.e820)], ...identity])
+    if (!this.#firmware) return new Map([['etc/e820', e820File(this.map.e820)], ...identity])
     const files = firmwareFiles({
       boot: bootSettings, acpi: this.#acpiOptions(), bootPaths: this.#bootPaths(), optionRoms: this.#optionRoms(),
     })
@@ -411,7 +419,7 @@ export class Pc {
     const legacyIrq = [10, 10, 11, 11]
     return {
       map: this.map, cpus, dmar: this.#iommu?.dmar, apicIds: Array.from({ length: cpus }, (_, cpu) => cpu), hpetBase, pmBase,
-      hasVga: this.#hasVga, canSleep: this.#embedding.sleep !== undefined && this.#options.bios === undefined,
+      hasVga: this.#hasVga, canSleep: this.#embedding.sleep !== undefined && this.#firmware === undefined,
       serialPorts: serialPorts.slice(0, this.#options.secondSerialPort ? 2 : 1),
       gsiOf: (device, pin) => firstPciGsi + wireOf(device, pin),
       irqOf: (device, pin) => legacyIrq[wireOf(device, pin) & 3],
@@ -424,7 +432,7 @@ export class Pc {
 
   /** What firmware has set up before it starts a kernel: trigger modes, virtual wire mode on the first CPU. */
   #startFirmware(): void {
-    if (this.#options.bios) return
+    if (this.#firmware) return
     elcrPorts.forEach((port, index) => this.ports.write(port, 1, firmwareElcr[index]))
     this.lapics[0].configureVirtualWire()
     if (this.boot?.bios) startBios(this.ports)

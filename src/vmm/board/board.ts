@@ -120,6 +120,7 @@ export class Board {
           dma(guest.memory.write(address, from)) },
         load: (address, bytes) => void guest.memory.write(address, bytes),
         addRom: (address, bytes) => void guest.memory.write(address, bytes),
+        addFlash: () => () => {},
         setReadOnly: () => {},
         cpuSignals: cpu => ({
           intrChanged: () => this.interruptChanged(cpu),
