@@ -57,10 +57,31 @@ test('firmware starts when there is no kernel', async () => {
     [[], /nothing to boot: expected --kernel FILE, or a disk by --drive or --cdrom/],
     [['--bios', 'nowhere'], /expected firmware 'nowhere', found none in .*seabios/],
     [['--cdrom', 'disk', '--boot', 'xc'], /boot order 'xc': expected up to three letters/],
-    [['--kernel', 'kernel', '--bios', 'kernel'], /--bios: expected no --kernel beside it/],
+    [['--kernel', 'kernel', '--bios', 'kernel'], /--bios: expected UEFI, or no --kernel beside it/],
     [['--kernel', 'kernel', '--boot', 'd'], /--boot: expected no --kernel beside it/],
   ] as const) {
     const { status, errors } = await command(['run', ...args])
+    assert.equal(status, 2)
+    assert.match(errors, message)
+  }
+})
+
+test('flash memories are UEFI, which starts a kernel; its CPU has 40 bits of physical address unless it says more', async () => {
+  const code = ['--drive', 'disk,if=pflash,readonly=on']
+  const { machine } = (await command(['run', ...code, '--drive', 'disk.iso,if=pflash', '--drive', 'disk', '--kernel', 'kernel'])).request!
+  assert.deepEqual(machine.flash!.map(({ id, readOnly }) => [id, readOnly]), [['flash0', true], ['flash1', false]])
+  assert.deepEqual([machine.drives!.length, machine.bios, machine.kernel!.length], [1, undefined, 6])
+  assert.equal(machine.cpu!.model, 'intel,phys-bits=40')
+  const wide = (await command(['qemu', '-pflash', 'disk', '-cpu', 'max,phys-bits=46'])).request!.machine
+  assert.deepEqual([wide.cpu!.model, wide.flash!.length, wide.bios], ['max,phys-bits=46', 1, undefined])
+  const turned = (await command(['run', '--drive', 'disk,if=pflash,unit=1', '--drive', 'disk.iso,if=pflash,unit=0'])).request!.machine
+  assert.deepEqual(turned.flash!.map(({ id }) => id), ['flash0', 'flash1'])
+  for (const [drives, message] of [
+    [['disk,if=pflash,unit=1'], /expected one with unit=0 too/],
+    [['disk,if=pflash', 'disk,if=pflash,unit=0'], /expected another unit, found one that is taken: 0/],
+    [['disk,if=pflash,unit=2'], /unit: expected 0 or 1, found '2'/],
+  ] as const) {
+    const { status, errors } = await command(['run', ...drives.flatMap(drive => ['--drive', drive])])
     assert.equal(status, 2)
     assert.match(errors, message)
   }
@@ -82,7 +103,7 @@ describe('refused, saying what was expected', () => {
     ['disk,fromat=raw', /no key 'fromat'; the nearest is 'format'/],
     ['disk,format=vmdk', /format: expected raw or qcow2, found 'vmdk'/],
     ['disk,snapshot=maybe', /snapshot: expected on or off/],
-    ['disk,if=scsi', /if: expected virtio or sata or ide or nvme or none, found 'scsi'/],
+    ['disk,if=scsi', /if: expected virtio or sata or ide or nvme or none or pflash, found 'scsi'/],
     ['disk,media=cdrom,if=virtio', /media=cdrom: expected if=ide/],
     ['if=none', /expected a file/],
   ]

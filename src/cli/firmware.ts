@@ -1,7 +1,7 @@
 /** `--bios` and `--boot`: which firmware starts the machine when there is no kernel, and what it is told. */
 import type { BootOptions } from '../api.ts'
 import { InputError, isInputError } from '../errors.ts'
-import { bootOrderCmos } from '../platform/firmware.ts'
+import { bootOrderCmos, isUefi } from '../platform/firmware.ts'
 import type { System } from './system.ts'
 
 /** Where distributions put firmware for emulators: packages seabios, ovmf, and those of QEMU. */
@@ -32,6 +32,10 @@ export function firmwareOptions(
     bootSettings: { serialConsole: true, menu, ...(order === undefined ? {} : { order }) },
   }
 }
+
+/** Whether a machine starts UEFI: what lies in flash memory is. */
+export const hasUefi = ({ bios }: BootOptions, flash: readonly unknown[] = []): boolean =>
+  flash.length > 0 || (bios !== undefined && isUefi(bios))
 
 function readFirmware(file: string | undefined, system: System): Uint8Array {
   const name = file ?? defaultName

@@ -2,8 +2,7 @@
 import type { BootOptions } from '../api.ts'
 import { InputError, isInputError } from '../errors.ts'
 import { parseDrives } from './drives.ts'
-import { firmwareOptions } from './firmware.ts'
-import { isUefi } from '../platform/firmware.ts'
+import { firmwareOptions, hasUefi } from './firmware.ts'
 import { qemuHelp } from './qemu-help.ts'
 import { parseModules } from './modules.ts'
 import { type Networks, parseNetworks } from './networks.ts'
@@ -45,8 +44,6 @@ function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue)
     throw new InputError('no bootable device: expected -kernel, -hda, -cdrom or -drive')
   }
   if (settings.wait && settings.gdb === undefined) throw new InputError('-S: there is no monitor to start it from; expected -s or -gdb too')
-  const { cpu, remarks } = parseCpu(narrowCpu(settings.cpu), catalogue)
-  for (const remark of remarks) warn(system, `warning: ${remark}`)
   for (const warning of settings.warnings) warn(system, warning)
   for (const device of settings.devices) checkName(device, catalogue)
   const { drives, flash, devices } = parseDrives(drivesOf(settings), system, 'ide')
@@ -55,6 +52,9 @@ function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue)
   for (const warning of shared.flatMap(each => each.warnings)) warn(system, warning)
   const shares = shared.flatMap(each => each.shares)
   const allDevices = [...devices, ...nets.devices, ...shared.flatMap(each => each.devices), ...settings.devices]
+  const boot = startOf(settings, flash.length > 0, allDevices, system)
+  const { cpu, remarks } = parseCpu(hasUefi(boot, flash) ? narrowCpu(settings.cpu) : settings.cpu, catalogue)
+  for (const remark of remarks) warn(system, `warning: ${remark}`)
   const console = consoleOf(settings)
   if (console.serial === 'none' && settings.serials.length === 0 && settings.display !== 'none') {
     warn(system, 'warning: no display is emulated; -nographic or -serial stdio shows the serial port')
@@ -74,7 +74,7 @@ function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue)
       seed: settings.seed,
       ...(settings.rtc === undefined ? {} : { rtcEpoch: settings.rtc === 'now' ? system.now() : settings.rtc }),
       noReboot: settings.noReboot, engine: 'jit',
-      ...startOf(settings, flash.length > 0, allDevices, system),
+      ...boot,
       ...parseModules(settings.initrd, system),
       commandLine: settings.append,
     },
@@ -106,7 +106,7 @@ function startOf(settings: QemuSettings, flash: boolean, devices: QemuSettings['
   const own = { kernel: readKernel(kernel, system), kernelName: kernel }
   if (bios === undefined && !flash) return own
   const chosen = firmware()
-  if (flash || isUefi(chosen.bios!)) return { ...own, ...chosen }
+  if (flash || hasUefi(chosen)) return { ...own, ...chosen }
   warn(system, 'warning: -bios has no effect: -kernel starts by itself')
   return own
 }

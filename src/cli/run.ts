@@ -6,8 +6,7 @@ import { readSymbols, type Symbols } from '../insight/symbols.ts'
 import { bootProtocols } from '../platform/boot/boot.ts'
 import { iommuHelp } from '../platform/iommu.ts'
 import { cdromDrive, driveHelp, parseDrives } from './drives.ts'
-import { isUefi } from '../platform/firmware.ts'
-import { firmwareOptions } from './firmware.ts'
+import { firmwareOptions, hasUefi } from './firmware.ts'
 import { parseModules } from './modules.ts'
 import { parseNetworks } from './networks.ts'
 import { parseShares } from './shares.ts'
@@ -182,8 +181,7 @@ function requestOf(flags: RunFlags, system: System, catalogue: Catalogue): RunRe
   const shared = parseShares(flags.share ?? [], system)
   const allDevices = [...devices, ...nets.devices, ...shared.devices, ...(flags.device ?? []).map(parseDevice)]
   const boot = startOf(flags, flash.length > 0, allDevices, system)
-  const isWide = flash.length === 0 && !(boot.bios && isUefi(boot.bios))
-  const { cpu, remarks } = parseCpu(isWide ? flags.cpu : narrowCpu(flags.cpu), catalogue)
+  const { cpu, remarks } = parseCpu(hasUefi(boot, flash) ? narrowCpu(flags.cpu) : flags.cpu, catalogue)
   if (!flags.quiet) for (const remark of remarks) system.printError(`vitrine: ${remark}\n`)
   return {
     machine: {
@@ -223,11 +221,14 @@ const drivesOf = ({ drive = [], cdrom }: RunFlags): string[] => [...drive, ...(c
 
 /** A kernel alone is loaded by us; beside firmware, which must be UEFI, it starts it. */
 function startOf({ kernel, bios, boot }: RunFlags, flash: boolean, devices: readonly DeviceSelection[], system: System): BootOptions {
-  const own = kernel === undefined ? {} : { kernel: system.readFile(kernel), kernelName: kernel }
-  const isAlone = kernel !== undefined && bios === undefined && !flash
-  if (!isAlone) return { ...own, ...firmwareOptions({ bios, order: boot, flash }, devices, system) }
+  const firmware = (): BootOptions => firmwareOptions({ bios, order: boot, flash }, devices, system)
+  if (kernel === undefined) return firmware()
+  const own = { kernel: system.readFile(kernel), kernelName: kernel }
   if (boot !== undefined) throw new InputError(`--boot: expected no --kernel beside it, found '${kernel}'`)
-  return own
+  if (bios === undefined && !flash) return own
+  const chosen = firmware()
+  if (!flash && !hasUefi(chosen)) throw new InputError(`--bios: expected UEFI, or no --kernel beside it, found '${kernel}'`)
+  return { ...own, ...chosen }
 }
 
 /** What went wrong, and where the CPU was when that helps. */

@@ -127,7 +127,13 @@ function acpiFiles(options: AcpiOptions): [string, Uint8Array][] {
   const tables = all.filter(({ address }) => address >= 0)
   const rsdp = all.find(({ address }) => address < 0)!.bytes
   const blob = new Uint8Array(Math.max(...tables.map(({ address, bytes }) => address + bytes.length)))
-  for (const { address, bytes } of tables) blob.set(bytes, address)
+  for (const { address, bytes, signature } of tables) {
+    blob.set(bytes, address)
+    // UEFI makes the sum of what it finds, the old checksum included
+    if (signature !== 'FACS') blob[address + tableChecksum] = 0
+  }
+  const root = rsdp.slice()
+  root[8] = root[32] = 0
   const entries = [
     allocate(file.tables, facsAlignment, zone.high),
     allocate(file.rsdp, 16, zone.fSegment),
@@ -138,7 +144,7 @@ function acpiFiles(options: AcpiOptions): [string, Uint8Array][] {
   ]
   const script = new Uint8Array(entries.length * loaderEntrySize)
   entries.forEach((entry, index) => script.set(entry, index * loaderEntrySize))
-  return [[file.tables, blob], [file.rsdp, rsdp], [file.loader, script]]
+  return [[file.tables, blob], [file.rsdp, root], [file.loader, script]]
 }
 
 function pointersOf({ signature, bytes }: AcpiTable): (readonly [number, number])[] {

@@ -137,11 +137,13 @@ function sealed(bytes: number[], checksumAt: number, from = 0): number[] {
   return bytes
 }
 
-/** Version 3.0 was the first with a 64-bit entry point. */
-function entry21(list: readonly number[][], tables: readonly number[], address: number): number[] {
+/** Version 3.0 was the first with a 64-bit entry point. UEFI takes this one of major version 2 only. */
+function entry21(
+  list: readonly number[][], tables: readonly number[], address: number, version: readonly [number, number] = [3, 0],
+): number[] {
   const longest = Math.max(...list.map(each => each.length))
   const bytes = [
-    ...ascii('_SM_'), 0, 0x1f, 3, 0, ...word(longest), 0, 0, 0, 0, 0, 0,
+    ...ascii('_SM_'), 0, 0x1f, ...version, ...word(longest), 0, 0, 0, 0, 0, 0,
     ...ascii('_DMI_'), 0, ...word(tables.length), ...dword(address), ...word(list.length), 0x30,
   ]
   return sealed(sealed(bytes, 0x15, 0x10), 4)
@@ -168,7 +170,8 @@ export function smbios(options: SmbiosOptions): Smbios {
       write(tableAddress, tables),
     ],
     files: new Map([
-      ['etc/smbios/smbios-anchor', Uint8Array.from(entry21(list, tables, 0))], ['etc/smbios/smbios-tables', Uint8Array.from(tables)],
+      ['etc/smbios/smbios-anchor', Uint8Array.from(entry21(list, tables, 0, [2, 8]))],
+      ['etc/smbios/smbios-tables', Uint8Array.from(tables)],
     ]),
   }
 }
