@@ -109,6 +109,12 @@ export function reserveRanges(map: MemoryMap, ranges: readonly Range[]): MemoryM
   return { ...map, e820 }
 }
 
+/** The same map for firmware that places BARs itself: anywhere between RAM and the end of physical addresses. */
+export function openWindow(map: MemoryMap, physicalBits: number): MemoryMap {
+  const base = Math.max(4 * GiB, map.highTop)
+  return { ...map, pciMemory64: { base, size: 2 ** physicalBits - base } }
+}
+
 /** An entry without a range, and the range as reserved. */
 function without(each: E820Entry, { base, size }: Range): E820Entry[] {
   const end = each.base + each.size

@@ -36,7 +36,7 @@ import { Iommu, platformRequester, reservedMemory } from './iommu.ts'
 import { chooseFirmware, type FlashUnit, openFlash, placeFlash } from './flash.ts'
 import { e820File, fwCfgItems } from './fw-cfg-items.ts'
 import { firstPciGsi, InterruptLines } from './interrupt-lines.ts'
-import { type MemoryMap, reserveRanges } from './memory-map.ts'
+import { type MemoryMap, openWindow, reserveRanges } from './memory-map.ts'
 import { Networks } from './networks.ts'
 import type { PcEmbedding, PcOptions } from './pc-options.ts'
 import { biosWrites, startBios } from './legacy-bios.ts'
@@ -44,6 +44,8 @@ import { PortBus } from './port-bus.ts'
 import { shelf } from './shelf.ts'
 import { smbios, type Smbios } from './smbios.ts'
 
+/** Of a processor that does not say how many it has. */
+const usualPhysicalBits = 39
 const pmBase = 0x600
 const serialPorts = [{ base: 0x3f8, irq: 4 }, { base: 0x2f8, irq: 3 }]
 const elcrPorts = [0x4d0, 0x4d1]
@@ -86,11 +88,12 @@ export class Pc {
   #asleep = false
 
   constructor(options: PcOptions, embedding: PcEmbedding) {
-    const map = reserveRanges(options.map, reservedMemory(options.iommus ?? []))
     const { log } = embedding
     this.#flash = openFlash(options.flash ?? [], log)
     const bios = chooseFirmware(options, this.#flash)
     this.#firmware = bios
+    const reserved = reserveRanges(options.map, reservedMemory(options.iommus ?? []))
+    const map = bios ? openWindow(reserved, options.lapic.physicalAddressBits ?? usualPhysicalBits) : reserved
     this.#options = options
     this.#embedding = embedding
     this.map = map
@@ -225,7 +228,7 @@ export class Pc {
     if (map.chipset !== 'q35') throw new InputError(`--iommu: expected the chipset q35, found ${map.chipset}`)
     const { dma: memory, addMmio, log } = this.#embedding
     const { apicBus } = this
-    const iommu = new Iommu(iommus, lapic.physicalAddressBits ?? 39, {
+    const iommu = new Iommu(iommus, lapic.physicalAddressBits ?? usualPhysicalBits, {
       memory, addMmio, log, rootFunction: bus => this.pci.rootFunction(bus), bridges: bridgePlaces(devices),
       deliver: message => apicBus.deliver(message), message: (address, data) => apicBus.msi.signal(address, data),
     })
