@@ -135,6 +135,32 @@ for (const [engine, h] of machines)
       assert.deepEqual([...pushed], [1, 0, 0, 0, 0, 0, 0, 0])
     })
 
+    test('an INIT that is intercepted leaves the guest, and does not reset the host afterwards', () => {
+      h.restart()
+      h.load(place.guest, [0xeb, 0xfe])
+      intercept3(3)()
+      h.cpu.execute(0, 2000)
+      assert.equal(state.guestMode, 1)
+      assert.equal(h.cpu.virt!.takesInit(), 'exit')
+      assert.deepEqual([h.read('exitCode'), state.guestMode], [0x63n, 0])
+    })
+
+    test('the shadow of STI is over after one instruction, and not in the VMCB then', () => {
+      assert.equal(launch([0xfb, 0x90, 0x90, 0xf4]), 'HLT')
+      assert.equal(h.read('interruptState'), 0n)
+      assert.equal(launch([0xfb, 0xf4]), 'HLT')
+      assert.equal(h.read('interruptState'), 1n)
+    })
+
+    test('where reserved bits of PDPTEs refuse the guest, the host has its own RFLAGS', () => {
+      assert.equal(launch([0xf4], () => {
+        const fields = { nestedControl: 0n, efer: 0x1000n, cr4: 0x20n, cr3: BigInt(place.pml4) }
+        for (const [name, value] of Object.entries(fields)) h.write(name as VmcbFieldName, value)
+        state.eflags |= 0x200
+      }), 'INVALID')
+      assert.equal(state.eflags & 0x200, 0x200)
+    })
+
     test('exceptions exit before they change anything, with error code and address', () => {
       assert.equal(launch(bytes.ud2, () => h.write('exceptionIntercepts', 1n << 6n)), 'EXCP6')
       launch(bytes.load, () => {

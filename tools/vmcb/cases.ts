@@ -84,7 +84,7 @@ const interesting: Partial<Record<VmcbFieldName, readonly bigint[]>> = {
   efer: [0x1500n, 0x1000n, 0x1100n, 0x1400n, 0x500n, 0x1501n, 0x1d00n, 0x5500n, 0x3500n, 0x1502n],
   cr0: [0x80000031n, 0x31n, 0x30n, 0x80000030n, 0xc0000031n, 0xa0000031n, 0xe0000031n, 0x80010031n, 0x80000021n, 0x80050033n],
   cr4: [0n, 0x20n, 0x620n, 0x600n, 0x610n, 0xa0n, 0x6a0n, 0x40620n, 0x100620n], asid: [0n, 1n, 1n, 5n, 0x7fffn],
-  rflags: [2n, 0n, 0x202n, 0x102n, 0x20002n, 0x10002n, 0x3002n, 0x8002n, 0x4002n], cpl: [0n, 3n, 1n, 2n],
+  rflags: [2n, 0x202n, 0x102n, 0x10002n, 0x3002n, 0x4002n], cpl: [0n, 3n, 1n, 2n],
   tlbControl: [0n, 1n, 3n, 7n], interruptState: [0n, 1n, 2n, 3n], nestedControl: [0n, 1n],
   cr3: [BigInt(place.pml4), BigInt(place.pml4) | 0x18n, BigInt(place.paePdpt), BigInt(place.legacyDirectory), 0n, 1n << 60n],
   eventInjection: [0n, 0x80000306n, 0x80000b0dn, 0x80000b0en, 0x80000021n, 0x80000202n, 0x80000421n, 0x80000302n, 0x80000501n, 0x80000303n],
@@ -99,10 +99,13 @@ const untouched: ReadonlySet<string> = new Set(['exitCode', 'exitInfo1', 'exitIn
   'tscOffset', 'pauseThreshold', 'clean', 'virtualExtensions', 'debugctl', 'brFrom', 'brTo', 'lastExceptionFrom', 'lastExceptionTo'])
 const candidates = (Object.keys(vmcbFields) as VmcbFieldName[]).filter(name => !untouched.has(name))
 /** The guest must leave: these bits stay, and those of extensions that one of both has not. */
-const keep: Partial<Record<VmcbFieldName, bigint>> = { intercepts3: 0x81000011n, virtualInterrupt: 0xfeeef0f0n,
+const keep: Partial<Record<VmcbFieldName, bigint>> = { intercepts3: 0x81000011n, virtualInterrupt: 0xffe0_fef0n,
   // code stays where code is, tables where tables are
   rip: 0xffff_ffff_ffefn, csBase: 0xffff_fff0n, cr3: 0xffff_ffff_f000n, nestedCr3: 0xffff_ffff_f000n, rsp: 0xffff_0000n,
-  intercepts5: ~0n, nestedControl: ~1n, tlbControl: ~7n, virtualVector: ~0xffn }
+  intercepts5: ~0n, nestedControl: ~1n, tlbControl: ~7n, virtualVector: ~0xffn, cpl: ~3n, rflags: 0xffff_ffff_ffc0_802an,
+    interruptState: ~1n }
+
+const addresses: ReadonlySet<string> = new Set(['cr3', 'nestedCr3', 'iopmBase', 'msrpmBase'])
 
 function change(name: VmcbFieldName, old: bigint, random: (below: number) => number): bigint {
   const { size } = vmcbFields[name]
@@ -110,7 +113,9 @@ function change(name: VmcbFieldName, old: bigint, random: (below: number) => num
   let value = chosen && random(4) !== 0 ? chosen[random(chosen.length)] : old
   if (value === old) for (let i = random(3) === 0 ? 2 : 1; i > 0; i--) value ^= 1n << BigInt(random(size * 8))
   const kept = keep[name] ?? 0n
-  return BigInt.asUintN(size * 8, (old & kept) | (value & ~kept))
+  // physical addresses have 40 bits at the least and 52 at the most: bits between depend on the model
+  const open = addresses.has(name) ? ~0xf_ff00_0000_0000n : ~0n
+  return BigInt.asUintN(size * 8, (old & (kept | ~open)) | (value & ~kept & open))
 }
 
 export function randomCases(seed: number, count: number): NamedCase[] {

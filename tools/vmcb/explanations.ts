@@ -1,6 +1,6 @@
 /** Where Bochs is not what the manual says, or the manual leaves it open. AMD APM vol. 2, by section. */
 import { exitCode } from '../../src/virt/svm/exit-codes.ts'
-import { eventInfo, eventType } from '../../src/virt/svm/vmcb.ts'
+import { eventInfo, eventType, type VmcbFieldName } from '../../src/virt/svm/vmcb.ts'
 import type { Difference } from './compare.ts'
 
 export interface Explanation {
@@ -14,7 +14,11 @@ const isException = (code: number | undefined): boolean => code !== undefined &&
   code < exitCode.exception0 + 32
 /** What stands in a field, ours. */
 const info = (value: bigint | undefined): number => Number(value ?? 0n)
-const isReal = ({ of }: Difference): boolean => of.mode === 'real'
+const field = ({ of }: Difference, name: VmcbFieldName): bigint => of.fields[name] ?? 0n
+/** Refused by one of both. */
+const onlyHere = ({ codes }: Difference): boolean => is(codes[0], exitCode.invalid) && codes[1] !== exitCode.invalid
+const onlyThere = ({ codes }: Difference): boolean => is(codes[1], exitCode.invalid) && codes[0] !== exitCode.invalid
+const isReal = (each: Difference): boolean => (field(each, 'cr0') & 1n) === 0n
 const injects = ({ of }: Difference): number => info(of.fields.eventInjection)
 const injected = (each: Difference, type: number): boolean =>
   (injects(each) & eventInfo.valid) !== 0 && ((injects(each) >>> eventInfo.typeShift) & eventInfo.typeMask) === type
@@ -22,15 +26,40 @@ const onlyBit = (each: Difference, bit: bigint): boolean => (each.ours ?? 0n) !=
   ((each.ours ?? 0n) ^ (each.theirs ?? 0n)) === bit
 const invlpga = 0x7a
 
+const segmentChanged = ({ of }: Difference): boolean => Object.keys(of.changed).some(name => /Attributes$|Selector$/.test(name))
 export const explanations: readonly Explanation[] = [
+  { why: 'SS.DPL is not looked at, CPL decides ("Segment State in the VMCB"): it is saved as it was; Bochs 2.7 saves CPL',
+    applies: each => each.what === 'ssAttributes' && (((each.ours ?? 0n) ^ (each.theirs ?? 0n)) & ~0x60n) === 0n },
+  { why: 'attributes that no descriptor has, or of a segment that is not there, are what the model makes of them',
+    applies: each => /^(es|cs|ss|ds|fs|gs|tr|ldtr)(Attributes|Limit|Base)$/.test(each.what) && same(each) &&
+      (segmentChanged(each) || each.what.startsWith('ldtr')) },
+  { why: 'bases of the tables are made canonical, bits above 48 alike',
+    applies: each => /^[gi]dtrBase$/.test(each.what) && BigInt.asUintN(48, (each.ours ?? 0n) ^ (each.theirs ?? 0n)) === 0n },
+  { why: 'outside of 64-bit mode the upper half of RSP means nothing',
+    applies: each => (each.of.mode !== 'long64' && each.of.mode !== 'user64' || 'csAttributes' in each.of.changed) &&
+      'rsp' in each.of.changed },
+  { why: 'with TLB_CONTROL = 0 the translations of the case before are still there ("TLB Control"); Bochs 2.7 has dropped them',
+    applies: each => field(each, 'tlbControl') === 0n && /^(pml4|pdpt|directory|legacy|nested)/.test(each.what) },
+  { why: 'DR4 and DR5 with CR4.DE above CPL 0: the manual does not order #UD and #GP',
+    applies: each => each.of.name.includes('with DE') && is(each.codes[0], exitCode.exception0 + 13) },
+  { why: 'Bochs 2.7 came to its end', applies: each => each.what === 'exit' && each.theirs === -1n },
   { why: 'of VMEXIT_INVALID only EXITCODE is promised ("Canonicalization and Consistency Checks"); Bochs 2.7 saves what it has loaded',
     applies: each => same(each) && is(each.codes[0], exitCode.invalid) },
+  { why: 'MBZ bits of CR3 make a VMCB invalid ("Canonicalization and Consistency Checks"); Bochs 2.7 does not look at them',
+    applies: each => onlyHere(each) && info(field(each, 'cr3') >> 32n) !== 0 },
+  { why: 'TLB_CONTROL has the values 0, 1, 3 and 7 ("TLB Control"); Bochs 2.7 flushes whatever it says',
+    applies: each => onlyHere(each) && ![0n, 1n, 3n, 7n].includes(field(each, 'tlbControl')) },
+  { why: 'CS.L and CS.D exclude each other in long mode only ("Canonicalization and Consistency Checks"); Bochs 2.7 looks always',
+    applies: each => onlyThere(each) && (field(each, 'csAttributes') & 0x600n) === 0x600n },
+  { why: 'VMRUN loads CR2; Bochs 2.7 does not', applies: each => ['cr2', 'registers+90'].includes(each.what) && 'cr2' in each.of.changed },
+  { why: 'upper halves of SFMASK and SYSENTER_CS are what the model makes of them',
+    applies: each => ['sfmask', 'sysenterCs'].includes(each.what) && ((each.ours ?? 0n) & 0xffffffffn) === (each.theirs ?? 0n) },
   { why: 'nRIP is that of intercepted instructions, INT3, INTO and BOUND, and else 0 ("State Saved on Exit"); Bochs 2.7 saves it always',
     applies: each => each.what === 'nextRip' && same(each) && each.ours === 0n },
   { why: 'the saved DR6 and DR7 are those that a handler of #DB would see ("#DB (Debug)"); Bochs 2.7 exits before it changes them',
     applies: each => ['dr6', 'dr7', 'registers+80'].includes(each.what) && same(each) && is(each.codes[0], exitCode.exception0 + 1) },
   { why: 'of CS in real mode D, L and R are observed ("Segment State in the VMCB"): the type is saved as it was; Bochs 2.7 makes it data',
-    applies: each => each.what === 'csAttributes' && isReal(each) && onlyBit(each, 8n) },
+    applies: each => each.what === 'csAttributes' && isReal(each) },
   { why: 'an event being delivered stands in EXITINTINFO, INT n as type 4 ("Exit Interrupt Information"); Bochs 2.7 knows exceptions only',
     applies: each => each.what === 'exitInterrupt' && same(each) &&
       ((info(each.ours) >>> eventInfo.typeShift) & eventInfo.typeMask) !== eventType.exception },

@@ -53,6 +53,9 @@ _start:
     dec %ecx
     jnz 1b
     lidt idtr(%rip)
+    mov %cr4, %rax
+    or $0x600, %eax
+    mov %rax, %cr4
     mov $0xc0000080, %ecx
     rdmsr
     or $0x1800, %eax
@@ -91,6 +94,9 @@ nextCase:
     mov %rax, %cr8
     mov $0xffff0ff0, %eax
     mov %rax, %dr6
+    fninit
+    ldmxcsr mxcsr(%rip)
+    pxor %xmm0, %xmm0
 nextStep:
     incl step(%rip)
 poke:
@@ -246,6 +252,8 @@ broken:
 
 idtr: .word 4095; .quad ${hostAt.idt}
 shutdown: .ascii "Shutdown"
+    .balign 8
+mxcsr: .long 0x1f80
     .balign 8
 table: .quad 0
 case: .long -1

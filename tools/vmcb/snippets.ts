@@ -37,8 +37,8 @@ const everyException = 0xffffffffn
 // ---- instructions with a bit of their own ----
 
 const vector3: readonly (readonly [string, number, string, string?])[] = [
-  ['sidt', 6, `sidt ${0x40}`], ['sgdt', 7, `sgdt ${0x40}`], ['sldt', 8, 'sldt %ax'], ['str', 9, 'str %ax'], ['lidt', 10, `lidt ${0x40}`],
-  ['lgdt', 11, `lgdt ${0x40}`], ['lldt', 12, 'xor %eax, %eax; lldt %ax'], ['ltr', 13, 'mov $0x58, %eax; ltr %ax'],
+  ['sidt', 6, 'sidt @'], ['sgdt', 7, 'sgdt @'], ['sldt', 8, 'sldt %ax'], ['str', 9, 'str %ax'], ['lidt', 10, 'lidt @'],
+  ['lgdt', 11, 'lgdt @'], ['lldt', 12, 'xor %eax, %eax; lldt %ax'], ['ltr', 13, 'mov $0x58, %eax; ltr %ax'],
   ['rdtsc', 14, 'rdtsc'], ['rdpmc', 15, 'xor %ecx, %ecx; rdpmc'], ['pushf', 16, 'pushf'], ['popf', 17, 'push $2; popf'],
   ['cpuid', 18, 'cpuid'], ['rsm', 19, 'rsm'], ['iret', 20, '.byte 0xcf'], ['int', 21, 'int $0x21'], ['invd', 22, 'invd'],
   ['pause', 23, 'pause'], ['hlt', 24, 'hlt'], ['invlpg', 25, `invlpg ${0x123}(%bx)`], ['invlpga', 26, 'invlpga %ax, %ecx'],
@@ -46,11 +46,12 @@ const vector3: readonly (readonly [string, number, string, string?])[] = [
 const vector4: readonly (readonly [string, number, string])[] = [
   ['vmrun', 0, 'vmrun'], ['vmmcall', 1, 'vmmcall'], ['vmload', 2, 'vmload'], ['vmsave', 3, 'vmsave'], ['stgi', 4, 'stgi'],
   ['clgi', 5, 'clgi'], ['rdtscp', 7, 'rdtscp'], ['icebp', 8, '.byte 0xf1'], ['wbinvd', 9, 'wbinvd'],
-  ['monitor', 10, 'mov $0x40, %eax; xor %ecx, %ecx; xor %edx, %edx; monitor'], ['mwait', 11, 'xor %eax, %eax; xor %ecx, %ecx; mwait'],
+  ['monitor', 10, 'mov $@, %eax; xor %ecx, %ecx; xor %edx, %edx; monitor'], ['mwait', 11, 'xor %eax, %eax; xor %ecx, %ecx; mwait'],
   ['xsetbv', 13, 'xor %ecx, %ecx; xor %edx, %edx; mov $1, %eax; xsetbv'],
 ]
-/** Operands in the form that the size of code has. */
-function sized(code: string, bits: 16 | 32 | 64): string {
+/** Operands in the form that the size of code has; @ is a place in the page of data. */
+function sized(text: string, bits: 16 | 32 | 64): string {
+  const code = text.replaceAll('@', String(bits === 16 ? 0x40 : D + 0x40))
   const wide = bits === 64 ? code.replaceAll('%ax, %ecx', '%rax, %ecx').replaceAll('(%bx)', '(%rbx)') : code.replaceAll('invlpga %ax',
     'invlpga %eax')
   return bits === 32 ? wide.replaceAll('(%bx)', '(%ebx)') : wide
@@ -106,8 +107,8 @@ add('clts', all, 'clts', { crIntercepts: 0x10000n, exceptionIntercepts: everyExc
 add('clts selective', ['long64', 'pae', 'user64'], 'clts', { ...selective, cr0: 0x80000039n })
 add('clts let', ['long64'], 'clts', { cr0: 0x80000039n })
 add('smsw', all, 'smsw %ax', { crIntercepts: 1n, exceptionIntercepts: everyException })
-add('smsw memory', all, 'smsw 0x40', { crIntercepts: 1n, exceptionIntercepts: everyException })
-add('lmsw memory', all, 'lmsw 0x40', { crIntercepts: 0x10000n, exceptionIntercepts: everyException })
+add('smsw memory', all, 'smsw @', { crIntercepts: 1n, exceptionIntercepts: everyException })
+add('lmsw memory', all, 'lmsw @', { crIntercepts: 0x10000n, exceptionIntercepts: everyException })
 
 const allDebug: Fields = { drIntercepts: 0xffffffffn, exceptionIntercepts: everyException }
 for (const dr of [0, 3, 4, 5, 6, 7]) {
@@ -170,7 +171,6 @@ const exceptions: readonly (readonly [string, readonly ModeName[], string, Field
   ['iret to user', ['long64'],
     `push $${selector.userData}; push $${place.stackTop}; push $2; push $${selector.userCode64}; push $${place.code + 0x40}; iretq`],
   ['far jump', ['pae', 'flat'], `ljmp $0x18, $${place.code + 0x40}`], ['call gate', ['pae', 'flat', 'user32'], 'lcall $0x68, $0'],
-  ['fxsave', ['long64'], `fninit; mov $${D + 0x200}, %eax; fxsave (%rax)`],
 ]
 for (const [name, modes, code, fields, pokes] of exceptions) {
   add(name, modes, code, { exceptionIntercepts: everyException, ...fields }, pokes ? { pokes } : {})

@@ -1,12 +1,12 @@
 /** VMRUN: its checks, the guest's state in place of the host's, and the event that it injects. AMD APM vol. 2, "VMRUN Instruction". */
-import { cr0, cr4, efer } from '../../cpu/bits.ts'
+import { attribute, cr0, cr4, efer } from '../../cpu/bits.ts'
 import { Fault } from '../../cpu/fault.ts'
 import { at } from '../../cpu/layout.ts'
 import { activity } from '../../cpu/reset.ts'
 import { flag, readRflags, writeRflags } from '../../cpu/rflags.ts'
 import * as cleanBits from './clean-bits.ts'
 import { eventOf } from './event-info.ts'
-import { leave } from './exit.ts'
+import { giveAllBack, returnToHost } from './exit.ts'
 import { fillMask } from './exit-codes.ts'
 import { entryEvent, failureEvent, pointersRule, reportPointers } from './report.ts'
 import { firstBroken, ruleWords } from './rules.ts'
@@ -58,8 +58,8 @@ function enter(unit: Svm, start: number, vmcb: number): boolean {
   words[index.space] = words[svmWord.asid]
   words[index.secondStage] = words[svmWord.nestedControl] & nestedControl.enable
   if (!flush(unit, start) || !enterPaging(unit)) {
-    // the host's registers as they were; RFLAGS has not been given up
-    leave(unit, nextRip)
+    giveAllBack(unit, start)
+    returnToHost(unit)
     if (unit.observer) unit.observer(failureEvent(cpu, vmcb, vmrunRip, [reportPointers({ words, start })]))
     return refuse(unit, start, nextRip, pointersRule)
   }
@@ -134,6 +134,7 @@ function loadFlags(unit: Svm, start: number): void {
   const long = words[index.efer] & efer.LME && words[index.cr0] & cr0.PG
   words[index.efer] = (words[index.efer] & ~efer.LMA) | (long ? efer.LMA : 0)
   words[index.cr0] |= cr0.ET
+  if (!long || !(words[index.csAttributes] & attribute.long)) words[index.rip + 1] = 0
   if (!(words[index.cr0] & cr0.PE)) words[index.cpl] = 0
   else if (words[index.eflags] & flag.VM) words[index.cpl] = 3
   const shadow = words[start + (offsetOf.interruptState >> 2)] & 1

@@ -42,38 +42,39 @@ export function leaveGuest(unit: Svm, exit: VmExit): void {
   words[start + inVmcb.rflags] = readRflags(cpu.state)
   words[start + inVmcb.rflags + 1] = 0
   words[start + inVmcb.interruptState] = cpu.blocking & instructionShadow ? 1 : 0
-  virtualNmi.leave(words)
+  giveAllBack(unit, start)
   words[start + inVmcb.virtualInterrupt] = words[svmWord.virtualInterrupt]
   words[start + inVmcb.eventInjection] &= ~eventInfo.valid
-  if (words[svmWord.nestedControl] & nestedControl.enable) giveBack(words, index.pat, svmWord.hostPat, start + inVmcb.gPat)
-  if (words[svmWord.virtualExtensions] & virtualExtension.lbr) {
-    giveBack(words, index.debugctl, svmWord.hostDebugctl, start + inVmcb.debugctl)
-    giveBack(words, index.lastBranch, svmWord.hostBrFrom, start + inVmcb.brFrom)
-    giveBack(words, index.lastBranch + 2, svmWord.hostBrTo, start + inVmcb.brTo)
-    giveBack(words, index.lastBranch + 4, svmWord.hostLastExceptionFrom, start + inVmcb.lastExceptionFrom)
-    giveBack(words, index.lastBranch + 6, svmWord.hostLastExceptionTo, start + inVmcb.lastExceptionTo)
-  }
   unit.copies.saveGuest(start * 4)
   if (unit.strictCleanBits) cleanBits.keep(words, start, words[svmWord.vmcb], words[svmWord.vmcb + 1])
   if (unit.observer) {
     unit.writers?.exited(unit.getVmcb())
     unit.observer(exitEvent(cpu, unit.getVmcb(), { words, start }))
   }
-  leave(unit, unit.getWide(svmWord.hostRip))
-  writeRflags(cpu.state, words[svmWord.hostRflags] & ~flag.VM)
-  words[index.shadow] &= ~instructionShadow
-  cpu.shadowCast()
+  returnToHost(unit)
   cpu.singleStep(false)
   // VMRUN has completed: the host's trap flag was set when it began
   if (words[svmWord.hostRflags] & flag.TF) words[index.pendingDebug] |= 0x4000
   cpu.interruptChanged()
 }
 
-/** The host's registers and modes. GIF is 0. */
-export function leave(unit: Svm, rip: bigint): void {
+/** What is switched only with some controls: blocking by NMI, PAT, the last-branch record. */
+export function giveAllBack({ words }: Svm, start: number): void {
+  virtualNmi.leave(words)
+  if (words[svmWord.nestedControl] & nestedControl.enable) giveBack(words, index.pat, svmWord.hostPat, start + inVmcb.gPat)
+  if (!(words[svmWord.virtualExtensions] & virtualExtension.lbr)) return
+  giveBack(words, index.debugctl, svmWord.hostDebugctl, start + inVmcb.debugctl)
+  giveBack(words, index.lastBranch, svmWord.hostBrFrom, start + inVmcb.brFrom)
+  giveBack(words, index.lastBranch + 2, svmWord.hostBrTo, start + inVmcb.brTo)
+  giveBack(words, index.lastBranch + 4, svmWord.hostLastExceptionFrom, start + inVmcb.lastExceptionFrom)
+  giveBack(words, index.lastBranch + 6, svmWord.hostLastExceptionTo, start + inVmcb.lastExceptionTo)
+}
+
+/** The host's registers and modes, after VMRUN. GIF is 0. */
+export function returnToHost(unit: Svm): void {
   const { cpu, words } = unit
   unit.copies.loadHost(0)
-  unit.setWide(index.rip, rip)
+  unit.setWide(index.rip, unit.getWide(svmWord.hostRip))
   words[index.cr0] |= cr0.PE
   words[index.cpl] = 0
   words[index.dr7] = 0x400
@@ -86,7 +87,9 @@ export function leave(unit: Svm, rip: bigint): void {
   words[index.gate] = 2
   words[index.activity] = activity.running
   words[index.pendingDebug] = 0
-  words[index.eflags] &= ~flag.VM
+  writeRflags(cpu.state, words[svmWord.hostRflags] & ~flag.VM)
+  words[index.shadow] &= ~instructionShadow
+  cpu.shadowCast()
   const pae = words[index.cr0] & cr0.PG && words[at.cr4 >> 2] & cr4.PAE && !(words[index.efer] & efer.LMA)
   if (pae) cpu.translation.cr3Written(true)
   cpu.stateChanged()

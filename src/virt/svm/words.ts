@@ -10,7 +10,7 @@ export const stateWords = {
   cr0: at.cr0 >> 2, efer: at.efer >> 2, cpl: at.cpl >> 2,
   pat: at.msrPat >> 2, debugctl: at.msrDebugctl >> 2,
   lastBranch: at.lastBranch >> 2, dr7: (at.dr >> 2) + 14, interruptPending: at.interruptPending >> 2,
-  rax: at.gpr >> 2,
+  rax: at.gpr >> 2, csAttributes: (at.segAttributes >> 2) + 1,
 } as const
 
 /** Words of a VMCB that every world switch uses. */

@@ -98,6 +98,13 @@ const loadAddresses = (linearBits: number): Emit => (f, vmcb) => {
     f.store('i64', 0, canonical(f, f.load('i64', vmcb, from * 4), linearBits), state * 4)
 }
 
+/** VMRUN makes the bases of the tables canonical, too, and DR7 has a bit that is always 1. */
+const loadTables = (linearBits: number): Emit => (f, vmcb) => {
+  for (const { vmcb: from, state } of [pair('gdtrBase', word('gdtrBase')), pair('idtrBase', word('idtrBase'))])
+    f.store('i64', 0, canonical(f, f.load('i64', vmcb, from * 4), linearBits), state * 4)
+  f.store('i32', 0, f.or(f.load('i32', vmcb, offsetOf.dr7), 0x400), word('dr', 7) * 4)
+}
+
 // ---- the host ----
 
 const hostPairs: readonly (readonly [SvmStateName, number])[] = [
@@ -135,7 +142,8 @@ export function vmcbCopies(memory: WebAssembly.Memory, linearBits: number, shado
   const shadow = shadowStacks ? shadowRegisters : []
   const host = shadowStacks ? [...hostMoves, ...shadowMoves] : hostMoves
   return generate(memory, {
-    loadGuest: both(load(registers), load(shadow), load(limits, 1), loadSegmentsFrom(runSegments, linearBits), loadCpl),
+    loadGuest: both(load(registers), load(shadow), load(limits, 1), loadTables(linearBits), loadSegmentsFrom(runSegments, linearBits),
+      loadCpl),
     saveGuest: both(save(registers), save(shadow), save(limits, 1), saveSegmentsTo(runSegments), saveCpl),
     loadControls: both(load(controls), load(controls32, 1)),
     vmload: both(loadSegmentsFrom(loadSegments, linearBits), load(systemRegisters), loadAddresses(linearBits)),
