@@ -77,6 +77,18 @@ export interface ApicPort {
   performanceInterrupt?(masks: boolean): void
 }
 
+/** The same as the source of external interrupts: what the run loop and virtual interrupts ask it. */
+export interface InterruptController extends ApicPort {
+  hasInterrupt(): boolean
+  /** Takes the vector of the interrupt that it asks for. */
+  acknowledge(): number
+  /** That vector, without taking it. */
+  readonly pendingVector?: number
+  endOfInterrupt?(): void
+  /** Sends a notification of posted interrupts: destination is an APIC ID. */
+  notify?(destination: number, vector: number): void
+}
+
 /** What SMM needs of the platform. */
 export interface SystemManagementPort {
   /** The format of the saved state. */

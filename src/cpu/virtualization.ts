@@ -5,7 +5,7 @@
 import type { CpuEvent } from './event.ts'
 import { Fault, vector } from './fault.ts'
 import type { GuestListener } from './guest-event.ts'
-import type { ApicPort, Processor } from './processor.ts'
+import type { InterruptController, Processor } from './processor.ts'
 
 /**
  * The architectural transition to the host, as a value. It goes where faults go: thrown by helpers, reported by the access path, met during
@@ -124,7 +124,7 @@ export interface Virtualization {
 
 /** The CPU as the vendors' code sees it: a Processor, and what the run loop does about events. */
 export interface VirtualizedCpu extends Processor {
-  readonly apic: ApicPort & { hasInterrupt(): boolean }
+  readonly apic: InterruptController
   /** Lockstep holds external events off. */
   readonly holdInterrupts: boolean
   /** Delivers an event and what its delivery raises; ends in an exit where the guest's controls want it. */

@@ -1,10 +1,9 @@
 /** What a CPU is made of: its place among others, what it shares with them, and what the machine wires to it. */
 import type { CpuModel } from '../cpu/model.ts'
-import type { Helper, LinearMemory, PortPort, SystemManagementPort, TranslationControl } from '../cpu/processor.ts'
+import type { Helper, InterruptController, LinearMemory, PortPort, SystemManagementPort, TranslationControl } from '../cpu/processor.ts'
 import type { CpuState } from '../cpu/state.ts'
 import type { Mmu } from '../mmu/mmu.ts'
 import type { CodeCache } from './code-cache.ts'
-import type { InterruptibleCpu } from './events.ts'
 import type { Interpreter } from './interpreter.ts'
 import type { Jit } from './jit/jit.ts'
 
@@ -16,11 +15,7 @@ export interface CpuParts {
   mmu: Mmu
   linear: LinearMemory
   translation: TranslationControl
-  apic: InterruptibleCpu['apic'] & {
-    readonly pendingVector?: number
-    endOfInterrupt?(): void
-    notify?(destination: number, vector: number): void
-  }
+  apic: InterruptController
   ports: PortPort
   smm: SystemManagementPort
   code: CodeCache

@@ -3,7 +3,7 @@
  * Intel SDM vol. 3, "Priority Among Concurrent Events" and "System Management Interrupt (SMI)".
  */
 import { debugException, externalInterrupt, nonMaskableInterrupt, type CpuEvent } from '../cpu/event.ts'
-import type { ApicPort, Processor } from '../cpu/processor.ts'
+import type { InterruptController, Processor } from '../cpu/processor.ts'
 import { activity } from '../cpu/reset.ts'
 import { flag } from '../cpu/rflags.ts'
 import { enterSmm } from '../cpu/smm.ts'
@@ -17,7 +17,7 @@ const smiTime = 500
 
 /** The CPU as its events see it. */
 export interface InterruptibleCpu extends Processor {
-  readonly apic: ApicPort & { hasInterrupt(): boolean; acknowledge(): number }
+  readonly apic: InterruptController
   /** Interrupts and alarms are held off. */
   readonly holdInterrupts: boolean
   shadowed(): boolean

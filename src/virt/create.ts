@@ -1,6 +1,6 @@
 /** VT-x or AMD-V for the CPUs of a machine, by what their model has. */
 import type { CpuModel } from '../cpu/model.ts'
-import type { Virtualization, VirtualizedCpu } from '../cpu/virtualization.ts'
+import type { Virtualization } from '../cpu/virtualization.ts'
 import type { Mmu } from '../mmu/mmu.ts'
 import type { PagingModel } from '../mmu/paging.ts'
 import { NestedPaging } from './svm/nested-paging.ts'
@@ -10,7 +10,7 @@ import { VmxUnit, type VmxCpu } from './vmx/unit.ts'
 
 /** `running`: the CPU whose state lies in the state area. */
 export function createVirtualization(model: CpuModel, mmu: Mmu, paging: PagingModel,
-  running: () => VmxCpu): (cpu: VmxCpu & VirtualizedCpu) => Virtualization | undefined {
+  running: () => VmxCpu): (cpu: VmxCpu) => Virtualization | undefined {
   if (model.has('svm')) {
     mmu.secondStage = new NestedPaging(mmu, paging)
     return cpu => new Svm(cpu, mmu)

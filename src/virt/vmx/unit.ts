@@ -7,10 +7,10 @@ import { eferLow, efer } from '../../cpu/bits.ts'
 import type { CpuEvent } from '../../cpu/event.ts'
 import { at as state } from '../../cpu/layout.ts'
 import type { CpuModel } from '../../cpu/model.ts'
-import { after, type After, type ApicPort, type Processor } from '../../cpu/processor.ts'
+import { after, type After } from '../../cpu/processor.ts'
 import { arithmeticFlags, flag, readRflags, writeRflags } from '../../cpu/rflags.ts'
 import type { CpuState } from '../../cpu/state.ts'
-import { VmExit, type PortAccess, type Taken, type Virtualization } from '../../cpu/virtualization.ts'
+import { VmExit, type PortAccess, type Taken, type Virtualization, type VirtualizedCpu } from '../../cpu/virtualization.ts'
 import type { PhysicalMemory } from '../../memory/physical.ts'
 import type { Mmu } from '../../mmu/mmu.ts'
 import type { GuestListener } from '../../cpu/guest-event.ts'
@@ -37,23 +37,12 @@ const placeWord = state.vmcsPlace >> 2
 const pointerWord = state.vmcsPointer >> 2
 
 /** What the unit needs of the CPU besides what helpers see. */
-export interface VmxCpu extends Processor {
-  readonly apic: ApicPort & { hasInterrupt(): boolean; acknowledge(): number; readonly pendingVector?: number; endOfInterrupt?(): void
-    notify?(destination: number, vector: number): void }
+export interface VmxCpu extends VirtualizedCpu {
   readonly mmu: Mmu
-  deliver(event: CpuEvent): 'delivered' | 'shutdown'
-  takeInterrupt(): Taken
   /** Of the instruction whose access came up. */
   readonly instructionLength: number
   /** The run ends at the next border: the machine has something to do. */
   stopRequested: boolean
-  codeBytes(length: number): Uint8Array
-  /** The state's shadow of STI or MOV SS was set from outside: it covers the next instruction. */
-  shadowCast(): void
-  /** What waits for RFLAGS.IF may have changed. */
-  interruptChanged(): void
-  /** What STI, MOV SS and NMI block now. */
-  readonly blocking: number
 }
 
 export class VmxUnit implements Virtualization {
