@@ -4,7 +4,7 @@ import { test } from 'node:test'
 import { assignDevice } from '../../examples/assign-device.ts'
 import { createVmm } from '../../src/hypervisor.ts'
 import { Assigner } from '../../src/vmm/assign/assigner.ts'
-import { assignedMachine } from '../../src/vmm/demo/assigned.ts'
+import { assignedDemo, assignedMachine } from '../../src/vmm/demo/assigned.ts'
 import { createGuest64 } from '../../src/vmm/guest64.ts'
 
 test('a guest uses its device: copies arrive, interrupts are posted with no exit, a wrong write is blocked and explained', () => {
@@ -25,6 +25,13 @@ test('a guest uses its device: copies arrive, interrupts are posted with no exit
   const [{ reason, address, write, guest }, ...more] = faults
   assert.deepEqual([reason, address, write, guest?.name, more], [5, 0x3000000, true, 'owner', []])
   assert.match(faults[0].explanation, /owner's, asked for a write at 0x3000000: the page may not be written/)
+})
+
+test('where the hypervisor keeps the APIC, it passes the interrupts on: the guest sees the same, and exits more', () => {
+  const demo = assignedDemo('emulated')
+  const { copied, interrupts, chapters: [running] } = demo.run(createVmm({ ...assignedMachine, onRemappingEvent: demo.told }))
+  assert.deepEqual([copied, interrupts], [true, 2])
+  assert.ok(running.exits.interrupt >= 1 && running.exits.mmioWrite >= 1, JSON.stringify(running.exits))
 })
 
 test('there is no assignment without a remapping unit, and none of one device to two guests', () => {

@@ -3,6 +3,7 @@
  * The report is the journey of each of these, in the words of those who took part.
  */
 import type { RemappingEvent } from '../../api.ts'
+import type { ApicKind } from '../apic/assist.ts'
 import { Assigner } from '../assign/assigner.ts'
 import type { DeviceFaultEvent } from '../assign/events.ts'
 import { capabilityId, configPorts, sourceText } from '../assign/pci.ts'
@@ -76,8 +77,8 @@ function program(a: Assembler, source: number, msi: number): void {
 /** Options of the machine that it needs. */
 export const assignedMachine: HypervisorOptions = { cpu: 'intel', iommu: 'vtd', devices: [{ name: 'edu', properties: {} }] }
 
-/** What the machine's remapping unit tells goes to `told`: it is part of the report. */
-export function assignedDemo(): { told: (event: RemappingEvent) => void; run: (vmm: Vmm) => AssignedReport } {
+/** What the remapping unit tells goes to `told`: it is part of the report. Where the hypervisor keeps the APIC nothing is posted. */
+export function assignedDemo(apic: ApicKind = 'virtual'): { told: (event: RemappingEvent) => void; run: (vmm: Vmm) => AssignedReport } {
   let lines: string[] = []
   let counted = 0n
   let now = (): number => 0
@@ -105,7 +106,7 @@ export function assignedDemo(): { told: (event: RemappingEvent) => void; run: (v
         if (title) report.chapters.push({ title, lines, exits: {} })
       }
       const { guest, vcpu } = createGuest64(vmm, {
-        name: 'owner', apic: 'virtual', interrupts: { [vector]: 'called' }, code: a => program(a, source, msi),
+        name: 'owner', apic, interrupts: { [vector]: 'called' }, code: a => program(a, source, msi),
         handlers: {
           halt: () => 'wait',
           hypercall: ({ number, arguments: [value, count] }, caller) => {
@@ -123,11 +124,13 @@ export function assignedDemo(): { told: (event: RemappingEvent) => void; run: (v
         note(`hypervisor  ${fault.explanation}`)
         for (const line of fault.way) note(`table       ${line}`)
       }
+      const descriptor = vcpu.apic?.descriptor
+      const request = descriptor === undefined ? '' : `: its descriptor at 0x${descriptor.toString(16)} has a request`
       vmm.onEvent = event => {
         if (event.kind === 'exit') note(`processor   the guest exits: ${event.exit.kind}`)
         else if (event.kind === 'waits') note('hypervisor  the guest waits; notifications go to the hypervisor now')
         else if (event.kind === 'wakes')
-          note(`hypervisor  the guest wakes: its descriptor at 0x${vcpu.apic!.descriptor!.toString(16)} has a request`)
+          note(`hypervisor  the guest wakes${request}`)
       }
       const result = vmm.run()
       if (result.kind === 'exit') throw new Error(result.explanation)
