@@ -1,13 +1,10 @@
 /** Puts together what executes: linear memory, physical memory, MMU, code cache, interpreter, CPUs. Knows no device. */
 import { createCpuState, type CpuState } from '../cpu/state.ts'
 import type { CpuModel } from '../cpu/model.ts'
-import { Fault, vector as exception } from '../cpu/fault.ts'
-import type { Helper, PortPort } from '../cpu/processor.ts'
+import type { PortPort } from '../cpu/processor.ts'
 import type { SaveMapName } from '../cpu/smm-map.ts'
 import type { LogUnhandled } from '../devices/ports.ts'
 import { buildTables } from '../decode/tables.ts'
-import { helpers } from '../helpers/index.ts'
-import { helperTime } from '../helpers/time.ts'
 import { registry } from '../isa/rows.ts'
 import { createLinearMemory } from '../memory/linear.ts'
 import { PhysicalMemory, type RamRange } from '../memory/physical.ts'
@@ -18,13 +15,12 @@ import { Mmu } from '../mmu/mmu.ts'
 import { CodeCache } from './code-cache.ts'
 import { Cpu } from './cpu.ts'
 import type { CpuParts } from './cpu-parts.ts'
+import { HelperTable } from './helper-table.ts'
 import { hotKeys } from './hot.ts'
 import type { BackgroundBuilder } from './jit/build.ts'
 import { Jit } from './jit/jit.ts'
 import { Interpreter } from './interpreter.ts'
 import { createVirtualization } from '../virt/create.ts'
-import { svmHelpers, svmTimes } from '../virt/svm/instructions.ts'
-import { vmxHelpers, vmxTimes } from '../virt/vmx/instructions.ts'
 import { SegmentAddressing } from './segment-address.ts'
 import { hotSpecs } from './hot-specs.ts'
 
@@ -65,17 +61,6 @@ export interface Core {
   running: Cpu | undefined
 }
 
-/** Handlers that rows name but that nobody wrote: the instruction raises #UD, and says so once. */
-function missingHelper(name: string): Helper {
-  return cpu => {
-    cpu.log(`#UD: the helper '${name}' is not implemented (RIP 0x${cpu.state.rip.toString(16)})`)
-    throw new Fault(exception.UD)
-  }
-}
-
-const allHelpers: Readonly<Record<string, Helper | undefined>> = { ...helpers, ...vmxHelpers, ...svmHelpers }
-const allTimes: Readonly<Record<string, number | undefined>> = { ...helperTime, ...vmxTimes, ...svmTimes }
-
 export function createCore(options: CoreOptions): Core {
   const paging = pagingModelOf(options.model)
   const hotThreshold = options.hotThreshold ?? usualThreshold
@@ -84,23 +69,12 @@ export function createCore(options: CoreOptions): Core {
   const physical = new PhysicalMemory({ memory, ram: options.ram, log: options.log })
   const mmu = new Mmu({ physical, model: paging, cpus: options.cpus })
   const segments = new SegmentAddressing(memory)
-  const helperList: Helper[] = []
-  const helperTimes: number[] = []
-  const helperNumbers = new Map<string, number>()
-  const helperNumber = (name: string): number => {
-    let number = helperNumbers.get(name)
-    if (number === undefined) {
-      number = helperList.push(allHelpers[name] ?? missingHelper(name)) - 1
-      helperTimes.push(allTimes[name] ?? 0)
-      helperNumbers.set(name, number)
-    }
-    return number
-  }
+  const helpers = new HelperTable()
   const call = (number: number, record: number): number => {
     mmu.follow()
     return core.running!.callHelper(number, record)
   }
-  const helperPort = { call, number: helperNumber }
+  const helperPort = { call, number: helpers.number }
   const core = { memory, state, physical, mmu, running: undefined as Cpu | undefined }
   const tables = buildTables(registry)
   const interpreter = new Interpreter(
@@ -118,14 +92,15 @@ export function createCore(options: CoreOptions): Core {
       stackAddress: segments.forStack,
       segmentAddress: segments.forRecord,
     },
-    helperNumber,
+    helpers.number,
     hotSpecs(tables, hotKeys),
     { profile: options.profile, hotThreshold: options.jit ? hotThreshold : 0 },
   )
+  const offers = (feature: string): boolean => options.model.has(feature)
   const code = new CodeCache(
     memory,
     tables,
-    feature => options.model.has(feature),
+    offers,
     interpreter,
     place => physical.pageHoldsCode(place),
   )
@@ -139,7 +114,6 @@ export function createCore(options: CoreOptions): Core {
     },
   }
   code.releaseHandler = number => interpreter.release(number)
-  const offers = (feature: string): boolean => options.model.has(feature)
   const jitLog = (message: string): void => options.log('jit', message)
   const jit = options.jit
     ? new Jit(memory, tables, offers, code, interpreter, helperPort, hotThreshold, jitLog, options.background)
@@ -166,8 +140,8 @@ export function createCore(options: CoreOptions): Core {
       code,
       interpreter,
       jit,
-      helpers: helperList,
-      helperTimes,
+      helpers: helpers.functions,
+      helperTimes: helpers.times,
       nextDeadline,
       log: message => options.log(`cpu${index}`, message),
     })
