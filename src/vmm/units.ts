@@ -15,18 +15,28 @@ const debugAfterReset = [0n, 0n, 0n, 0n, 0xffff0ff0n]
 /** FXSAVE's image after FNINIT: FCW = 37FH, MXCSR = 1F80H. */
 const fpuAfterReset = { controlWord: 0x37fn, mxcsrAt: 24, mxcsr: 0x1f80n } as const
 
+const low32 = 0xffffffffn
+const extendedStateLeaf = 0xd
+const hasXsave = 1 << 26
+const xcr0AfterReset = 1n
+const component = { x87: 1n, sse: 2n, avx: 4n, bounds: 0x18n, avx512: 0xe0n } as const
+
 interface Saved {
-  /** Page of the FXSAVE image. */
+  /** Page of the FXSAVE or XSAVE image. */
   readonly fpu: number
   readonly debug: bigint[]
   readonly msrs: Map<number, bigint>
   cr2: bigint
+  /** As its XSETBV has left it. */
+  xcr0: bigint
 }
 
 interface Owners {
   fpu: Vcpu | undefined
   debug: Vcpu | undefined
   msrs: Vcpu | undefined
+  /** What this processor has in XCR0. */
+  xcr0: bigint | undefined
 }
 
 export class Units {
@@ -46,7 +56,7 @@ export class Units {
   private of(vcpu: Vcpu): Saved {
     let saved = this.saved.get(vcpu)
     if (saved) return saved
-    saved = { fpu: this.pool.take(), debug: [...debugAfterReset], msrs: new Map(), cr2: 0n }
+    saved = { fpu: this.pool.take(), debug: [...debugAfterReset], msrs: new Map(), cr2: 0n, xcr0: xcr0AfterReset }
     this.pool.memory.write64(saved.fpu, fpuAfterReset.controlWord)
     this.pool.memory.write64(saved.fpu + fpuAfterReset.mxcsrAt, fpuAfterReset.mxcsr)
     for (const index of this.virtualizer.switchedMsrs) saved.msrs.set(index, 0n)
@@ -55,7 +65,7 @@ export class Units {
   }
   private on(processor: Processor): Owners {
     let owners = this.owners.get(processor)
-    if (!owners) this.owners.set(processor, (owners = { fpu: undefined, debug: undefined, msrs: undefined }))
+    if (!owners) this.owners.set(processor, (owners = { fpu: undefined, debug: undefined, msrs: undefined, xcr0: undefined }))
     return owners
   }
 
@@ -64,6 +74,7 @@ export class Units {
     const owners = this.on(processor)
     if (owners.msrs !== vcpu) this.takeMsrs(vcpu, processor, owners)
     if (owners.fpu !== vcpu && !this.lazyFpu) this.takeFpu(vcpu, processor)
+    this.setXcr0(processor, owners, this.of(vcpu).xcr0)
     this.setTraps(vcpu, owners)
   }
   private setTraps(vcpu: Vcpu, owners: Owners): void {
@@ -88,15 +99,57 @@ export class Units {
   private takeFpu(vcpu: Vcpu, processor: Processor): void {
     const owners = this.on(processor)
     this.saveFpu(processor, owners)
-    processor.perform('fxrstor', BigInt(this.of(vcpu).fpu))
+    this.moveFpu(processor, owners, 'restore', this.of(vcpu).fpu)
+    this.setXcr0(processor, owners, this.of(vcpu).xcr0)
     vcpu.statistics.units.fpuLoads++
     owners.fpu = vcpu
   }
   private saveFpu(processor: Processor, owners: Owners): void {
     if (!owners.fpu) return
-    processor.perform('fxsave', BigInt(this.of(owners.fpu).fpu))
+    this.moveFpu(processor, owners, 'save', this.of(owners.fpu).fpu)
     owners.fpu.statistics.units.fpuSaves++
     owners.fpu = undefined
+  }
+
+  // ---- extended state: what XCR0 names. SDM vol. 1, "Managing State Using the XSAVE Feature Set"
+
+  /** Of the processors: 0 where they have no XSAVE. */
+  private features: bigint | undefined
+  private featuresOf(processor: Processor): bigint {
+    if (this.features !== undefined) return this.features
+    const { eax, edx } = processor.cpuid(extendedStateLeaf)
+    this.features = processor.cpuid(1).ecx & hasXsave ? BigInt(eax) | (BigInt(edx) << 32n) : 0n
+    return this.features
+  }
+  /** With every component, whatever the guest has enabled. */
+  private moveFpu(processor: Processor, owners: Owners, way: 'save' | 'restore', page: number): void {
+    const features = this.featuresOf(processor)
+    if (features === 0n) return processor.perform(way === 'save' ? 'fxsave' : 'fxrstor', BigInt(page))
+    const before = owners.xcr0
+    this.setXcr0(processor, owners, features)
+    processor.port.set(register.rdx, features >> 32n)
+    processor.perform(way === 'save' ? 'xsave' : 'xrstor', features & low32, BigInt(page))
+    if (before !== undefined) this.setXcr0(processor, owners, before)
+  }
+  private setXcr0(processor: Processor, owners: Owners, value: bigint): void {
+    if (owners.xcr0 === value || this.featuresOf(processor) === 0n) return
+    processor.port.set(register.rdx, value >> 32n)
+    processor.perform('xsetbv', value & low32, 0n)
+    owners.xcr0 = value
+  }
+  xcr0(vcpu: Vcpu): bigint {
+    return this.of(vcpu).xcr0
+  }
+  /** The guest's XSETBV; false: #GP. SDM vol. 2, "XSETBV". */
+  writeXcr0(vcpu: Vcpu, processor: Processor, index: number, value: bigint): boolean {
+    const has = (bits: bigint): boolean => (value & bits) !== 0n
+    if (index !== 0 || value & ~this.featuresOf(processor) || !has(component.x87)) return false
+    if ((has(component.avx) && !has(component.sse)) || (has(component.avx512) && !has(component.avx))) return false
+    if (has(component.avx512) && (value & component.avx512) !== component.avx512) return false
+    if (has(component.bounds) && (value & component.bounds) !== component.bounds) return false
+    this.of(vcpu).xcr0 = value
+    this.setXcr0(processor, this.on(processor), value)
+    return true
   }
 
   debugUsed(vcpu: Vcpu, processor: Processor): void {

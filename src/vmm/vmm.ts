@@ -452,7 +452,8 @@ export class Vmm {
         this.virtualizer.advance(vcpu)
         return 'ready'
       case 'xsetbv':
-        vcpu.event = { type: 'exception', vector: 13, error: 0 }
+        if (this.units.writeXcr0(vcpu, cpu.processor, exit.index, exit.value)) this.virtualizer.advance(vcpu)
+        else vcpu.event = { type: 'exception', vector: 13, error: 0 }
         return 'ready'
       case 'memory':
         return vcpu.guest.memory.contains(exit.address) && vcpu.guest.memory.touched(exit.address, exit.access === 'write') ? 'ready'

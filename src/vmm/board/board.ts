@@ -21,6 +21,8 @@ import { guestCpuid } from './cpuid.ts'
 import { GuestMsrs } from './msrs.ts'
 
 /** What a guest with a kernel is made of. */
+const osxsave = 1n << 18n
+
 export interface BoardOptions {
   name: string
   /** Bytes: a multiple of 1 MiB. */
@@ -201,7 +203,9 @@ export class Board {
   private handlers(): Handlers {
     return {
       cpuid: ({ leaf, subleaf }, vcpu) =>
-        guestCpuid(this.vmm.cpuid(leaf, subleaf), leaf, subleaf, this.vcpus.indexOf(vcpu), this.vcpus.length),
+        guestCpuid((...of) => this.vmm.cpuid(...of), leaf, subleaf, this.vcpus.indexOf(vcpu), this.vcpus.length, {
+          xcr0: this.vmm.units.xcr0(vcpu), xsaveEnabled: (vcpu.seenControl(4) & osxsave) !== 0n,
+        }),
       halt: () => 'wait',
       portRead: ({ port, size }) => ({ value: this.use(() => this.pc.ports.read(port, size as 1 | 2 | 4)) }),
       portWrite: ({ port, size, value }) => {

@@ -7,8 +7,14 @@ const hypervisorBase = 0x40000000
 /** KVM's interface for guests, with none of its features: Linux uses an x2APIC without interrupt remapping only where it sees one. */
 const kvmBase = 0x40000100
 const hypervisorBit = 1 << 31
-/** DTES64 to PDCM: MONITOR, VMX, SMX; TSC deadline, XSAVE, OSXSAVE, AVX, F16C. */
-const leaf1Ecx = bits(2, 3, 4, 5, 6, 7, 8, 15, 24, 26, 27, 28, 29)
+/** DTES64 to PDCM: MONITOR, VMX, SMX; TSC deadline, OSXSAVE. */
+const leaf1Ecx = bits(2, 3, 4, 5, 6, 7, 8, 15, 24, 27)
+const xsave = 1 << 26
+const osxsave = 1 << 27
+/** Of leaf 0DH: XSAVEOPT and XGETBV with ECX = 1; no compact format. */
+const xsaveKept = bits(0, 2)
+/** Bytes of the legacy region and the header of an XSAVE area. */
+const legacyArea = 576
 /** The hypervisor has one, if the processor has or not. */
 const x2apic = 1 << 21
 /** Machine checks, ACPI thermal control. */
@@ -24,16 +30,29 @@ const nothing: CpuidResult = { eax: 0, ebx: 0, ecx: 0, edx: 0 }
 const letters = (text: string): number[] =>
   [0, 4, 8].map(at => [0, 1, 2, 3].reduce((word, i) => word | (text.charCodeAt(at + i) << (i * 8)), 0) >>> 0)
 
-/** `real`: what the processor says. `index` and `count` are of the guest's vCPUs. */
-export function guestCpuid(real: CpuidResult, leaf: number, subleaf: number, index: number, count: number): CpuidResult {
+/** What of a vCPU's state CPUID shows. */
+export interface CpuidState {
+  readonly xcr0: bigint
+  /** CR4.OSXSAVE. */
+  readonly xsaveEnabled: boolean
+}
+
+/** `processor` says what the processor itself does. `index` and `count` are of the guest's vCPUs. */
+export function guestCpuid(processor: (leaf: number, subleaf: number) => CpuidResult, leaf: number, subleaf: number, index: number,
+  count: number, { xcr0, xsaveEnabled }: CpuidState): CpuidResult {
+  const real = processor(leaf, subleaf)
   switch (leaf) {
     case 1: return {
       eax: real.eax, ebx: ((real.ebx & 0xff00) | (count << 16) | (index << 24)) >>> 0,
-      ecx: ((real.ecx & ~leaf1Ecx) | hypervisorBit | x2apic) >>> 0, edx: ((real.edx & ~(leaf1Edx | htt)) | (count > 1 ? htt : 0)) >>> 0,
+      ecx: ((real.ecx & ~leaf1Ecx) | hypervisorBit | x2apic | (real.ecx & xsave && xsaveEnabled ? osxsave : 0)) >>> 0,
+      edx: ((real.edx & ~(leaf1Edx | htt)) | (count > 1 ? htt : 0)) >>> 0,
     }
-    case 5: case 6: case 0xa: case 0xd: case 0x12: case 0x14: case 0x1f: case 0x8000000a: case 0x8000001e: return nothing
+    case 5: case 6: case 0xa: case 0x12: case 0x14: case 0x1f: case 0x8000000a: case 0x8000001e: return nothing
     case 7: return subleaf > 0 ? nothing : { eax: 0, ebx: (real.ebx & ~leaf7Ebx) >>> 0, ecx: real.ecx & leaf7EcxKept, edx: 0 }
     case 0xb: return { ...nothing, ecx: subleaf, edx: index }
+    case 0xd:
+      if (subleaf === 0) return { ...real, ebx: xsaveArea(processor, xcr0) }
+      return subleaf === 1 ? { ...nothing, eax: real.eax & xsaveKept } : real
     case 0x80000001: return { ...real, ecx: (real.ecx & ~extended1Ecx) >>> 0 }
     case 0x80000008: return { eax: real.eax & 0xffff, ebx: 0, ecx: count - 1, edx: 0 }
     case hypervisorBase: {
@@ -46,4 +65,14 @@ export function guestCpuid(real: CpuidResult, leaf: number, subleaf: number, ind
     }
     default: return leaf > hypervisorBase && leaf < hypervisorBase + 0x10000 ? nothing : real
   }
+}
+
+/** Bytes of an XSAVE area with these components. SDM vol. 1, "Standard Format". */
+function xsaveArea(processor: (leaf: number, subleaf: number) => CpuidResult, xcr0: bigint): number {
+  let end = legacyArea
+  for (let i = 2; xcr0 >> BigInt(i); i++) {
+    const { eax, ebx } = (xcr0 >> BigInt(i)) & 1n ? processor(0xd, i) : nothing
+    end = Math.max(end, eax + ebx)
+  }
+  return end
 }
