@@ -1,9 +1,11 @@
 /**
  * The instructions with which software reaches the registers of devices in memory, decoded far enough to be done in its place: MOV in its
- * forms, MOVZX, MOVSX. Intel SDM vol. 2, "Instruction Format".
+ * forms, MOVZX, MOVSX, arithmetic, TEST, XCHG, STOS, MOVS. Intel SDM vol. 2, "Instruction Format".
  */
 import { instructionAt } from './guest-walk.ts'
-import { codeSizeOf } from './memory-operand.ts'
+import { arithmeticNames, type DeviceOperation, type DeviceString } from './device-operation.ts'
+import { codeSizeOf, parse } from './memory-operand.ts'
+import { register as registerNumber } from './port.ts'
 import type { Vcpu } from './vcpu.ts'
 
 /** What an instruction does to the one place in memory that it names. */
@@ -19,35 +21,31 @@ export interface DeviceAccess {
   readonly immediate: bigint | undefined
   /** MOVZX and MOVSX: bytes of the register. */
   readonly extend: { size: 2 | 4 | 8; signed: boolean } | undefined
+  /** What is done with the register of the device beside moving it. */
+  readonly operation?: DeviceOperation
+  /** An element of a string: `write` is not known before the exit says it. */
+  readonly string?: DeviceString
 }
-
-const legacyPrefixes = new Set([0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0xf0, 0xf2, 0xf3])
 
 /** Undefined: not one of these instructions. `codeSize` is what CS says. */
 function decodeAccess(bytes: Uint8Array, codeSize: 16 | 32 | 64): DeviceAccess | undefined {
-  let at = 0
-  let operandOverride = false
-  let addressOverride = false
-  let rex = 0
-  for (;; at++) {
-    if (bytes[at] === 0x66) operandOverride = true
-    else if (bytes[at] === 0x67) addressOverride = true
-    else if (!legacyPrefixes.has(bytes[at])) break
-  }
-  if (codeSize === 64 && (bytes[at] & 0xf0) === 0x40) rex = bytes[at++]
-  const wide = codeSize === 16 ? operandOverride : !operandOverride
-  const full = rex & 8 ? 8 : wide ? 4 : 2
-  const addressSize = codeSize === 64 ? (addressOverride ? 32 : 64) : (codeSize === 32) !== addressOverride ? 32 : 16
+  const { opcode: opcodeAt, rex, operandSize: full, addressSize, segment = 'ds', repeats } = parse(bytes, codeSize)
+  let at = opcodeAt
   const opcode = bytes[at++]
   const modRm = (): { register: number; end: number } => {
     const value = bytes[at]
     return { register: ((value >> 3) & 7) | (rex & 4 ? 8 : 0), end: at + modRmLength(bytes, at, addressSize) }
   }
   const result = (write: boolean, size: number, number: number, length: number, more: Partial<DeviceAccess> = {}): DeviceAccess => {
-    const high = size === 1 && !more.extend && more.immediate === undefined && rex === 0 && number >= 4 && number < 8
+    const high = size === 1 && !more.extend && !more.string && more.immediate === undefined && rex === 0 && number >= 4 && number < 8
     return { length, write, size: size as DeviceAccess['size'], register: high ? number - 4 : number, high, immediate: undefined,
       extend: undefined,
       ...more }
+  }
+  const immediate = (from: number, size: number, width: number): { end: number; immediate: bigint } => {
+    const view = new DataView(bytes.buffer, bytes.byteOffset)
+    const value = width === 1 ? view.getInt8(from) : width === 2 ? view.getInt16(from, true) : view.getInt32(from, true)
+    return { end: from + width, immediate: BigInt.asUintN(size * 8, BigInt(value)) }
   }
   switch (opcode) {
     case 0x88: case 0x89: case 0x8a: case 0x8b: {
@@ -59,12 +57,31 @@ function decodeAccess(bytes: Uint8Array, codeSize: 16 | 32 | 64): DeviceAccess |
       return result(opcode >= 0xa2, size, 0, at + addressSize / 8)
     }
     case 0xc6: case 0xc7: {
-      const { end } = modRm()
       const size = opcode & 1 ? full : 1
-      const width = Math.min(size, 4)
-      const view = new DataView(bytes.buffer, bytes.byteOffset)
-      const value = width === 1 ? view.getInt8(end) : width === 2 ? view.getInt16(end, true) : view.getInt32(end, true)
-      return result(true, size, 0, end + width, { immediate: BigInt.asUintN(size * 8, BigInt(value)) })
+      const { end, ...more } = immediate(modRm().end, size, Math.min(size, 4))
+      return result(true, size, 0, end, more)
+    }
+    case 0x80: case 0x81: case 0x83: {
+      const size = opcode & 1 ? full : 1
+      const { register, end: from } = modRm()
+      const { end, ...more } = immediate(from, size, opcode === 0x81 ? Math.min(size, 4) : 1)
+      return result(false, size, 0, end, { ...more, operation: { name: arithmeticNames[register & 7], to: 'memory' } })
+    }
+    case 0xf6: case 0xf7: {
+      const size = opcode & 1 ? full : 1
+      const { register, end: from } = modRm()
+      if ((register & 7) > 1) return undefined
+      const { end, ...more } = immediate(from, size, Math.min(size, 4))
+      return result(false, size, 0, end, { ...more, operation: { name: 'test', to: 'memory' } })
+    }
+    case 0x84: case 0x85: case 0x86: case 0x87: {
+      const { register, end } = modRm()
+      return result(false, opcode & 1 ? full : 1, register, end, { operation: { name: opcode < 0x86 ? 'test' : 'xchg', to: 'memory' } })
+    }
+    case 0xa4: case 0xa5: case 0xaa: case 0xab: {
+      const indices = opcode < 0xaa ? [registerNumber.rsi, registerNumber.rdi] : [registerNumber.rdi]
+      const string = { segment, addressSize, repeats: repeats !== undefined, indices }
+      return result(opcode >= 0xaa, opcode & 1 ? full : 1, 0, at, { string })
     }
     case 0x0f: {
       const second = bytes[at++]
@@ -72,7 +89,12 @@ function decodeAccess(bytes: Uint8Array, codeSize: 16 | 32 | 64): DeviceAccess |
       const { register, end } = modRm()
       return result(false, second & 1 ? 2 : 1, register, end, { extend: { size: full, signed: second >= 0xbe } })
     }
-    default: return undefined
+    default: {
+      if (opcode >= 0x40 || (opcode & 7) > 3) return undefined
+      const { register, end } = modRm()
+      const operation = { name: arithmeticNames[opcode >> 3], to: opcode & 2 ? 'register' : 'memory' } as const
+      return result(false, opcode & 1 ? full : 1, register, end, { operation })
+    }
   }
 }
 

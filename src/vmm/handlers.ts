@@ -1,5 +1,6 @@
 /** Who answers exits, and what the answers do to the guest. */
-import { completeRead } from './device-access.ts'
+import { completeRead, writtenValue } from './device-access.ts'
+import { completeStringElement, completeStringRead, operate } from './device-operation.ts'
 import type { AnswerOf, Exit, ExitKind, ExitOf } from './exits.ts'
 import { register } from './port.ts'
 import { completeString } from './string-io.ts'
@@ -82,11 +83,26 @@ const appliers: Appliers = {
     return after(vcpu, virtualizer)
   },
   msrWrite: (vcpu, _exit, answer, virtualizer) => (answer === 'fault' ? fault(vcpu) : after(vcpu, virtualizer)),
-  mmioRead: (vcpu, { instruction }, { value }) => {
-    completeRead(vcpu, instruction, value)
-    return skip(vcpu, instruction.length)
+  mmioRead: (vcpu, { address, size, instruction, raw }, { value }, virtualizer) => {
+    if (instruction.string) {
+      completeStringRead(vcpu, instruction, value, virtualizer)
+      return 'ready'
+    }
+    if (!instruction.operation) {
+      completeRead(vcpu, instruction, value)
+      return skip(vcpu, instruction.length)
+    }
+    const device = BigInt.asUintN(size * 8, value)
+    const back = operate(vcpu, instruction, device, writtenValue(vcpu, instruction), result => completeRead(vcpu, instruction, result))
+    if (back === undefined) return skip(vcpu, instruction.length)
+    vcpu.followUp = { kind: 'mmioWrite', address, size, value: back, instruction, raw }
+    return 'ready'
   },
-  mmioWrite: (vcpu, { instruction }) => skip(vcpu, instruction.length),
+  mmioWrite: (vcpu, { instruction }) => {
+    if (!instruction.string) return skip(vcpu, instruction.length)
+    completeStringElement(vcpu, instruction)
+    return 'ready'
+  },
   memory: (vcpu, _exit, answer, virtualizer) =>
     answer === 'fault' ? fault(vcpu) : answer === 'skip' ? after(vcpu, virtualizer) : 'ready',
   exception: (vcpu, exit, answer, virtualizer) => {

@@ -52,9 +52,20 @@ export function completeString(vcpu: Vcpu, exit: ExitOf<'portRead'> | ExitOf<'po
     const bytes = Uint8Array.from({ length: exit.size }, (_, i) => value >>> (i * 8))
     if (!writeOperand(vcpu, placeOf(vcpu, string), bytes, address => virtualizer.setFaultAddress(vcpu, address))) return
   }
-  const step = BigInt(vcpu.get('rflags') & directionFlag ? -exit.size : exit.size)
-  setPart(vcpu, index, vcpu.registers[index] + step, addressSize)
-  if (!repeats) return virtualizer.advance(vcpu)
+  if (finishElement(vcpu, { indices: [index], addressSize, repeats }, exit.size)) virtualizer.advance(vcpu)
+}
+
+interface Progress {
+  readonly indices: readonly number[]
+  readonly addressSize: 16 | 32 | 64
+  readonly repeats: boolean
+}
+
+/** Indices and counter go on; whether this was the last element. */
+export function finishElement(vcpu: Vcpu, { indices, addressSize, repeats }: Progress, size: number): boolean {
+  const step = BigInt(vcpu.get('rflags') & directionFlag ? -size : size)
+  for (const index of indices) setPart(vcpu, index, vcpu.registers[index] + step, addressSize)
+  if (!repeats) return true
   setPart(vcpu, register.rcx, vcpu.registers[register.rcx] - 1n, addressSize)
-  if (BigInt.asUintN(addressSize, vcpu.registers[register.rcx]) === 0n) virtualizer.advance(vcpu)
+  return BigInt.asUintN(addressSize, vcpu.registers[register.rcx]) === 0n
 }

@@ -137,6 +137,8 @@ export class Vcpu {
   taskSwitched = false
   /** What it exits on, of what is a choice. */
   intercepts: Intercepts = { exceptions: 0, pause: false, translation: false, timestamp: false, priority: false }
+  /** What an instruction does to a device after it has read from it: asked next. */
+  followUp: Exit | undefined
   /** The exit that waits for an answer. */
   exit: Exit | undefined
   /** What it has done. */

@@ -6,6 +6,7 @@ import { AmdV } from './amd/amd-v.ts'
 import { bringUp } from './bring-up.ts'
 import { CpuSlot } from './cpu-slot.ts'
 import { accessOf, writtenValue } from './device-access.ts'
+import { stringSource } from './device-operation.ts'
 import type { MigrationStep, VmmEvent } from './events.ts'
 import type { AnyExit, AnswerOf, Exit, ExitKind } from './exits.ts'
 import type { Guest } from './guest.ts'
@@ -353,7 +354,8 @@ export class Vmm {
 
   /** Runs until something has to be told; `untilTime` is in virtual nanoseconds. */
   run(untilTime?: number): RunEnd {
-    this.ended = undefined
+    this.ended = this.again
+    this.again = undefined
     const limit = untilTime === undefined ? undefined : this.at(untilTime, () => (this.ended = { kind: 'time' }))
     const end = this.loop()
     limit?.cancel()
@@ -466,24 +468,36 @@ export class Vmm {
   /** Somebody has to answer. */
   private ask(vcpu: Vcpu, said: Exit): Outcome | 'asked' {
     const exit = said.kind === 'memory' ? this.asAccess(vcpu, said) : said
+    if (exit === 'ready') return exit
     vcpu.exit = exit
     let answer: unknown
     for (const handlers of (vcpu.guest as GuestEntry).handlers) answer ??= callHandler(handlers, exit, vcpu)
     answer ??= callHandler(this.handlers, exit, vcpu)
-    if (answer !== undefined) return applyAnswer(vcpu, exit, answer, this.virtualizer)
+    if (answer !== undefined) return this.apply(vcpu, exit, answer)
     this.tell({ kind: 'stopped', vcpu, exit })
     this.ended = { kind: 'exit', vcpu, exit, explanation: this.explain(vcpu, exit) }
     return 'asked'
   }
+  private apply(vcpu: Vcpu, exit: Exit, answer: unknown): Outcome | 'asked' {
+    const outcome = applyAnswer(vcpu, exit, answer, this.virtualizer)
+    const next = vcpu.followUp
+    vcpu.followUp = undefined
+    return next && outcome === 'ready' ? this.ask(vcpu, next) : outcome
+  }
+  /** An exit that came of an answer given from outside: `run` returns with it. */
+  private again: RunEnd | undefined
   /** Beyond the guest's memory there are devices: what its instruction does with one. */
-  private asAccess(vcpu: Vcpu, exit: Extract<Exit, { kind: 'memory' }>): Exit {
+  private asAccess(vcpu: Vcpu, exit: Extract<Exit, { kind: 'memory' }>): Exit | 'ready' {
     if (vcpu.guest.memory.contains(exit.address) || exit.access === 'execute') return exit
     const instruction = accessOf(vcpu, this.virtualizer.instructionBytes(vcpu))
     if (!instruction) return exit
     const { address, raw } = exit
     vcpu.event = undefined
-    if (!instruction.write) return { kind: 'mmioRead', address, size: instruction.size, instruction, raw }
-    return { kind: 'mmioWrite', address, size: instruction.size, value: writtenValue(vcpu, instruction), instruction, raw }
+    const { size, string } = instruction
+    const writes = string ? exit.access === 'write' : instruction.write
+    if (!writes) return { kind: 'mmioRead', address, size, instruction, raw }
+    const value = string ? stringSource(vcpu, instruction, this.virtualizer) : writtenValue(vcpu, instruction)
+    return value === undefined ? 'ready' : { kind: 'mmioWrite', address, size, value, instruction, raw }
   }
   /** For people: an exit that nobody answered. */
   private explain(vcpu: Vcpu, exit: Exit): string {
@@ -498,7 +512,9 @@ export class Vmm {
   /** Answers the exit on which `run` has returned. */
   answer<Kind extends ExitKind>(vcpu: Vcpu, kind: Kind, answer: AnswerOf<Kind> | 'stop'): void {
     if (vcpu.exit?.kind !== kind) throw new Error(`${vcpu.name} waits for an answer to '${vcpu.exit?.kind ?? 'nothing'}', not to '${kind}'`)
-    this.settle(vcpu, applyAnswer(vcpu, vcpu.exit, answer, this.virtualizer))
+    const outcome = this.apply(vcpu, vcpu.exit, answer)
+    if (outcome !== 'asked') this.settle(vcpu, outcome)
+    else this.again = this.ended
   }
 
   // ---- who is next ----

@@ -21,8 +21,6 @@ import { guestCpuid } from './cpuid.ts'
 import { GuestMsrs } from './msrs.ts'
 
 /** What a guest with a kernel is made of. */
-const osxsave = 1n << 18n
-
 export interface BoardOptions {
   name: string
   /** Bytes: a multiple of 1 MiB. */
@@ -42,6 +40,7 @@ export interface BoardOptions {
   apic?: ApicKind
 }
 
+const osxsave = 1n << 18n
 const registerNames: readonly RegisterName[] = ['rax', 'rcx', 'rdx', 'rbx', 'rsp', 'rbp', 'rsi', 'rdi', 'r8', 'r9', 'r10', 'r11', 'r12',
   'r13', 'r14', 'r15']
 type Registers = Partial<Record<RegisterName | SystemRegister, bigint | number>>
