@@ -68,6 +68,7 @@ export class NodeNetwork {
     if (!socket) return request.kind === 'abort' ? undefined : this.#tell({ kind: 'closed', flow: request.flow })
     switch (request.kind) {
       case 'send':
+        gather(socket)
         socket.write(request.bytes, () => this.#tell({ kind: 'drained', flow: request.flow, count: request.bytes.length }))
         break
       case 'finish':
@@ -142,4 +143,11 @@ function resolver(): OutsideAddress {
   const [first = '127.0.0.1'] = getServers()
   const [, host, port] = /^\[?(.*?)\]?(?::(\d+))?$/.exec(first.includes(']') || first.split(':').length === 2 ? first : `[${first}]`) ?? []
   return { host: host ?? first, port: Number(port ?? 53) }
+}
+
+/** What the machine sends in one slice of its run leaves in one call of the system: one for each packet took a quarter of the time. */
+function gather(socket: Socket): void {
+  if (socket.writableCorked > 0) return
+  socket.cork()
+  setImmediate(() => socket.uncork())
 }
