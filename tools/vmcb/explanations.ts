@@ -46,6 +46,10 @@ export const explanations: readonly Explanation[] = [
     applies: each => field(each, 'tlbControl') === 0n && /^(pml4|pdpt|directory|legacy|nested)/.test(each.what) },
   { why: 'DR4 and DR5 with CR4.DE above CPL 0: the manual does not order #UD and #GP',
     applies: each => each.of.name.includes('with DE') && is(each.codes[0], exitCode.exception0 + 13) },
+  { why: 'an intercepted exception has not ended the interrupt shadow ("Interrupt Shadows"); Bochs 2.7 ends it',
+    applies: each => each.what === 'interruptState' && isException(each.codes[0]) && each.ours === 1n },
+  { why: 'in real mode the vector is read before anything is pushed (vol. 3, "INT (Interrupt to Vector)"); Bochs 2.7 pushes first',
+    applies: each => isReal(each) && is(each.codes[0], exitCode.npf) && same(each) },
   { why: 'Bochs 2.7 came to its end', applies: each => each.what === 'exit' && each.theirs === -1n },
   { why: 'no debug trap of a guest reaches the host ("#VMEXIT"); one of Bochs 2.7 does', applies: each => each.what === 'exit' &&
     each.theirs === 1n },
