@@ -580,8 +580,4 @@ export class Cpu implements InterruptibleCpu {
     state.smiPort = this.debug.breakpoints.portAccess
     state.smiRip = state.smiPort === 0 ? 0n : state.rip
   }
-
-  get isWide(): boolean {
-    return (this.words[word.mode] & codeMode.codeMask) === codeMode.code64
-  }
 }

@@ -5,7 +5,7 @@
 import { halvesOfWide, join, split } from '../../cpu/bits.ts'
 import { vmcsRegion } from '../../cpu/vmcs-region.ts'
 import type { PhysicalMemory } from '../../memory/physical.ts'
-import { at, fieldList, regionSize, regionWord, vmcsRevision, type FieldName, type VmcsField } from './fields.ts'
+import { at, fieldList, regionSize, regionWord, type FieldName, type VmcsField } from './fields.ts'
 
 const firstWord = fieldList[0].word
 /** Place in `fieldList`. */
@@ -125,9 +125,6 @@ export class Vmcs {
   }
   get isShadow(): boolean {
     return this.words[this.base + regionWord.revision] < 0
-  }
-  get hasRevision(): boolean {
-    return (this.words[this.base + regionWord.revision] & 0x7fffffff) === vmcsRevision
   }
   abort(indicator: number): void {
     this.words[this.base + regionWord.abort] = indicator
