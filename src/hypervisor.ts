@@ -35,7 +35,8 @@ export { Processor, type CpuidResult, type RootFault } from './vmm/processor.ts'
 export { SecondStage, allRights, readOnly, type Rights } from './vmm/second-stage.ts'
 export { Vcpu, VcpuStatistics, type ExitCount, type InterruptSource, type PendingEvent, type VcpuState } from './vmm/vcpu.ts'
 export type { ControlStructure, EntryFailure, Intercepts, SegmentName, SystemRegister, Virtualizer } from './vmm/virtualizer.ts'
-export { Vmm, type GuestOptions, type RunEnd, type VcpuOptions, type VmmOptions } from './vmm/vmm.ts'
+export type { GuestOptions, RunEnd, VcpuOptions, VmmOptions } from './vmm/options.ts'
+export { Vmm } from './vmm/vmm.ts'
 export { wander } from './vmm/wander.ts'
 
 /** A machine of its own, with the hypervisor in charge of it. */

@@ -6,7 +6,8 @@ import type { Guest } from './guest.ts'
 import type { RegisterName } from './port.ts'
 import type { Vcpu } from './vcpu.ts'
 import type { SystemRegister } from './virtualizer.ts'
-import type { GuestOptions, VcpuOptions, Vmm } from './vmm.ts'
+import type { GuestOptions, VcpuOptions } from './options.ts'
+import type { Vmm } from './vmm.ts'
 
 /** The fourth GiB, one to one: there are the registers of devices and of the APIC. A page of 1 GiB, not cached. */
 const devicesPage = 0xc000009fn

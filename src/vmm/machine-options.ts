@@ -1,6 +1,6 @@
 /** The machine that a hypervisor is to have, and the hypervisor's own options. */
 import type { CpuSelection, MachineOptions, RemappingEvent } from '../api.ts'
-import type { VmmOptions } from './vmm.ts'
+import type { VmmOptions } from './options.ts'
 
 /** The machine, and how its hypervisor treats guests. Everything has a default. */
 export interface HypervisorOptions extends VmmOptions {

@@ -5,8 +5,7 @@
 import { AmdV } from './amd/amd-v.ts'
 import { bringUp } from './bring-up.ts'
 import { CpuSlot } from './cpu-slot.ts'
-import { accessOf, writtenValue } from './device-access.ts'
-import { stringSource } from './device-operation.ts'
+import { asDeviceAccess, explainExit } from './device-exit.ts'
 import type { MigrationStep, VmmEvent } from './events.ts'
 import type { AnyExit, AnswerOf, Exit, ExitKind } from './exits.ts'
 import type { Guest } from './guest.ts'
@@ -14,6 +13,7 @@ import { GuestMemory, type PageStore } from './guest-memory.ts'
 import { applyAnswer, callHandler, type Handlers, type Outcome } from './handlers.ts'
 import { VtX } from './intel/vt-x.ts'
 import { place } from './layout.ts'
+import type { GuestOptions, Paging, RunEnd, VcpuOptions, VmmOptions } from './options.ts'
 import { PagePool } from './page-pool.ts'
 import { Pager } from './pager.ts'
 import { FairPolicy, type SchedulingPolicy } from './policy.ts'
@@ -27,54 +27,6 @@ import { stringAccess } from './string-io.ts'
 import { Units } from './units.ts'
 import { Vcpu } from './vcpu.ts'
 import type { Intercepts, SystemRegister, Virtualizer } from './virtualizer.ts'
-import type { RegisterName } from './port.ts'
-
-export type Paging = 'nested' | 'shadow'
-
-/** How the hypervisor treats its guests. */
-export interface VmmOptions {
-  policy?: SchedulingPolicy
-  /** FPU registers are switched at their first use (default) or with their vCPU. */
-  lazyFpu?: boolean
-  /** Answers exits of all guests that have no handler of their own. */
-  handlers?: Handlers
-  /** Who translates guest-physical addresses: the processor (EPT or NPT, default), or page tables of the hypervisor's own making. */
-  paging?: Paging
-  /** Where pages of guests go when memory is short. */
-  store?: PageStore
-}
-
-/** What a guest is made of. */
-export interface GuestOptions {
-  name?: string
-  /** Bytes, whole pages. */
-  memory: number
-  handlers?: Handlers
-  /** Pages of 2 MiB where they fit. */
-  largePages?: boolean
-  /** Instead of the hypervisor's usual way. */
-  paging?: Paging
-}
-
-/** What a vCPU starts with. */
-export interface VcpuOptions {
-  name?: string
-  /** What differs from a processor after reset. */
-  registers?: Partial<Record<RegisterName | SystemRegister, bigint | number>>
-  weight?: number
-  /** Numbers of the processors that it may run on. */
-  pinned?: readonly number[]
-  /** It waits for an interrupt or to be started, instead of running. */
-  waiting?: boolean
-}
-
-/** Why `run` has returned. */
-export type RunEnd =
-  | { kind: 'exit'; vcpu: Vcpu; exit: Exit; explanation: string } // nobody answered: `answer` it, and run again
-  | { kind: 'done' } // every vCPU is stopped
-  | { kind: 'idle' } // every vCPU waits, and nothing is due that could wake one
-  | { kind: 'time' } // the time given has come
-  | { kind: 'machine'; reason: string } // the machine itself has stopped
 
 /** Virtual nanoseconds for which a device of the machine may keep all guests waiting. */
 const devicePatience = 100_000_000
@@ -467,7 +419,7 @@ export class Vmm {
 
   /** Somebody has to answer. */
   private ask(vcpu: Vcpu, said: Exit): Outcome | 'asked' {
-    const exit = said.kind === 'memory' ? this.asAccess(vcpu, said) : said
+    const exit = said.kind === 'memory' ? asDeviceAccess(vcpu, said, this.virtualizer) : said
     if (exit === 'ready') return exit
     vcpu.exit = exit
     let answer: unknown
@@ -475,7 +427,7 @@ export class Vmm {
     answer ??= callHandler(this.handlers, exit, vcpu)
     if (answer !== undefined) return this.apply(vcpu, exit, answer)
     this.tell({ kind: 'stopped', vcpu, exit })
-    this.ended = { kind: 'exit', vcpu, exit, explanation: this.explain(vcpu, exit) }
+    this.ended = { kind: 'exit', vcpu, exit, explanation: explainExit(vcpu, exit, this.virtualizer) }
     return 'asked'
   }
   private apply(vcpu: Vcpu, exit: Exit, answer: unknown): Outcome | 'asked' {
@@ -486,29 +438,6 @@ export class Vmm {
   }
   /** An exit that came of an answer given from outside: `run` returns with it. */
   private again: RunEnd | undefined
-  /** Beyond the guest's memory there are devices: what its instruction does with one. */
-  private asAccess(vcpu: Vcpu, exit: Extract<Exit, { kind: 'memory' }>): Exit | 'ready' {
-    if (vcpu.guest.memory.contains(exit.address) || exit.access === 'execute') return exit
-    const instruction = accessOf(vcpu, this.virtualizer.instructionBytes(vcpu))
-    if (!instruction) return exit
-    const { address, raw } = exit
-    vcpu.event = undefined
-    const { size, string } = instruction
-    const writes = string ? exit.access === 'write' : instruction.write
-    if (!writes) return { kind: 'mmioRead', address, size, instruction, raw }
-    const value = string ? stringSource(vcpu, instruction, this.virtualizer) : writtenValue(vcpu, instruction)
-    return value === undefined ? 'ready' : { kind: 'mmioWrite', address, size, value, instruction, raw }
-  }
-  /** For people: an exit that nobody answered. */
-  private explain(vcpu: Vcpu, exit: Exit): string {
-    const { kind, raw, ...says } = exit
-    const facts = Object.entries(says).filter(([, value]) => typeof value !== 'object').map(([name, value]) =>
-      `${name} ${show(value)}`).join(', ')
-    const vendor = this.virtualizer.vendor === 'intel' ? `exit reason ${raw.code}, ${raw.name}` : `VMEXIT_${raw.name}`
-    const at = vcpu.processor ? ` at RIP 0x${vcpu.get('rip').toString(16)}` : ''
-    return `${vcpu.name} stopped${at}: nobody answers its exit '${kind}'${facts ? ` (${facts})` : ''}; the processor calls it ${vendor}`
-  }
-
   /** Answers the exit on which `run` has returned. */
   answer<Kind extends ExitKind>(vcpu: Vcpu, kind: Kind, answer: AnswerOf<Kind> | 'stop'): void {
     if (vcpu.exit?.kind !== kind) throw new Error(`${vcpu.name} waits for an answer to '${vcpu.exit?.kind ?? 'nothing'}', not to '${kind}'`)
@@ -679,5 +608,3 @@ export class Vmm {
 
 type DistributeOmit<T, Key extends PropertyKey> = T extends unknown ? Omit<T, Key> : never
 
-const show = (value: unknown): string => (typeof value === 'number' || typeof value === 'bigint' ? `0x${value.toString(16)}`
-  : String(value))

@@ -12,7 +12,7 @@ import type { Handlers } from '../../src/vmm/handlers.ts'
 import { MapStore } from '../../src/vmm/pager.ts'
 import { FairPolicy } from '../../src/vmm/policy.ts'
 import type { Vcpu } from '../../src/vmm/vcpu.ts'
-import type { Paging } from '../../src/vmm/vmm.ts'
+import type { Paging } from '../../src/vmm/options.ts'
 
 const MiB = 1 << 20
 const vendors = ['intel', 'amd'] as const
