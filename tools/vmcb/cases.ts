@@ -1,4 +1,5 @@
 /** Cases from snippets in every mode they are for, and by chance: a snippet, a mode, and a few fields of the VMCB as nobody meant them. */
+import { generator } from '../chance.ts'
 import { vmcbFields, type VmcbFieldName } from '../../src/virt/svm/vmcb.ts'
 import { assemble } from '../lockstep/rom.ts'
 import { initialFields, place } from './arena.ts'
@@ -66,17 +67,6 @@ export const allCases = (): NamedCase[] => snippets.flatMap(snippet => snippet.m
   (snippet.nested === undefined ? [false, true] : [snippet.nested]).map(nested => makeCase(snippet, mode, nested))))
 
 // ---- by chance ----
-
-/** xorshift32: the same cases for a seed, everywhere. */
-function generator(seed: number): (below: number) => number {
-  let state = (seed * 0x9e3779b9 + 1) | 0 || 1
-  return below => {
-    state ^= state << 13
-    state ^= state >>> 17
-    state ^= state << 5
-    return (state >>> 0) % below
-  }
-}
 
 const attributes = [0x9bn, 0xa9bn, 0xc9bn, 0x29bn, 0x89bn, 0x93n, 0xc93n, 0x91n, 0x97n, 0xf3n, 0xcf3n, 0xfbn, 0xafbn, 0x82n, 0x8bn, 0x13n,
   0n, 0xe9bn]

@@ -7,6 +7,7 @@
  *
  * Every case begins with the same arena. A step writes to it, then runs the guest to its next exit.
  */
+import { interruptTable } from '../interrupt-table.ts'
 import { rawStart, type StartState } from '../../src/insight/lockstep/start.ts'
 import type { Guest } from '../vmcs/guest.ts'
 import { assemble } from '../lockstep/rom.ts'
@@ -38,21 +39,7 @@ const source = `
     .globl _start
 _start:
     mov $${hostAt.stack}, %rsp
-    lea stubs(%rip), %rax
-    mov $${hostAt.idt}, %edi
-    mov $256, %ecx
-1:  mov %ax, (%rdi)
-    movw $0x18, 2(%rdi)
-    movw $0x8e00, 4(%rdi)
-    mov %rax, %rdx
-    shr $16, %rdx
-    mov %dx, 6(%rdi)
-    movq $0, 8(%rdi)
-    add $16, %rdi
-    add $16, %rax
-    dec %ecx
-    jnz 1b
-    lidt idtr(%rip)
+${interruptTable(hostAt.idt, 0x18, 256)}    lidt idtr(%rip)
     mov %cr4, %rax
     or $0x600, %eax
     mov %rax, %cr4

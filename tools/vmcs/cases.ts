@@ -1,17 +1,7 @@
 /** VMCSs by chance: each is the one that works, with a few fields changed in ways that a hypervisor could get wrong. */
+import { generator } from '../chance.ts'
 import { fieldList, fields, type FieldName, type VmcsField } from '../../src/virt/vmx/fields.ts'
 import { initial, place, type Write } from './guest.ts'
-
-/** xorshift32: the same cases for a seed, everywhere. */
-function generator(seed: number): (below: number) => number {
-  let state = (seed * 0x9e3779b9 + 1) | 0 || 1
-  return below => {
-    state ^= state << 13
-    state ^= state >>> 17
-    state ^= state << 5
-    return (state >>> 0) % below
-  }
-}
 
 /** Capability MSRs of two processors, by index. */
 export type Capabilities = ReadonlyMap<number, bigint>

@@ -8,6 +8,7 @@
  *   X case reason qual  a VM exit
  *   E vector            an exception of the hypervisor itself: the table asked for too much
  */
+import { interruptTable } from '../interrupt-table.ts'
 import { rawStart, type StartState } from '../../src/insight/lockstep/start.ts'
 import { fields, type FieldName } from '../../src/virt/vmx/fields.ts'
 import { assemble } from '../lockstep/rom.ts'
@@ -183,21 +184,7 @@ number:
     ret
 
 makeIdt:
-    mov $${place.idt}, %rdi
-    lea stubs(%rip), %rax
-    mov $32, %ecx
-8:  mov %ax, (%rdi)
-    movw $8, 2(%rdi)
-    movw $0x8e00, 4(%rdi)
-    mov %rax, %rdx
-    shr $16, %rdx
-    mov %dx, 6(%rdi)
-    movq $0, 8(%rdi)
-    add $16, %rdi
-    add $16, %rax
-    dec %ecx
-    jnz 8b
-    ret
+${interruptTable(place.idt, 8, 32)}    ret
 
     .balign 16
 stubs:
