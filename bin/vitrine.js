@@ -23,6 +23,8 @@ if (installed ? major >= 20 : major >= pinnedMajor()) {
   if (major === 26) setFlagsFromString('--no-function-context-cells')
   // Keeps types stripped and code compiled between runs, in the temporary folder: a third of the time to the first instruction.
   nodeModule.enableCompileCache?.()
+  // In the source every import is a path with its ending: nothing to look for, which takes a seventh of that time in Node's own resolution.
+  if (!installed) nodeModule.registerHooks?.({ resolve: resolveSource })
   const { main } = await import(installed ? '../dist/embedder/node/main.js' : '../src/embedder/node/main.ts')
   await main(process.argv.slice(2))
 } else if (installed) {
@@ -34,6 +36,11 @@ if (installed ? major >= 20 : major >= pinnedMajor()) {
   const found = `needs Node ${pinnedMajor()} and was started by ${process.versions.node}`
   process.stderr.write(`vitrine: ${found}: run "npm ci" in the project's folder, which brings the right one\n`)
   process.exitCode = 2
+}
+
+function resolveSource(specifier, context, next) {
+  if (!specifier.startsWith('.') || !specifier.endsWith('.ts')) return next(specifier, context)
+  return { url: new URL(specifier, context.parentURL).href, format: 'module-typescript', shortCircuit: true }
 }
 
 /** Runs ourselves on another Node as if it were this process: same terminal, signals and exit status. */

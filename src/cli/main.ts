@@ -2,20 +2,14 @@
 import { Command, CommanderError } from 'commander'
 import { nearest } from '../cpu/features.ts'
 import { isInputError } from '../errors.ts'
-import { benchCommand } from './bench.ts'
-import { explainCommand } from './explain.ts'
-import { demoCommand } from './demo.ts'
-import { qemu } from './qemu.ts'
-import { runCommand } from './run.ts'
 import { statuses } from './status.ts'
 import type { System } from './system.ts'
-import { vmmCommand } from './vmm.ts'
 
 /** Runs one command; the result is the exit status of the process. */
 export async function commandLine(args: string[], system: System): Promise<number> {
   try {
     // QEMU's options are not ours: they never meet our parser.
-    return args[0] === 'qemu' ? await qemu(args.slice(1), system) : await ours(args, system)
+    return args[0] === 'qemu' ? await (await import('./qemu.ts')).qemu(args.slice(1), system) : await ours(args, system)
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : statuses.usage.status
     if (isInputError(error)) {
@@ -27,6 +21,19 @@ export async function commandLine(args: string[], system: System): Promise<numbe
   }
 }
 
+type MakeCommand = (system: System, done: (status: number) => void) => Command
+
+/** Each command is loaded when it is asked for, or when all are listed: what it needs is half of the program. */
+const makers: Readonly<Record<string, () => Promise<MakeCommand>>> = {
+  run: async () => (await import('./run.ts')).runCommand,
+  demo: async () => (await import('./demo.ts')).demoCommand,
+  vmm: async () => (await import('./vmm.ts')).vmmCommand,
+  bench: async () => (await import('./bench.ts')).benchCommand,
+  explain: async () => (await import('./explain.ts')).explainCommand,
+  qemu: () => Promise.resolve(() =>
+    new Command('qemu').description("the same machine behind QEMU's command line: `vitrine qemu --help`")),
+}
+
 async function ours(args: string[], system: System): Promise<number> {
   let status = 0
   const program = new Command('vitrine')
@@ -34,14 +41,9 @@ async function ours(args: string[], system: System): Promise<number> {
     .version(system.version)
     .addHelpText('after', '\n`vitrine COMMAND --help` says more; `vitrine demo` shows that it works.')
     .enablePositionalOptions()
-  const commands = [
-    runCommand(system, result => { status = result }),
-    demoCommand(system, result => { status = result }),
-    vmmCommand(system, result => { status = result }),
-    benchCommand(system),
-    explainCommand(system),
-    new Command('qemu').description("the same machine behind QEMU's command line: `vitrine qemu --help`"),
-  ]
+  const wanted = args[0] !== undefined && Object.hasOwn(makers, args[0]) ? [args[0]] : Object.keys(makers)
+  const commands: Command[] = []
+  for (const name of wanted) commands.push((await makers[name]())(system, result => { status = result }))
   for (const command of commands) program.addCommand(command)
   for (const command of [program, ...commands]) {
     command.exitOverride().allowExcessArguments(false).configureOutput({

@@ -9,13 +9,12 @@ import { type CpuProfile, namedProfile, profileTable, summarizeProfile } from '.
 import { PanicWatch } from '../panic.ts'
 import { type Ending, Session, type Surroundings } from '../session.ts'
 import { openStore, pathBeside } from './file-store.ts'
-import { serveGdb } from './gdb.ts'
-import { NodeLink } from './link.ts'
-import { NodeNetwork } from './network.ts'
+import type { serveGdb } from './gdb.ts'
+import type { NodeLink } from './link.ts'
+import type { NodeNetwork } from './network.ts'
 import { observeGuests } from './guest-events.ts'
 import { openSerialPort, type SerialPort } from './serial-port.ts'
 import { openFolder } from './shared-folder.ts'
-import { readState, writeState } from './state-file.ts'
 import { attachInput, endsOf, onTerminal, outputTo } from './stdio.ts'
 import { onSignals, watchStarter } from './process.ts'
 
@@ -53,7 +52,7 @@ export type MachineFactory = (options: MachineOptions) => Machine | Promise<Mach
 async function run(createMachine: MachineFactory, starterGone: () => boolean, request: RunRequest): Promise<RunResult> {
   const started = performance.now()
   const machine = await createMachine(request.machine)
-  if (request.restore !== undefined) machine.restoreState(readState(request.restore))
+  if (request.restore !== undefined) machine.restoreState((await import('./state-file.ts')).readState(request.restore))
   const collected: Uint8Array[] = []
   const { serial } = request.console
   const port: SerialPort | undefined = typeof serial === 'object' ? await openSerialPort(serial) : undefined
@@ -74,7 +73,7 @@ async function run(createMachine: MachineFactory, starterGone: () => boolean, re
     ),
     awaited: () => [...networks.values()].some(each => each.isAwaited),
   }, request.session)
-  const networks = connectNetworks(request, machine, () => session.wake())
+  const networks = await connectNetworks(request, machine, () => session.wake())
   const ended = new Promise<void>(resolve => { session.onEnd = resolve })
   if (port) {
     port.onInput = bytes => {
@@ -101,7 +100,7 @@ async function run(createMachine: MachineFactory, starterGone: () => boolean, re
   if (terminal && !request.console.quiet && request.console.escape) {
     printError('vitrine: keys go to the guest; Ctrl-A X leaves, Ctrl-A H helps\n')
   }
-  const stopGdb = request.gdb === undefined ? () => {} : await serveGdb(request.gdb, machine, request.machine.cpus ?? 1, session)
+  const stopGdb = request.gdb === undefined ? () => {} : await listenForGdb(request.gdb, machine, request.machine.cpus ?? 1, session)
   const stopProfiler = request.profile === undefined ? undefined : await (await import('./profiler.ts')).startProfiler()
   try {
     for (const network of networks.values()) await network.open()
@@ -109,7 +108,7 @@ async function run(createMachine: MachineFactory, starterGone: () => boolean, re
     const ending = await session.run()
     const samples = await stopProfiler?.()
     if (request.save !== undefined) {
-      if (canGoOn.includes(ending.kind)) writeState(request.save, machine.saveState())
+      if (canGoOn.includes(ending.kind)) (await import('./state-file.ts')).writeState(request.save, machine.saveState())
       else output.remark(() => printError(`vitrine: nothing was saved: the machine has come to its end (${ending.kind})\n`))
     }
     const status = statusOf({ ending, panic: panics.panic })
@@ -143,6 +142,8 @@ async function run(createMachine: MachineFactory, starterGone: () => boolean, re
   }
 }
 
+const listenForGdb: typeof serveGdb = async (...how) => (await import('./gdb.ts')).serveGdb(...how)
+
 /** The table, with exact counts below it; the samples go to the file. */
 function tellProfile(samples: CpuProfile, machine: Machine, { file, symbols }: NonNullable<RunRequest['profile']>): string {
   if (file !== undefined) writeFile(file, JSON.stringify(namedProfile(samples, symbols)))
@@ -156,8 +157,11 @@ function screenOf(machine: Machine): string[] | undefined {
 }
 
 /** What networks ask is asked of ours; answers come in between two slices. */
-function connectNetworks(request: RunRequest, machine: Machine, wake: () => void): Map<string, NodeNetwork | NodeLink> {
+async function connectNetworks(request: RunRequest, machine: Machine, wake: () => void): Promise<Map<string, NodeNetwork | NodeLink>> {
   const { machine: { networks = [] }, forwards = {}, links = {} } = request
+  if (networks.length === 0) return new Map()
+  const { NodeNetwork } = await import('./network.ts')
+  const { NodeLink } = await import('./link.ts')
   const connected = new Map(networks.map(({ id, kind }) => {
     const tell = (event: OutsideEvent): void => {
       machine.outsideInput(id, event)
