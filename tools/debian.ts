@@ -36,7 +36,7 @@ export function benchFiles(folder: string, flavour: Flavour = 'cloud'): { kernel
   mkdirSync(folder, { recursive: true })
   copyFileSync(kernel.image, files.kernel)
   copyFileSync(compileKernel(source('switch.S')), files.programs.switch)
-  const programs = ['bench.c', 'knest.c', 'disk.c'].map(name => compile(source(name)))
+  const programs = ['bench.c', 'knest.c', 'beside.c', 'disk.c'].map(name => compile(source(name)))
   const more = flavour === 'generic' ? ['nvme', 'e1000'] : []
   const modules = moduleFiles(kernel, ['virtio_pci', 'virtio_blk', 'kvm', 'kvm-amd', 'kvm-intel', ...more])
   writeFileSync(files.initrd, initramfs({ init: benchInit, programs, modules }))

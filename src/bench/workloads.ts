@@ -44,6 +44,10 @@ export const workloads: readonly Workload[] = [
     name: 'kvm', what: 'a guest under KVM in the guest: exits, compute, memory', word: 'kvm', usual: true,
     phases: ['kvm_exits', 'kvm_compute', 'kvm_mem_first', 'kvm_mem'],
   },
+  {
+    name: 'nested', what: 'the same loops outside and in a guest under KVM, in turn', word: 'nested', usual: false,
+    phases: ['compute', 'mem', 'mem_wide'].flatMap(loop => [`outside_${loop}`, `nested_${loop}`]),
+  },
   { name: 'switch', what: '500,000 VM exits by CPUID and entries, with no kernel around them', program: 'switch', usual: true },
   {
     name: 'disk', what: 'a virtio disk around the page cache: 20,000 random reads of 4 KiB, 1 GiB read and 256 MiB written by 1 MiB',

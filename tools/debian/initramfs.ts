@@ -25,6 +25,7 @@ for item in $(echo "$run" | tr , ' '); do
         dd if=/dev/zero bs=64k count=256 2>/dev/null | cat - /bin/busybox /bin/busybox | gzip -6 | md5sum
         echo "@@END gzip";;
     kvm) load_modules; dmesg | grep -iE 'kvm|svm|vmx' | tail -8; knest "$kex"; echo "knest rc=$?";;
+    nested) load_modules; beside;;
     disk) load_modules; for work in diskrandom diskread diskwrite; do disk $work; done;;
     nvme) load_modules; for work in nvmerandom nvmeread nvmewrite; do disk $work; done;;
     net) load_modules; ip link set eth0 up; ip addr add 10.0.2.15/24 dev eth0
