@@ -49,6 +49,9 @@ export class RootDoor implements HardwarePort {
       default: return { kind: 'stopped', reason: stop.kind }
     }
   }
+  interruptFromOutside(vector: number): void {
+    this.machine.pc.apicBus.msi.signal(lapicBase, vector)
+  }
 }
 
 class DoorProcessor implements ProcessorPort {

@@ -137,6 +137,8 @@ export interface GuestsRequest {
   /** The network that connects the guests' cards. */
   network?: string
   quiet: boolean
+  /** Keep the consoles for the result instead of printing them. */
+  collect: boolean
 }
 export interface GuestsResult {
   ending: Ending
@@ -149,6 +151,9 @@ export interface GuestsResult {
     /** Power-off, reset, a triple fault; undefined: it was still there. */
     ending: string | undefined
     memoryPresent: number
+    /** With `collect`: SHA-256 of its memory at the end (number, as 64 bits, and bytes of each page that is not zeros), what it wrote. */
+    memoryHash?: string
+    console?: string
     vcpus: {
       name: string; entries: number; guestTime: number; migrations: number; exits: { kind: string; count: number }[]
       /** What the processors did of its APIC, if they did. */

@@ -55,7 +55,7 @@ export function vmmCommand(system: System, done: (status: number) => void): Comm
       .choices(['intel', 'amd', 'both']).default('both'))
     .option('--cpus <n>', 'physical processors', '2')
     .option('--seed <n>', 'another run; the same number gives the same run again', '1')
-    .option('--json', 'the report as JSON instead of a picture; with a kernel, after the run')
+    .option('--json', 'the report as JSON instead of a picture; with a kernel one document at the end, with the consoles in it')
     .addOption(new Option('--assign <device>',
       'edu: a guest that owns a device, and the journey of its DMA; with a kernel nvme=IMAGE: a disk of the machine for the first guest'))
     .optionsGroup('Guests with a kernel:')
@@ -122,6 +122,7 @@ async function runKernels(options: Options, kernelFile: string, cpus: number, se
     timeoutSeconds: options.timeout === undefined ? undefined : parseSeconds(options.timeout, '--timeout'),
     migrateEvery: options.migrate === undefined ? undefined : parseCount(options.migrate, '--migrate') * 1000,
     quiet: options.quiet ?? false,
+    collect: options.json ?? false,
   })
   if (options.json) system.print(`${JSON.stringify(result, undefined, 2)}\n`)
   else if (!options.quiet) system.printError(summary(result))

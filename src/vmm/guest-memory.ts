@@ -150,6 +150,18 @@ export class GuestMemory {
     }
     return true
   }
+  /** A page's bytes, wherever they are; undefined: nobody has touched it, it is zeros. Changes nothing. */
+  peek(page: number): Uint8Array | undefined {
+    if (this.flags[page] & state.out) {
+      const bytes = this.store!.take(this.key(page))
+      this.store!.put(this.key(page), bytes)
+      return bytes
+    }
+    if (!this.isPresent(page)) return undefined
+    const bytes = new Uint8Array(pageSize)
+    this.pool.memory.read(this.frames[page], bytes)
+    return bytes
+  }
   /** Eight bytes, aligned. Throws beyond the end. */
   read64(address: number): bigint {
     const frame = this.frameOf(address, false)

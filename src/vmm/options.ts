@@ -52,4 +52,5 @@ export type RunEnd =
   | { kind: 'done' } // every vCPU is stopped
   | { kind: 'idle' } // every vCPU waits, and nothing is due that could wake one
   | { kind: 'time' } // the time given has come
+  | { kind: 'paused' } // the pause that was asked for
   | { kind: 'machine'; reason: string } // the machine itself has stopped

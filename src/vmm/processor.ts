@@ -16,7 +16,9 @@ export const apic = {
 } as const
 
 /** Vectors that the hypervisor gives its own interrupts. */
-export const hostVector = { timer: 0x40, kick: 0x41, posted: 0x42, wakeUp: 0x43, fault: 0x44, firstDevice: 0x50, spurious: 0xff } as const
+export const hostVector = {
+  timer: 0x40, kick: 0x41, posted: 0x42, wakeUp: 0x43, fault: 0x44, outside: 0x45, firstDevice: 0x50, spurious: 0xff,
+} as const
 
 /** An exception that an instruction of the hypervisor's raised. */
 export interface RootFault {

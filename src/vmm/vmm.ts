@@ -233,6 +233,7 @@ export class Vmm {
   private interrupted(cpu: CpuSlot, vector: number): void {
     if (vector === hostVector.timer) cpu.timerAt = Infinity
     this.hostHandlers.get(vector)?.()
+    if (vector === hostVector.outside) for (const act of this.outside.splice(0)) act()
     if (vector === hostVector.wakeUp) for (const vcpu of this.vcpus) if (vcpu.state === 'waiting' && vcpu.wakes) this.notify(vcpu)
   }
 
@@ -304,22 +305,34 @@ export class Vmm {
 
   // ---- the loop ----
 
-  /** Runs until something has to be told; `untilTime` is in virtual nanoseconds. */
-  run(untilTime?: number): RunEnd {
+  /**
+   * Runs until something has to be told. Times are virtual nanoseconds. At `untilTime` a processor comes to root mode, so that there is
+   * somebody to act: guests notice. At `pauseTime` the machine stands still as it is and guests notice nothing: the run is the same with
+   * and without pauses. After a pause only `run` and `fromOutside` may be called.
+   */
+  run(untilTime?: number, pauseTime?: number): RunEnd {
     this.ended = this.again
     this.again = undefined
     const limit = untilTime === undefined ? undefined : this.at(untilTime, () => (this.ended = { kind: 'time' }))
-    const end = this.loop()
+    const end = this.loop(pauseTime)
     limit?.cancel()
     return end
   }
+  /** Something comes from outside of the machine, as a key does: acts at once if a processor is in root mode, else interrupts one. */
+  fromOutside(act: () => void): void {
+    if (this.present.standing) return act()
+    this.outside.push(act)
+    this.hardware.interruptFromOutside(hostVector.outside)
+  }
+  private readonly outside: (() => void)[] = []
 
-  /** When it returns at least one processor stands in root mode, so that there is somebody to act. */
-  private loop(): RunEnd {
+  /** When it returns at least one processor stands in root mode, so that there is somebody to act; but for a pause. */
+  private loop(pauseTime: number | undefined): RunEnd {
     for (;;) {
       for (const cpu of this.cpus) if (cpu.standing && !this.ended) this.dispatch(cpu)
       if (this.ended) return this.ended
-      const arrival = this.hardware.run()
+      const arrival = this.hardware.run(pauseTime)
+      if (arrival.kind === 'time') return { kind: 'paused' }
       if (arrival.kind === 'stopped') return { kind: 'machine', reason: arrival.reason }
       if (arrival.kind !== 'root') throw new Error(`the hypervisor let all processors halt for ever: ${arrival.kind}`)
       this.arrived(this.cpus[arrival.cpu])

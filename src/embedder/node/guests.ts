@@ -1,15 +1,16 @@
 /** Guests of our hypervisor at a terminal: the console shows one of them and changes over on demand; in a pipe all speak and hear. */
+import { createHash } from 'node:crypto'
 import type { GuestsRequest, GuestsResult } from '../../cli/system.ts'
 import { createVmm } from '../../hypervisor.ts'
 import { assignToBoard } from '../../vmm/assign/assigner.ts'
 import { Board } from '../../vmm/board/board.ts'
 import { connectBoards } from '../../vmm/board/cable.ts'
+import type { GuestMemory } from '../../vmm/guest-memory.ts'
 import { wander } from '../../vmm/wander.ts'
 import type { Command } from '../escape.ts'
 import { type Ending, Session, type Surroundings } from '../session.ts'
 import { attachInput, endsOf, onTerminal, Output, writeStdout } from './stdio.ts'
 
-const consoleOptions = { serial: 'stdio', escape: true, interrupt: false, quiet: false, collect: false } as const
 const backlog = 65536
 const newline = 0x0a
 const carriageReturn = 0x0d
@@ -21,9 +22,32 @@ Ctrl-A A   send Ctrl-A to the guest
 Ctrl-A H   this help
 `
 
-/** What a guest writes: kept while another one is shown, or with its name before each line. */
-class Voice {
-  shown = false
+/** What a guest says, for whoever reads it. */
+interface Voice {
+  say(byte: number): void
+  /** What was said while nobody looked. */
+  show(): void
+  hide(): void
+  end(): void
+}
+
+/** Everything, for the report. */
+class CollectedVoice implements Voice {
+  private readonly bytes: number[] = []
+  say(byte: number): void {
+    this.bytes.push(byte)
+  }
+  show(): void {}
+  hide(): void {}
+  end(): void {}
+  get text(): string {
+    return Buffer.from(this.bytes).toString()
+  }
+}
+
+/** Kept while another one is shown, or with the guest's name before each line. */
+class PrintedVoice implements Voice {
+  private shown = false
   private readonly name: string
   private readonly output: Output
   private readonly named: boolean
@@ -46,10 +70,12 @@ class Voice {
     this.kept = []
     this.output.take(Buffer.from(`${this.name} | ${Buffer.from(text).toString()}`))
   }
-  /** What was said while nobody looked. */
   show(): void {
     this.shown = true
     this.output.take(Uint8Array.from(this.kept.splice(0)))
+  }
+  hide(): void {
+    this.shown = false
   }
   end(): void {
     if (this.named && this.kept.length > 0) {
@@ -59,14 +85,28 @@ class Voice {
   }
 }
 
+const zeros = Buffer.alloc(4096)
+
+/** Where pages lie and which were touched makes no difference. */
+function hashOf(memory: GuestMemory): string {
+  const hash = createHash('sha256')
+  for (let page = 0; page < memory.pages; page++) {
+    const bytes = memory.peek(page)
+    if (bytes && !zeros.equals(bytes)) hash.update(BigUint64Array.of(BigInt(page))).update(bytes)
+  }
+  return hash.digest('hex')
+}
+
 export async function runGuests(request: GuestsRequest, surroundings: (flush: () => Promise<void>, open: () => boolean) => Surroundings,
   onSignals: (end: (ending: Ending) => void) => () => void, printError: (text: string) => void): Promise<GuestsResult> {
+  const consoleOptions = { serial: 'stdio', escape: true, interrupt: false, quiet: false, collect: request.collect } as const
   const output = new Output(writeStdout)
   const terminal = onTerminal(consoleOptions)
   const vmm = createVmm({ ...request.machine, onLog: message => output.remark(() => printError(`vitrine: ${message}\n`)) })
   const named = !terminal && request.guests.length > 1
   const boards = request.guests.map(options => new Board(vmm, options))
-  const voices = boards.map(({ guest }) => new Voice(guest.name, output, named))
+  const collected = boards.map(() => new CollectedVoice())
+  const voices: readonly Voice[] = request.collect ? collected : boards.map(({ guest }) => new PrintedVoice(guest.name, output, named))
   boards.forEach((board, i) => {
     board.onSerial = byte => voices[i].say(byte)
     board.onLog = message => { if (!request.quiet) output.remark(() => printError(`vitrine: ${message}\n`)) }
@@ -83,8 +123,9 @@ export async function runGuests(request: GuestsRequest, surroundings: (flush: ()
     get retired() { return vmm.hardware.retired },
     get now() { return vmm.hardware.now },
     run: ({ untilTime } = {}) => {
-      const end = vmm.run(untilTime === Infinity ? undefined : untilTime)
-      if (end.kind === 'time' || end.kind === 'idle') return { kind: end.kind }
+      const end = vmm.run(undefined, untilTime)
+      if (end.kind === 'paused') return { kind: 'time' }
+      if (end.kind === 'idle') return { kind: 'idle' }
       explanation = end.kind === 'exit' ? end.explanation : end.kind === 'machine' ? end.reason : undefined
       return { kind: 'power-off' }
     },
@@ -93,7 +134,7 @@ export async function runGuests(request: GuestsRequest, surroundings: (flush: ()
     if (command === 'leave') session.end({ kind: 'left' })
     else if (command === 'help') printError(guestsHelp)
     else if (command === 'next') {
-      voices[shown].shown = false
+      voices[shown].hide()
       shown = (shown + 1) % boards.length
       printError(`\nvitrine: ${boards[shown].guest.name}\n`)
       voices[shown].show()
@@ -114,8 +155,9 @@ export async function runGuests(request: GuestsRequest, surroundings: (flush: ()
     const ending = await session.run()
     return {
       ending, explanation, virtualNanoseconds: vmm.hardware.now, instructions: vmm.hardware.retired,
-      guests: boards.map(({ guest, vcpus, ending: how }) => ({
+      guests: boards.map(({ guest, vcpus, ending: how }, i) => ({
         name: guest.name, ending: how, memoryPresent: guest.memory.present * 4096,
+        ...(request.collect ? { memoryHash: hashOf(guest.memory), console: collected[i].text } : {}),
         vcpus: vcpus.map(({ name, apic, statistics: { entries, guestTime, migrations, exits } }) => ({
           name, entries, guestTime, migrations, exits: [...exits].map(([kind, { count }]) => ({ kind, count })),
           apic: apic?.statistics,

@@ -167,7 +167,7 @@ export class Board {
   }
   /** Bytes typed at the guest's console. */
   serialInput(bytes: Uint8Array): void {
-    this.use(() => this.pc.serialInput(bytes))
+    this.vmm.fromOutside(() => this.use(() => this.pc.serialInput(bytes)))
   }
 
   /** A frame for the guest. */
