@@ -1,5 +1,5 @@
 /** What a remapping unit is given and what it is asked: the words that its parts share. Intel's VT-d specification, "DMA Remapping". */
-import type { DmaPort, DmaResult } from '../devices/ports.ts'
+import type { DmaPort } from '../devices/ports.ts'
 
 /** A requester ID: bus << 8 | device << 3 | function. */
 export type SourceId = number
@@ -23,20 +23,28 @@ export interface RemappedInterrupt {
   level: boolean
 }
 
-/** Memory from and to parts of a buffer: for a request whose pages lie apart no views are made. */
+/** Memory whose pages of RAM have places, which whoever knows a page may use at once until the map changes. */
 export interface MemoryPort extends DmaPort {
-  readPart(address: number, into: Uint8Array, offset: number, length: number): DmaResult
-  writePart(address: number, from: Uint8Array, offset: number, length: number): DmaResult
+  /** Goes up when other things lie at addresses than before. */
+  readonly mapGeneration: number
+  /** Of the page of an address in two halves; 0 when no RAM or ROM is there. */
+  pagePlace(lo: number, hi: number): number
+  /** Inside one page. */
+  readPlace(place: number, into: Uint8Array, offset: number, length: number): void
+  writePlace(place: number, from: Uint8Array, offset: number, length: number): void
 }
 
-/** Memory that has no parts makes views. */
+/** Memory of another kind has no places. */
 export function memoryPort(memory: DmaPort): MemoryPort {
-  if ('readPart' in memory && 'writePart' in memory) return memory as MemoryPort
+  if ('pagePlace' in memory && 'readPlace' in memory) return memory as MemoryPort
   return {
     read: (address, into) => memory.read(address, into), write: (address, from) => memory.write(address, from),
-    readPart: (address, into, offset, length) => memory.read(address, into.subarray(offset, offset + length)),
-    writePart: (address, from, offset, length) => memory.write(address, from.subarray(offset, offset + length)),
+    mapGeneration: 0, pagePlace: () => 0, readPlace: noPlace, writePlace: noPlace,
   }
+}
+
+function noPlace(): never {
+  throw new Error('memory without places was asked for one')
 }
 
 /** Where requests end that passed the unit. */

@@ -19,51 +19,59 @@ export interface RequesterOptions {
 }
 
 /**
- * Pages of 4 KiB that were translated, as numbers: a request that they serve makes no object. Of large pages the last one is kept
- * whole beside them.
+ * Pages of 4 KiB that were translated, with the places of their RAM: a request that they serve looks nothing up and makes no
+ * object. Of large pages the last one is kept whole beside them.
  */
 class KnownPages {
+  readonly #memory: MemoryPort
   readonly #numbers = new Float64Array(rememberedPages)
-  /** What to add to an address of the page. */
-  readonly #shifts = new Float64Array(rememberedPages)
+  readonly #places = new Int32Array(rememberedPages)
   /** 1: readable, 2: writable. */
   readonly #rights = new Uint8Array(rememberedPages)
   /** The epoch in which each was remembered. */
   readonly #epochs = new Float64Array(rememberedPages).fill(-1)
   #large: Translation | undefined
   #largeEpoch = -1
+  #mapGeneration = -1
 
-  /** The slot of a page that allows an access; -1: nobody knows. */
+  constructor(memory: MemoryPort) {
+    this.#memory = memory
+  }
+
+  /** The place of the page of an address that allows an access; 0: nobody knows. */
   find(epoch: number, address: number, right: number): number {
+    if (this.#mapGeneration !== this.#memory.mapGeneration) this.forget()
     const number = Math.floor(address / pageSize)
     const slot = number & (rememberedPages - 1)
-    if (this.#epochs[slot] === epoch && this.#numbers[slot] === number && (this.#rights[slot] & right) !== 0) return slot
-    return this.#large !== undefined && this.#largeEpoch === epoch ? this.#findInLarge(this.#large, epoch, address, right) : -1
+    if (this.#epochs[slot] === epoch && this.#numbers[slot] === number && (this.#rights[slot] & right) !== 0) return this.#places[slot]
+    return this.#large !== undefined && this.#largeEpoch === epoch ? this.#findInLarge(this.#large, epoch, address, right) : 0
   }
-  shift(slot: number): number {
-    return this.#shifts[slot]
-  }
+  /** The place of the page, now remembered; 0: it is no memory, and nobody remembers it. */
   add(epoch: number, address: number, page: Translation): number {
     if (page.size > pageSize) {
       this.#large = page
       this.#largeEpoch = epoch
     }
+    const output = address + (page.output - page.input)
+    const place = this.#memory.pagePlace(output | 0, Math.floor(output / 2 ** 32))
+    if (place === 0) return 0
     const number = Math.floor(address / pageSize)
     const slot = number & (rememberedPages - 1)
     this.#numbers[slot] = number
-    this.#shifts[slot] = page.output - page.input
+    this.#places[slot] = place
     this.#rights[slot] = (page.readable ? 1 : 0) | (page.writable ? 2 : 0)
     this.#epochs[slot] = epoch
-    return slot
+    return place
   }
   forget(): void {
+    this.#mapGeneration = this.#memory.mapGeneration
     this.#epochs.fill(-1)
     this.#large = undefined
   }
 
   #findInLarge(page: Translation, epoch: number, address: number, right: number): number {
     const inside = address >= page.input && address < page.input + page.size && !isInterruptAddress(address)
-    return inside && (right === 1 ? page.readable : page.writable) ? this.add(epoch, address, page) : -1
+    return inside && (right === 1 ? page.readable : page.writable) ? this.add(epoch, address, page) : 0
   }
 }
 
@@ -71,7 +79,7 @@ export class RemappedDma implements DmaPort {
   readonly #requester: () => SourceId
   readonly #unitFor: (source: SourceId) => RemappingUnit
   readonly #memory: MemoryPort
-  readonly #pages = new KnownPages()
+  readonly #pages: KnownPages
   #source = -1
   #unit: RemappingUnit | undefined
 
@@ -79,6 +87,7 @@ export class RemappedDma implements DmaPort {
     this.#requester = requester
     this.#unitFor = unitFor
     this.#memory = memoryPort(memory)
+    this.#pages = new KnownPages(this.#memory)
   }
 
   read(address: number, into: Uint8Array): DmaResult {
@@ -92,14 +101,23 @@ export class RemappedDma implements DmaPort {
     const source = this.#requester()
     const unit = this.#unitFor(source)
     if (source !== this.#source || unit !== this.#unit) this.#become(source, unit)
-    if ((address & (pageSize - 1)) + bytes.length <= pageSize) {
-      const slot = this.#pages.find(unit.caches.epoch, address, write ? 2 : 1)
-      if (slot >= 0) {
-        const output = address + this.#pages.shift(slot)
-        return write ? this.#memory.write(output, bytes) : this.#memory.read(output, bytes)
+    const { length } = bytes
+    for (let done = 0; done < length;) {
+      const at = address + done
+      const inPage = at & (pageSize - 1)
+      const page = this.#pages.find(unit.caches.epoch, at, write ? 2 : 1)
+      if (page === 0) {
+        const result = this.#unknown(unit, source, at, bytes.subarray(done), write)
+        if (typeof result !== 'number') return result
+        done += result
+        continue
       }
+      const count = Math.min(length - done, pageSize - inPage)
+      if (write) this.#memory.writePlace(page + inPage, bytes, done, count)
+      else this.#memory.readPlace(page + inPage, bytes, done, count)
+      done += count
     }
-    return this.#inPieces(unit, source, address, bytes, write)
+    return 'ok'
   }
 
   #become(source: SourceId, unit: RemappingUnit): void {
@@ -108,42 +126,19 @@ export class RemappedDma implements DmaPort {
     this.#pages.forget()
   }
 
-  /** Page by page, those that are known and follow each other in memory at once; what came before a fault has happened. */
-  #inPieces(unit: RemappingUnit, source: SourceId, address: number, bytes: Uint8Array, write: boolean): DmaResult {
-    const last = address + bytes.length
-    for (let at = address; at < last;) {
-      const slot = this.#pages.find(unit.caches.epoch, at, write ? 2 : 1)
-      let shift: number
-      let end: number
-      if (slot >= 0) {
-        shift = this.#pages.shift(slot)
-        end = this.#endOfRun(unit.caches.epoch, at, last, shift, write)
-      } else {
-        if (isInterruptAddress(at)) return interruptAccess(unit, source, at, bytes.subarray(at - address), write)
-        const page = this.#translate(unit, source, at, write)
-        if (!page) return 'blocked'
-        shift = page.output - page.input
-        end = Math.min(last, page.input + page.size)
-        if (at < interruptRange.first && end > interruptRange.first) end = interruptRange.first
-        if (page.size === everything && unit.isProtected(at, end - at)) return 'blocked'
-        unit.onEvent?.(accessEvent(unit, source, at, end - at, write, page))
-      }
-      const [offset, length] = [at - address, end - at]
-      const result = write
-        ? this.#memory.writePart(at + shift, bytes, offset, length) : this.#memory.readPart(at + shift, bytes, offset, length)
-      if (result !== 'ok') return result
-      at = end
-    }
-    return 'ok'
-  }
-
-  #endOfRun(epoch: number, at: number, last: number, shift: number, write: boolean): number {
-    let end = at - (at & (pageSize - 1)) + pageSize
-    for (; end < last; end += pageSize) {
-      const slot = this.#pages.find(epoch, end, write ? 2 : 1)
-      if (slot < 0 || this.#pages.shift(slot) !== shift) return end
-    }
-    return last
+  /** An address that the requester does not remember: how many bytes went there, or how the request ends. */
+  #unknown(unit: RemappingUnit, source: SourceId, at: number, bytes: Uint8Array, write: boolean): number | DmaResult {
+    if (isInterruptAddress(at)) return interruptAccess(unit, source, at, bytes, write)
+    const page = this.#translate(unit, source, at, write)
+    if (!page) return 'blocked'
+    let end = Math.min(at + bytes.length, page.input + page.size)
+    if (at < interruptRange.first && end > interruptRange.first) end = interruptRange.first
+    if (page.size === everything && unit.isProtected(at, end - at)) return 'blocked'
+    unit.onEvent?.(accessEvent(unit, source, at, end - at, write, page))
+    const part = bytes.subarray(0, end - at)
+    const output = at + (page.output - page.input)
+    const result = write ? this.#memory.write(output, part) : this.#memory.read(output, part)
+    return result === 'ok' ? part.length : result
   }
 
   /** Protected memory is looked for at each access that is not translated. */

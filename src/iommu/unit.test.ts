@@ -214,6 +214,16 @@ describe('caches', () => {
     assert.equal(w.probe(0x5000), 77)
   })
 
+  test('a page that is remembered by its place is looked up again when the map of memory has changed', () => {
+    const w = mapped()
+    assert.equal(w.probe(0x5000), 42)
+    assert.equal(w.probe(0x5000), 42)
+    w.ram.pagePlace = () => 0
+    w.ram.read = () => 'unmapped'
+    w.ram.mapGeneration++
+    assert.equal(w.probe(0x5000), 'unmapped')
+  })
+
   test('setting the table pointer drops translations where the unit says so, and only there', () => {
     for (const [dropsAtTablePointer, found] of [[true, 77], [false, 42]] as const) {
       const w = mapped({ dropsAtTablePointer })

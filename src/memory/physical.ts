@@ -83,6 +83,8 @@ export class PhysicalMemory {
   /** Set by the engine when it is made. */
   code: CodeTracking | undefined
   keeper: PlaceKeeper | undefined
+  /** Goes up when other things lie at physical addresses than before: places that somebody remembers are over then. */
+  mapGeneration = 0
 
   private readonly bus: MmioBus
   /** Writes to ROM that is a flash memory go here. */
@@ -177,6 +179,7 @@ export class PhysicalMemory {
   }
 
   private remap(base: number, end: number): void {
+    this.mapGeneration++
     if (this.classify(base, end)) this.keeper?.dropAllPlaces()
   }
 
@@ -394,16 +397,11 @@ export class PhysicalMemory {
 
   /** Bus-master read. What nobody claims reads all ones and makes the result `unmapped`. */
   read(address: number, into: Uint8Array): DmaResult {
-    return this.readPart(address, into, 0, into.length)
-  }
-
-  /** The same into a part of a buffer, for who reads it from several places. */
-  readPart(address: number, into: Uint8Array, offset: number, length: number): DmaResult {
     let claimed = true
-    for (let done = 0; done < length;) {
+    for (let done = 0; done < into.length;) {
       const here = address + done
-      const piece = Math.min(length - done, pageSize - (here & (pageSize - 1)))
-      if (!this.readPiece(here | 0, Math.floor(here / 2 ** 32), into, offset + done, piece)) claimed = false
+      const piece = Math.min(into.length - done, pageSize - (here & (pageSize - 1)))
+      if (!this.readPiece(here | 0, Math.floor(here / 2 ** 32), into, done, piece)) claimed = false
       done += piece
     }
     return claimed ? 'ok' : 'unmapped'
@@ -412,22 +410,23 @@ export class PhysicalMemory {
   private readPiece(lo: number, hi: number, into: Uint8Array, offset: number, length: number): boolean {
     const page = this.pagePlace(lo, hi)
     if (page === 0) return this.bus.read(toNumber(lo, hi), into, offset, length)
-    const place = (page + (lo & 0xfff)) >>> 0
-    into.set(this.bytes.subarray(place, place + length), offset)
+    this.readPlace(page + (lo & 0xfff), into, offset, length)
     return true
+  }
+
+  /** The same for who knows the place, inside one page. */
+  readPlace(place: number, into: Uint8Array, offset: number, length: number): void {
+    const from = place >>> 0
+    into.set(this.bytes.subarray(from, from + length), offset)
   }
 
   /** Bus-master write; to ROM it changes nothing. */
   write(address: number, from: Uint8Array): DmaResult {
-    return this.writePart(address, from, 0, from.length)
-  }
-
-  writePart(address: number, from: Uint8Array, offset: number, length: number): DmaResult {
     let claimed = true
-    for (let done = 0; done < length;) {
+    for (let done = 0; done < from.length;) {
       const here = address + done
-      const piece = Math.min(length - done, pageSize - (here & (pageSize - 1)))
-      if (!this.writePiece(here | 0, Math.floor(here / 2 ** 32), from, offset + done, piece)) claimed = false
+      const piece = Math.min(from.length - done, pageSize - (here & (pageSize - 1)))
+      if (!this.writePiece(here | 0, Math.floor(here / 2 ** 32), from, done, piece)) claimed = false
       done += piece
     }
     return claimed ? 'ok' : 'unmapped'
@@ -435,12 +434,16 @@ export class PhysicalMemory {
 
   private writePiece(lo: number, hi: number, from: Uint8Array, offset: number, length: number): boolean {
     const page = this.pagePlace(lo, hi)
-    const place = page + (lo & 0xfff)
     if (page === 0) return this.bus.write(toNumber(lo, hi), from, offset, length)
-    if (!this.beforeWrite(place, length)) return true
+    this.writePlace(page + (lo & 0xfff), from, offset, length)
+    return true
+  }
+
+  /** The same for who knows the place, inside one page. */
+  writePlace(place: number, from: Uint8Array, offset: number, length: number): void {
+    if (!this.beforeWrite(place, length)) return
     this.bytes.set(length === from.length ? from : from.subarray(offset, offset + length), place >>> 0)
     this.afterWrite(place, length)
-    return true
   }
 
   /** Reads without side effects: RAM that nobody has touched reads zero (and stays unbacked), anything but RAM and ROM 0xFF. */

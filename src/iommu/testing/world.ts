@@ -1,27 +1,44 @@
 /** A unit with memory, tables made by hand in the manual's formats, and what comes out of it: for tests. */
 import { FakeDma } from '../../devices/testing/fakes.ts'
 import { defaultUnit, type UnitOptions } from '../capabilities.ts'
-import type { RemappedInterrupt } from '../ports.ts'
+import type { MemoryPort, RemappedInterrupt } from '../ports.ts'
 import { command, offsets } from '../registers.ts'
 import { RemappedDma, RemappedMsi } from '../requester.ts'
 import { RemappingUnit } from '../unit.ts'
 
-export const world = (options: Partial<UnitOptions> = {}, ram = new FakeDma(16 << 20)): World => new World(options, ram)
+export const world = (options: Partial<UnitOptions> = {}, ram = new PlacedRam(16 << 20)): World => new World(options, ram)
+
+/** Memory whose pages have places: other numbers than their addresses. */
+class PlacedRam extends FakeDma implements MemoryPort {
+  mapGeneration = 0
+  readonly #distance = -0x4000_0000
+
+  pagePlace(lo: number, hi: number): number {
+    return hi === 0 && lo >= 0 && lo < this.memory.length ? (lo & ~0xfff) + this.#distance : 0
+  }
+  readPlace(place: number, into: Uint8Array, offset: number, length: number): void {
+    into.set(this.memory.subarray(place - this.#distance, place - this.#distance + length), offset)
+  }
+  writePlace(place: number, from: Uint8Array, offset: number, length: number): void {
+    this.memory.set(from.subarray(offset, offset + length), place - this.#distance)
+  }
+}
 
 /** Where tests have their tables: all below 16 MiB. */
 export const place = { root: 0x1000, context: 0x2000, interrupts: 0x3000, queue: 0x4000, status: 0x5000, tables: 0x10_0000 } as const
 export const device = 0x18 // 00:03.0
 
 export class World {
-  readonly ram: FakeDma
+  readonly ram: PlacedRam
   readonly view: DataView
   readonly delivered: RemappedInterrupt[] = []
   readonly messages: { address: number; data: number }[] = []
   readonly told: string[] = []
   readonly unit: RemappingUnit
+  readonly #requesters = new Map<number, RemappedDma>()
   #nextTable: number = place.tables
 
-  constructor(options: Partial<UnitOptions>, ram: FakeDma) {
+  constructor(options: Partial<UnitOptions>, ram: PlacedRam) {
     this.ram = ram
     this.view = new DataView(ram.memory.buffer)
     this.unit = new RemappingUnit({
@@ -111,8 +128,13 @@ export class World {
 
   // ---- requests
 
+  /** A requester's port, the same each time, with what it remembers. */
   dma(source: number = device): RemappedDma {
-    return new RemappedDma({ requester: () => source, unitFor: () => this.unit, memory: this.ram })
+    const known = this.#requesters.get(source)
+    if (known) return known
+    const made = new RemappedDma({ requester: () => source, unitFor: () => this.unit, memory: this.ram })
+    this.#requesters.set(source, made)
+    return made
   }
   signal(address: number, data: number, source: number = device): void {
     new RemappedMsi({ requester: () => source, unitFor: () => this.unit, memory: this.ram, checksSource: true }).signal(address, data)
