@@ -2,8 +2,10 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { vector } from './fault.ts'
+import { segment } from './layout.ts'
 import { interruptReturn } from './iret.ts'
 import { flag, readRflags, writeRflags } from './rflags.ts'
+import { loadSegment } from './segments.ts'
 import { systemCall, systemReturn } from './syscall.ts'
 import { createTestProcessor, enterLong, enterProtected, faultOf, selectors, type TestProcessor } from './testing.ts'
 
@@ -31,6 +33,15 @@ for (const slow of [false, true])
     assert.equal(readRflags(state), flag.IF | flag.CF | 2)
     assert.deepEqual([0, 3, 4, 5].map(i => state.segSelector[i]), [0, 0, 0, 0])
   })
+
+test('a return to an outer level takes the RPL from null selectors; their bases stay', () => {
+  const cpu = longWithFrame(userFrame())
+  for (const index of [segment.es, segment.ds, segment.fs, segment.gs]) loadSegment(cpu, index, 3)
+  cpu.state.segBase[segment.fs] = 0x1234_5678n
+  interruptReturn(cpu)
+  assert.deepEqual([segment.es, segment.ds, segment.fs, segment.gs].map(index => cpu.state.segSelector[index]), [0, 0, 0, 0])
+  assert.equal(cpu.state.segBase[segment.fs], 0x1234_5678n)
+})
 
 test('IRETQ unblocks NMIs, also when it faults', () => {
   const cpu = longWithFrame(userFrame(0x8000_0000_0000n))

@@ -23,6 +23,8 @@ export interface Msr {
   readonly reset?: bigint | ((model: CpuModel) => bigint)
   /** Bits that WRMSR may set; others raise #GP when they change nothing else says. Absent: the register is read-only. */
   readonly writable?: bigint
+  /** The bits that a write keeps; the others that may be set are lost. Absent: all. */
+  readonly keeps?: bigint
   /** Where it is kept: a field of the state, or (absent) a slot of msrMisc. 'none': nowhere, reads give the reset value. */
   readonly field?: ScalarField | 'none'
   readonly accepts?: (value: bigint, cpu: Processor) => boolean
@@ -140,13 +142,13 @@ const machineCheck: readonly Msr[] = [
 ]
 
 const system: readonly Msr[] = [
-  stored(0x174, 'IA32_SYSENTER_CS', all, { feature: 'sep', field: 'msrSysenterCs' }),
+  stored(0x174, 'IA32_SYSENTER_CS', all, { feature: 'sep', field: 'msrSysenterCs', keeps: low32 }),
   stored(0x175, 'IA32_SYSENTER_ESP', all, { feature: 'sep', field: 'msrSysenterEsp', accepts: canonical }),
   stored(0x176, 'IA32_SYSENTER_EIP', all, { feature: 'sep', field: 'msrSysenterEip', accepts: canonical }),
   stored(0xc0000081, 'IA32_STAR', all, { feature: 'syscall', field: 'msrStar' }),
   stored(0xc0000082, 'IA32_LSTAR', all, { feature: 'lm', field: 'msrLstar', accepts: canonical }),
   stored(0xc0000083, 'IA32_CSTAR', all, { feature: 'lm', field: 'msrCstar', accepts: canonical }),
-  stored(0xc0000084, 'IA32_FMASK', low32, { feature: 'syscall', field: 'msrFmask' }),
+  stored(0xc0000084, 'IA32_FMASK', all, { feature: 'syscall', field: 'msrFmask', keeps: low32 }),
   stored(0xc0000102, 'IA32_KERNEL_GS_BASE', all, { feature: 'lm', field: 'msrKernelGsBase', accepts: canonical }),
   stored(0xc0000103, 'IA32_TSC_AUX', low32, { feature: 'rdtscp', field: 'msrTscAux' }),
   { index: 0x1d9, name: 'IA32_DEBUGCTL', field: 'msrDebugctl', read: cpu => cpu.state.msrDebugctl, write: writeDebugctl },

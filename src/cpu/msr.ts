@@ -4,7 +4,6 @@ import type { CpuModel } from './model.ts'
 import { isOffered, msrTable, readSlot, resetValue, slotOf, type Msr } from './msr-table.ts'
 import type { Processor } from './processor.ts'
 
-const low32 = 0xffff_ffffn
 
 /** TSC ticks are virtual nanoseconds. */
 export function readTsc(cpu: Processor): bigint {
@@ -119,7 +118,8 @@ export function writeMsr(cpu: Processor, index: number, value: bigint): boolean 
   if (row.writable === undefined || value & ~row.writable) return false
   if (row.accepts && !row.accepts(value, cpu)) return false
   if (row.field === 'none') return true
-  if (row.field) cpu.state[row.field] = row.field === 'msrSysenterCs' ? value & low32 : value
-  else cpu.state.msrMisc[slotOf(index)] = value
+  const kept = row.keeps === undefined ? value : value & row.keeps
+  if (row.field) cpu.state[row.field] = kept
+  else cpu.state.msrMisc[slotOf(index)] = kept
   return true
 }

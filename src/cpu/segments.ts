@@ -95,13 +95,14 @@ export function setCode(cpu: Processor, selector: number, descriptor: Descriptor
 
 /**
  * After a return to an outer level, DS, ES, FS and GS that it may not use become null; their bases stay, and 64-bit code uses those of FS
- * and GS.
+ * and GS. A null selector loses its RPL: programs see 0 in place of the 1 to 3 that they loaded.
  */
 export function dropInnerSegments(state: CpuState): void {
   const { cpl } = state
   for (const index of [segment.es, segment.ds, segment.fs, segment.gs]) {
     const attributes = state.segAttributes[index]
     if (attributes & attribute.unusable) {
+      state.segSelector[index] = 0
       continue
     }
     const conformingCode = (attributes & 0x1c) === 0x1c

@@ -44,11 +44,13 @@ const isGlobal = (b: Semantics, selector: Node): Node =>
 const descriptorOf = (b: Semantics, selector: Node): Node =>
   b.readMemory(b.add(b.state('gdtrBase'), b.extendU(b.and(selector, 0xfff8))), 'i64', 8)
 
-/** None of DS, ES, FS and GS is the kernel's alone: programs keep them all. */
+/** DS, ES, FS and GS are 0 or a program's: it keeps them all. */
 function keepsSegments(b: Semantics): Node {
+  const level = user << 5
   const kept = [segment.es, segment.ds, segment.fs, segment.gs].map(index => {
     const attributes = b.state('segAttributes', index)
-    return b.or(b.ne(b.and(attributes, attribute.unusable), 0), b.eq(b.and(attributes, user << 5), user << 5))
+    const isZero = b.and(b.ne(b.and(attributes, attribute.unusable), 0), b.eqz(b.state('segSelector', index)))
+    return b.or(isZero, b.eq(b.and(attributes, attribute.unusable | level), level))
   })
   return all(b, ...kept)
 }
