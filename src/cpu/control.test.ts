@@ -117,6 +117,8 @@ test('MSRs: canonical addresses, reserved bits, read-only, unknown', () => {
   const cpu = createTestProcessor()
   assert.equal(writeMsr(cpu, 0xc0000082, 0x8000_0000_0000n), false)
   assert.ok(writeMsr(cpu, 0xc0000082, 0xffff_8000_0000_0000n))
+  assert.ok(writeMsr(cpu, 0xc0000084, 0xffff_ffff_ffff_ffffn))
+  assert.equal(readMsr(cpu, 0xc0000084), 0xffff_ffffn)
   assert.equal(writeMsr(cpu, 0xfe, 0n), false)
   assert.equal(writeMsr(cpu, 0x277, 0x02n), false)
   assert.equal(writeMsr(cpu, 0x200, 2n), false)

@@ -278,7 +278,9 @@ export class Cpu implements InterruptibleCpu {
       if (words[word.activity] !== activity.running || words[word.budget] <= 0) continue
       const breakpoints = this.debug.atInstruction()
       if (breakpoints !== 0) {
-        this.deliver(debugException(breakpoints))
+        const putOff = words[word.pendingDebug] // by MOV SS: one exception tells of both
+        words[word.pendingDebug] = 0
+        this.deliver(debugException(breakpoints | putOff))
         continue
       }
       if (words[word.mode] & codeMode.tracked && this.lacksEndbranch()) continue

@@ -142,6 +142,14 @@ test('an instruction breakpoint right after MOV SS is held off by Intel only', (
   assert.deepEqual(run(body, 'amd'), [{ dr6: dr6(1), ip: 25 }])
 })
 
+test('a data breakpoint that MOV SS puts off is reported with the instruction breakpoint after it, once', () => {
+  const traps = run(start => {
+    const set = [0xbf, ...word(1), ...setDr(0, 0x5000), ...setDr(1, start + 34), ...setDr(7, 0x0007040a)] // mov di, 1: once
+    return [...set, 0x8e, 0x16, ...word(0x5000), 0x40] // mov ss, [0x5000]; inc ax
+  }, 'amd')
+  assert.deepEqual(traps, [{ dr6: dr6(3), ip: 34 }])
+})
+
 /** push flags with TF; popf */
 const trapOn = [0x68, ...word(0x102), 0x9d]
 const trapOff = [0x68, ...word(0x002), 0x9d]

@@ -43,6 +43,7 @@ export function pcOptionsOf(options: MachineOptions, map: MemoryMap, model: CpuM
       vendor: model.vendor, brand: model.identity.brand, signature: model.identity.signature, megahertz: 1000,
       features: featureBits(model, 1, 0, 3),
     },
+    vmx: model.has('vmx'),
     lapic: {
       timerFrequency: crystalHertz,
       x2apic: model.has('x2apic'),

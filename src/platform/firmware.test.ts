@@ -106,19 +106,29 @@ function link(files: Map<string, Uint8Array>, base: Map<string, number>): void {
   }
 }
 
-test('the ACPI script leads from the RSDP to every table, with right checksums', () => {
-  const { pc } = machine({ memory: 64 * MiB, cpus: 2 })
+/** What firmware reads of the configuration device, by name. */
+function filesOf({ pc }: VitrineMachine): Map<string, Uint8Array> {
   const read = (key: number, length: number): Uint8Array => {
     pc.ports.write(0x510, 2, key)
     return Uint8Array.from({ length }, () => pc.ports.read(0x511, 1))
   }
   const count = new DataView(read(0x19, 4).buffer).getUint32(0)
   const directory = read(0x19, 4 + 64 * count)
-  const files = new Map(Array.from({ length: count }, (_, index) => {
+  return new Map(Array.from({ length: count }, (_, index) => {
     const view = new DataView(directory.buffer, 4 + index * 64, 64)
     const name = directory.subarray(12 + index * 64, 68 + index * 64)
     return [new TextDecoder().decode(name.subarray(0, name.indexOf(0))), read(view.getUint16(4), view.getUint32(0)).slice()]
   }))
+}
+
+test('firmware is asked to allow VMXON and to lock IA32_FEATURE_CONTROL where there is VT-x', () => {
+  const name = 'etc/msr_feature_control'
+  assert.deepEqual([...filesOf(machine({ cpu: { model: 'intel' } })).get(name)!], [5, 0, 0, 0, 0, 0, 0, 0])
+  assert.equal(filesOf(machine({ cpu: { model: 'amd' } })).has(name), false)
+})
+
+test('the ACPI script leads from the RSDP to every table, with right checksums', () => {
+  const files = filesOf(machine({ memory: 64 * MiB, cpus: 2 }))
   const base = 0x3f00000
   link(files, new Map([['etc/acpi/tables', base], ['etc/acpi/rsdp', 0xf5a40]]))
   const tables = files.get('etc/acpi/tables')!

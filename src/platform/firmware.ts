@@ -87,13 +87,17 @@ export interface FirmwareFiles {
   bootPaths: readonly string[]
   /** Option ROMs by the PCI identity `vendor,device` in hexadecimal. */
   optionRoms: ReadonlyMap<string, Uint8Array>
+  /** The processors have VT-x. */
+  vmx: boolean
 }
 
 const serialConsolePort = 0x3f8
+/** What firmware writes to each processor's IA32_FEATURE_CONTROL: VMXON outside of SMX operation, locked. */
+const featureControl = 5
 const ascii = (text: string): Uint8Array => new TextEncoder().encode(text)
 
 /** fw_cfg files. */
-export function firmwareFiles({ boot, acpi, bootPaths, optionRoms }: FirmwareFiles): [string, Uint8Array][] {
+export function firmwareFiles({ boot, acpi, bootPaths, optionRoms, vmx }: FirmwareFiles): [string, Uint8Array][] {
   const number = (value: number): Uint8Array => {
     const view = new DataView(new ArrayBuffer(8))
     view.setBigUint64(0, BigInt(value), true)
@@ -103,6 +107,7 @@ export function firmwareFiles({ boot, acpi, bootPaths, optionRoms }: FirmwareFil
     ...acpiFiles(acpi),
     ...(bootPaths.length > 0 ? [['bootorder', ascii(`${bootPaths.join('\n')}\0`)] as [string, Uint8Array]] : []),
     ...(boot.serialConsole ? [['etc/sercon-port', number(serialConsolePort)] as [string, Uint8Array]] : []),
+    ...(vmx ? [['etc/msr_feature_control', number(featureControl)] as [string, Uint8Array]] : []),
     ...[...optionRoms].map(([identity, bytes]) => [`pci${identity}.rom`, bytes] as [string, Uint8Array]),
   ]
 }

@@ -37,6 +37,8 @@ export interface PcOptions extends BootRequest {
   seed?: number
   /** What SMBIOS says of the processor. Default: nothing is said. */
   processor?: ProcessorDescription
+  /** The processors have VT-x, which firmware turns on. */
+  vmx?: boolean
   /** A second serial port, COM2, whose output goes to `serialOutput` with port 1. */
   secondSerialPort?: boolean
   lapic: {

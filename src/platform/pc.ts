@@ -411,6 +411,7 @@ export class Pc {
     if (!this.#firmware) return new Map([['etc/e820', e820File(this.map.e820)], ...identity])
     const files = firmwareFiles({
       boot: bootSettings, acpi: this.#acpiOptions(), bootPaths: this.#bootPaths(), optionRoms: this.#optionRoms(),
+      vmx: this.#options.vmx === true,
     })
     return new Map([['etc/e820', e820File(ramEntries(this.map))], ...identity, ...files])
   }

@@ -59,6 +59,7 @@ export function q35Functions(pmBase: number, ecamBase: number, lowTop: number): 
   })
   lpc.config.set(0x40, 4, pmBase | 1)
   lpc.config.set(0x44, 1, 0x80) // ACPI_CNTL: enabled, SCI on IRQ 9
+  lpc.config.set(0x82, 2, 1) // LPC_EN: COM1 is there, at 3F8h (LPC_IOD = 0); drivers of early consoles look here
   const routes = [0x60, 0x61, 0x62, 0x63, 0x68, 0x69, 0x6a, 0x6b]
   return {
     functions: [{ id: bdf(0, 0, 0), fn: mch }, { id: bdf(0, 31, 0), fn: lpc }], irqOfWire: routing(lpc.config, routes),
