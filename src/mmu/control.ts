@@ -93,5 +93,9 @@ export class MmuControl implements TranslationControl {
 }
 
 function halves(address: bigint): { lo: number; hi: number } {
-  return { lo: Number(address & 0xffffffffn) | 0, hi: Number((address >> 32n) & 0xffffffffn) | 0 }
+  wide[0] = address
+  return { lo: words[0], hi: words[1] }
 }
+/** Takes BigInts apart without making new ones. */
+const wide = new BigInt64Array(1)
+const words = new Int32Array(wide.buffer)

@@ -185,6 +185,12 @@ export class MmuLinearMemory implements LinearMemory {
     this.split(address)
     const lo = this.halves[0]
     const hi = this.halves[1]
+    if (as === 'supervisor') {
+      // gates, descriptors and frames, whoever runs: the kernel's first level, if it is known
+      const table = this.words[what === access.write ? word.kernelTables + 1 : word.kernelTables]
+      const place = table === 0 ? 0 : this.firstLevel(table, lo, hi, 1)
+      if (place !== 0) return place
+    }
     const flags = 1 | whoFlags[as]
     const place = what === access.write ? this.mmu.plainWrite(lo, hi, flags) : this.mmu.plainRead(lo, hi, flags)
     if (place < 0) throw this.fault()

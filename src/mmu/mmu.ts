@@ -262,11 +262,17 @@ export class Mmu extends TranslationCaches {
     return true
   }
 
-  /** The first level holds what the present privilege may do; other accesses leave it alone. */
+  /** The set of the first level that holds what an access with these flags may do; -1: none. */
+  private setFor(sizeAndFlags: number): number {
+    if (this.aligned || sizeAndFlags & accessFlag.user) return -1
+    return sizeAndFlags & accessFlag.supervisor ? this.kernelSet : this.set
+  }
+
   private keepRead(lo: number, hi: number, place: number, sizeAndFlags: number): void {
-    if (this.aligned || sizeAndFlags & (accessFlag.supervisor | accessFlag.user)) return
-    this.firstLevel.fillRead(this.set, lo, hi, place, this.isGlobal())
-    this.tlb.noteSet(this.entry, this.set)
+    const set = this.setFor(sizeAndFlags)
+    if (set < 0) return
+    this.firstLevel.fillRead(set, lo, hi, place, this.isGlobal())
+    this.tlb.noteSet(this.entry, set)
   }
 
   /** Of the translation just found. */
@@ -275,9 +281,10 @@ export class Mmu extends TranslationCaches {
   }
 
   private keepWrite(lo: number, hi: number, place: number, sizeAndFlags: number): void {
-    if (this.aligned || sizeAndFlags & (accessFlag.supervisor | accessFlag.user)) return
-    this.firstLevel.fillWrite(this.set, lo, hi, place, this.isGlobal())
-    this.tlb.noteSet(this.entry, this.set)
+    const set = this.setFor(sizeAndFlags)
+    if (set < 0) return
+    this.firstLevel.fillWrite(set, lo, hi, place, this.isGlobal())
+    this.tlb.noteSet(this.entry, set)
   }
 
   /**

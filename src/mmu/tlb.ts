@@ -43,8 +43,9 @@ export class Tlb {
   private tagIndexOf = new Map<number, number>()
   /** By address space: its tag indexes. */
   private indexesOf = new Map<number, { index: number; global: boolean }[]>()
-  /** No large (huge) page was cached since everything was flushed: they need no look. */
-  private anyLarge = false
+  /** By size: false while no such page was cached since everything was flushed, and they need no look. */
+  private readonly any = [true, false, false]
+  private anyHalf = false
   /** By a hash of the 2 MiB of linear addresses: a part of a guest's larger page may be cached there, as its second stage has it. */
   private readonly parts = new Uint8Array(partsHashes)
   private anyParts = false
@@ -111,7 +112,8 @@ export class Tlb {
     if (this.tagIndexOf.size <= fewTags) for (const index of this.tagIndexOf.values()) this.retire(index)
     else this.entries.fill(0)
     this.nextWay.fill(0)
-    this.anyLarge = false
+    this.any.fill(false, 1)
+    this.anyHalf = false
     this.parts.fill(0)
     this.anyParts = false
     this.anyHugeParts = false
@@ -147,7 +149,7 @@ export class Tlb {
     for (const [entry, key, page, pageHi, flags, physicalLo, physicalHi] of state.entries) {
       const tag = this.tags[this.tagIndex(Math.floor(key / 8192), key % 8192)!]
       this.entries.set([page, pageHi, tag, flags, physicalLo, physicalHi, 0, 0], entry)
-      if (flags & translationFlag.sizeMask) this.anyLarge = true
+      this.noteSize(flags)
       if (flags & translationFlag.firstSizeMask) this.notePart(page, flags)
     }
   }
@@ -162,25 +164,29 @@ export class Tlb {
     for (let entry = start; entry < start + rowWords; entry += entryWords)
       if (entries[entry] === page && entries[entry + 1] === hi && (entries[entry + 2] === tag || entries[entry + 2] === globalTag))
         return entry
-    return this.anyLarge ? this.findLarge(lo, hi, tag, globalTag) : -1
+    const medium = this.any[pageSizes.medium] ? this.findLarge(lo, hi, tag, globalTag, pageSizes.medium) : -1
+    return medium < 0 && this.any[pageSizes.huge] ? this.findLarge(lo, hi, tag, globalTag, pageSizes.huge) : medium
   }
 
-  private findLarge(lo: number, hi: number, tag: number, globalTag: number): number {
+  private findLarge(lo: number, hi: number, tag: number, globalTag: number, size: number): number {
     const entries = this.entries
-    for (let size = 1; size <= 2; size++) {
-      const page = (lo & pageMasks[size]) | 1
-      const start = rowOf(lo, hi, size) * rowWords
-      for (let entry = start; entry < start + rowWords; entry += entryWords)
-        if (entries[entry] === page && entries[entry + 1] === hi && (entries[entry + 2] === tag || entries[entry + 2] === globalTag))
-          return entry
-    }
+    const page = (lo & pageMasks[size]) | 1
+    const start = rowOf(lo, hi, size) * rowWords
+    for (let entry = start; entry < start + rowWords; entry += entryWords)
+      if (entries[entry] === page && entries[entry + 1] === hi && (entries[entry + 2] === tag || entries[entry + 2] === globalTag))
+        return entry
     return -1
+  }
+
+  private noteSize(flags: number): void {
+    this.any[(flags & translationFlag.sizeMask) >> translationFlag.sizeShift] = true
+    if (flags & translationFlag.half) this.anyHalf = true
   }
 
   /** Adds an entry and returns it. The physical address is that of the start of the page of the size that the flags say. */
   insert(lo: number, hi: number, tag: number, flags: number, physicalLo: number, physicalHi: number): number {
     const size = (flags & translationFlag.sizeMask) >> translationFlag.sizeShift
-    if (size !== pageSizes.small) this.anyLarge = true
+    this.noteSize(flags)
     if (flags & translationFlag.firstSizeMask) this.notePart(lo, flags)
     const row = rowOf(lo, hi, size)
     const entry = this.freeEntry(row)
@@ -227,8 +233,8 @@ export class Tlb {
     for (let entry = this.find(lo, hi, tag, globalTag); entry >= 0; entry = this.find(lo, hi, tag, globalTag)) this.remove(entry)
     if (this.anyParts && this.parts[(lo >>> 21) & (partsHashes - 1)] !== 0) this.dropParts(lo, hi, tag, globalTag)
     if (this.anyHugeParts) this.dropHugeParts(lo, hi, tag, globalTag)
-    if (!this.anyLarge) return
-    const other = this.findLarge(lo ^ 0x200000, hi, tag, globalTag)
+    if (!this.anyHalf) return
+    const other = this.findLarge(lo ^ 0x200000, hi, tag, globalTag, pageSizes.medium)
     if (other >= 0 && this.entries[other + 3] & translationFlag.half) this.remove(other)
   }
 

@@ -103,7 +103,7 @@ export class TranslationCaches implements PlaceKeeper {
   }
 
   /** Sets of this address space, by who accesses; -1: not known, or generated code may not change over to it. */
-  private kernelSet = -1
+  protected kernelSet = -1
   private userSet = -1
   private accessSet = -1
   private findLevels(set: number, who: number, controls: number): void {
