@@ -270,7 +270,10 @@ export class Vmm {
 
   // ---- migration ----
 
-  /** The vCPU runs only on that processor from now on. What it is on the way is told in events. */
+  /**
+   * The vCPU runs only on that processor from now on. What it is on the way is told in events. From where it already is it goes to memory
+   * and comes back.
+   */
   migrate(vcpu: Vcpu, to: number): void {
     if (!this.cpus[to]) throw new Error(`there is no processor ${to}`)
     const from = vcpu.processor?.index
@@ -278,7 +281,6 @@ export class Vmm {
     vcpu.affinity = new Set([to])
     const old = this.cpus.find(cpu => cpu.processor === vcpu.processor)
     if (!old) return this.callProcessor(vcpu)
-    if (old.index === to) return
     this.requestRelease(vcpu, old)
   }
   private requestRelease(vcpu: Vcpu, old: CpuSlot): void {
