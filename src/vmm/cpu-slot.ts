@@ -19,6 +19,8 @@ export class CpuSlot {
   readonly statistics: CpuStatistics = { guestTime: 0, idleTime: 0, hostTime: 0, switches: 0 }
   /** It stands in root mode and waits to be told what to do. */
   standing: boolean
+  /** It came while another one waited for that: what brought it has not been looked at. */
+  early = false
   /** In the guest now. */
   running: Vcpu | undefined
   /** Who ran last: its state is loaded. */
@@ -38,5 +40,23 @@ export class CpuSlot {
   }
   get index(): number {
     return this.processor.index
+  }
+  /** Whether a vCPU may run here. */
+  takes({ affinity }: Vcpu): boolean {
+    return affinity === undefined || affinity.has(this.index)
+  }
+  /** Books the time since the processor changed hands; `time` is now. */
+  passed(what: 'guestTime' | 'idleTime' | 'hostTime'): { time: number; length: number } {
+    const time = Number(this.processor.rdtsc())
+    const length = time - this.since
+    this.statistics[what] += length
+    this.since = time
+    return { time, length }
+  }
+  /** One shot of its APIC timer, at a time; Infinity: none. */
+  setTimer(at: number): void {
+    if (at === this.timerAt) return
+    this.timerAt = at
+    this.processor.setTimer(at === Infinity ? 0 : Math.max(1, at - Number(this.processor.rdtsc())))
   }
 }

@@ -32,7 +32,7 @@ export class GuestMemory {
   readonly stage: Stage
   /** What happened to its pages. */
   readonly statistics: MemoryStatistics = { firstTouches: 0, copies: 0, pagedOut: 0, pagedIn: 0, logged: 0 }
-  /** Called when rights were taken away: translations of all vCPUs of this guest are to be forgotten before they go on. */
+  /** Called when rights were taken away: when it returns, no vCPU of this guest uses an older translation. */
   onNarrowed: () => void = () => {}
   /** Called when a page is needed and none is left; true when there is one now. */
   onShort: () => boolean = () => false
@@ -205,37 +205,48 @@ export class GuestMemory {
       this.pool.memory.read(old, bytes)
       const frame = this.takePage()
       this.pool.memory.write(frame, bytes)
+      this.unmap([page]) // no vCPU reads the old page when another one writes the new
       this.pool.give(old)
       this.frames[page] = frame
       this.statistics.copies++
-      // the old translation goes to another page: it must not be used any more
-      this.onNarrowed()
     }
     this.stage.map(page * pageSize, this.frames[page], this.rightsOf(page))
   }
 
   // ---- paging out, ballooning ----
 
-  /** Gives a page's frame back; its bytes go to the store. */
-  pageOut(page: number): boolean {
-    if (this.pinned || !this.store || !this.isPresent(page) || this.flags[page] & (state.shared | state.locked)) return false
-    const bytes = new Uint8Array(pageSize)
-    this.pool.memory.read(this.frames[page], bytes)
-    this.store.put(this.key(page), bytes)
-    this.flags[page] |= state.out
-    this.statistics.pagedOut++
-    this.drop(page)
-    return true
+  /** Gives the frames of pages back; their bytes go to the store. How many went: those that are shared, locked or a device's stay. */
+  pageOut(pages: readonly number[]): number {
+    const going = pages.filter(page => this.mayGo(page))
+    this.unmap(going)
+    for (const page of going) {
+      const bytes = new Uint8Array(pageSize)
+      this.pool.memory.read(this.frames[page], bytes)
+      this.store!.put(this.key(page), bytes)
+      this.flags[page] |= state.out
+      this.statistics.pagedOut++
+      this.giveFrame(page)
+    }
+    return going.length
+  }
+  /** Whether `pageOut` would take it. */
+  mayGo(page: number): boolean {
+    return this.store !== undefined && !this.pinned && this.isPresent(page) && !(this.flags[page] & (state.shared | state.locked))
   }
   /** The guest does not need a page's bytes any more: a balloon has taken it. */
   release(page: number): void {
-    if (this.isPresent(page) && !this.pinned) this.drop(page)
+    if (!this.isPresent(page) || this.pinned) return
+    this.unmap([page])
+    this.giveFrame(page)
   }
-  private drop(page: number): void {
-    this.stage.unmap(page * pageSize)
+  /** Nobody reaches them any more: only then may their bytes be saved, and their frames be somebody else's. */
+  private unmap(pages: readonly number[]): void {
+    for (const page of pages) this.stage.unmap(page * pageSize)
+    if (pages.length > 0) this.onNarrowed()
+  }
+  private giveFrame(page: number): void {
     this.pool.give(this.frames[page])
     this.frames[page] = none
-    this.onNarrowed()
   }
   private key(page: number): string {
     return `${this.name}/${page}`

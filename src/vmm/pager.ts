@@ -1,9 +1,9 @@
 /**
  * Pages guests out when the hypervisor's memory is short: a clock hand goes round all pages; those that were not used since it last
- * came by go to the store. Only guests none of whose vCPUs runs at the moment lose pages: the others would go on using them.
+ * came by go to the store.
  */
 import type { Guest } from './guest.ts'
-import type { PageStore } from './guest-memory.ts'
+import type { GuestMemory, PageStore } from './guest-memory.ts'
 
 /** Pages that go out together: taking rights away costs a flush of the guest's translations. */
 const batch = 32
@@ -38,24 +38,33 @@ export class Pager {
 
   /** True when a page has become free. */
   evict(): boolean {
-    const idle = this.guests.filter(({ vcpus }) => !vcpus.some(({ state }) => state === 'running'))
-    const pages = idle.reduce((sum, { memory }) => sum + memory.pages, 0)
-    let gone = 0
-    for (let step = 0; step < pages * (gentleRounds + 1) && gone < batch; step++) {
-      const { memory } = this.next(idle)
-      if (!memory.isPresent(this.page)) continue
+    const pages = this.guests.reduce((sum, { memory }) => sum + memory.pages, 0)
+    const chosen = new Map<GuestMemory, Set<number>>()
+    let count = 0
+    for (let step = 0; step < pages * (gentleRounds + 1) && count < batch; step++) {
+      const memory = this.next()
+      if (!memory.mayGo(this.page)) continue
+      let going = chosen.get(memory)
+      // noted even if none goes: processors have to see that the accessed bit was taken
+      if (!going) chosen.set(memory, (going = new Set()))
       if (step < pages * gentleRounds && memory.wasUsed(this.page)) continue
-      if (memory.pageOut(this.page)) gone++
+      if (!going.has(this.page)) count++
+      going.add(this.page)
+    }
+    let gone = 0
+    for (const [memory, going] of chosen) {
+      if (going.size === 0) memory.onNarrowed()
+      else gone += memory.pageOut([...going])
     }
     return gone > 0
   }
-  private next(guests: readonly Guest[]): Guest {
+  private next(): GuestMemory {
     this.page++
-    if (this.guest >= guests.length) this.guest = 0
-    if (this.page >= guests[this.guest].memory.pages) {
+    if (this.guest >= this.guests.length) this.guest = 0
+    if (this.page >= this.guests[this.guest].memory.pages) {
       this.page = 0
-      this.guest = (this.guest + 1) % guests.length
+      this.guest = (this.guest + 1) % this.guests.length
     }
-    return guests[this.guest]
+    return this.guests[this.guest].memory
   }
 }

@@ -43,6 +43,29 @@ for (const cpu of ['intel', 'amd'] as const) {
     })
   }
 
+  for (const paging of ['nested', 'shadow'] as const) {
+    test(`no write of one vCPU is lost when a page goes out because of another one, ${cpu}, ${paging} paging`, () => {
+      const vmm = createVmm({ cpu, cpus: 2, memory: 14 * MiB, paging, store: new MapStore(), policy: new FairPolicy(300_000) })
+      const pages = 2800
+      const rounds = 3
+      // each adds 1 to its own word of every page
+      const guest = createGuest64(vmm, {
+        memory: 13 * MiB, handlers: { hypercall: () => 'stop' },
+        vcpus: [0, 8].map(rdi => ({ registers: { rdi } })),
+        code: a => a.mov('rdx', rounds)
+          .label('round').mov('r12', first).add('r12', 'rdi').mov('rcx', pages)
+          .label('page').load('rax', mem('r12')).add('rax', 1).store(mem('r12'), 'rax').add('r12', 4096).sub('rcx', 1).if('ne', 'page')
+          .sub('rdx', 1).if('ne', 'round').hypercall(),
+      })
+      assert.equal(vmm.run().kind, 'done')
+      const { memory } = guest.vcpu.guest
+      assert.ok(memory.statistics.pagedOut > 500, `${memory.statistics.pagedOut} pages went out`)
+      const wrong = Array.from({ length: 2 * pages }, (_, i) => memory.read64(first + (i >> 1) * 4096 + (i & 1) * 8))
+        .filter(count => count !== BigInt(rounds))
+      assert.deepEqual(wrong, [])
+    })
+  }
+
   test(`a log says which pages were written, ${cpu}`, () => {
     const logs: number[][] = []
     const vmm = createVmm({
