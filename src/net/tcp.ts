@@ -35,6 +35,8 @@ const ownScale = 7
 const backlogLimit = 1 << 20
 const firstTimeout: Nanoseconds = 200e6
 const mostTries = 8
+/** What has come is acknowledged so much later, unless something else says it: well below the half second that RFC 1122 allows. */
+const acknowledgementDelay: Nanoseconds = 1e6
 
 const difference = (a: number, b: number): number => (a - b) | 0
 
@@ -43,7 +45,9 @@ export class TcpFlow {
   readonly ends: Ends
   phase: TcpPhase
   /** When something is to be sent again: undefined while nothing waits for an acknowledgement. */
-  retryAt: Nanoseconds | undefined
+  #retryAt: Nanoseconds | undefined
+  /** When what has come is acknowledged, though nothing calls for it. */
+  #acknowledgeAt: Nanoseconds | undefined
   readonly #ports: TcpPorts
   readonly #queue = new ByteQueue()
   /** Sequence numbers, as RFC 9293 names them; the queue begins at `una` (but for SYN). */
@@ -51,6 +55,8 @@ export class TcpFlow {
   #next: number
   #highest: number
   #expected = 0
+  /** What was last acknowledged. */
+  #expectedTold = 0
   #window = 0
   #scale = 0
   #maxSegment = 536
@@ -156,9 +162,19 @@ export class TcpFlow {
     if (this.#machineEnded && this.#endSent && this.#una === this.#highest) this.#die()
   }
 
+  /** When it is to be looked at again. */
+  get nextTime(): Nanoseconds {
+    return Math.min(this.#retryAt ?? Infinity, this.#acknowledgeAt ?? Infinity)
+  }
+
+  timePasses(now: Nanoseconds): void {
+    if (this.#acknowledgeAt !== undefined && this.#acknowledgeAt <= now) this.#acknowledge()
+    if (this.#retryAt !== undefined && this.#retryAt <= now) this.#retry()
+  }
+
   /** Time is up without an acknowledgement: everything after the last one is sent again. */
-  retry(): void {
-    this.retryAt = undefined
+  #retry(): void {
+    this.#retryAt = undefined
     if (++this.#tries > mostTries) {
       this.#ports.outside({ kind: 'abort', flow: this.flow })
       return this.reset()
@@ -180,21 +196,23 @@ export class TcpFlow {
 
   saveState(): unknown {
     return {
-      flow: this.flow, ends: this.ends, phase: this.phase, retryAt: this.retryAt, queue: [...this.#queue.peek(0, this.#queue.length)],
+      flow: this.flow, ends: this.ends, phase: this.phase, retryAt: this.#retryAt, acknowledgeAt: this.#acknowledgeAt,
+      queue: [...this.#queue.peek(0, this.#queue.length)],
       numbers: [this.#una, this.#next, this.#highest, this.#expected, this.#window, this.#scale, this.#maxSegment, this.#tries,
-        this.#backlog, this.#windowTold],
+        this.#backlog, this.#windowTold, this.#expectedTold],
       endQueued: this.#endQueued, endSent: this.#endSent, machineEnded: this.#machineEnded, mustAcknowledge: this.#mustAcknowledge,
     }
   }
 
   restoreState(state: unknown): void {
-    const saved = state as { phase: TcpPhase; retryAt?: number; queue: number[]; numbers: number[] } &
+    const saved = state as { phase: TcpPhase; retryAt?: number; acknowledgeAt?: number; queue: number[]; numbers: number[] } &
       Record<'endQueued' | 'endSent' | 'machineEnded' | 'mustAcknowledge', boolean>
     this.phase = saved.phase
-    this.retryAt = saved.retryAt
+    this.#retryAt = saved.retryAt
+    this.#acknowledgeAt = saved.acknowledgeAt
     this.#queue.push(Uint8Array.from(saved.queue))
     ;[this.#una, this.#next, this.#highest, this.#expected, this.#window, this.#scale, this.#maxSegment, this.#tries, this.#backlog,
-      this.#windowTold] = saved.numbers
+      this.#windowTold, this.#expectedTold] = saved.numbers
     this.#endQueued = saved.endQueued
     this.#endSent = saved.endSent
     this.#machineEnded = saved.machineEnded
@@ -216,7 +234,7 @@ export class TcpFlow {
   #open(): void {
     this.phase = 'open'
     this.#tries = 0
-    this.retryAt = undefined
+    this.#retryAt = undefined
   }
 
   #takeSynOptions(maxSegment = 536, windowScale: number | undefined, window: number): void {
@@ -238,24 +256,28 @@ export class TcpFlow {
       this.#una = acknowledgement
       if (difference(this.#next, this.#una) < 0) this.#next = this.#una
       this.#tries = 0
-      this.retryAt = undefined
+      this.#retryAt = undefined
     }
     this.#window = window << Math.max(0, this.#scale)
   }
 
-  /** Bytes and the end that follow what came before; anything else is answered with what is expected. */
+  /**
+   * Bytes and the end that follow what came before; anything else is answered with what is expected. RFC 5681, "Generating
+   * Acknowledgments": two full segments, what is out of order and the end at once, the rest a little later.
+   */
   #receive({ sequence, payload, flags }: TcpSegment): void {
     const isEnd = (flags & tcpFlag.fin) !== 0
-    if (payload.length === 0 && !isEnd) return
-    this.#mustAcknowledge = true
     const known = difference(this.#expected, sequence)
-    if (known < 0 || this.#machineEnded) return
+    if (known !== 0 || isEnd) this.#mustAcknowledge = true
+    if ((payload.length === 0 && !isEnd) || known < 0 || this.#machineEnded) return
     const fresh = payload.subarray(Math.min(known, payload.length), Math.min(payload.length, known + this.#freeWindow()))
     if (fresh.length > 0) {
       this.#expected = (this.#expected + fresh.length) >>> 0
       this.#backlog += fresh.length
       this.#ports.outside({ kind: 'send', flow: this.flow, bytes: fresh.slice() })
     }
+    if (fresh.length < payload.length || difference(this.#expected, this.#expectedTold) >= 2 * largestSegment) this.#mustAcknowledge = true
+    else this.#acknowledgeAt ??= this.#ports.now() + acknowledgementDelay
     if (isEnd && difference((sequence + payload.length) >>> 0, this.#expected) === 0) {
       this.#expected = (this.#expected + 1) >>> 0
       this.#machineEnded = true
@@ -281,13 +303,15 @@ export class TcpFlow {
   #send(flags: number, sequence: number, payload?: Uint8Array): void {
     const scale = this.#scale >= 0 ? ownScale : 0
     this.#windowTold = this.#freeWindow()
-    this.#mustAcknowledge = false
     this.#emit({ flags, sequence, window: Math.min(0xffff, this.#windowTold >>> scale), ...(payload ? { payload } : {}) })
   }
 
   #emit(part: Pick<TcpSegment, 'flags' | 'sequence' | 'window'> & Partial<TcpSegment>): void {
     const { farPort, machinePort } = this.ends
     const acknowledgement = part.flags & tcpFlag.ack ? this.#expected : 0
+    this.#mustAcknowledge = false
+    this.#acknowledgeAt = undefined
+    this.#expectedTold = this.#expected
     this.#ports.send({ fromPort: farPort, toPort: machinePort, acknowledgement, payload: new Uint8Array(0), ...part })
   }
 
@@ -298,12 +322,12 @@ export class TcpFlow {
 
   #startTimer(): void {
     const waits = this.#una !== this.#highest || (this.#queue.length > 0 && this.#window === 0)
-    if (!waits) this.retryAt = undefined
-    else this.retryAt ??= this.#ports.now() + firstTimeout * 2 ** this.#tries
+    if (!waits) this.#retryAt = undefined
+    else this.#retryAt ??= this.#ports.now() + firstTimeout * 2 ** this.#tries
   }
 
   #die(): void {
     this.phase = 'dead'
-    this.retryAt = undefined
+    this.#retryAt = this.#acknowledgeAt = undefined
   }
 }

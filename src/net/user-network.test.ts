@@ -106,7 +106,34 @@ describe('TCP', () => {
     bench.tcp({ sequence: next + 20, acknowledgement: theirs, payload: bytes(5) })
     bench.tcp({ sequence: next + 5, acknowledgement: theirs, payload: bytes(10, 5) })
     assert.deepEqual(bench.requests, [{ kind: 'send', flow: 1, bytes: bytes(10) }, { kind: 'send', flow: 1, bytes: bytes(5, 10) }])
-    assert.deepEqual(bench.segments().map(({ acknowledgement }) => acknowledgement - next), [10, 10, 10, 15])
+    assert.deepEqual(bench.segments().map(({ acknowledgement }) => acknowledgement - next), [10, 10, 15])
+  })
+
+  test('two full segments are acknowledged at once, less a little later (RFC 5681, "Generating Acknowledgments")', () => {
+    const bench = new Bench()
+    let [next, theirs] = bench.open()
+    const send = (length: number, flags: number = tcpFlag.ack): number[] => {
+      bench.tcp({ sequence: next, acknowledgement: theirs, payload: bytes(length), flags })
+      next += length
+      return bench.segments().map(({ acknowledgement }) => acknowledgement - next)
+    }
+    assert.deepEqual([send(1460), send(1460), send(1460), send(1460)], [[], [0], [], [0]])
+    assert.deepEqual(send(100), [])
+    bench.clock.advance(0.9e6)
+    assert.deepEqual(send(100), [])
+    bench.clock.advance(0.2e6)
+    assert.deepEqual(bench.segments().map(({ acknowledgement }) => acknowledgement - next), [0])
+    assert.deepEqual(send(100), [])
+    bench.network.event({ kind: 'data', flow: 1, bytes: bytes(3) })
+    assert.deepEqual(bench.segments().map(({ acknowledgement, payload }) => [acknowledgement - next, payload.length]), [[0, 3]])
+    theirs += 3
+    assert.deepEqual(send(0), [])
+    bench.clock.advance(10e6)
+    assert.deepEqual(bench.segments(), [])
+    // A probe of a connection that is idle: one byte before what is next.
+    bench.tcp({ sequence: next - 1, acknowledgement: theirs })
+    assert.deepEqual(bench.segments().map(({ acknowledgement }) => acknowledgement - next), [0])
+    assert.deepEqual(send(100, tcpFlag.ack | tcpFlag.fin), [1])
   })
 
   test('bytes come in within the window, and again when nothing acknowledges them', () => {

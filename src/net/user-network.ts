@@ -61,7 +61,7 @@ export class UserNetwork {
 
   constructor(options: UserNetworkOptions) {
     this.#options = options
-    this.#alarm = options.clock.alarm(options.name, () => this.#retry())
+    this.#alarm = options.clock.alarm(options.name, () => this.#timePasses())
   }
 
   // ---- from the machine
@@ -295,14 +295,15 @@ export class UserNetwork {
   }
 
   #setAlarm(): void {
-    const next = Math.min(...[...this.#tcp.values()].map(flow => flow.retryAt ?? Infinity))
+    let next = Infinity
+    for (const flow of this.#tcp.values()) next = Math.min(next, flow.nextTime)
     if (next === Infinity) this.#alarm.cancel()
     else if (this.#alarm.at !== next) this.#alarm.set(next)
   }
 
-  #retry(): void {
+  #timePasses(): void {
     const now = this.#options.clock.now()
-    for (const flow of this.#tcp.values()) if (flow.retryAt !== undefined && flow.retryAt <= now) flow.retry()
+    for (const flow of this.#tcp.values()) flow.timePasses(now)
     this.flush()
   }
 }
