@@ -152,10 +152,33 @@ export class CodeCache {
     return copy
   }
 
+  /** Whether a compiled region that is at hand may begin with the instruction at `offset` of the page at this place. */
+  mayBegin: ((page: number, offset: number, mode: number) => boolean) | undefined
+  /** The handler that stops before such an instruction. */
+  trapHandler = 0
+  /** Stops whoever arrives at the record, so that a region can be installed. */
+  trap(record: number, page: number): void {
+    if (!this.regions.has(record)) this.installRegion(record, [page], this.trapHandler)
+  }
+  /** The record is interpreted again, if it was trapped. */
+  untrap(record: number): void {
+    if (!this.isTrap(record)) return
+    const { handler, pages } = this.regions.get(record)!
+    this.view.setUint16(record, handler, true)
+    this.regions.delete(record)
+    for (const page of pages) this.regionsOf.get(page)?.delete(record)
+  }
+  private isTrap(record: number): boolean {
+    return this.trapHandler !== 0 && this.view.getUint16(record, true) === this.trapHandler
+  }
+  private release(record: number): void {
+    if (!this.isTrap(record)) this.releaseHandler(this.view.getUint16(record, true))
+  }
+
   private dropRegions(page: number): void {
     for (const record of this.regionsOf.get(page) ?? []) {
       const region = this.regions.get(record)!
-      this.releaseHandler(this.view.getUint16(record, true))
+      this.release(record)
       this.view.setUint16(record, region.handler, true)
       this.regions.delete(record)
       this.regionDropped(record)
@@ -171,7 +194,7 @@ export class CodeCache {
 
   /** Forgets everything. The caller drops all fetch translations, and no record may be running. */
   flush(): void {
-    for (const record of this.regions.keys()) this.releaseHandler(this.view.getUint16(record, true))
+    for (const record of this.regions.keys()) this.release(record)
     this.regions.clear()
     this.regionsOf.clear()
     this.placeOf.clear()
@@ -295,6 +318,12 @@ export class CodeCache {
     return found !== 0 ? found : this.buildRun(page, offset, mode, table)
   }
 
+  /** The same as far as it is decoded already; else 0. */
+  knownRecord(page: number, offset: number, mode: number): number {
+    const table = this.tables.get((page >>> 12) * modeCount + mode)
+    return table === undefined ? 0 : this.words[(table >> 2) + offset]
+  }
+
   private buildRun(page: number, start: number, mode: number, table: number): number {
     this.markCode(page)
     const { words, counted, templates } = this
@@ -321,6 +350,7 @@ export class CodeCache {
         length = decoded.length
         if (decoded.result === 'ok' && next === to + recordSize) this.learn(page + offset, mode, to, decoded, ends)
       }
+      if (this.mayBegin?.(page, offset, mode)) this.trapped.push(to)
       counted[count++] = to
       to = next
       offset += length
@@ -333,8 +363,11 @@ export class CodeCache {
     }
     for (let i = 0; i < count; i++) this.setLeft(counted[i], i + 1 < count ? counted[i + 1] : to, count - i)
     this.next = to
+    for (let record = this.trapped.pop(); record !== undefined; record = this.trapped.pop()) this.trap(record, page)
     return run
   }
+  /** Records of the run that is being built at which regions may begin. */
+  private readonly trapped: number[] = []
   /** Keeps the record just written for operations that begin with the same bytes. */
   private learn(from: number, mode: number, record: number, decoded: Decoded, ends: boolean): void {
     if (!this.decoder.hasTemplate) return

@@ -10,7 +10,7 @@ import { ByteWriter, type ValueType } from './encode.ts'
 import { foldConstants, isNeutralLeft, isNeutralRight } from './fold.ts'
 import { dropUnused, Lifetimes } from './lifetimes.ts'
 import { binary, comparison, conversion, load, store, unary, type LoadKind, type StoreKind } from './opcodes.ts'
-import { CALL, CALL_INDIRECT, CONSTANT, LOCAL, newNode, noArguments, type Label, type Node, type Statement, type Variable } from './tree.ts'
+import { CALL, CALL_INDIRECT, CONSTANT, GLOBAL, LOCAL, newNode, noArguments, type Label, type Node, type Statement, type Variable } from './tree.ts'
 
 export type { Label, Node, Variable } from './tree.ts'
 
@@ -292,6 +292,11 @@ export class FunctionBuilder {
     if (node.type !== variable.type) throw new Error(`${this.name}: set ${variable.type} to ${node.type}`)
     node.uses++
     this.current.push({ kind: 'set', variable, value: node })
+  }
+
+  /** The value of immutable global `index`, an i32 (fewer than 128 of them). */
+  global(index: number): Node {
+    return this.node('i32', GLOBAL, [], Uint8Array.of(index))
   }
 
   // ---- calls ----

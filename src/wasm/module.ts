@@ -15,6 +15,8 @@ export interface FunctionImport extends FunctionType {
 
 export interface ModuleParts {
   imports: FunctionImport[]
+  /** Immutable globals of type i32, imported from `env`: global i is the i-th name. */
+  importGlobals?: readonly string[]
   /** Imported as `env.memory`; size in pages of 64 KiB. */
   memory?: { minimum: number; maximum: number }
   functions: FunctionBuilder[]
@@ -55,7 +57,8 @@ export function encodeModule(parts: ModuleParts): Uint8Array {
     }
   })
   section(out, 2, w => {
-    w.unsigned(parts.imports.length + (parts.memory ? 1 : 0) + (parts.importTable ? 1 : 0))
+    const { importGlobals = [] } = parts
+    w.unsigned(parts.imports.length + (parts.memory ? 1 : 0) + (parts.importTable ? 1 : 0) + importGlobals.length)
     parts.imports.forEach((imported, i) => {
       w.text(imported.module)
       w.text(imported.name)
@@ -74,6 +77,11 @@ export function encodeModule(parts: ModuleParts): Uint8Array {
       w.text('table')
       w.append(Uint8Array.of(1, 0x70, 0))
       w.unsigned(parts.importTable.minimum)
+    }
+    for (const name of importGlobals) {
+      w.text('env')
+      w.text(name)
+      w.append(Uint8Array.of(3, valueTypeCode.i32, 0))
     }
   })
   section(out, 3, w => {

@@ -50,6 +50,7 @@ export const CONSTANT = -1
 export const LOCAL = -2
 export const CALL = 0x10
 export const CALL_INDIRECT = 0x11
+export const GLOBAL = 0x23
 
 export const noArguments: readonly Node[] = []
 /** All nodes have the same fields in the same order: there are many, and this keeps the engine's inline caches simple. */

@@ -11,6 +11,9 @@ declare namespace WebAssembly {
     constructor(module: Module, imports: Record<string, Record<string, unknown>>)
     readonly exports: Record<string, unknown>
   }
+  class Global {
+    constructor(descriptor: { value: 'i32'; mutable: false }, value: number)
+  }
   class Table {
     constructor(descriptor: { element: 'anyfunc'; initial: number; maximum?: number })
     set(index: number, value: unknown): void

@@ -8,34 +8,75 @@ import { registry } from '../../isa/rows.ts'
 import { encodeModule } from '../../wasm/module.ts'
 import type { Block, BoundInstruction } from './discover.ts'
 import { bindInstruction } from './known-code.ts'
-import { RegionFunction, type RegionInput } from './region.ts'
+import { RegionFunction } from './region.ts'
+
+/** What is needed to install a region, and to know that it fits: the instructions that it was made of. Plain data. */
+export interface RegionPlan {
+  readonly name: string
+  readonly mode: number
+  /** Distances of the pages of its code from the entry's page. */
+  readonly pages: Int32Array
+  /** Of each instruction its offset from the start of the entry's page, and its length; the entry's comes first. */
+  readonly instructions: Int32Array
+  /** Their bytes, one after another. */
+  readonly code: Uint8Array
+  /** Of each entry of its exit table: instructions not executed, and the offset. */
+  readonly exits: Int32Array
+  /** Where its pool begins in that of its module. */
+  readonly pool: number
+}
 
 export interface BuiltModule {
   readonly module: WebAssembly.Module
   readonly size: number
-  /** Of each region its exit table, four words an entry; undefined: it is not worth one. Region i is the export `r{i}`. */
-  readonly exits: readonly (Int32Array | undefined)[]
+  /** Bytes of the pool that its regions share. */
+  readonly poolSize: number
+  /** Region i is the export `r{i}`; undefined: it is not worth one. */
+  readonly plans: readonly (RegionPlan | undefined)[]
+  /** The module as it was encoded, for whoever keeps it. */
+  readonly bytes: Uint8Array
 }
 
-/** Undefined: none of them is worth it. `pages`: size of the machine's linear memory. */
-export function buildModule(inputs: readonly RegionInput[], pages: number, made?: (body: RegionFunction) => void): BuiltModule | undefined {
-  const bodies = inputs.map(input => {
-    const body = new RegionFunction(input)
+/** A region to be made: its plan as far as it is known before, and its blocks. */
+export interface RegionOrder extends Pick<RegionPlan, 'name' | 'mode' | 'pages' | 'instructions' | 'code'> {
+  readonly blocks: readonly Block[]
+  /** Linear address of the region's counters (`regionCounter`) when it is profiled; else 0. */
+  readonly counters: number
+}
+
+/** Undefined: none of them is worth it. `memoryPages`: size of the machine's linear memory. */
+export function buildModule(
+  orders: readonly RegionOrder[],
+  memoryPages: number,
+  helperNumber: (name: string) => number,
+  made?: (body: RegionFunction) => void,
+): BuiltModule | undefined {
+  let pool = 0
+  const bodies = orders.map(({ name, blocks, pages, counters }) => {
+    const body = new RegionFunction({ name, blocks, pages: [...pages], pool, counters, helperNumber })
     made?.(body)
     body.build()
     if (body.useless) return undefined
     body.finish()
+    pool += body.poolSize
     return body
   })
   const useful = bodies.flatMap((body, i) => (body ? [{ body, i }] : []))
   if (useful.length === 0) return undefined
   const bytes = encodeModule({
     imports: [{ module: 'env', name: 'helper', parameters: ['i32', 'i32'], result: 'i32' }],
-    memory: { minimum: pages, maximum: pages },
+    importGlobals: ['pool'],
+    memory: { minimum: memoryPages, maximum: memoryPages },
     functions: useful.map(({ body }) => body),
     exports: useful.map(({ i }, index) => ({ name: `r${i}`, functionIndex: index + 1 })),
   })
-  return { module: new WebAssembly.Module(bytes), size: bytes.length, exits: bodies.map(body => body?.exitWords()) }
+  const plans = orders.map(({ name, mode, pages, instructions, code }, i): RegionPlan | undefined => {
+    const body = bodies[i]
+    if (!body) return undefined
+    const exits = Int32Array.from(body.exits.flatMap(({ remaining, offset }) => [remaining, offset]))
+    return { name, mode, pages, instructions, code, exits, pool: body.input.pool }
+  })
+  return { module: new WebAssembly.Module(bytes), size: bytes.length, poolSize: pool, plans, bytes }
 }
 
 // ---- for another thread ----
@@ -48,22 +89,11 @@ export interface BuilderSetup {
   readonly helpers: Readonly<Record<string, number>>
 }
 
-/** A region to be made, as plain data. */
-export interface Blueprint {
-  readonly name: string
-  readonly mode: number
+/** A region to be made, as plain data for another thread. */
+export interface Blueprint extends Omit<RegionOrder, 'blocks' | 'counters'> {
   /** Of each block `blockWords` words: see `packBlock`; then the offset and block of each of its returns. Few arrays are sent quickly. */
   readonly blocks: Int32Array
-  /** Of each instruction `instructionWords` words: offset, length, record, its field `left`, and where its ways are counted. */
-  readonly instructions: Int32Array
-  /** Their bytes, one after another. */
-  readonly code: Uint8Array
-  /** Distance of each page, and its code table. */
-  readonly tables: Int32Array
-  readonly entryLeft: number
-  readonly exitTable: number
 }
-const instructionWords = 5
 const blockWords = 7
 const blockFlag = { branches: 1, calls: 2, stops: 4 } as const
 
@@ -95,22 +125,27 @@ function unpackBlocks(words: Int32Array, instructions: readonly BoundInstruction
 /** Puts the bytes of the instruction at an offset into an array. */
 export type CodeCopier = (offset: number, length: number, into: Uint8Array, at: number) => void
 
-/** `distances`: of the pages of its code. */
-export function blueprintOf(input: RegionInput, mode: number, distances: Iterable<number>, copy: CodeCopier): Blueprint {
-  const all = input.blocks.flatMap(block => block.instructions)
-  const instructions = new Int32Array(all.length * instructionWords)
+/** `pages`: distances of the pages of its code. */
+export function orderOf(
+  name: string,
+  mode: number,
+  blocks: readonly Block[],
+  pages: Iterable<number>,
+  counters: number,
+  copy: CodeCopier,
+): RegionOrder {
+  const all = blocks.flatMap(block => block.instructions)
+  const instructions = Int32Array.from(all.flatMap(({ offset, length }) => [offset, length]))
   const code = new Uint8Array(all.reduce((sum, { length }) => sum + length, 0))
   let at = 0
-  all.forEach(({ offset, length }, i) => {
-    const record = input.recordAt(offset)
-    instructions.set([offset, length, record, input.leftOf(record), input.countersOf(record)], i * instructionWords)
+  for (const { offset, length } of all) {
     copy(offset, length, code, at)
     at += length
-  })
-  const blocks = Int32Array.from(input.blocks.flatMap(packBlock))
-  const tables = Int32Array.from([...distances].flatMap(delta => [delta, input.tableOf(delta)]))
-  const { name, entryLeft, exitTable } = input
-  return { name, mode, blocks, instructions, code, tables, entryLeft, exitTable }
+  }
+  return { name, mode, blocks, pages: Int32Array.from(pages), instructions, code, counters }
+}
+export function blueprintOf({ name, mode, blocks, pages, instructions, code }: RegionOrder): Blueprint {
+  return { name, mode, blocks: Int32Array.from(blocks.flatMap(packBlock)), pages, instructions, code }
 }
 
 /** What another thread does with them. */
@@ -125,52 +160,46 @@ export class Builder {
   }
 
   build(blueprints: readonly Blueprint[]): BuiltModule | undefined {
-    return buildModule(blueprints.map(blueprint => this.inputOf(blueprint)), this.setup.pages)
+    const { helpers, pages } = this.setup
+    const helperNumber = (helper: string): number => {
+      if (helpers[helper] === undefined) throw new Error(`the helper '${helper}' has no number`)
+      return helpers[helper]
+    }
+    return buildModule(blueprints.map(blueprint => this.read(blueprint)), pages, helperNumber)
   }
 
-  private inputOf({ name, mode, blocks, instructions: words, code, tables, entryLeft, exitTable }: Blueprint): RegionInput {
-    const records = new Map<number, number>()
-    const leftOf = new Map<number, number>()
-    const countersOf = new Map<number, number>()
+  private read({ name, mode, blocks, pages, instructions, code }: Blueprint): RegionOrder {
     let at = 0
-    const all = Array.from({ length: words.length / instructionWords }, (_, i) => {
-      const [offset, length, record, left, counters] = words.subarray(i * instructionWords, (i + 1) * instructionWords)
-      records.set(offset, record)
-      leftOf.set(record, left)
-      countersOf.set(record, counters)
+    const all = Array.from({ length: instructions.length / 2 }, (_, i) => {
+      const [offset, length] = instructions.subarray(2 * i, 2 * i + 2)
       const decoded = this.decoder.decode(code, at, length, mode)
       if (decoded.result !== 'ok' || decoded.length !== length) throw new Error(`${name}: other bytes at offset ${offset} than discovered`)
       at += length
       return bindInstruction(this.decoder, decoded, offset, mode)
     })
-    const tableOf = new Map(Array.from({ length: tables.length / 2 }, (_, i) => [tables[2 * i], tables[2 * i + 1]]))
-    const { helpers } = this.setup
-    return {
-      name,
-      blocks: unpackBlocks(blocks, all),
-      recordAt: offset => records.get(offset)!,
-      leftOf: record => leftOf.get(record)!,
-      countersOf: record => countersOf.get(record)!,
-      entryLeft,
-      severalPages: tableOf.size > 1,
-      tableOf: delta => tableOf.get(delta)!,
-      helperNumber: helper => {
-        if (helpers[helper] === undefined) throw new Error(`${name}: the helper '${helper}' has no number`)
-        return helpers[helper]
-      },
-      exitTable,
-      counters: 0,
-    }
+    return { name, mode, blocks: unpackBlocks(blocks, all), pages, instructions, code, counters: 0 }
   }
 }
 
+/** A module that an earlier run has made, without its code. */
+export type KeptModule = Pick<BuiltModule, 'poolSize' | 'plans'>
+
+export type BuilderAnswer =
+  | { readonly id: number; readonly built: BuiltModule | undefined }
+  /** All modules of earlier runs: sent once, if at all. Their code follows. */
+  | { readonly kept: readonly KeptModule[] }
+  /** `number`: its place among them. */
+  | { readonly number: number; readonly module: WebAssembly.Module }
+
 /** Another thread that builds modules. */
 export interface BackgroundBuilder {
+  /** It may have modules of earlier runs: it is started with the machine. */
+  readonly keeps?: boolean
   /** Called once, before anything else. */
   start(setup: BuilderSetup): void
   submit(id: number, blueprints: readonly Blueprint[]): void
   /** What became ready since the last call. Must cost next to nothing when nothing did. */
-  take(): readonly { readonly id: number; readonly built: BuiltModule | undefined }[]
+  take(): readonly BuilderAnswer[]
   /** Why it builds no more: what was submitted and not taken is lost. */
   readonly failure?: string | undefined
 }

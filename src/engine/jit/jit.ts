@@ -6,16 +6,21 @@
 import { mode as codeMode } from '../../cpu/mode.ts'
 import { Decoder } from '../../decode/decoder.ts'
 import type { OpcodeTables } from '../../decode/tables.ts'
-import { recordField, recordSize } from '../../decode/record.ts'
+import { recordField } from '../../decode/record.ts'
 import { hotCounterCount, hotCounters } from '../../memory/map.ts'
 import type { CodeCache } from '../code-cache.ts'
-import { pseudo, type Interpreter } from '../interpreter.ts'
-import { blueprintOf, buildModule, rowFeatures, type BackgroundBuilder, type BuiltModule } from './build.ts'
-import { calledInside, exitEntrySize } from './semantics.ts'
+import type { Interpreter } from '../interpreter.ts'
+import {
+  blueprintOf, buildModule, orderOf, rowFeatures, type BackgroundBuilder, type BuiltModule, type KeptModule, type RegionOrder,
+} from './build.ts'
 import { Discovery, type Block, type CodeView, type Limits } from './discover.ts'
+import { Installer } from './installer.ts'
 import { KnownCode } from './known-code.ts'
-import { regionCounter, type RegionFunction, type RegionInput } from './region.ts'
+import { CodeLibrary, type LibraryModule, type LibraryRegion, type PlaceOf } from './library.ts'
+import { regionCounter, type RegionFunction } from './region.ts'
+import { calledInside } from './semantics.ts'
 import { expectedPath } from './structure.ts'
+import { trapFunction } from './trap.ts'
 
 /** What is compiled at a time: a module costs about 45 KB and 0.2 ms whatever it holds, and nobody should wait for more than 20 ms. */
 const batch = { regions: 8, instructions: 500 } as const
@@ -23,6 +28,9 @@ const batch = { regions: 8, instructions: 500 } as const
 const patience = 20
 /** Live modules at the most; then all code is dropped and what is hot is compiled again. */
 const mostModules = 2500
+
+/** Code of a page that was dropped so often becomes hot before its regions are installed again. */
+const mostDrops = 16
 
 interface Request {
   readonly page: number
@@ -40,7 +48,7 @@ interface Request {
 interface Prepared {
   readonly request: Request
   readonly record: number
-  readonly input: RegionInput
+  readonly order: RegionOrder
 }
 
 /** Number of the counter of arrivals at a record; the interpreter counts in the same (MainFunction.countArrival). */
@@ -70,15 +78,16 @@ export class Jit {
   readonly statistics: JitStatistics = { regions: 0, modules: 0, instructions: 0, bytes: 0, milliseconds: 0 }
   /** Set by an embedder that wants compile times: milliseconds from anywhere. They never influence the run. */
   stopwatch: () => number = () => 0
-  private readonly memory: WebAssembly.Memory
   private readonly bytes: Uint8Array
   private readonly words: Int32Array
   private readonly view: DataView
-  private readonly helper: (number: number, record: number) => number
   private readonly helperNumber: (name: string) => number
   private readonly code: CodeCache
-  private readonly interpreter: Interpreter
   private readonly known: KnownCode
+  private readonly library: CodeLibrary
+  private readonly installer: Installer
+  /** Modules of earlier runs, by the numbers that the other thread gave them. */
+  private readonly kept: LibraryModule[] = []
   private readonly memoryPages: number
   private readonly offers: (feature: string) => boolean
   /** Builds modules while the machine runs. */
@@ -86,7 +95,6 @@ export class Jit {
   private readonly log: (message: string) => void
   private started = false
   private pending: Request[] = []
-  private modules = 0
   /** Records that were looked at as entries of regions, whatever came of it. */
   private readonly considered = new Set<number>()
   /** Records whose regions are worth their cost only after so many arrivals. */
@@ -105,19 +113,27 @@ export class Jit {
   ) {
     this.words = new Int32Array(memory.buffer)
     this.view = new DataView(memory.buffer)
-    this.helper = helpers.call
     this.helperNumber = helpers.number
     this.threshold = threshold
-    code.regionDropped = record => this.considered.delete(record)
-    this.memory = memory
+    this.installer = new Installer(memory, code, interpreter, helpers.call)
+    code.regionDropped = record => {
+      this.considered.delete(record)
+      this.installer.dropped(record)
+    }
     this.bytes = new Uint8Array(memory.buffer)
     this.code = code
-    this.interpreter = interpreter
     this.memoryPages = memory.buffer.byteLength / 65536
     this.background = background
     this.log = log
     this.offers = offers
     this.known = new KnownCode(new Decoder(tables, offers), this.bytes)
+    this.library = new CodeLibrary(this.bytes)
+    // the same numbers in each run: they are part of the code
+    for (const name of calledInside) helpers.number(name)
+    code.mayBegin = (page, offset, mode) =>
+      this.library.startingAt(page, offset, mode).length > 0 && code.dropsIn([page]) < mostDrops
+    code.trapHandler = interpreter.install(trapFunction(memory)) ?? 0
+    if (background?.keeps) this.start(background)
   }
 
   /**
@@ -127,7 +143,10 @@ export class Jit {
   request(page: number, offset: number, mode: number, rip: bigint, pageAt: CodeView['pageAt'] = () => 0): void {
     if ((mode & codeMode.codeMask) !== codeMode.code64) return
     const record = this.code.recordAt(page, offset, mode)
-    if (record === 0 || this.considered.has(record)) return
+    if (record === 0) return
+    this.code.untrap(record)
+    if (this.considered.has(record) || this.code.isRegion(record)) return
+    if (this.fromLibrary(page, offset, mode, pageAt)) return
     const arrivals = this.words[(hotCounters >> 2) + hotCounterOf(record)]
     if (arrivals < (this.postponed.get(record) ?? 0)) return
     if (this.background && !this.started) this.start(this.background)
@@ -157,7 +176,26 @@ export class Jit {
     if (this.pending.length >= batch.regions || this.waiting >= batch.instructions) this.compile()
   }
 
-  /** When code becomes hot for the first time: what ends before needs no other thread. */
+  /** True: a region of the library is in place, or will be when its module is ready. */
+  private fromLibrary(page: number, offset: number, mode: number, pageAt: PlaceOf): boolean {
+    const regions = this.library.startingAt(page, offset, mode)
+    if (regions.length === 0) return false
+    const placeOf: PlaceOf = distance => (distance === 0 ? page : pageAt(distance))
+    const region = regions.find(({ plan }) => this.library.fits(plan, placeOf))
+    if (!region) return false
+    const place = { page, offset, mode }
+    if (region.of.module) return this.put(region, place, placeOf)
+    region.wanted.push(place)
+    return true
+  }
+  private put(region: LibraryRegion, place: { page: number; offset: number; mode: number }, placeOf: PlaceOf): boolean {
+    if (!this.installer.install(region, place, placeOf)) return false
+    this.statistics.regions++
+    this.statistics.instructions += region.plan.instructions.length / 2
+    return true
+  }
+
+  /** When code becomes hot for the first time - what ends before needs no other thread - or at once when there is code of earlier runs. */
   private start(background: BackgroundBuilder): void {
     this.started = true
     background.start({
@@ -170,14 +208,9 @@ export class Jit {
   private branchCounts(table: number, offset: number): { taken: number; notTaken: number } {
     const record = this.words[(table >> 2) + offset]
     if (record === 0) return { taken: 0, notTaken: 0 }
-    const counters = this.countersOf(record)
+    const counters = this.installer.countersOf(record)
     const count = (field: number): number => this.view.getUint32(counters + field, true)
     return { taken: count(recordField.taken), notTaken: count(recordField.notTaken) }
-  }
-
-  /** The record that counts the ways of a branch: behind its guard when it crosses a page. */
-  private countersOf(record: number): number {
-    return this.view.getUint16(record, true) === pseudo.crossing ? record + recordSize : record
   }
 
   /** Counts an arrival that no generated code has counted; true when the record has just become hot. */
@@ -204,12 +237,12 @@ export class Jit {
 
   /** So many modules live that code should be flushed. */
   get crowded(): boolean {
-    return this.modules > mostModules
+    return this.installer.instances > mostModules
   }
 
   /** Called between runs: what waits for others to share a module with does not wait for ever. */
   tick(): void {
-    if (this.inFlight.size > 0 && this.background) this.takeBuilt(this.background)
+    if (this.started && this.background) this.takeBuilt(this.background)
     if (this.pending.length === 0) this.waited = 0
     else if (++this.waited >= patience) this.compile()
   }
@@ -227,7 +260,10 @@ export class Jit {
     const start = this.stopwatch()
     const prepared = requests.map(request => this.prepare(request)).filter(region => region !== undefined)
     if (prepared.length > 0 && this.background && !this.profile) this.submit(prepared, this.background)
-    else if (prepared.length > 0) this.install(prepared, buildModule(prepared.map(({ input }) => input), this.memoryPages, this.noteBody))
+    else if (prepared.length > 0) {
+      const orders = prepared.map(({ order }) => order)
+      this.install(prepared, buildModule(orders, this.memoryPages, this.helperNumber, this.noteBody))
+    }
     this.statistics.milliseconds += this.stopwatch() - start
   }
   private readonly noteBody = (body: RegionFunction): void => {
@@ -240,21 +276,32 @@ export class Jit {
   private submit(prepared: Prepared[], background: BackgroundBuilder): void {
     const id = this.nextBatch++
     this.inFlight.set(id, prepared)
-    background.submit(id, prepared.map(({ request, input }) =>
-      blueprintOf(input, request.mode, request.pages.keys(), (offset, length, into, at) => {
-        for (let i = 0; i < length; i++) into[at + i] = this.bytes[request.pages.get((offset + i) >> 12)! + ((offset + i) & 4095)]
-      }),
-    ))
+    background.submit(id, prepared.map(({ order }) => blueprintOf(order)))
   }
   private nextBatch = 0
   private readonly inFlight = new Map<number, Prepared[]>()
   private takeBuilt(background: BackgroundBuilder): void {
-    for (const { id, built } of background.take()) {
-      const prepared = this.inFlight.get(id)!
-      this.inFlight.delete(id)
-      this.install(prepared, built)
+    for (const answer of background.take()) {
+      if ('built' in answer) {
+        const prepared = this.inFlight.get(answer.id)!
+        this.inFlight.delete(answer.id)
+        this.install(prepared, answer.built)
+      } else if ('kept' in answer) this.expect(answer.kept)
+      else this.ready(this.kept[answer.number], answer.module)
     }
     if (background.failure !== undefined) this.goOnAlone(background.failure)
+  }
+  /** Regions that earlier runs have made, in the order in which their modules will be ready. */
+  private expect(modules: readonly KeptModule[]): void {
+    for (const { poolSize, plans } of modules) this.kept.push(this.library.add(poolSize, plans, undefined))
+  }
+  private ready(of: LibraryModule, module: WebAssembly.Module): void {
+    of.module = module
+    for (const { wanted } of this.library.regionsOf(of))
+      for (const { page, offset, mode } of wanted.splice(0)) {
+        const record = this.code.knownRecord(page, offset, mode)
+        if (record !== 0) this.code.trap(record, page)
+      }
   }
   /** What the other thread was to build becomes hot once more, and is built here. */
   private goOnAlone(failure: string): void {
@@ -263,6 +310,7 @@ export class Jit {
     for (const prepared of this.inFlight.values())
       for (const { request, record } of prepared) if (request.flushes === this.code.flushes) this.considered.delete(record)
     this.inFlight.clear()
+    this.library.clear()
   }
 
   /** All code was dropped: compiled code too. */
@@ -271,7 +319,8 @@ export class Jit {
     this.waiting = 0
     this.considered.clear()
     this.postponed.clear()
-    this.modules = 0
+    this.installer.flushed()
+    if (this.library.modules > mostModules) this.library.clear()
   }
 
   /** The code is still what was looked at. */
@@ -287,50 +336,25 @@ export class Jit {
       this.considered.delete(record)
       return undefined
     }
-    const entryCopy = this.code.copyForInterpreter(record)
-    const input: RegionInput = {
-      name: `region ${request.name}`,
-      blocks,
-      recordAt: at => (at === offset ? entryCopy : this.recordOf(request, at)),
-      countersOf: of => this.countersOf(of),
-      leftOf: of => this.bytes[of + recordField.left],
-      entryLeft: this.bytes[record + recordField.left],
-      severalPages: pages.size > 1,
-      tableOf: delta => this.code.tableFor(pages.get(delta)!, mode),
-      helperNumber: this.helperNumber,
-      exitTable: this.code.allocate(sizeOf(blocks) * exitEntrySize),
-      counters: this.profile ? this.code.allocate(regionCounter.size) : 0,
+    const copy = (at: number, length: number, into: Uint8Array, to: number): void => {
+      for (let i = 0; i < length; i++) into[to + i] = this.bytes[pages.get((at + i) >> 12)! + ((at + i) & 4095)]
     }
-    return { request, record, input }
-  }
-
-  private recordOf({ pages, mode }: Request, at: number): number {
-    const delta = Math.floor(at / 4096)
-    const page = pages.get(delta)!
-    const record = this.code.recordAt(page, at & 4095, mode)
-    return record !== 0 ? record : this.code.crossingAt(page, at & 4095, mode, pages.get(delta + 1)!)
+    const counters = this.profile ? this.code.allocate(regionCounter.size) : 0
+    return { request, record, order: orderOf(`region ${request.name}`, mode, blocks, pages.keys(), counters, copy) }
   }
 
   private install(prepared: readonly Prepared[], built: BuiltModule | undefined): void {
     if (!built) return
-    const instance = new WebAssembly.Instance(built.module, { env: { memory: this.memory, helper: this.helper } })
-    prepared.forEach(({ request, record, input }, i) => {
-      const exits = built.exits[i]
-      if (!exits) return
-      if (!this.isCurrent(request)) {
-        // the record is a place of nothing when everything was forgotten
-        if (request.flushes === this.code.flushes) this.considered.delete(record)
-        return
-      }
-      if (this.code.isRegion(record)) return
-      const number = this.interpreter.install(instance.exports[`r${i}`])
-      if (number === undefined) return
-      this.words.set(exits, input.exitTable >> 2)
-      this.code.installRegion(record, [...request.pages.values()], number)
-      this.statistics.regions++
-      this.statistics.instructions += sizeOf(request.blocks)
-    })
-    this.modules++
+    const of = this.library.add(built.poolSize, built.plans, built.module)
+    const regions = this.library.regionsOf(of)
+    for (const region of regions) {
+      const { request, record } = prepared[region.number]
+      const placeOf: PlaceOf = distance => request.pages.get(distance) ?? 0
+      const current = request.flushes === this.code.flushes
+      if (this.library.fits(region.plan, placeOf)) this.put(region, request, placeOf)
+      // the record is a place of nothing when everything was forgotten
+      else if (current) this.considered.delete(record)
+    }
     this.statistics.modules++
     this.statistics.bytes += built.size
   }

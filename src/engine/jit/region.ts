@@ -4,28 +4,19 @@ import { leave } from '../leave.ts'
 import { tlbEntrySize, tlbFetchEntries } from '../../memory/map.ts'
 import type { Label, Node } from '../../wasm/function.ts'
 import type { Block, ReturnSite } from './discover.ts'
-import { exitEntrySize, type Finding } from './semantics.ts'
+import { exitField, pageWordSize, poolSize } from './pool.ts'
+import type { Finding } from './semantics.ts'
 import { RegionStrings } from './strings.ts'
 import { structureOf, type Structure } from './structure.ts'
 
 export interface RegionInput {
   readonly name: string
   readonly blocks: readonly Block[]
-  /** The record that interprets the instruction at an offset; for the entry, a copy that does not lead back to the region. */
-  recordAt(offset: number): number
-  /** A record's field `left`. */
-  leftOf(record: number): number
-  /** Where a conditional branch's record, as `recordAt` gives it, counts its ways. */
-  countersOf(record: number): number
-  /** What entering the region has taken from the budget. */
-  readonly entryLeft: number
-  /** The code lies in more pages than the entry's. */
-  readonly severalPages: boolean
-  /** The code table that the page at this distance from the entry's page must have. */
-  tableOf(delta: number): number
+  /** Distances of the pages that the code lies in from the entry's page, 0 included. */
+  readonly pages: readonly number[]
   helperNumber(name: string): number
-  /** Linear address of room for its exit table: `exitEntrySize` for each instruction of each block. */
-  readonly exitTable: number
+  /** Where its pool begins in that of its module. */
+  readonly pool: number
   /** Linear address of the region's counters (`regionCounter`) when it is profiled; else 0. */
   readonly counters: number
 }
@@ -47,8 +38,8 @@ export class RegionFunction extends RegionStrings {
   constructor(input: RegionInput) {
     super(input.name, name => input.helperNumber(name))
     this.input = input
-    this.exitTable = input.exitTable
-    this.severalPages = input.severalPages
+    this.exitTable = input.pool + input.pages.length * pageWordSize
+    this.severalPages = input.pages.length > 1
     this.structure = structureOf(input.blocks)
     this.restoresState = input.blocks.some(block => block.instructions.some(({ row }) => row.name.includes('XRSTOR')))
   }
@@ -66,38 +57,43 @@ export class RegionFunction extends RegionStrings {
     })
     prologue(() => {
       this.emitPrologue()
-      this.set(this.budget, this.add(this.get(this.budget), this.input.entryLeft))
+      this.set(this.budget, this.add(this.get(this.budget), this.entryLeft()))
     })
     this.emitEpilogue()
     if (this.input.counters) this.countVisit()
     // jumps and returns to a record give back `left - 1` of the entry's record: it is taken here
-    const credited = this.sub(this.get(this.budget), this.input.entryLeft - 1)
+    const credited = this.sub(this.get(this.budget), this.sub(this.entryLeft(), 1))
     const settled = this.or(this.eq(this.get(this.status), leave.budget), this.geU(this.get(this.status), leave.byHelper))
     this.setState('budget', this.select(settled, this.get(this.budget), credited))
     this.setState('resumeRecord', this.get(this.resume))
     this.return(this.get(this.status))
   }
 
-  // ---- ways out that are shared: `resume` is the address of an entry of the exit table ----
+  /** What entering the region has taken from the budget: `left` of the record that it was called for. */
+  private entryLeft(): Node {
+    return this.load('i32_8u', this.get(this.parameter(0)), recordField.left)
+  }
 
-  private exitField(field: number): Node {
-    return this.load('i32', this.get(this.resume), field)
+  // ---- ways out that are shared: `resume` is the place of an entry of the exit table in the pool ----
+
+  private exitField(field: keyof typeof exitField): Node {
+    return this.load('i32', this.get(this.resume), exitField[field])
   }
   private leaveByTable(): void {
     const kind = this.and(this.get(this.resume), budgetExit | jumpExit)
-    this.set(this.resume, this.sub(this.get(this.resume), kind))
-    this.set(this.budget, this.add(this.get(this.budget), this.exitField(4)))
+    this.set(this.resume, this.add(this.sub(this.get(this.resume), kind), this.pool()))
+    this.set(this.budget, this.add(this.get(this.budget), this.exitField('remaining')))
     this.plainIf(kind, () => {
-      this.setState('rip', this.add(this.get(this.page), this.extendS(this.exitField(8))))
+      this.setState('rip', this.add(this.get(this.page), this.extendS(this.exitField('offset'))))
       this.set(this.status, this.select(this.eq(kind, budgetExit), this.i32(leave.budget), this.i32(2)))
       this.br(this.exit)
     })
     if (this.severalPages) {
-      const page = this.and(this.exitField(8), -4096)
+      const page = this.and(this.exitField('offset'), -4096)
       this.setState('codePage', this.add(this.get(this.page), this.extendS(page)))
     }
-    if (this.input.counters) this.store('i32', this.get(this.resume), this.add(this.exitField(12), 1), 12)
-    this.set(this.resume, this.exitField(0))
+    if (this.input.counters) this.store('i32', this.get(this.resume), this.add(this.exitField('visits'), 1), exitField.visits)
+    this.set(this.resume, this.exitField('record'))
     this.set(this.status, leave.near)
   }
 
@@ -110,7 +106,7 @@ export class RegionFunction extends RegionStrings {
     const is = (status: number): Node => this.extendU(this.eq(this.get(this.status), status))
     count('visits', this.i64(1))
     const helped = this.geU(this.get(this.status), leave.byHelper)
-    const before = this.add(this.state('budget'), this.input.entryLeft)
+    const before = this.add(this.state('budget'), this.entryLeft())
     this.if(this.eqz(helped), () => count('instructions', this.extendS(this.sub(before, this.get(this.budget)))))
     count('near', is(leave.near))
     count('jumped', is(2))
@@ -128,18 +124,20 @@ export class RegionFunction extends RegionStrings {
     const linear = this.add(this.get(this.page), this.i64(delta * 4096))
     const index = this.and(this.wrap(this.shrU(linear, 12 - 4)), (tlbFetchEntries - 1) * tlbEntrySize)
     const entry = this.add(this.state('tlbFetch'), index)
-    const other = this.or(this.ne(this.load('i64', entry), linear), this.ne(this.load('i32', entry, 8), this.input.tableOf(delta)))
+    const other = this.or(this.ne(this.load('i64', entry), linear), this.ne(this.load('i32', entry, 8), this.tableOf(delta)))
     // at the entry itself that would lead back here: the interpreter's own guard decides
     this.set(this.resume, this.atEntry ? this.exitEntry() : this.exitEntry() | jumpExit)
     this.brIf(this.bailLabel, other)
   }
   private atEntry = false
+  /** The code table that the page at this distance must have. */
+  private tableOf(delta: number): Node {
+    return this.load('i32', this.pool(), this.input.pool + this.input.pages.indexOf(delta) * pageWordSize)
+  }
 
-  /** The exit table, when the function is built: see `exitEntrySize`. */
-  exitWords(): Int32Array {
-    const words = new Int32Array((this.exits.length * exitEntrySize) / 4)
-    this.exits.forEach(({ record, remaining, offset }, i) => words.set([record, remaining, offset], (i * exitEntrySize) / 4))
-    return words
+  /** Bytes of its pool, when the function is built. */
+  get poolSize(): number {
+    return poolSize(this.input.pages.length, this.exits.length)
   }
 
   private tree(block: number): void {
@@ -189,19 +187,20 @@ export class RegionFunction extends RegionStrings {
     if (!branch.condition) return this.goTo(index, block.taken, target)
     branch.condition.uses--
     const known = this.knowledge()
-    const counters = this.input.countersOf(this.record)
+    const counted = block.taken < 0 || block.next < 0 ? this.exitEntry() : 0
     this.plainIf(branch.condition, () => {
-      if (block.taken < 0) this.countWay(counters + recordField.taken)
+      if (block.taken < 0) this.countWay(counted, recordField.taken)
       this.goTo(index, block.taken, target)
     })
     this.know(known)
-    if (block.next < 0) this.countWay(counters + recordField.notTaken)
+    if (block.next < 0) this.countWay(counted, recordField.notTaken)
     this.goTo(index, block.next, block.end)
   }
 
   /** A way out that becomes a usual one is followed by the regions that are made later. */
-  private countWay(counter: number): void {
-    this.store('i32', 0, this.add(this.load('i32', 0, counter), 1), counter)
+  private countWay(branch: number, field: number): void {
+    const counters = this.load('i32', this.pool(), branch + exitField.counters)
+    this.store('i32', counters, this.add(this.load('i32', counters, field), 1), field)
   }
   /** After a return that was found to go to one of these. */
   private goBack(from: number, sites: readonly ReturnSite[]): void {
@@ -218,8 +217,6 @@ export class RegionFunction extends RegionStrings {
     const block = this.input.blocks[index]
     const instruction = block.instructions[i]
     this.remaining = block.instructions.length - i
-    this.record = this.input.recordAt(instruction.offset)
-    this.recordLeft = this.input.leftOf(this.record)
     this.calls = block.calls && this.remaining === 1
     this.returnsTo = this.remaining === 1 ? block.returns : []
     this.inLoop = this.structure.isInLoop(index)

@@ -13,6 +13,7 @@ import type { Label, Node, Operand as Value, Variable } from '../../wasm/functio
 import { leave } from '../leave.ts'
 import { Addresses, pageOrigin, type AddressKnowledge, type KnownPage, type Origin } from './addresses.ts'
 import type { BoundInstruction, ReturnSite } from './discover.ts'
+import { exitEntrySize, exitField } from './pool.ts'
 import type { FlagName } from './region-flags.ts'
 import { RegionVectors } from './region-vectors.ts'
 
@@ -32,13 +33,9 @@ interface Knowledge {
   plain: ReadonlyMap<number, ReadonlySet<number>>
 }
 
-/**
- * How a region is left before an instruction: u32 record, i32 instructions of its block not executed, i32 its offset, u32 how often (only
- * when the region is profiled).
- */
-export const exitEntrySize = 16
-/** Index of the only import of a region's module. */
+/** Indices of the imports of a region's module: its only function, and its only global. */
 const helperImport = 0
+const poolImport = 0
 /** Helpers that regions call; for others they leave. */
 export const calledInside: ReadonlySet<string> = new Set([
   'popf', 'rdtsc', 'rdtscp', 'rdpkru', 'stac', 'clac', 'rdsegbase', 'wrsegbase', 'movs', 'stos', 'lods', 'scas', 'cmps',
@@ -61,10 +58,6 @@ export class RegionSemantics extends RegionVectors {
   protected left = false
   /** Instructions of the block from the current one to its end: what leaving gives back to the budget. */
   protected remaining = 0
-  /** Record at which the interpreter goes on when the current instruction is left to it. */
-  protected record = 0
-  /** What that record has in its field `left`. */
-  protected recordLeft = 0
   /** The current instruction is a call into the region, or a return that is expected to go to one of these places in it. */
   protected calls = false
   protected returnsTo: readonly ReturnSite[] = []
@@ -148,17 +141,24 @@ export class RegionSemantics extends RegionVectors {
     this.br(this.bailLabel)
     if (this.branchDepth === 0) this.left = true
   }
-  /** Address of the words that say how the region is left before the current instruction. */
+  /** Where in the module's pool it says how the region is left before the current instruction. */
   protected exitEntry(): number {
     const { offset } = this.instruction
     const last = this.exits[this.exits.length - 1]
-    if (last?.offset !== offset || last.remaining !== this.remaining || last.record !== this.record)
-      this.exits.push({ record: this.record, remaining: this.remaining, offset })
+    if (last?.offset !== offset || last.remaining !== this.remaining) this.exits.push({ remaining: this.remaining, offset })
     return this.exitTable + (this.exits.length - 1) * exitEntrySize
   }
-  readonly exits: { record: number; remaining: number; offset: number }[] = []
-  /** Where `exits` will lie in linear memory. */
+  readonly exits: { remaining: number; offset: number }[] = []
+  /** Where `exits` will lie in the pool. */
   protected exitTable = 0
+  /** Linear address of the pool that the region's code shares with others. */
+  protected pool(): Node {
+    return this.global(poolImport)
+  }
+  /** A word of the pool about the current instruction. */
+  protected ofRecord(field: 'record' | 'left'): Node {
+    return this.load('i32', this.pool(), this.exitEntry() + exitField[field])
+  }
   /** The interpreter counts RIP from the page of its record. */
   protected saveCodePage(): void {
     if (!this.severalPages) return
@@ -262,10 +262,10 @@ export class RegionSemantics extends RegionVectors {
   // ---- virtual time ----
 
   protected override budgetLeft(): Node {
-    return this.add(this.get(this.budget), this.remaining - this.recordLeft)
+    return this.sub(this.add(this.get(this.budget), this.remaining), this.ofRecord('left'))
   }
   protected givenOut(): Node {
-    return this.i32(this.recordLeft)
+    return this.ofRecord('left')
   }
   override spend(nanoseconds: number): void {
     this.set(this.budget, this.sub(this.get(this.budget), nanoseconds))
@@ -369,12 +369,13 @@ export class RegionSemantics extends RegionVectors {
     this.flushPieces()
     this.addresses.restore(undefined)
     this.usesFlags = true
-    const reserved = this.remaining - this.recordLeft
+    const reserved = this.sub(this.i32(this.remaining), this.ofRecord('left'))
+    const record = this.ofRecord('record')
     this.savings.push(this.placeholder())
     if (seesVectors.has(name)) this.vectorSavings.push(this.placeholder())
     super.setState('budget', this.add(this.get(this.budget), reserved))
     this.saveCodePage()
-    const status = this.call(helperImport, [this.i32(this.helperNumber(name)), this.i32(this.record)], ['i32', 'i32'], 'i32')
+    const status = this.call(helperImport, [this.i32(this.helperNumber(name)), record], ['i32', 'i32'], 'i32')
     this.set(this.status, status)
     this.reloads.push(this.placeholder())
     if (seesVectors.has(name)) {
@@ -386,7 +387,7 @@ export class RegionSemantics extends RegionVectors {
     this.set(this.tables.write, super.state('tlbWrite'))
     this.plainIf(this.get(this.status), () => {
       this.set(this.status, this.or(this.get(this.status), leave.byHelper))
-      this.set(this.resume, this.record)
+      this.set(this.resume, record)
       this.set(this.budget, super.state('budget'))
       this.br(this.exit)
     })
