@@ -17,7 +17,8 @@ export function generatedPart(summary: Summary, { day, machine, rounds, append, 
   const list = checks.length > 0 ? `\n\n${checks.map(check => `- ${check}`).join('\n')}` : ''
   return `Measured on ${day}: ${machine}, medians of ${rounds} round${rounds === 1 ? '' : 's'}, 1 CPU and 1 GiB in each guest,
 command line \`${append}\`.
-A ratio above 1 means that ${summary.names[0]} is faster.
+A ratio above 1 means that ${summary.names[0]} is faster. \`vitrine\` finds the compiled code that one earlier run of the same has left in
+its code cache, as a user's does from the second time on; \`first\` is without.
 
 ${picture}${table(summary)}${list}`
 }

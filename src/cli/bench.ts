@@ -26,7 +26,7 @@ export function benchCommand(system: System): Command {
     .description('measure speed beside the emulators that are installed, on the same kernel and programs, in turn')
     .option('--only <list>', 'workloads, in commas (below)')
     .option('--rounds <n>', 'runs of each, in turn; medians count (default: 3)')
-    .option('--peers <list>', 'columns, of vitrine, interpreter, qemu, bochs (default: those that are installed)')
+    .option('--peers <list>', 'columns, of vitrine, first (without kept code), interpreter, qemu, bochs (default: those installed)')
     .option('--engine <list>', 'only our own columns: jit, interpreter')
     .addOption(new Option('--cpu <vendor>', 'where an emulator has both').choices(['intel', 'amd']).default('intel'))
     .option('--quick', 'one round of few and short workloads, without Bochs')

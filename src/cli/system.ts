@@ -46,6 +46,8 @@ export type TraceKind = (typeof traceKinds)[number]
 
 export interface RunRequest {
   machine: MachineOptions
+  /** Folder for compiled code of this run and later ones; `off`: none. By default the embedder knows one. */
+  codeCache?: string
   /** A file with the state in which the machine begins. */
   restore?: string
   /** The file that the machine's state is written to, when the run ends while the machine could go on. */

@@ -10,7 +10,9 @@ import { ByteWriter, type ValueType } from './encode.ts'
 import { foldConstants, isNeutralLeft, isNeutralRight } from './fold.ts'
 import { dropUnused, Lifetimes } from './lifetimes.ts'
 import { binary, comparison, conversion, load, store, unary, type LoadKind, type StoreKind } from './opcodes.ts'
-import { CALL, CALL_INDIRECT, CONSTANT, GLOBAL, LOCAL, newNode, noArguments, type Label, type Node, type Statement, type Variable } from './tree.ts'
+import {
+  CALL, CALL_INDIRECT, CONSTANT, GLOBAL, LOCAL, newNode, noArguments, type Label, type Node, type Statement, type Variable,
+} from './tree.ts'
 
 export type { Label, Node, Variable } from './tree.ts'
 

@@ -1,5 +1,8 @@
 /** The thread that compiles: what it makes is used, and changes nothing of a run. */
 import assert from 'node:assert/strict'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { test } from 'node:test'
 import { createMachine, type VitrineMachine } from '../../machine.ts'
 import { CompileThread } from './compile-thread.ts'
@@ -16,9 +19,13 @@ const loop = Uint8Array.from([
 
 const options = { memory: 4 << 20, raw: { image: loop, at: 0x100000, mode: 'long64' as const }, engine: 'jit' as const }
 
-/** Runs the loop to its end, with a turn for other threads after each step; gives what was logged besides. */
-async function runBeside(background: CompileThread): Promise<{ machine: VitrineMachine; logged: string[] }> {
+/**
+ * Runs the loop to its end, with a turn for other threads after each step; gives what was logged besides.
+ * `awaited`: so many of its answers come first.
+ */
+async function runBeside(background: CompileThread, awaited = 0): Promise<{ machine: VitrineMachine; logged: string[] }> {
   const machine = createMachine(options, { background }) as VitrineMachine
+  while (background.waiting < awaited) await new Promise(resolve => setTimeout(resolve, 5))
   const logged: string[] = []
   machine.onLog = line => logged.push(line)
   for (let step = 0; step < steps; step++) {
@@ -41,6 +48,28 @@ test('code that another thread compiles is run, and the run is the same', async 
   assert.equal(machine.stateHash(), runAlone())
 })
 
+test('code of an earlier run is run, and a folder that cannot be is no matter', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'vitrine-code-'))
+  try {
+    const keep = join(folder, 'code')
+    const first = await runBeside(new CompileThread({ keep }))
+    assert.ok(first.machine.core.jit!.statistics.modules > 0)
+    // which modules there are, and the first of them
+    const second = await runBeside(new CompileThread({ keep }), 2)
+    const { regions, modules } = second.machine.core.jit!.statistics
+    assert.ok(regions > 0, 'nothing was kept')
+    assert.equal(modules, 0, 'what was kept was compiled again')
+    assert.equal(second.machine.stateHash(), first.machine.stateHash())
+    assert.equal(second.machine.stateHash(), runAlone())
+    writeFileSync(join(folder, 'file'), '')
+    const third = await runBeside(new CompileThread({ keep: join(folder, 'file') }))
+    assert.deepEqual([...second.logged, ...third.logged], [])
+    assert.ok(third.machine.core.jit!.statistics.modules > 0)
+  } finally {
+    rmSync(folder, { recursive: true, force: true })
+  }
+})
+
 const scriptOf = (text: string): URL => new URL(`data:text/javascript,${encodeURIComponent(text)}`)
 const broken: readonly (readonly [string, URL, RegExp])[] = [
   ['cannot be started', new URL('./no-such-worker.ts', import.meta.url), /no-such-worker/],
@@ -57,7 +86,7 @@ const broken: readonly (readonly [string, URL, RegExp])[] = [
 ]
 for (const [what, worker, reason] of broken)
   test(`a machine goes on by itself when the thread that compiles ${what}`, async () => {
-    const { machine, logged } = await runBeside(new CompileThread(worker))
+    const { machine, logged } = await runBeside(new CompileThread({ worker }))
     assert.equal(logged.length, 1)
     assert.match(logged[0], /the thread that compiles has failed, the machine's own does it now: /)
     assert.match(logged[0], reason)

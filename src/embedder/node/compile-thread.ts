@@ -1,43 +1,46 @@
 /** Compiles regions in a worker thread, so that the machine's own runs on (Node.js documentation, "Worker threads"). */
 import { MessageChannel, receiveMessageOnPort, Worker, type MessagePort } from 'node:worker_threads'
-import type { BackgroundBuilder, Blueprint, BuilderSetup, BuiltModule } from '../../engine/jit/build.ts'
+import type { BackgroundBuilder, Blueprint, BuilderAnswer, BuilderSetup } from '../../engine/jit/build.ts'
 import { preferThisThread } from './thread-priority.ts'
 
-export interface CompileOrder {
-  readonly id: number
-  readonly blueprints: readonly Blueprint[]
-}
-export interface CompileAnswer {
-  readonly id: number
-  readonly built: BuiltModule | undefined
-  /** Why it could not be built. */
-  readonly error?: string
-}
+export type CompileOrder = { readonly id: number; readonly blueprints: readonly Blueprint[] } | { readonly setup: BuilderSetup }
+export type CompileAnswer =
+  | BuilderAnswer
+  /** Why something could not be built. */
+  | { readonly error: string }
 export interface CompileThreadData {
-  readonly setup: BuilderSetup
   readonly port: MessagePort
   /** One word: how many answers were sent. */
   readonly answers: Int32Array
+  /** Folder of modules that outlive the run. */
+  readonly keep: string | undefined
 }
 
 const script = new URL(`./compile-worker${import.meta.url.endsWith('.ts') ? '.ts' : '.js'}`, import.meta.url)
 
 export class CompileThread implements BackgroundBuilder {
   failure: string | undefined
+  readonly keeps: boolean
   private readonly script: URL
+  private readonly keep: string | undefined
   private readonly answers = new Int32Array(new SharedArrayBuffer(4))
   private port: MessagePort | undefined
   private taken = 0
 
-  /** `worker`: what the thread runs; tests give others. */
-  constructor(worker: URL = script) {
+  /**
+   * `keep`: a folder for compiled code, made when there is none: what was compiled in one run is at hand in the next. The thread then
+   * starts at once. `worker`: what the thread runs; tests give others.
+   */
+  constructor({ keep, worker = script }: { keep?: string | undefined; worker?: URL } = {}) {
     this.script = worker
+    this.keep = keep
+    this.keeps = keep !== undefined
+    if (this.keeps) this.open()
   }
 
-  start(setup: BuilderSetup): void {
-    preferThisThread()
+  private open(): MessagePort {
     const { port1, port2 } = new MessageChannel()
-    const data: CompileThreadData = { setup, port: port2, answers: this.answers }
+    const data: CompileThreadData = { port: port2, answers: this.answers, keep: this.keep }
     try {
       const thread = new Worker(this.script, { workerData: data, transferList: [port2] })
       thread.on('error', error => this.fail(error))
@@ -49,24 +52,36 @@ export class CompileThread implements BackgroundBuilder {
     }
     port1.unref()
     this.port = port1
+    return port1
   }
   private fail(error: unknown): void {
     this.failure ??= (error instanceof Error ? error.message : String(error)).split('\n')[0]
   }
 
+  start(setup: BuilderSetup): void {
+    preferThisThread()
+    const port = this.port ?? this.open()
+    this.send(port, { setup })
+  }
   submit(id: number, blueprints: readonly Blueprint[]): void {
-    const order: CompileOrder = { id, blueprints }
-    this.port!.postMessage(order)
+    this.send(this.port!, { id, blueprints })
+  }
+  private send(port: MessagePort, order: CompileOrder): void {
+    port.postMessage(order)
   }
 
-  take(): readonly CompileAnswer[] {
-    if (Atomics.load(this.answers, 0) === this.taken) return []
-    const all: CompileAnswer[] = []
+  /** Answers that have not been taken. */
+  get waiting(): number {
+    return Atomics.load(this.answers, 0) - this.taken
+  }
+  take(): readonly BuilderAnswer[] {
+    if (this.waiting === 0) return []
+    const all: BuilderAnswer[] = []
     for (let found = receiveMessageOnPort(this.port!); found; found = receiveMessageOnPort(this.port!)) {
       const answer = found.message as CompileAnswer
       this.taken++
-      if (answer.error === undefined) all.push(answer)
-      else this.fail(answer.error)
+      if ('error' in answer) this.fail(answer.error)
+      else all.push(answer)
     }
     return all
   }

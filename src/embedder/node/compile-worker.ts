@@ -1,29 +1,80 @@
-/** The thread that compiles: blueprints of regions in, modules out. */
+/** The thread that compiles: blueprints of regions in, modules out. Modules of earlier runs come first, and new ones are kept for later. */
 import * as nodeModule from 'node:module'
 import { setFlagsFromString } from 'node:v8'
 import { workerData } from 'node:worker_threads'
+import type { Builder, BuilderSetup, BuiltModule } from '../../engine/jit/build.ts'
+import { CodeStore, storeName, type StoredModule } from './code-store.ts'
 import { stepBack } from './thread-priority.ts'
 import type { CompileAnswer, CompileOrder, CompileThreadData } from './compile-thread.ts'
 
 stepBack()
 // As in the main thread: code of ours that was compiled before is compiled no more.
 nodeModule.enableCompileCache?.()
-
-const { Builder } = await import('../../engine/jit/build.ts')
-// From now on what a module is compiled to is made here, not at the first call in the thread that runs the machine.
+// What a module is compiled to is made here, not at the first call in the thread that runs the machine.
 setFlagsFromString('--no-wasm-lazy-compilation')
-const { setup, port, answers } = workerData as CompileThreadData
-const builder = new Builder(setup)
 
-function answer({ id, blueprints }: CompileOrder): CompileAnswer {
+const { port, answers, keep } = workerData as CompileThreadData
+let setup: BuilderSetup
+let store: CodeStore | undefined
+let builder: Builder | undefined
+/** Of earlier runs, not compiled yet. */
+let kept: StoredModule[] = []
+let compiled = 0
+const orders: Exclude<CompileOrder, { setup: BuilderSetup }>[] = []
+let working = false
+
+function send(answer: CompileAnswer): void {
+  port.postMessage(answer)
+  Atomics.add(answers, 0, 1)
+}
+
+function open(folder: string): void {
   try {
-    return { id, built: builder.build(blueprints) }
-  } catch (error) {
-    return { id, built: undefined, error: String((error as Error).stack ?? error) }
+    store = new CodeStore(folder, storeName(setup))
+    kept = store.load()
+  } catch {
+    // a folder that cannot be made, read or written: this run starts from nothing, and leaves nothing
+    store = undefined
+  }
+  if (kept.length > 0) send({ kept: kept.map(({ poolSize, plans }) => ({ poolSize, plans })) })
+}
+
+function remember(built: BuiltModule): void {
+  try {
+    store?.add(built)
+  } catch {
+    // a full disk: so be it
+    store = undefined
   }
 }
 
+/** One thing at a time, so that orders are heard in between. Wanted now goes before wanted earlier. */
+async function work(): Promise<void> {
+  working = true
+  for (;;) {
+    const order = orders.shift()
+    if (order) {
+      builder ??= new (await import('../../engine/jit/build.ts')).Builder(setup)
+      const built = builder.build(order.blueprints)
+      // the bytes stay here
+      send({ id: order.id, built: built && { ...built, bytes: new Uint8Array() } })
+      if (built) remember(built)
+    } else if (compiled < kept.length) {
+      const number = compiled++
+      send({ number, module: new WebAssembly.Module(kept[number].bytes) })
+    } else break
+    await new Promise(resolve => setImmediate(resolve))
+  }
+  kept = []
+  compiled = 0
+  working = false
+}
+const failed = (error: unknown): void => send({ error: String((error as Error).stack ?? error) })
+
 port.on('message', (order: CompileOrder) => {
-  port.postMessage(answer(order))
-  Atomics.add(answers, 0, 1)
+  if ('setup' in order) {
+    setup = order.setup
+    if (keep !== undefined) open(keep)
+  } else orders.push(order)
+  if (!working) work().catch(failed)
 })

@@ -1,13 +1,14 @@
 /** The command line's process on Node: exits with the command's status, after everything written has been read. */
 import type { Machine, MachineOptions } from '../../api.ts'
+import { codeFolder } from './code-folder.ts'
 import { type MachineFactory, nodeSystem } from './system.ts'
 
-/** The machine is loaded when one is made: help and errors need none. */
-async function createMachine(options: MachineOptions): Promise<Machine> {
-  const { createMachine: create } = await import('../../machine.ts')
-  if (options.engine !== 'jit') return create(options)
+/** The machine is loaded when one is made: help and errors need none. The thread that compiles looks for kept code meanwhile. */
+async function createMachine(options: MachineOptions, codeCache?: string): Promise<Machine> {
   const { CompileThread } = await import('./compile-thread.ts')
-  return create(options, { background: new CompileThread() })
+  const background = options.engine === 'jit' ? new CompileThread({ keep: codeFolder(codeCache) }) : undefined
+  const { createMachine: create } = await import('../../machine.ts')
+  return create(options, { background })
 }
 
 export async function main(args: string[], factory: MachineFactory = createMachine): Promise<void> {

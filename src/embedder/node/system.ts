@@ -47,11 +47,12 @@ function writeFile(path: string, text: string): void {
 /** Endings after which the machine could run on. */
 const canGoOn: readonly Ending['kind'][] = ['budget', 'timeout', 'left', 'signal', 'idle']
 
-export type MachineFactory = (options: MachineOptions) => Machine | Promise<Machine>
+/** `codeCache`: RunRequest's. */
+export type MachineFactory = (options: MachineOptions, codeCache?: string) => Machine | Promise<Machine>
 
 async function run(createMachine: MachineFactory, starterGone: () => boolean, request: RunRequest): Promise<RunResult> {
   const started = performance.now()
-  const machine = await createMachine(request.machine)
+  const machine = await createMachine(request.machine, request.codeCache)
   if (request.restore !== undefined) machine.restoreState((await import('./state-file.ts')).readState(request.restore))
   const collected: Uint8Array[] = []
   const { serial } = request.console

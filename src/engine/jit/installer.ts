@@ -1,4 +1,4 @@
-/** Puts compiled regions in place: fills their pools with what they have to know of it, and makes them handlers of their entries' records. */
+/** Puts compiled regions in place: fills their pools with what they have to know of it, and makes them the handlers of their entries. */
 import { recordField, recordSize } from '../../decode/record.ts'
 import type { CodeCache } from '../code-cache.ts'
 import { pseudo, type Interpreter } from '../interpreter.ts'

@@ -82,6 +82,10 @@ async function allRuns(
   chosen: readonly Peer[], works: readonly Work[], rounds: number, seconds: number, phases: ReadonlySet<string>,
 ): Promise<Runs> {
   const runs: Runs = new Map(chosen.map(({ name }) => [name, []]))
+  for (const peer of chosen.filter(({ warmsUp }) => warmsUp)) {
+    progress(`before the first round: ${peer.name}`)
+    for (const work of works) await measure(peer, work, seconds)
+  }
   for (let round = 1; round <= rounds; round++) {
     for (const peer of chosen) {
       progress(`round ${round} of ${rounds}: ${peer.name}`)

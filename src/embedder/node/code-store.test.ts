@@ -1,0 +1,93 @@
+/** What is kept is found again; what is damaged, foreign or too much is not. */
+import assert from 'node:assert/strict'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, truncateSync, utimesSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, test } from 'node:test'
+import { pathToFileURL } from 'node:url'
+import { codeFolder } from './code-folder.ts'
+import { CodeStore, storeName, type StoredModule } from './code-store.ts'
+
+let folder = ''
+beforeEach(() => { folder = mkdtempSync(join(tmpdir(), 'vitrine-code-')) })
+afterEach(() => rmSync(folder, { recursive: true, force: true }))
+
+const moduleOf = (seed: number): StoredModule => ({
+  poolSize: 32 * seed,
+  bytes: Uint8Array.from({ length: 100 + seed }, (_, i) => i * seed),
+  plans: [undefined, {
+    name: `region ${seed}`, mode: seed, pages: Int32Array.of(0, -1), instructions: Int32Array.of(seed, 3), code: Uint8Array.of(1, 2, seed),
+    exits: Int32Array.of(1, seed), pool: 0,
+  }],
+})
+const open = (): CodeStore => new CodeStore(join(folder, 'cache'), 'a.code')
+const file = (): string => join(folder, 'cache', 'a.code')
+function keep(...seeds: number[]): void {
+  const store = open()
+  store.load()
+  for (const seed of seeds) store.add(moduleOf(seed))
+}
+
+test('modules come back in their order, also those of several runs', () => {
+  keep(1, 2)
+  keep(3)
+  assert.deepEqual(open().load(), [1, 2, 3].map(moduleOf))
+})
+
+test('what a crash cut off is cut off, and the next run goes on behind the rest', () => {
+  keep(1, 2)
+  truncateSync(file(), statSync(file()).size - 5)
+  assert.deepEqual(open().load(), [moduleOf(1)])
+  keep(3)
+  assert.deepEqual(open().load(), [1, 3].map(moduleOf))
+})
+
+test('a changed byte anywhere in a module keeps it and what follows out', () => {
+  keep(1, 2)
+  const whole = readFileSync(file())
+  const second = whole.indexOf('region 2')
+  for (const at of [second - 200, second, whole.length - 1]) {
+    const damaged = Uint8Array.from(whole)
+    damaged[at] ^= 1
+    writeFileSync(file(), damaged)
+    assert.ok(open().load().length < 2, `byte ${at}`)
+  }
+})
+
+test('a file of something else is begun anew', () => {
+  keep(1)
+  writeFileSync(file(), 'something else, which is long enough to be a header and more')
+  assert.deepEqual(open().load(), [])
+  keep(2)
+  assert.deepEqual(open().load(), [moduleOf(2)])
+})
+
+test('what was not used for a month goes', () => {
+  keep(1)
+  const old = join(folder, 'cache', 'old.code')
+  writeFileSync(old, '')
+  utimesSync(old, 0, 0)
+  keep(2)
+  assert.deepEqual(readdirSync(join(folder, 'cache')), ['a.code'])
+})
+
+test('another compiler, or another program, has a file of its own', () => {
+  const program = pathToFileURL(`${folder}/`)
+  writeFileSync(join(folder, 'x.ts'), 'one')
+  const setup = { pages: 1, features: ['sse'], helpers: { rdtsc: 3 } }
+  const name = storeName(setup, program)
+  assert.equal(storeName(structuredClone(setup), program), name)
+  assert.notEqual(storeName({ ...setup, features: [] }, program), name)
+  assert.notEqual(storeName({ ...setup, helpers: { rdtsc: 4 } }, program), name)
+  writeFileSync(join(folder, 'x.ts'), 'other')
+  assert.notEqual(storeName(setup, program), name)
+})
+
+test('the folder is where it is asked for, then where the environment says, then with the caches', () => {
+  assert.equal(codeFolder('/a', { VITRINE_CODE_CACHE: '/b' }, 'linux'), '/a')
+  assert.equal(codeFolder('off', {}, 'linux'), undefined)
+  assert.equal(codeFolder(undefined, { VITRINE_CODE_CACHE: '/b' }, 'linux'), '/b')
+  assert.equal(codeFolder(undefined, { VITRINE_CODE_CACHE: 'off' }, 'linux'), undefined)
+  assert.equal(codeFolder(undefined, { XDG_CACHE_HOME: '/c' }, 'linux'), '/c/vitrine/code')
+  assert.match(codeFolder(undefined, {}, 'linux')!, /\.cache.vitrine.code$/)
+})
