@@ -165,7 +165,7 @@ describe('on a terminal', () => {
   })
 
   test('in the background a machine runs, without the keys; brought to the front it takes them', async () => {
-    const aside = await onTerminal(['timeout', '-s', 'TERM', '2', process.execPath, ...runArgs('busy')], () => {})
+    const aside = await onTerminal(['timeout', '-s', 'TERM', '6', process.execPath, ...runArgs('busy')], () => {})
     assert.match(aside.output, /started/)
     const command = [process.execPath, ...runArgs('echo')].map(word => `'${word}'`).join(' ')
     const ended = await start('script', ['-q', '-e', '-c', `set -m; ${command} & sleep 1; fg`, '/dev/null'], async child => {

@@ -146,6 +146,7 @@ export class Jit {
     if (record === 0) return
     this.code.untrap(record)
     if (this.considered.has(record) || this.code.isRegion(record)) return
+    this.takeBuilt()
     if (this.fromLibrary(page, offset, mode, pageAt)) return
     const arrivals = this.words[(hotCounters >> 2) + hotCounterOf(record)]
     if (arrivals < (this.postponed.get(record) ?? 0)) return
@@ -242,7 +243,7 @@ export class Jit {
 
   /** Called between runs: what waits for others to share a module with does not wait for ever. */
   tick(): void {
-    if (this.started && this.background) this.takeBuilt(this.background)
+    this.takeBuilt()
     if (this.pending.length === 0) this.waited = 0
     else if (++this.waited >= patience) this.compile()
   }
@@ -280,7 +281,9 @@ export class Jit {
   }
   private nextBatch = 0
   private readonly inFlight = new Map<number, Prepared[]>()
-  private takeBuilt(background: BackgroundBuilder): void {
+  private takeBuilt(): void {
+    const { background } = this
+    if (!background || !this.started) return
     for (const answer of background.take()) {
       if ('built' in answer) {
         const prepared = this.inFlight.get(answer.id)!
