@@ -87,7 +87,7 @@ export function runCommand(system: System, done: (status: number) => void): Comm
     .option('--share <folder[,key=value]>', 'a folder of ours, mounted by tag with -t 9p -o trans=virtio: tag=NAME, readonly', collect)
     .optionsGroup('How to run it:')
     .addOption(new Option('--engine <name>', 'what runs instructions; results are the same').choices([...engines]).default('jit'))
-    .option('--code-cache <folder>', "keeps compiled code for later runs; `off`: no (default: $VITRINE_CODE_CACHE, or among your caches)")
+    .option('--code-cache <folder>', 'keeps compiled code for later runs; `off`: no (default: $VITRINE_CODE_CACHE, or among your caches)')
     .option('--max-instructions <n>', 'stop after exactly so many instructions of all CPUs')
     .option('--timeout <seconds>', 'stop after so much wall time')
     .option('--real-time', 'keep virtual time to wall time always, not only while a guest waits for the keyboard')
