@@ -117,6 +117,7 @@ export const fields = {
   vmxonPointer: i64('physical address of the VMXON region'),
   vmcsPointer: i64('physical address of the current VMCS; all ones: none'),
   eptPointer: i64('EPTP of the guest that runs'),
+  hlatPointer: i64('HLATP of the guest that runs, with bit 0 set, and bit 1 when only addresses whose bit 63 is 1 are meant; 0: none'),
   vmxDeadline: i64('virtual time at which the VMX-preemption timer ends; all ones: it does not run'),
   apicAccessPage: i64('physical address of the APIC-access page of the guest that runs, with bit 0 set; 0: none'),
   vmxTrap: i64('an exit that follows the instruction which runs: bit 63 set, reason and qualification in the halves; 0: none'),

@@ -4,10 +4,11 @@ import type { CpuModel } from '../cpu/model.ts'
 
 export const pagingMode = { none: 0, bits32: 1, pae: 2, level4: 3, level5: 4 } as const
 
-/** Bits of the low half of every paging-structure entry. */
-export const entryBit = { present: 1, writable: 2, user: 4, accessed: 0x20, dirty: 0x40, large: 0x80, global: 0x100 } as const
+/** Bits of the low half of every paging-structure entry; `restart` counts in those of HLAT paging. */
+export const entryBit = { present: 1, writable: 2, user: 4, accessed: 0x20, dirty: 0x40, large: 0x80, global: 0x100,
+  restart: 0x800 } as const
 
-export const errorBit = { present: 1, write: 2, user: 4, reserved: 8, fetch: 0x10, key: 0x20, shadowStack: 0x40 } as const
+export const errorBit = { present: 1, write: 2, user: 4, reserved: 8, fetch: 0x10, key: 0x20, shadowStack: 0x40, hlat: 0x80 } as const
 
 /** What is done at a linear address; also the bits of a right. */
 export const access = { read: 1, write: 2, fetch: 4 } as const
@@ -90,6 +91,7 @@ export const word = {
   cr0: at.cr0 >>> 2, cr3: at.cr3 >>> 2, cr4: at.cr4 >>> 2, efer: at.efer >>> 2, pdpte: at.pdpte >>> 2,
   eflags: at.eflags >>> 2, cpl: at.cpl >>> 2, mode: at.mode >>> 2, pkru: at.pkru >>> 2, pkrs: at.msrPkrs >>> 2,
   tlbRead: at.tlbRead >>> 2, tlbWrite: at.tlbWrite >>> 2, tlbFetch: at.tlbFetch >>> 2,
+  hlatPointer: at.hlatPointer >>> 2,
   kernelTables: at.kernelTables >>> 2, userTables: at.userTables >>> 2, accessTables: at.accessTables >>> 2,
   stepping: at.stepping >>> 2, leaveStatus: at.leaveStatus >>> 2,
   faultVector: at.faultVector >>> 2, faultError: at.faultError >>> 2, faultHasError: at.faultHasError >>> 2,

@@ -38,6 +38,8 @@ export interface SecondStage {
   accessLength: number
   /** Set before `page`: the access is made to a shadow stack, a user's or the supervisor's. */
   shadow: ShadowAccess
+  /** Set to true where a walk begins: whether each `table` since lies where paging structures may be written. */
+  tablesWritable: boolean
   /** The fault of the last `table` or `page`. The linear address of the access is given when there is one. */
   exit(): VmExit
   /** Told by the walk that the fault was met at this linear address. */

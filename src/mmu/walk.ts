@@ -1,6 +1,6 @@
 /**
  * The page walk in every paging mode. Intel SDM vol. 3, "Paging": "32-Bit Paging", "PAE Paging", "4-Level Paging and 5-Level Paging",
- * "Page-Fault Exceptions".
+ * "Page-Fault Exceptions", "HLAT Paging", "Restart of HLAT Paging".
  */
 import { walkScratch } from '../memory/map.ts'
 import type { PhysicalMemory } from '../memory/physical.ts'
@@ -8,6 +8,9 @@ import { access, control, entryBit, errorBit, insidePage, pageSizes, pagingMode,
 import type { PagingModel } from './paging.ts'
 import { rightsByKey, rightsOf } from './rights.ts'
 import { shadowAccess, type SecondStage, type ShadowAccess } from './second-stage.ts'
+
+/** Of `hlatPointer` in the CPU state. */
+const hlatHighHalfOnly = 2
 
 /** Intermediate results stay in fields, because a walk must not allocate. Addresses are lo/hi pairs of int32. */
 export class PageWalk {
@@ -149,6 +152,7 @@ export class PageWalk {
 
   private walkTables(lo: number, hi: number): boolean {
     const mode = this.controls & control.modeMask
+    if (this.second !== undefined) this.second.tablesWritable = true
     if (mode === pagingMode.none) return this.identity(lo, hi)
     return mode === pagingMode.bits32 ? this.walk32(lo) : this.walkLevels(lo, hi, mode)
   }
@@ -197,6 +201,12 @@ export class PageWalk {
   private walkLevels(lo: number, hi: number, mode: number): boolean {
     let tableLo = this.words[this.root] & ~0xfff
     let tableHi = this.words[this.root + 1] & 0xfffff
+    const managing = this.words[word.hlatPointer]
+    let managed = managing !== 0 && mode !== pagingMode.pae && (!(managing & hlatHighHalfOnly) || hi < 0)
+    if (managed) {
+      tableLo = managing & ~0xfff
+      tableHi = this.words[word.hlatPointer + 1]
+    }
     if (mode === pagingMode.pae && (this.readsPdptes || this.second?.readsPdptes)) {
       if (!this.readEntry((this.words[this.root] & ~0x1f) | (lo >>> 27 & 0x18), 0)) return false
       if ((this.entryHi & (this.reservedHi | (1 << 31))) !== 0 || (this.entryLo & 0x1e6) !== 0) return this.reserved()
@@ -213,12 +223,26 @@ export class PageWalk {
     let rights = entryBit.writable | entryBit.user
     let noExecute = 0
     for (let level = this.levels; ; level--) {
-      if (!this.readEntry(tableLo | (indexAt(lo, hi, level) << 3), tableHi)) return false
+      if (!this.readEntry(tableLo | (indexAt(lo, hi, level) << 3), tableHi)) return managed ? this.inManaged() : false
       const entryLo = this.entryLo
       const entryHi = this.entryHi
+      if (managed && (entryLo & entryBit.restart) !== 0) {
+        managed = false
+        this.used = 0
+        this.second!.tablesWritable = true
+        tableLo = this.words[this.root] & ~0xfff
+        tableHi = this.words[this.root + 1] & 0xfffff
+        level = this.levels + 1
+        rights = entryBit.writable | entryBit.user
+        noExecute = 0
+        continue
+      }
       const leaf = level === 1 || (level <= 3 && (entryLo & entryBit.large) !== 0)
       const reserved = level === 1 ? 0 : leaf ? this.reservedLoLarge[level] : this.reservedLo[level]
-      if ((entryHi & this.reservedHi) !== 0 || (entryLo & reserved) !== 0) return this.reserved()
+      if ((entryHi & this.reservedHi) !== 0 || (entryLo & reserved) !== 0) {
+        this.reserved()
+        return managed ? this.inManaged() : false
+      }
       const above = rights
       rights &= entryLo
       noExecute |= entryHi & (1 << 31)
@@ -231,6 +255,12 @@ export class PageWalk {
       if (mode !== pagingMode.pae) this.flags |= ((entryHi >>> 27) & 15) << translationFlag.keyShift
       return true
     }
+  }
+
+  /** Nothing translates the address in the tables of HLAT paging: a page fault says so. */
+  private inManaged(): false {
+    if (!this.secondFailed) this.error |= errorBit.hlat
+    return false
   }
 
   /** `above`: the rights that the entries over the leaf give. */

@@ -13,6 +13,7 @@ const quad = (value: number | bigint): number[] => [...new Uint8Array(BigUint64A
 const page = 0x200000
 const memory = 0x900000
 const [eptTable, level4, level3, level2, level1] = [0x40000, 0x41000, 0x42000, 0x43000, 0x44000]
+const [guestPml4, guestPdpt] = [0x45000, 0x46000]
 const readOnlySubPaged = 0x31n | (1n << 61n)
 
 for (const jit of [false, true])
@@ -89,12 +90,13 @@ for (const jit of [false, true])
     })
     test('dirty flags of the guest\'s own paging structures are no such writes', () => {
       const table = (): void => {
-        // the guest's page directory lies in the page, with its accessed flag clear
-        load(place.pdpt, quad(page | 7))
+        // the guest has paging structures of its own, whose page directory lies in the page, with its accessed flags clear
+        load(guestPml4, quad(guestPdpt | 7))
+        load(guestPdpt, quad(page | 7))
+        write('guestCr3', BigInt(guestPml4))
         for (let i = 0; i < 8; i++) load(memory + i * 8, quad((i * 0x200000) | 0x87))
       }
       assert.equal(launch(storeRdiRax, 0x80, { permissions: 0x5555555555555555n, break: table }), 'eptViolation')
       assert.equal(read('exitQualification') & 0x102n, 2n)
-      load(place.pdpt, quad(place.directory | 7))
     })
   })

@@ -28,6 +28,7 @@ export class NestedPaging implements SecondStage {
   linearLo = 0
   linearHi = 0
   guestFlags = 0
+  tablesWritable = true
   accessLength = 0
   shadow: ShadowAccess = shadowAccess.none
   readonly readsPdptes = true

@@ -1,6 +1,6 @@
 /** Checks on the VMX controls. Intel SDM vol. 3, "Checks on VMX Controls". A broken one is VMfailValid with error 7. */
 import { pinBit as pin, primaryBit as primary, secondaryBit as secondary, tertiaryBit as tertiary, exitBit as exit, tertiaryAllowed, groups,
-  hasCet,  eptBit, cr3Targets, type GroupName } from './controls.ts'
+  hasCet,  eptBit, cr3Targets, mostHlatPrefix, type GroupName } from './controls.ts'
 import type { EntryView } from './entry-view.ts'
 import type { FieldName } from './fields.ts'
 import { section, type Rule } from './rule.ts'
@@ -28,6 +28,7 @@ const turnOn = (field: FieldName, bit: number): Writes[number] => [field, old =>
 const onPrimary = (bit: number): Writes => [turnOn('primaryControls', bit)]
 const onSecondary = (bit: number): Writes => [turnOn('primaryControls', primary.secondaryControls), turnOn('secondaryControls', bit)]
 const onTertiary = (bit: number): Writes => [turnOn('primaryControls', primary.tertiaryControls), turnOn('tertiaryControls', bit)]
+const onHlat: Writes = [...onSecondary(secondary.ept), ['eptp', 0x1000n | 0x1en], ...onTertiary(tertiary.hlat)]
 const onPin = (bit: number): Writes => [turnOn('pinControls', bit)]
 
 /** An address that a control makes meaningful. */
@@ -71,6 +72,17 @@ const executionRules: readonly Rule[] = [
     v => v.aligned(v.b('pidPointerTable'), 3) && v.physical(v.b('pidPointerTable') + v.b('lastPidPointerIndex') * 8n + 7n),
     { when: t(tertiary.ipiVirtualization), wants: v => v.b('pidPointerTable') & ~7n & ((1n << BigInt(v.model.physicalBits)) - 1n),
       breaks: [...onTertiary(tertiary.ipiVirtualization), ['pidPointerTable', 4n]] }),
+  ...([['enable HLAT', tertiary.hlat], ['EPT paging-write control', tertiary.eptPagingWrite],
+    ['guest-paging verification', tertiary.guestPagingVerification]] as const).map(([name, bit]) =>
+    execution(`"${name}" needs "enable EPT"`, ['tertiaryControls', 'secondaryControls'], s(secondary.ept),
+      { when: t(bit), wants: v => v.b('tertiaryControls') & ~BigInt(bit), breaks: onTertiary(bit) })),
+  execution('bits 2:0 and 11:5 of HLATP are 0, and it is within the physical-address width', 'hlatPointer',
+    v => (v.b('hlatPointer') & 0xfe7n) === 0n && v.physical(v.b('hlatPointer')),
+    { when: t(tertiary.hlat), wants: v => v.b('hlatPointer') & ~0xfe7n & ((1n << BigInt(v.model.physicalBits)) - 1n),
+      breaks: [...onHlat, ['hlatPointer', 1n]] }),
+  execution('the HLAT prefix size is at most what IA32_VMX_EPT_VPID_CAP says', 'hlatPrefixSize',
+    v => v.n('hlatPrefixSize') <= mostHlatPrefix,
+    { when: t(tertiary.hlat), wants: () => BigInt(mostHlatPrefix), breaks: [...onHlat, ['hlatPrefixSize', BigInt(mostHlatPrefix) + 1n]] }),
   execution('the CR3-target count is at most 4', 'cr3TargetCount', v => v.n('cr3TargetCount') <= cr3Targets,
     { wants: () => 4n, breaks: [['cr3TargetCount', 5n]] }),
   address('ioBitmapA', 'address of I/O bitmap A', page, p(primary.ioBitmaps), onPrimary(primary.ioBitmaps)),

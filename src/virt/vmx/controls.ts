@@ -48,7 +48,10 @@ export const secondary = {
 } as const satisfies ControlTable
 
 /** The tertiary controls have 64 bits and a capability MSR without bits that must be 1. */
-export const tertiary = { ipiVirtualization: { bit: 4, since: 'newest' } } as const satisfies ControlTable
+export const tertiary = {
+  hlat: { bit: 1, since: 'newest' }, eptPagingWrite: { bit: 2, since: 'newest' }, guestPagingVerification: { bit: 3, since: 'newest' },
+  ipiVirtualization: { bit: 4, since: 'newest' },
+} as const satisfies ControlTable
 
 const exitControl = {
   saveDebug: { bit: 2 }, host64: { bit: 9 }, acknowledgeInterrupt: { bit: 15 }, savePat: { bit: 18 }, loadPat: { bit: 19 },
@@ -137,6 +140,9 @@ export const eptBit = {
   inveptSingle: 1n << 25n, inveptAll: 1n << 26n,
   invvpid: 1n << 32n, invvpidAddress: 1n << 40n, invvpidSingle: 1n << 41n, invvpidAll: 1n << 42n, invvpidSingleRetainingGlobals: 1n << 43n,
 } as const
+/** Bits 53:48 of the same: "It is expected that any processor that supports [HLAT] will enumerate this value as 1". */
+export const mostHlatPrefix = 1
+const hlatPrefixShift = 48n
 
 export function eptVpidCapabilities(model: CpuModel): bigint {
   let bits = eptBit.executeOnly | eptBit.walk4 | eptBit.uncacheable | eptBit.writeBack | eptBit.page2M
@@ -146,6 +152,7 @@ export function eptVpidCapabilities(model: CpuModel): bigint {
   if (isSince(model, 'haswell')) bits |= eptBit.accessedDirty
   if (isSince(model, 'skylake')) bits |= eptBit.advancedInformation
   if (model.has('la57')) bits |= eptBit.walk5
+  if (tertiaryAllowed(model) & BigInt(tertiaryBit.hlat)) bits |= BigInt(mostHlatPrefix) << hlatPrefixShift
   if (model.has('shstk') && model.has('ept_shadow_stack')) bits |= eptBit.supervisorShadowStack
   return bits
 }

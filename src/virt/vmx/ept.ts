@@ -9,7 +9,7 @@ import { walkScratch } from '../../memory/map.ts'
 import type { PhysicalMemory } from '../../memory/physical.ts'
 import { access, insidePage, translationFlag } from '../../mmu/paging.ts'
 import { shadowAccess, type SecondStage, type ShadowAccess } from '../../mmu/second-stage.ts'
-import { eptBit, secondaryBit } from './controls.ts'
+import { eptBit, secondaryBit, tertiaryBit } from './controls.ts'
 import { reason } from './exit-reasons.ts'
 import { at as field } from './fields.ts'
 import { subPageVerdict } from './sub-page.ts'
@@ -20,13 +20,16 @@ const entryBit = { read: 1, write: 2, execute: 4, large: 0x80, accessed: 0x100, 
 const suppressVe = 1 << 31
 /** Bit 60: a supervisor's shadow stack, if the EPTP says that this is asked. */
 const shadowPage = 1 << 28
+/** Bit 57: the page is reached only through paging structures in pages that have bit 58. Bit 58: guest paging may write to the page. */
+const verifyPaging = 1 << 25
+const pagingWrite = 1 << 26
 /** Bit 61. */
 const subPages = 1 << 29
 
 /** Of the exit qualification of violations. */
 const qualification = {
   read: 1, write: 2, fetch: 4, readable: 8, writable: 0x10, executable: 0x20, userExecutable: 0x40, linearValid: 0x80, translated: 0x100,
-  user: 0x200, writablePage: 0x400, noExecutePage: 0x800, shadowStack: 0x2000, shadowPage: 0x4000,
+  user: 0x200, writablePage: 0x400, noExecutePage: 0x800, shadowStack: 0x2000, shadowPage: 0x4000, pagingVerification: 0x8000,
 } as const
 
 /** Rights as they are cached: those of an entry, with execution for supervisor and user pages apart. */
@@ -40,6 +43,8 @@ const cachedDirty = 0x10
 const typeShift = 5
 /** With the page's size: the page may be a supervisor's shadow stack. */
 const cachedShadow = 0x10000
+/** And bits 57 and 58 of its entry, at this distance from those of its high half. */
+const pagingBitsShift = 8
 
 interface EptState {
   readonly spaces: unknown
@@ -52,8 +57,8 @@ interface EptState {
 
 const apicPage = at.apicAccessPage >> 2
 
-/** The last two are what the table of sub-page permissions lacks. */
-type Failure = 'violation' | 'misconfiguration' | 'pmlFull' | SppFailure
+/** Unverified: a violation by guest-paging verification. The last two are what the table of sub-page permissions lacks. */
+type Failure = 'violation' | 'unverified' | 'misconfiguration' | 'pmlFull' | SppFailure
 type SppFailure = 'sppMiss' | 'sppMisconfiguration'
 /** Exit qualification: bit 11 is a miss. */
 const sppQualification: Readonly<Record<SppFailure, bigint>> = { sppMiss: 0x800n, sppMisconfiguration: 0n }
@@ -65,6 +70,7 @@ export class Ept implements SecondStage {
   linearLo = 0
   linearHi = 0
   guestFlags = 0
+  tablesWritable = true
   accessLength = 0
   shadow: ShadowAccess = shadowAccess.none
   readonly readsPdptes = false
@@ -84,10 +90,13 @@ export class Ept implements SecondStage {
   private modeBased = false
   private tag = 0
   private usedControls = 0
+  private usedTertiary = 0
   private usedLow = 0
   private usedHigh = 0
   private logs = false
   private hasSubPages = false
+  private controlsPagingWrites = false
+  private verifiesPaging = false
   private readonly caches: Int32Array<ArrayBuffer>[] = []
   private cache: Int32Array<ArrayBuffer> = new Int32Array(0)
   /** Tag of the present translations of a root; a new one after INVEPT. */
@@ -111,6 +120,8 @@ export class Ept implements SecondStage {
   private rights = 0
   private size = 0
   private isShadowPage = false
+  /** `verifyPaging` and `pagingWrite`. */
+  private pagingBits = 0
   private entryLo = 0
   private entryHi = 0
   private readonly usedLo = new Int32Array(5)
@@ -127,9 +138,11 @@ export class Ept implements SecondStage {
   /** The EPTP of the guest that the running CPU enters, or returns to. */
   use(low: number, high: number): void {
     const unit = this.running()
-    if (unit === this.unit && unit.secondary === this.usedControls && low === this.usedLow && high === this.usedHigh) return
+    const same = unit === this.unit && unit.secondary === this.usedControls && unit.tertiary === this.usedTertiary
+    if (same && low === this.usedLow && high === this.usedHigh) return
     this.unit = unit
     this.usedControls = unit.secondary
+    this.usedTertiary = unit.tertiary
     this.usedLow = low
     this.usedHigh = high
     this.rootLo = low & ~0xfff
@@ -139,6 +152,8 @@ export class Ept implements SecondStage {
     this.checksShadow = (low & 0x80) !== 0
     this.modeBased = unit.isOn('secondary', secondaryBit.modeBasedExecute)
     this.logs = unit.isOn('secondary', secondaryBit.pml)
+    this.controlsPagingWrites = unit.isOn('tertiary', tertiaryBit.eptPagingWrite)
+    this.verifiesPaging = unit.isOn('tertiary', tertiaryBit.guestPagingVerification)
     this.hasSubPages = unit.isOn('secondary', secondaryBit.subPageWritePermissions)
     const { physicalBits } = unit.model
     this.reservedHi = physicalBits >= 52 ? 0 : 0xfffff & ~((1 << (physicalBits - 32)) - 1)
@@ -217,6 +232,7 @@ export class Ept implements SecondStage {
     this.current()
     const asked = write || this.marksAccess ? access.write | access.read : access.read
     if (!this.translate(lo, hi, asked, true, false)) return false
+    if (!(this.pagingBits & pagingWrite)) this.tablesWritable = false
     const { words } = this
     if (words[apicPage] === 0 || words[apicPage] !== (this.lo | 1) || words[apicPage + 1] !== this.hi) return true
     this.instead = this.running().apic.tableExit()
@@ -226,6 +242,10 @@ export class Ept implements SecondStage {
   page(lo: number, hi: number, what: number, user: boolean): boolean {
     this.current()
     if (!this.translate(lo, hi, what, user, true)) return false
+    if (this.verifiesPaging && !this.tablesWritable && what !== 0 && this.pagingBits & verifyPaging) {
+      this.failure = 'unverified'
+      return this.failed(lo, hi, what, true)
+    }
     const size = this.size
     const dirty = !this.marksAccess || (this.rights & cachedDirty) !== 0
     this.flags = (size << translationFlag.sizeShift) | (dirty ? translationFlag.dirty
@@ -240,8 +260,13 @@ export class Ept implements SecondStage {
     return (rights & right.read ? 0 : access.read) | (rights & right.write ? 0 : access.write) | (rights & execute ? 0 : access.fetch)
   }
 
-  /** What is denied of `asked`. A supervisor's shadow stack may be written where its last entry allows reading only. */
-  private refused(asked: number, user: boolean): number {
+  /**
+   * What is denied of `asked`.
+   * Guest paging may write where bit 58 says so, whatever the write permissions are. A supervisor's shadow stack may be written where its
+   * last entry allows reading only.
+   */
+  private refused(asked: number, user: boolean, translated: boolean): number {
+    if (!translated && this.controlsPagingWrites && this.pagingBits & pagingWrite) return this.denied(user) & asked & ~access.write
     if (this.shadow !== shadowAccess.supervisor || !this.checksShadow) return this.denied(user) & asked
     return this.isShadowPage ? 0 : asked
   }
@@ -254,9 +279,10 @@ export class Ept implements SecondStage {
       this.rights = cache[slot + 5] & 0xff
       this.size = (cache[slot + 5] >> cachedSizeShift) & 3
       this.isShadowPage = (cache[slot + 5] & cachedShadow) !== 0
+      this.pagingBits = (cache[slot + 5] << pagingBitsShift) & (verifyPaging | pagingWrite)
       // a write to a page looks at the dirty flag again: processors do not keep it apart from the combined translation
       const needsDirty = this.marksAccess && (asked & access.write) !== 0 && (translated || !(this.rights & cachedDirty))
-      if (!needsDirty && !this.refused(asked, user)) {
+      if (!needsDirty && !this.refused(asked, user, translated)) {
         this.lo = cache[slot + 3]
         this.hi = cache[slot + 4]
         return true
@@ -264,7 +290,7 @@ export class Ept implements SecondStage {
       cache[slot] = 0
     }
     if (!this.walk(lo, hi)) return this.failed(lo, hi, asked, translated)
-    const refused = this.refused(asked, user)
+    const refused = this.refused(asked, user, translated)
     if (refused !== 0) {
       this.failure = 'violation'
       const eligible = this.hasSubPages && translated && refused === access.write && this.size === 0 && (this.entryHi & subPages) !== 0
@@ -278,6 +304,7 @@ export class Ept implements SecondStage {
     cache[slot + 3] = this.lo
     cache[slot + 4] = this.hi
     cache[slot + 5] = this.rights | (this.size << cachedSizeShift) | (this.isShadowPage ? cachedShadow : 0)
+      | (this.pagingBits >> pagingBitsShift)
     return true
   }
 
@@ -334,6 +361,7 @@ export class Ept implements SecondStage {
       this.size = level - 1
       this.isShadowPage = (this.entryHi & shadowPage) !== 0 && (above & right.write) !== 0 && (rights & right.read) !== 0
       const inside = insidePage[this.size]
+      this.pagingBits = this.entryHi & (verifyPaging | pagingWrite)
       this.lo = (entryLo & ~0xfff & ~inside) | (lo & inside & ~0xfff)
       this.hi = this.entryHi & 0xfffff
       this.rights = rights | (entryLo & entryBit.dirty ? cachedDirty : 0) | (((entryLo >> 3) & 7) << typeShift)
@@ -366,6 +394,7 @@ export class Ept implements SecondStage {
     if (this.entryHi & this.reservedHi) return true
     if (!leaf) return (entryLo & (level >= 4 ? 0xf8 : 0x78)) !== 0 || (level === 3 && !this.hasHuge && (entryLo & entryBit.large) !== 0)
     if (level === 3 && !this.hasHuge) return true
+    if (this.controlsPagingWrites && this.entryHi & pagingWrite && !(rwx & 1)) return true
     const type = (entryLo >> 3) & 7
     if (type === 2 || type === 3 || type === 7) return true
     return (entryLo & insidePage[level - 1]) !== 0
@@ -415,11 +444,13 @@ export class Ept implements SecondStage {
     const linear = join(this.linearLo, this.linearHi)
     if (this.failure === 'misconfiguration') return new VmExit(reason.eptMisconfiguration, 0n, gpa)
     if (this.failure === 'pmlFull') return new VmExit(reason.pmlFull)
-    if (this.failure !== 'violation') return new VmExit(reason.sppEvent, sppQualification[this.failure], gpa, { linear })
+    if (this.failure === 'sppMiss' || this.failure === 'sppMisconfiguration')
+      return new VmExit(reason.sppEvent, sppQualification[this.failure], gpa, { linear })
     const asked = this.failedAccess
     const rights = this.failedRights
     let bits = (asked & access.read ? qualification.read : 0) | (asked & access.write ? qualification.write : 0)
       | (asked & access.fetch ? qualification.fetch : 0) | ((rights & 7) << 3) | qualification.linearValid
+    if (this.failure === 'unverified') bits |= qualification.pagingVerification
     if (this.modeBased && rights & right.userExecute) bits |= qualification.userExecutable
     if (translated) bits |= qualification.translated | this.advanced() | this.failedShadow
     return new VmExit(reason.eptViolation, BigInt(bits), gpa, { linear, convertible: !this.failedSuppress })

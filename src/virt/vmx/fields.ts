@@ -37,7 +37,7 @@ const perRegister = <Suffix extends string>(suffix: Suffix, first: number): Reco
 
 const list = {
   vpid: [0x0000, execution], postedInterruptVector: [0x0002, execution], eptpIndex: [0x0004, execution],
-  lastPidPointerIndex: [0x0008, execution],
+  hlatPrefixSize: [0x0006, execution], lastPidPointerIndex: [0x0008, execution],
   ...perRegister('Selector', 0x0800),
   guestInterruptStatus: [0x0810, guestOther], pmlIndex: [0x0812, guestOther],
   hostEsSelector: [0x0c00, hostState], hostCsSelector: [0x0c02, hostState], hostSsSelector: [0x0c04, hostState],
@@ -53,7 +53,8 @@ const list = {
   eoiExitBitmap3: [0x2022, execution], eptpListAddress: [0x2024, execution], vmreadBitmap: [0x2026, execution],
   vmwriteBitmap: [0x2028, execution], virtualizationExceptionAddress: [0x202a, execution], xssExitingBitmap: [0x202c, execution],
   sppTablePointer: [0x2030, execution],
-  tscMultiplier: [0x2032, execution], tertiaryControls: [0x2034, execution], pidPointerTable: [0x2042, execution],
+  tscMultiplier: [0x2032, execution], tertiaryControls: [0x2034, execution], hlatPointer: [0x2040, execution],
+  pidPointerTable: [0x2042, execution],
   guestPhysicalAddress: [0x2400, information],
   vmcsLinkPointer: [0x2800, guestOther], guestDebugctl: [0x2802, guestRegisters], guestPat: [0x2804, guestRegisters],
   guestEfer: [0x2806, guestRegisters], guestPdpte0: [0x280a, guestOther], guestPdpte1: [0x280c, guestOther],
@@ -121,7 +122,7 @@ export function fieldOf(number: number): VmcsField | undefined {
 }
 
 const upper = new RegExp('^(es|cs|ss|ds|fs|gs|ldtr|tr|gdtr|idtr|cr[0-4]|dr7|rip|rsp|rflags|efer|pat|msr|vmcs|eptp|pml|spp|tsc|pkrs|vpid|pid'
-  + '|rcx|rsi|rdi)$')
+  + '|hlat|rcx|rsi|rdi)$')
 
 /** The manual's words for it: `guestCsAccessRights` is "guest CS access rights". */
 export function fieldTitle(name: string): string {

@@ -207,6 +207,7 @@ function vmcall(cpu: Processor, unit: VmxUnit): After {
 
 const eptpSwitching = 0n
 const eptpListEntries = 512n
+const eptpWalkLength = 0x38n
 
 function vmfunc(cpu: Processor, unit: VmxUnit): After {
   const { state } = cpu
@@ -217,7 +218,8 @@ function vmfunc(cpu: Processor, unit: VmxUnit): After {
   const index = state.gpr[1] & inEax
   if (index >= eptpListEntries) throw unit.instructionExit(reason.vmfunc)
   const eptp = unit.readPhysical64(unit.current.get('eptpListAddress') + index * 8n)
-  if (!isValidEptp(unit.view, eptp)) throw unit.instructionExit(reason.vmfunc)
+  const otherLength = (eptp ^ unit.current.get('eptp')) & eptpWalkLength
+  if (otherLength !== 0n || !isValidEptp(unit.view, eptp)) throw unit.instructionExit(reason.vmfunc)
   unit.current.set64(field.eptp, eptp)
   if (unit.secondary & secondaryBit.eptViolationVe) unit.current.set64(field.eptpIndex, index & 0xffffn)
   unit.eptpChanged()

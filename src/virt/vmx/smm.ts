@@ -8,7 +8,7 @@ import type { VmxUnit } from './unit.ts'
 
 /** What makes a processor a guest or a host in VMX operation, besides registers. All but the deadline are 0 outside of it. */
 const kept: readonly FieldName[] = ['guestMode', 'interceptMask', 'translationSpace', 'secondStage', 'vmxFlags', 'fixedCr0', 'fixedCr4',
-  'eptPointer', 'vmxDeadline', 'apicAccessPage', 'vmxTrap']
+  'eptPointer', 'hlatPointer', 'vmxDeadline', 'apicAccessPage', 'vmxTrap']
 const words: readonly number[] = kept.flatMap(name => {
   const { count, type } = fields[name]
   return Array.from({ length: type === 'i64' ? count * 2 : count }, (_, i) => (at[name] >> 2) + i)

@@ -4,7 +4,7 @@
  */
 import type { VmExit } from '../../cpu/virtualization.ts'
 import type { Mmu } from '../../mmu/mmu.ts'
-import { secondaryBit } from './controls.ts'
+import { secondaryBit, tertiaryBit } from './controls.ts'
 import { writeEncodingTable } from './encoding-table.ts'
 import { Ept } from './ept.ts'
 import { at } from '../../cpu/layout.ts'
@@ -106,6 +106,9 @@ export class Translations {
     state.words[at.eptPointer >> 2] = low
     state.words[(at.eptPointer >> 2) + 1] = high
     if (ept) this.shared.ept.use(low, high)
+    const hlat = unit.isOn('tertiary', tertiaryBit.hlat)
+    state.words[at.hlatPointer >> 2] = hlat ? (vmcs.get32(field.hlatPointer) & ~0xfff) | (vmcs.get32(field.hlatPrefixSize) ? 3 : 1) : 0
+    state.words[(at.hlatPointer >> 2) + 1] = hlat ? vmcs.get32(field.hlatPointer + 1) : 0
     if (this.vpid === 0) this.dropVpid0()
     state.secondStage = ept ? 1 : 0
     const accesses = unit.isOn('secondary', secondaryBit.virtualizeApicAccesses)
@@ -126,6 +129,8 @@ export class Translations {
     const { state } = this.unit
     if (this.vpid === 0) this.dropVpid0()
     state.secondStage = 0
+    state.words[at.hlatPointer >> 2] = 0
+    state.words[(at.hlatPointer >> 2) + 1] = 0
     state.words[at.apicAccessPage >> 2] = 0
     state.words[(at.apicAccessPage >> 2) + 1] = 0
     state.translationSpace = 0
