@@ -1,4 +1,4 @@
-/** Debian's Xen on VT-x (seen on AMD-V too): Debian's kernel as its first domain, by nested paging (PVH), up to its power-off. */
+/** Debian's Xen on VT-x and on AMD-V: Debian's kernel as its first domain, by nested paging (PVH), up to its power-off. */
 import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -23,7 +23,7 @@ function xen(): Uint8Array {
   return gunzipSync(readFileSync(join(folder, readdirSync(folder).find(file => file.endsWith('.gz'))!)))
 }
 
-for (const model of ['intel'])
+for (const model of ['intel', 'amd'])
   test(`${model}: a PVH dom0 reaches userspace and powers off`, () => {
     const machine = createMachine({
       kernel: xen(), kernelName: 'xen', protocol: 'multiboot', memory: 1 << 30, chipset: 'q35', engine: 'jit', noReboot: true,

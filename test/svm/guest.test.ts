@@ -346,6 +346,19 @@ for (const [engine, h] of machines)
       assert.equal(launch(bytes.vmmcall, () => { pend(); intercept3(2)() }), 'SMI')
       assert.equal(state.pendingSmi, 1)
     })
+
+    test('a guest that an SMI handler goes back to can be entered again, also when EFER was cleared in SMRAM', () => {
+      const pend = (): void => {
+        state.interruptGate = 2
+        state.words[svmWord.globallyHeld] = 1
+        state.pendingSmi = 1
+        // and dword [3fed0h], ~1000h; rsm
+        h.load(0x38000, [0x67, 0x66, 0x81, 0x25, 0xd0, 0xfe, 0x03, 0x00, 0xff, 0xef, 0xff, 0xff, 0x0f, 0xaa])
+      }
+      assert.equal(launch([...bytes.vmmcall], pend), 'VMMCALL')
+      assert.equal(h.read('efer') & 0x1000n, 0x1000n)
+      assert.equal(again(), 'VMMCALL')
+    })
   })
 
 test('both engines come to the same state', () => {

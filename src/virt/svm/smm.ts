@@ -2,6 +2,7 @@
  * SMIs that a guest does not intercept: the handler runs outside of the guest, whose controls are put aside until RSM. AMD APM vol. 2,
  * "SMM Support".
  */
+import { efer } from '../../cpu/bits.ts'
 import { at } from '../../cpu/layout.ts'
 import { svmWord } from './state.ts'
 
@@ -19,10 +20,14 @@ export function enter(words: Uint32Array): void {
   words[guestMode] = 0
 }
 
-/** RSM. */
+/**
+ * RSM: the registers are there. A guest keeps EFER.SVME, without which its host could not enter it again: in SMRAM only the general
+ * registers, RIP, RFLAGS and DR6 and 7 are a handler's to change, but firmware that changes modes by an SMI writes the whole area anew.
+ */
 export function leave(words: Uint32Array): void {
   if (words[svmWord.smmGuest] === 0) return
   words[svmWord.smmGuest] = 0
   for (let i = 0; i < kept.length; i++) words[kept[i]] = words[svmWord.smmKept0 + i]
   words[guestMode] = 1
+  words[at.efer >> 2] |= efer.SVME
 }
