@@ -25,8 +25,13 @@ export interface HandlerSource {
   writesMemory(spec: HandlerSpec): boolean
 }
 
+export const entryFilterSize = 1 << 16
+/** By an instruction's offset in its page and its first byte. */
+export const entryIndex = (offset: number, firstByte: number): number =>
+  ((offset << 8) ^ (offset >>> 7) ^ firstByte) & (entryFilterSize - 1)
+
 /** Writes to the data of a page of code before its code is dropped for the first time. */
-const firstWriteLimit = 32
+const firstWriteLimit = 8
 
 export class CodeCache {
   private readonly bytes: Uint8Array
@@ -152,8 +157,10 @@ export class CodeCache {
     return copy
   }
 
-  /** Whether a compiled region that is at hand may begin with the instruction at `offset` of the page at this place. */
-  mayBegin: ((page: number, offset: number, mode: number) => boolean) | undefined
+  /** By `entryIndex`: 0 where no compiled region that is at hand begins with the byte at the offset. */
+  entryFilter: Uint8Array = new Uint8Array(entryFilterSize)
+  /** Whether one may begin with the instruction at `offset` of the page at this place. */
+  mayBegin: (page: number, offset: number, mode: number) => boolean = () => false
   /** The handler that stops before such an instruction. */
   trapHandler = 0
   /** Stops whoever arrives at the record, so that a region can be installed. */
@@ -326,7 +333,7 @@ export class CodeCache {
 
   private buildRun(page: number, start: number, mode: number, table: number): number {
     this.markCode(page)
-    const { words, counted, templates } = this
+    const { words, counted, templates, entryFilter } = this
     const run = this.next
     const entries = table >> 2
     let count = 0
@@ -350,7 +357,7 @@ export class CodeCache {
         length = decoded.length
         if (decoded.result === 'ok' && next === to + recordSize) this.learn(page + offset, mode, to, decoded, ends)
       }
-      if (this.mayBegin?.(page, offset, mode)) this.trapped.push(to)
+      if (entryFilter[entryIndex(offset, this.bytes[page + offset])] !== 0 && this.mayBegin(page, offset, mode)) this.trapped.push(to)
       counted[count++] = to
       to = next
       offset += length

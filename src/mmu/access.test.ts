@@ -40,7 +40,7 @@ function placeOf(machine: TestMachine, what: 'read' | 'write', linear: bigint, s
   return result.place
 }
 
-test('devices, holes and page-crossing accesses need a step', () => {
+test('devices, holes and writes over the end of a page need a step', () => {
   const machine = level4()
   machine.physical.addMmio(0xfee00000, 0x1000, 'device', new Recorder())
   map(machine, 0x1000n, 0xfee00000n | P | W)
@@ -50,10 +50,23 @@ test('devices, holes and page-crossing accesses need a step', () => {
   for (const what of ['read', 'write'] as const) {
     assert.equal(outcome(machine, what, 0x1000n), 'needs step')
     assert.equal(outcome(machine, what, 0x2000n), 'needs step')
-    assert.equal(outcome(machine, what, 0x3ffdn), 'needs step')
+    assert.equal(outcome(machine, what, 0x2ffdn), 'needs step')
     assert.ok(!firstLevelHit(machine, what, 0x1000n))
     assert.equal(outcome(machine, what, 0x3ffcn), 0x5ffc)
   }
+  assert.equal(outcome(machine, 'write', 0x3ffdn), 'needs step')
+})
+
+test('a read over the end of a page is put together from both, wherever they lie', () => {
+  const machine = level4()
+  map(machine, 0x3000n, 0x5000n | P | W)
+  map(machine, 0x4000n, 0x8000n | P | W)
+  machine.physical.write(0x5ffd, Uint8Array.of(1, 2, 3))
+  machine.physical.write(0x8000, Uint8Array.of(4, 5, 6, 7, 8))
+  assert.deepEqual(bytesAt(machine, placeOf(machine, 'read', 0x3ffdn, 8), 8), [1, 2, 3, 4, 5, 6, 7, 8])
+  machine.physical.write(0x8000, Uint8Array.of(9))
+  assert.deepEqual(bytesAt(machine, placeOf(machine, 'read', 0x3ffdn, 8), 8), [1, 2, 3, 9, 5, 6, 7, 8])
+  assert.equal(outcome(machine, 'read', 0x4ffdn), '#PF at 5000')
 })
 
 test('stepping performs device accesses: 1, 2 and 4 bytes as they are, more by dwords', () => {

@@ -341,8 +341,14 @@ export class Mmu extends TranslationCaches {
 
   // ---- what is not one piece of plain RAM ----
 
+  /** Plain memory in two pages is put together without a step: decompressors and string functions read so at every page. */
   private rareRead(lo: number, hi: number, sizeAndFlags: number): number {
-    if (this.words[word.stepping] === 0) return this.needsStep()
+    if (this.words[word.stepping] === 0) {
+      const twoPages = (lo & 0xfff) + (sizeAndFlags & 0xff) > 4096
+      if (!twoPages || this.observer || this.words[word.apicAccessPage] !== 0) return this.needsStep()
+      if (!this.translateBoth(lo, hi, access.read, sizeAndFlags)) return this.fault()
+      return this.pending.isPlain() ? this.pending.read() : this.needsStep()
+    }
     if (!this.translateBoth(lo, hi, access.read, sizeAndFlags)) return this.fault()
     return this.pending.read()
   }

@@ -30,6 +30,12 @@ export class PendingStores {
     this.parts[part * partWords + 2] = length
   }
 
+  /** Both parts are RAM or ROM. */
+  isPlain(): boolean {
+    const { parts } = this
+    return this.physical.pagePlace(parts[0], parts[1]) !== 0 && this.physical.pagePlace(parts[3], parts[4]) !== 0
+  }
+
   /** Reads now; the place of the slot that holds the bytes. */
   read(): number {
     const place = this.takeSlot()

@@ -130,6 +130,7 @@ export class Jit {
     this.library = new CodeLibrary(this.bytes)
     // the same numbers in each run: they are part of the code
     for (const name of calledInside) helpers.number(name)
+    code.entryFilter = this.library.filter
     code.mayBegin = (page, offset, mode) =>
       this.library.startingAt(page, offset, mode).length > 0 && code.dropsIn([page]) < mostDrops
     code.trapHandler = interpreter.install(trapFunction(memory)) ?? 0

@@ -2,6 +2,7 @@
  * Compiled regions by the instructions that they were made of: of this run, and of earlier ones. Code that comes back - after it was
  * dropped, at another place in memory, in the next run - needs neither discovery nor a compiler.
  */
+import { entryFilterSize, entryIndex } from '../code-cache.ts'
 import type { RegionPlan } from './build.ts'
 
 /** Regions of a module; the module itself may still be in the making. */
@@ -41,16 +42,14 @@ export interface CodePlace {
 /** Place of the page at a distance from the entry's page; 0 when it is not at hand. */
 export type PlaceOf = (distance: number) => number
 
-const filterSize = 1 << 16
 const keyOf = (offset: number, firstByte: number): number => (offset << 8) | firstByte
-const filterIndex = (key: number): number => (key ^ (key >>> 15)) & (filterSize - 1)
 
 export class CodeLibrary {
   /** Linear memory. */
   private readonly bytes: Uint8Array
   private readonly byStart = new Map<number, LibraryRegion[]>()
-  /** 1: some region may begin so. */
-  private readonly filter = new Uint8Array(filterSize)
+  /** By `entryIndex`, 1: some region may begin so. */
+  readonly filter = new Uint8Array(entryFilterSize)
   modules = 0
 
   constructor(bytes: Uint8Array) {
@@ -67,7 +66,7 @@ export class CodeLibrary {
       const others = this.byStart.get(key)
       if (others) others.push(region)
       else this.byStart.set(key, [region])
-      this.filter[filterIndex(key)] = 1
+      this.filter[entryIndex(plan.instructions[0], plan.code[0])] = 1
     })
     return of
   }
@@ -80,9 +79,7 @@ export class CodeLibrary {
 
   /** Regions that begin with the instruction at `offset` of the page at `page`, as far as a look at that page tells. */
   startingAt(page: number, offset: number, mode: number): readonly LibraryRegion[] {
-    const key = keyOf(offset, this.bytes[page + offset])
-    if (this.filter[filterIndex(key)] === 0) return none
-    const all = this.byStart.get(key)
+    const all = this.byStart.get(keyOf(offset, this.bytes[page + offset]))
     return all ? all.filter(({ plan }) => plan.mode === mode && this.agrees(plan, distance => (distance === 0 ? page : 0))) : none
   }
   regionsOf(module: LibraryModule): readonly LibraryRegion[] {
