@@ -190,12 +190,13 @@ export class RemappingDriver {
 
   // ---- faults
 
-  /** What was recorded since this was last asked, in order. */
+  /** What was recorded since this was last asked, in order: records are a ring, and the status names the first that waits. */
   takeFaults(): DeviceFault[] {
     const faults: DeviceFault[] = []
     const count = Number((this.read64(offsets.capability) >> 40n) & 0xffn) + 1
+    const first = (this.read(offsets.faultStatus) >>> 8) & 0xff
     for (let i = 0; i < count; i++) {
-      const at = faultRecordOffset + i * 16
+      const at = faultRecordOffset + ((first + i) % count) * 16
       const high = this.read(at + 12)
       if (!(high & recorded)) continue
       const reason = high & 0xff
