@@ -55,9 +55,24 @@ export interface TcpSegment {
   payload: Uint8Array
 }
 
-const view = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+// Big-endian numbers. A DataView for each packet would cost more than all that is read with it.
+const get16 = (bytes: Uint8Array, at: number): number => (bytes[at] << 8) | bytes[at + 1]
+const get32 = (bytes: Uint8Array, at: number): number => ((get16(bytes, at) << 16) | get16(bytes, at + 2)) >>> 0
+function set16(bytes: Uint8Array, at: number, value: number): void {
+  bytes[at] = value >>> 8
+  bytes[at + 1] = value
+}
+function set32(bytes: Uint8Array, at: number, value: number): void {
+  set16(bytes, at, value >>> 16)
+  set16(bytes, at + 2, value)
+}
 
-export const macText = (bytes: Uint8Array): Mac => Array.from(bytes, byte => byte.toString(16).padStart(2, '0')).join(':')
+const twoDigits = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, '0'))
+export const macText = (bytes: Uint8Array): Mac => {
+  let text = twoDigits[bytes[0]]
+  for (let at = 1; at < bytes.length; at++) text += `:${twoDigits[bytes[at]]}`
+  return text
+}
 const macBytes = (mac: Mac): number[] => mac.split(':').map(part => parseInt(part, 16))
 export const ipText = (ip: Ip): string => [24, 16, 8, 0].map(shift => (ip >>> shift) & 0xff).join('.')
 export const broadcastMac: Mac = 'ff:ff:ff:ff:ff:ff'
@@ -73,16 +88,16 @@ export function parseIp(text: string): Ip | undefined {
 export function parseFrame(bytes: Uint8Array): Frame | undefined {
   if (bytes.length < etherHeader) return undefined
   return {
-    to: macText(bytes.subarray(0, 6)), from: macText(bytes.subarray(6, 12)), type: view(bytes).getUint16(12),
+    to: macText(bytes.subarray(0, 6)), from: macText(bytes.subarray(6, 12)), type: get16(bytes, 12),
     payload: bytes.subarray(etherHeader),
   }
 }
 
 export function parseArp(bytes: Uint8Array): ArpPacket | undefined {
-  if (bytes.length < 28 || view(bytes).getUint32(0) !== 0x00010800 || view(bytes).getUint16(4) !== 0x0604) return undefined
+  if (bytes.length < 28 || get32(bytes, 0) !== 0x00010800 || get16(bytes, 4) !== 0x0604) return undefined
   return {
-    operation: view(bytes).getUint16(6), senderMac: macText(bytes.subarray(8, 14)), senderIp: view(bytes).getUint32(14),
-    targetMac: macText(bytes.subarray(18, 24)), targetIp: view(bytes).getUint32(24),
+    operation: get16(bytes, 6), senderMac: macText(bytes.subarray(8, 14)), senderIp: get32(bytes, 14),
+    targetMac: macText(bytes.subarray(18, 24)), targetIp: get32(bytes, 24),
   }
 }
 
@@ -90,27 +105,26 @@ export function parseArp(bytes: Uint8Array): ArpPacket | undefined {
 export function parseIpPacket(bytes: Uint8Array): IpPacket | undefined {
   if (bytes.length < ipHeader || bytes[0] >>> 4 !== 4) return undefined
   const header = (bytes[0] & 15) * 4
-  const length = view(bytes).getUint16(2)
-  const isFragment = (view(bytes).getUint16(6) & 0x3fff) !== 0
+  const length = get16(bytes, 2)
+  const isFragment = (get16(bytes, 6) & 0x3fff) !== 0
   if (header < ipHeader || length < header || length > bytes.length || isFragment) return undefined
-  return { from: view(bytes).getUint32(12), to: view(bytes).getUint32(16), protocol: bytes[9], payload: bytes.subarray(header, length) }
+  return { from: get32(bytes, 12), to: get32(bytes, 16), protocol: bytes[9], payload: bytes.subarray(header, length) }
 }
 
 export function parseUdp(bytes: Uint8Array): UdpDatagram | undefined {
   if (bytes.length < 8) return undefined
-  const length = view(bytes).getUint16(4)
+  const length = get16(bytes, 4)
   if (length < 8 || length > bytes.length) return undefined
-  return { fromPort: view(bytes).getUint16(0), toPort: view(bytes).getUint16(2), payload: bytes.subarray(8, length) }
+  return { fromPort: get16(bytes, 0), toPort: get16(bytes, 2), payload: bytes.subarray(8, length) }
 }
 
 export function parseTcp(bytes: Uint8Array): TcpSegment | undefined {
   if (bytes.length < 20) return undefined
   const header = (bytes[12] >>> 4) * 4
   if (header < 20 || header > bytes.length) return undefined
-  const all = view(bytes)
   return {
-    fromPort: all.getUint16(0), toPort: all.getUint16(2), sequence: all.getUint32(4), acknowledgement: all.getUint32(8),
-    flags: bytes[13] & 0x3f, window: all.getUint16(14), payload: bytes.subarray(header), ...tcpOptions(bytes.subarray(20, header)),
+    fromPort: get16(bytes, 0), toPort: get16(bytes, 2), sequence: get32(bytes, 4), acknowledgement: get32(bytes, 8),
+    flags: bytes[13] & 0x3f, window: get16(bytes, 14), payload: bytes.subarray(header), ...tcpOptions(bytes.subarray(20, header)),
   }
 }
 
@@ -136,44 +150,44 @@ export function makeFrame({ to, from, type, payload }: Frame): Uint8Array {
   const bytes = new Uint8Array(etherHeader + payload.length)
   bytes.set(macBytes(to))
   bytes.set(macBytes(from), 6)
-  view(bytes).setUint16(12, type)
+  set16(bytes, 12, type)
   bytes.set(payload, etherHeader)
   return bytes
 }
 
 export function makeArp({ operation, senderMac, senderIp, targetMac, targetIp }: ArpPacket): Uint8Array {
   const bytes = new Uint8Array(28)
-  view(bytes).setUint32(0, 0x00010800)
-  view(bytes).setUint16(4, 0x0604)
-  view(bytes).setUint16(6, operation)
+  set32(bytes, 0, 0x00010800)
+  set16(bytes, 4, 0x0604)
+  set16(bytes, 6, operation)
   bytes.set(macBytes(senderMac), 8)
-  view(bytes).setUint32(14, senderIp)
+  set32(bytes, 14, senderIp)
   bytes.set(macBytes(targetMac), 18)
-  view(bytes).setUint32(24, targetIp)
+  set32(bytes, 24, targetIp)
   return bytes
 }
 
 export function makeIpPacket({ from, to, protocol, payload }: IpPacket): Uint8Array {
   const bytes = new Uint8Array(ipHeader + payload.length)
   bytes[0] = 0x45
-  view(bytes).setUint16(2, bytes.length)
+  set16(bytes, 2, bytes.length)
   bytes[6] = 0x40 // do not fragment
   bytes[8] = 64
   bytes[9] = protocol
-  view(bytes).setUint32(12, from)
-  view(bytes).setUint32(16, to)
-  view(bytes).setUint16(10, checksum(bytes.subarray(0, ipHeader)))
+  set32(bytes, 12, from)
+  set32(bytes, 16, to)
+  set16(bytes, 10, checksum(bytes.subarray(0, ipHeader)))
   bytes.set(payload, ipHeader)
   return bytes
 }
 
 export function makeUdp({ fromPort, toPort, payload }: UdpDatagram, from: Ip, to: Ip): Uint8Array {
   const bytes = new Uint8Array(8 + payload.length)
-  view(bytes).setUint16(0, fromPort)
-  view(bytes).setUint16(2, toPort)
-  view(bytes).setUint16(4, bytes.length)
+  set16(bytes, 0, fromPort)
+  set16(bytes, 2, toPort)
+  set16(bytes, 4, bytes.length)
   bytes.set(payload, 8)
-  view(bytes).setUint16(6, checksum(bytes, pseudoHeader(from, to, ipProtocol.udp, bytes.length)) || 0xffff)
+  set16(bytes, 6, checksum(bytes, pseudoHeader(from, to, ipProtocol.udp, bytes.length)) || 0xffff)
   return bytes
 }
 
@@ -183,17 +197,16 @@ export function makeTcp(segment: TcpSegment, from: Ip, to: Ip): Uint8Array {
   if (segment.windowScale !== undefined) options.push(1, 3, 3, segment.windowScale)
   const header = 20 + options.length
   const bytes = new Uint8Array(header + segment.payload.length)
-  const all = view(bytes)
-  all.setUint16(0, segment.fromPort)
-  all.setUint16(2, segment.toPort)
-  all.setUint32(4, segment.sequence)
-  all.setUint32(8, segment.acknowledgement)
+  set16(bytes, 0, segment.fromPort)
+  set16(bytes, 2, segment.toPort)
+  set32(bytes, 4, segment.sequence)
+  set32(bytes, 8, segment.acknowledgement)
   bytes[12] = (header / 4) << 4
   bytes[13] = segment.flags
-  all.setUint16(14, segment.window)
+  set16(bytes, 14, segment.window)
   bytes.set(options, 20)
   bytes.set(segment.payload, header)
-  all.setUint16(16, checksum(bytes, pseudoHeader(from, to, ipProtocol.tcp, bytes.length)))
+  set16(bytes, 16, checksum(bytes, pseudoHeader(from, to, ipProtocol.tcp, bytes.length)))
   return bytes
 }
 
