@@ -47,6 +47,9 @@ long:   mov $0x10, %eax
         mov %eax, %fs
         mov %eax, %gs
         mov $stack, %esp
+        mov $0x3fb, %edx                # the serial port's line control: 8 bits
+        mov $3, %al
+        out %al, %dx
         mov $0x80000000, %eax
         cpuid
         cmp $0x80000001, %eax
