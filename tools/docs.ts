@@ -34,6 +34,12 @@ interface Module {
   readonly about: string
   readonly declarations: readonly Declaration[]
 }
+/** What a page names and does not export: said in full where a user of the library meets it, else where it is. */
+interface Mentioned {
+  readonly modules: readonly Module[]
+  readonly elsewhere: ReadonlyMap<string, string>
+  readonly unknown: readonly string[]
+}
 
 // ---- what is exported
 
@@ -80,12 +86,37 @@ function statements(text: string): Declaration[] {
     let end = at + 1
     while (end < lines.length && !begins.test(lines[end])) end++
     const whole = lines.slice(at, end).join('\n').trim()
-    const [, name] = /^export (?:declare )?(?:abstract )?(?:class|interface|type|const|function) (\w+)/.exec(whole) ?? []
-    if (name !== undefined) found.push({ name, comment: plain(comment), code: tidy(whole) })
-    comment = whole.startsWith('/**') ? whole : ''
+    const [, name] = /^(?:export )?(?:declare )?(?:abstract )?(?:class|interface|type|const|function) (\w+)/.exec(whole) ?? []
+    if (name !== undefined) found.push({ name, comment: plain(comment), code: spellOut(tidy(whole), text) })
+    // the first one is the file's
+    comment = whole.startsWith('/**') && at > 0 ? whole : ''
     at = end
   }
   return found
+}
+/** Names of a table's entries, where a type is made of them. */
+function spellOut(code: string, text: string): string {
+  const union = (names: readonly string[]): string => wrap(names.map(name => `'${name}'`), ' | ')
+  const tableOf = (name: string): string | undefined =>
+    new RegExp(`declare const ${name}: (\\{\n[^]*?\\n\\};|readonly \\[[^]*?\\];)`).exec(text)?.[1]
+  return code.replace(/keyof typeof (\w+)/g, (all, name) => {
+    const keys = [...tableOf(name)?.matchAll(/^ {4}(?:readonly )?(\w+): /gm) ?? []].map(([, key]) => key)
+    return keys.length > 0 ? union(keys) : all
+  }).replace(/\(typeof (\w+)\)\[number\]/g, (all, name) => {
+    const items = [...tableOf(name)?.matchAll(/["'](\w+)["']/g) ?? []].map(([, item]) => item)
+    return items.length > 0 ? union(items) : all
+  })
+}
+function wrap(words: readonly string[], between: string): string {
+  let text = ''
+  let column = 20
+  for (const [i, word] of words.entries()) {
+    const piece = `${i === 0 ? '' : between}${word}`
+    column += piece.length
+    text += column > 130 ? `\n ${piece}` : piece
+    if (column > 130) column = piece.length
+  }
+  return text
 }
 const plain = (comment: string): string =>
   comment.replace(/^\/\*\*\s?|\s*\*\/$/g, '').split('\n').map(line => line.replace(/^\s*\* ?/, '').trim()).join(' ').trim()
@@ -103,6 +134,56 @@ function tidy(code: string): string {
     kept.push(line)
   }
   return kept.map(line => line.replace(/^( {4})+/, spaces => ' '.repeat(spaces.length / 2)).replace(/;$/, '')).join('\n')
+}
+
+// ---- what the pages mention
+
+/** What TypeScript and the language itself declare. */
+const known = new Set(`Uint8Array BigUint64Array ArrayBuffer Map ReadonlyMap Set ReadonlySet Promise Error Date Readonly Record Partial
+  NonNullable ReturnType Worker URL`.split(/\s+/))
+/** What a user of the library meets: said in full. */
+const isNear = (source: string): boolean => /^src\/(vmm\/|virt\/\w+\/(fields|vmcb)\.ts|[\w-]+\.ts)/.test(source)
+
+function namesIn(code: string): string[] {
+  const bare = code.replace(/\/\*\*[^]*?\*\//g, '').replace(/'[^']*'|"[^"]*"|`[^`]*`/g, '')
+  const parameters = new Set([...bare.matchAll(/<(\w+) extends|\[(\w+) in /g)].map(([, one, other]) => one ?? other))
+  return [...bare.matchAll(/typeof (\w+)|\b([A-Z]\w+)\b/g)].map(([, value, type]) => value ?? type).filter(name => !parameters.has(name))
+}
+
+/** The file that a declaration file imports a name from. */
+function importedFrom(text: string, source: string, name: string): string | undefined {
+  const [, from] = new RegExp(`^import (?:type )?\\{[^}]*\\b${name}\\b[^}]*\\} from '(\\.[^']*)'`, 'm').exec(text) ?? []
+  return from && relative(root, join(root, dirname(source), from))
+}
+
+function mentionedBy(modules: readonly Module[], declared: ReadonlySet<string>, folder: string): Mentioned {
+  const seen = new Set([...declared, ...known])
+  const found = new Map<string, Declaration[]>()
+  const elsewhere = new Map<string, string>()
+  const unknown: string[] = []
+  const texts = new Map<string, string>()
+  const textOf = (source: string): string => {
+    const text = texts.get(source) ?? readFileSync(join(folder, relative('src', source).replace(/\.ts$/, '.d.ts')), 'utf8')
+    texts.set(source, text)
+    return text
+  }
+  const queue = modules.flatMap(({ source, declarations }) =>
+    declarations.flatMap(({ code }) => namesIn(code).map(name => ({ name, source }))))
+  for (let each; (each = queue.shift());) {
+    const { name, source } = each
+    if (seen.has(name)) continue
+    seen.add(name)
+    const from = importedFrom(textOf(source), source, name) ?? source
+    const declaration = statements(textOf(from)).find(one => one.name === name)
+    if (!declaration) unknown.push(name)
+    else if (!isNear(from)) elsewhere.set(name, from)
+    else {
+      found.set(from, [...found.get(from) ?? [], declaration])
+      queue.push(...namesIn(declaration.code).map(one => ({ name: one, source: from })))
+    }
+  }
+  const more = [...found].map(([source, declarations]) => ({ source, about: headOf(source), declarations }))
+  return { modules: more, elsewhere, unknown }
 }
 
 function headOf(source: string): string {
@@ -126,11 +207,22 @@ function missing(source: string, name: string): never {
 
 // ---- the pages
 
-function page({ title, imports, source }: Entry, modules: readonly Module[]): string {
-  const parts = modules.flatMap(({ source: file, about, declarations }) => [
-    `## ${file}`, '', about, '',
-    ...declarations.flatMap(({ name, comment, code }) => [`### ${name}`, '', ...(comment ? [comment, ''] : []), '```ts', code, '```', '']),
-  ])
+const partsOf = (modules: readonly Module[]): string[] => modules.flatMap(({ source: file, about, declarations }) => [
+  `## ${file}`, '', about, '',
+  ...declarations.flatMap(({ name, comment, code }) => [`### ${name}`, '', ...(comment ? [comment, ''] : []), '```ts', code, '```', '']),
+])
+
+/** Behind what is exported: types that it names. */
+function mentions({ modules, elsewhere }: Mentioned): string[] {
+  const rows = [...elsewhere].sort().map(([name, source]) => `| \`${name}\` | \`${source}\` |`)
+  return [
+    '# Types that those name', '', 'They are not exported: what is written here is what there is to know of them.', '', ...partsOf(modules),
+    ...(rows.length > 0 ? ['## Other parts of the machine', '', '| name | declared in |', '|---|---|', ...rows, ''] : []),
+  ]
+}
+
+function page({ title, imports, source }: Entry, modules: readonly Module[], mentioned: Mentioned): string {
+  const parts = [...partsOf(modules), ...mentions(mentioned)]
   const links = modules.flatMap(({ declarations }) => declarations.map(({ name }) => `[${name}](#${name.toLowerCase()})`)).join(', ')
   const intro = [`# ${title}`, '',
     `What \`import ... from '${imports}'\` gives (\`${source}\`). This page is made by \`npm run docs\` from`,
@@ -146,19 +238,23 @@ const guides: Readonly<Record<string, readonly string[]>> = {
   'vitrine/hypervisor': readFileSync(join(root, 'docs/VMM.md'), 'utf8').trimEnd().split('\n').slice(2).concat(''),
 }
 
-/** Pages by name; and what of them has no comment. */
-export function documentation(): { pages: Map<string, string>; silent: string[] } {
+/** Pages by name; what of them has no comment; names in them that nobody declares. */
+export function documentation(): { pages: Map<string, string>; silent: string[]; unknown: string[] } {
   const folder = declarationFiles()
   try {
     const pages = new Map<string, string>()
     const silent: string[] = []
-    for (const entry of entries) {
-      const modules = modulesOf(entry, folder)
-      pages.set(entry.page, page(entry, modules))
+    const unknown: string[] = []
+    const all = entries.map(entry => ({ entry, modules: modulesOf(entry, folder) }))
+    const declared = new Set(all.flatMap(({ modules }) => modules.flatMap(({ declarations }) => declarations.map(({ name }) => name))))
+    for (const { entry, modules } of all) {
+      const mentioned = mentionedBy(modules, declared, folder)
+      unknown.push(...mentioned.unknown)
+      pages.set(entry.page, page(entry, modules, mentioned))
       for (const { source, declarations } of modules)
         for (const { name, comment } of declarations) if (!comment) silent.push(`${source}: ${name}`)
     }
-    return { pages, silent }
+    return { pages, silent, unknown }
   } finally {
     rmSync(folder, { recursive: true })
   }
