@@ -45,13 +45,9 @@ export function createVmm(options: HypervisorOptions = {}): Vmm {
     onRemappingEvent, onLog, ...rest } = options
   const selection = typeof cpu === 'string' ? { model: cpu } : cpu
   const halt = { image: Uint8Array.of(0xf4), at: 0x100000, mode: 'long64' } as const
-  const machine = new VitrineMachine({ cpu: selection, cpus, memory, seed, engine, raw: halt, explain: true, noReboot: true,
+  const machine = new VitrineMachine({ cpu: selection, cpus, memory, seed, engine, raw: halt, noReboot: true,
     ...(iommu ? { chipset: 'q35', iommus: [{ model: iommu, properties: {} }] } : {}), devices, drives })
   if (onRemappingEvent) machine.onRemappingEvent = onRemappingEvent
-  const door = new RootDoor(machine, cpus)
-  machine.onLog = message => {
-    if (message.includes('VM entry failed')) door.explanation = message
-    onLog?.(message)
-  }
-  return new Vmm(door, rest)
+  if (onLog) machine.onLog = onLog
+  return new Vmm(new RootDoor(machine, cpus), rest)
 }

@@ -6,6 +6,7 @@ import { crystalHertz } from './cpu/cpuid.ts'
 import { at } from './cpu/layout.ts'
 import { activity } from './cpu/reset.ts'
 import { readRflags } from './cpu/rflags.ts'
+import { explainFailure } from './insight/guest-events.ts'
 import { lapicBase } from './platform/memory-map.ts'
 import type { VitrineMachine } from './machine.ts'
 import type { Arrival, HardwarePort, MemoryPort, ProcessorPort, Standing } from './vmm/port.ts'
@@ -35,7 +36,6 @@ export class RootDoor implements HardwarePort {
   get now(): number {
     return this.machine.now
   }
-  explanation: string | undefined
   get retired(): number {
     return this.machine.retired
   }
@@ -48,6 +48,19 @@ export class RootDoor implements HardwarePort {
       case 'triple-fault': return { kind: 'stopped', reason: `a triple fault in root mode\n${stop.report}` }
       default: return { kind: 'stopped', reason: stop.kind }
     }
+  }
+  /** Nobody listens but now: every entry and exit costs something then. */
+  explain(again: () => void): string | undefined {
+    let text: string | undefined
+    this.machine.onGuestEvent = event => {
+      if (event.kind === 'failed') text = explainFailure(event)
+    }
+    try {
+      again()
+    } finally {
+      this.machine.onGuestEvent = undefined
+    }
+    return text
   }
   interruptFromOutside(vector: number): void {
     this.machine.pc.apicBus.msi.signal(lapicBase, vector)

@@ -73,8 +73,8 @@ export interface HardwarePort {
   readonly now: number
   /** Instructions retired by all processors, for reports. */
   readonly retired: number
-  /** What the machine's own explanation says of the VM entry that failed last, if it was asked to explain: for people. */
-  readonly explanation: string | undefined
+  /** A VM entry has failed and is tried `again`: what the machine's own explanation says of that, for people. */
+  explain(again: () => void): string | undefined
   /** Processors that are in guests or halted go on, until one of them comes to root mode. A limit changes nothing of what they do. */
   run(untilTime?: number): Arrival
   /** Somebody outside has something for the hypervisor: processor 0 gets this interrupt, as from a device. */

@@ -417,7 +417,7 @@ export class Vmm {
       return true
     }
     vcpu.become('exited')
-    const explanation = this.hardware.explanation
+    const explanation = this.hardware.explain(() => this.virtualizer.enter(vcpu))
     this.handle(cpu, vcpu, { kind: 'entryFailed', reason: failure.reason, explanation,
       raw: { name: 'entry failure', code: -1, info1: 0n, info2: 0n } }, cpu.since)
     return this.ended !== undefined

@@ -11,8 +11,8 @@ export const reason = {
 } as const
 
 export type ReasonName = keyof typeof reason
-export const reasonName = (number: number): string =>
-  Object.entries(reason).find(([, value]) => value === (number & 0xffff))?.[0] ?? `reason ${number & 0xffff}`
+const reasonNames = new Map<number, string>(Object.entries(reason).map(([name, number]) => [number, name]))
+export const reasonName = (number: number): string => reasonNames.get(number & 0xffff) ?? `reason ${number & 0xffff}`
 
 /** Bit 26: a bus lock was detected, and the exit is for another reason. */
 export const busLockDetected = 1 << 26
