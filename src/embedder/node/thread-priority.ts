@@ -3,10 +3,13 @@
  * (setpriority(2), "C library/kernel differences"); elsewhere the priority is the process's, and stays.
  */
 import { readdirSync, readFileSync } from 'node:fs'
-import { constants, getPriority, setPriority } from 'node:os'
+import { availableParallelism, constants, getPriority, setPriority } from 'node:os'
 
-/** Steps of `nice`: each is a fourth more or less of a processor. Those who compile for us still get a third of one that all want. */
-const modest = 5
+/**
+ * Steps of `nice`: each is a fourth more or less of a processor. Those who compile for us get a third of the only one, and a tenth of one of
+ * several: they find another one, and the machine's own thread is not held up when it wants theirs.
+ */
+const modest = availableParallelism() === 1 ? 5 : 10
 
 /** V8's own threads, which optimise code and help to collect garbage, as Node names them. */
 const helperThread = /V8Worker/
