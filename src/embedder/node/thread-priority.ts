@@ -6,7 +6,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { availableParallelism, constants, getPriority, setPriority } from 'node:os'
 
 /**
- * Steps of `nice`: each is a fourth more or less of a processor. Those who compile for us get a third of the only one, and a tenth of one of
+ * Steps of `nice`: each is a fourth more or less of a processor. Those who compile for us get a third of the only one, a tenth of one of
  * several: they find another one, and the machine's own thread is not held up when it wants theirs.
  */
 const modest = availableParallelism() === 1 ? 5 : 10
