@@ -7,6 +7,7 @@ import { UnitCaches } from './caches.ts'
 import { capabilityOf, extendedCapabilityOf, type UnitOptions, versionOf } from './capabilities.ts'
 import type { RootPointer } from './context.ts'
 import { explainFault, explainInterrupt } from './explain.ts'
+import { faultReasons } from './fault-reasons.ts'
 import { FaultLog, type MemoryLog, unmaskEvent } from './fault-log.ts'
 import { type InterruptUnit, remap } from './interrupts.ts'
 import { type InvalidationUnit, runContextCommand, runIotlbCommand, runQueue, settleCompletion } from './invalidation.ts'
@@ -151,7 +152,7 @@ export class RemappingUnit implements MmioHandler, Stateful {
 
   /** An access to the interrupt range that is no interrupt. */
   refuseInterruptAccess(source: SourceId, address: number, write: boolean): DmaResult {
-    const reason = 0x29
+    const reason = faultReasons.interruptRequestInvalid.number
     if (this.remapsInterrupts) this.#report({ source, info: 0, write }, { reason, silent: false })
     this.#tell(source, `a ${write ? 'write' : 'read'} at ${hex(address)} that is no interrupt message is blocked`)
     return 'blocked'

@@ -16,6 +16,13 @@ after(() => rmSync(folder, { recursive: true }))
 const digest = (data: Uint8Array): string => createHash('sha256').update(data).digest('hex')
 const contents = Uint8Array.from({ length: 4 << 20 }, (_, i) => Math.imul(i ^ (i >>> 9), 0x9e3779b1) >>> 24)
 
+/** Of the controller, of the function, and by the driver's going and coming: while it reads. */
+const resets = [
+  'd=/sys/bus/pci/devices/0000:00:03.0; read_all() { cat /dev/nvme0n1 >/dev/null 2>&1 & }',
+  'read_all; echo 1 >/sys/class/nvme/nvme0/reset_controller; echo 3 >/proc/sys/vm/drop_caches; read_all; echo 1 >$d/reset',
+  'read_all; echo 0000:00:03.0 >$d/driver/unbind; echo 0000:00:03.0 >/sys/bus/pci/drivers/nvme/bind; sleep 1',
+]
+
 for (const [mode, option] of [['legacy', 'sm_off'], ['scalable', 'sm_on']] as const) {
   test(`a virtio and an NVMe disk and interrupts through a unit in ${mode} mode`, () => {
     const kernel = debianKernel('cloud')
@@ -24,7 +31,8 @@ for (const [mode, option] of [['legacy', 'sm_off'], ['scalable', 'sm_on']] as co
     writeFileSync(written, new Uint8Array(4 << 20))
     const typed = [
       'sha256sum /dev/vda', 'dd if=/dev/vda of=/dev/nvme0n1 bs=64k conv=fsync 2>/dev/null', 'cat /proc/interrupts',
-      'ls /sys/kernel/iommu_groups | wc -l', 'echo complaints: $(dmesg | grep -ciE "DMAR.*(fault|error)|warning|bug:")',
+      'ls /sys/kernel/iommu_groups | wc -l', ...resets, 'sha256sum /dev/nvme0n1',
+      'echo complaints: $(dmesg | grep -ciE "DMAR.*(fault|error)|warning|bug:")',
       'dmesg | grep -i dmar', 'poweroff -f\n',
     ]
     const { console, status, errors } = runCommand([
@@ -34,6 +42,7 @@ for (const [mode, option] of [['legacy', 'sm_off'], ['scalable', 'sm_on']] as co
     assert.equal(status, 0, errors + console.slice(-2000))
     assert.ok(console.includes(`${digest(contents)}  /dev/vda`), console.slice(-4000))
     assert.equal(digest(readFileSync(written)), digest(contents))
+    assert.ok(console.includes(`${digest(contents)}  /dev/nvme0n1`), console.slice(-4000))
     assert.match(console, /^complaints: 0$/m)
     assert.match(console, /DMAR-IR: Enabled IRQ remapping in x2apic mode/)
     assert.match(console, /IR-PCI-MSI.*virtio0-req/)
