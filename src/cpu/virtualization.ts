@@ -73,6 +73,8 @@ export interface Virtualization {
   /** A control register as the guest reads it, and the value that its write leaves in the register. */
   readControl?(index: number, value: bigint): bigint
   writeControl?(index: number, value: bigint): bigint
+  /** The write of a control register that is being done leaves the guest when it is done. */
+  readonly trapsWrite?: boolean
   /** RDMSR; undefined: the MSR itself. */
   readMsr?(index: number): bigint | undefined
   /** WRMSR. True: done; undefined: #GP; false: the MSR itself. */

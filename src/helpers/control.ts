@@ -47,7 +47,7 @@ export function mov_to_cr(cpu: Processor): After {
     case 2: cpu.state.cr2 = value; break
     case 3: writeCr3(cpu, value); break
     case 4: writeCr4(cpu, value); break
-    case 8: writeCr8(cpu, value); return after.next
+    case 8: writeCr8(cpu, value); return cpu.guest?.trapsWrite ? after.leave : after.next
     default: throw invalidOpcode()
   }
   cpu.spend(cpu.operation.registers[0] === 4 ? cr4Time : serializingTime)
@@ -109,7 +109,7 @@ export function clts(cpu: Processor): After {
   const next = cpu.state.cr0 & ~BigInt(cr0.TS)
   cpu.state.cr0 = cpu.guest?.writeControl?.(0, next) ?? next
   cpu.stateChanged()
-  return after.next
+  return cpu.guest?.trapsWrite ? after.leave : after.next
 }
 
 function requireOsxsave(cpu: Processor): void {

@@ -26,6 +26,8 @@ const causedByInit = 1
 
 export function exception(unit: Svm, event: CpuEvent): void {
   const { state } = unit.cpu
+  // a write that faults has not been done
+  unit.words[svmWord.writeTrap] = 0
   if (event === unit.injecting) return
   if (!(unit.words[svmWord.exceptionIntercepts] & (1 << event.vector)) || event.vector > 31) return
   const software = event.kind === 'softwareException' || event.kind === 'privilegedSoftware'
@@ -53,6 +55,7 @@ function intercepts(unit: Svm, bit: number): boolean {
 
 export function takeEvents(unit: Svm, shadow: boolean): Taken {
   const { words, cpu } = unit
+  if (words[svmWord.writeTrap] !== 0) return leaveTrapped(unit)
   if (words[svmWord.globallyHeld] !== 0) return takeHeldEvents(unit)
   if (words[index.pendingSmi] && !cpu.holdInterrupts && !(words[index.shadow] & blockedBySmi)) {
     if (intercepts(unit, intercept3.smi)) return leaveWith(unit, exitCode.smi)
@@ -83,6 +86,17 @@ function takeHeldEvents(unit: Svm): Taken {
   const trap = words[index.pendingDebug] & 0x4000
   words[index.pendingDebug] = trap
   return trap ? cpu.takeHostEvents(false) : 'nothing'
+}
+
+/** The write is done: EXITINFO1 is what the register holds now. */
+function leaveTrapped(unit: Svm): Taken {
+  const { state } = unit.cpu
+  const code = unit.words[svmWord.writeTrap]
+  const values: Readonly<Record<number, bigint>> = { [exitCode.writeTrapEfer]: state.efer, [exitCode.writeTrapCr0]: state.cr0,
+    [exitCode.writeTrapCr0 + 2]: state.cr2, [exitCode.writeTrapCr0 + 3]: state.cr3, [exitCode.writeTrapCr0 + 4]: state.cr4,
+    [exitCode.writeTrapCr0 + 8]: BigInt(unit.readTpr() ?? unit.cpu.apic.getTpr()) }
+  unit.exit(new VmExit(code, values[code]))
+  return 'delivered'
 }
 
 function leaveWith(unit: Svm, code: number): Taken {

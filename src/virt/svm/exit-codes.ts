@@ -4,15 +4,18 @@ import { interceptNumber, interceptWords, type InterceptName } from '../../cpu/i
 export const exitCode = {
   readCr0: 0x00, writeCr0: 0x10, readDr0: 0x20, writeDr0: 0x30, exception0: 0x40,
   intr: 0x60, nmi: 0x61, smi: 0x62, init: 0x63, vintr: 0x64, selectiveCr0: 0x65, taskSwitch: 0x7d, shutdown: 0x7f,
-  ioio: 0x7b, msr: 0x7c, npf: 0x400, invalid: -1,
+  ioio: 0x7b, msr: 0x7c, writeTrapEfer: 0x8f, writeTrapCr0: 0x90, idleHlt: 0xa6, npf: 0x400, invalid: -1,
 } as const
 
-/** Bits of the third intercept vector (0CH) that are no instruction's. */
-export const intercept3 = { intr: 0, nmi: 1, smi: 2, init: 3, vintr: 4, selectiveCr0: 5, ioio: 27, msr: 28, taskSwitch: 29, ferr: 30,
-  shutdown: 31 } as const
+/** Bits of the third intercept vector (0CH) that are no instruction's, and HLT's. */
+export const intercept3 = { intr: 0, nmi: 1, smi: 2, init: 3, vintr: 4, selectiveCr0: 5, hlt: 24, ioio: 27, msr: 28, taskSwitch: 29,
+  ferr: 30, shutdown: 31 } as const
 
-/** Of the fourth (10H). */
-export const intercept4 = { vmrun: 0 } as const
+/** Of the fourth (10H). Traps are exits after the write; CR0 to CR15 are bits 16 to 31. */
+export const intercept4 = { vmrun: 0, writeTrapEfer: 15, writeTrapCr0: 16 } as const
+
+/** Of the fifth (14H): HLT, but not while a virtual interrupt or NMI waits. */
+export const intercept5 = { idleHlt: 6 } as const
 
 interface InstructionIntercept {
   /** Offset of the intercept vector in the VMCB, and the bit. */
@@ -60,18 +63,28 @@ export function fillMask(mask: Uint32Array, vectors: ArrayLike<number>): void {
     set('rdmsr')
     set('wrmsr')
   }
+  const traps = vectors[4] >>> intercept4.writeTrapCr0
+  if (traps) set('writeCr')
+  if (traps & 1) {
+    set('lmsw')
+    set('clts')
+  }
+  if (vectors[4] & (1 << intercept4.writeTrapEfer)) set('wrmsr')
+  if (vectors[5] & (1 << intercept5.idleHlt)) set('hlt')
   if (vectors[4] & (1 << mwaitArmed.bit)) set('mwait')
 }
 if (interceptWords !== 4) throw new Error('fillMask fills four words')
 
 const named: Readonly<Record<number, string>> = { 0x60: 'INTR', 0x61: 'NMI', 0x62: 'SMI', 0x63: 'INIT', 0x64: 'VINTR',
-  0x65: 'CR0_SEL_WRITE', 0x7b: 'IOIO', 0x7c: 'MSR', 0x7d: 'TASK_SWITCH', 0x7e: 'FERR_FREEZE', 0x7f: 'SHUTDOWN', 0x400: 'NPF' }
+  0x65: 'CR0_SEL_WRITE', 0x7b: 'IOIO', 0x7c: 'MSR', 0x7d: 'TASK_SWITCH', 0x7e: 'FERR_FREEZE', 0x7f: 'SHUTDOWN', 0x8f: 'EFER_WRITE_TRAP',
+  0xa6: 'IDLE_HLT', 0x400: 'NPF' }
 
 /** The manual's name of an exit code, without VMEXIT_. */
 export function exitName(code: number): string {
   if (code === exitCode.invalid) return 'INVALID'
   if (code < 0x40) return `${['CR', 'CR', 'DR', 'DR'][code >> 4]}${code & 15}_${code & 0x10 ? 'WRITE' : 'READ'}`
   if (code < 0x60) return `EXCP${code - 0x40}`
+  if (code >= exitCode.writeTrapCr0 && code < exitCode.writeTrapCr0 + 16) return `CR${code - exitCode.writeTrapCr0}_WRITE_TRAP`
   const instruction = Object.entries(instructionIntercepts).find(([, row]) => row.code === code)
   return named[code] ?? instruction?.[0].toUpperCase() ?? `${code.toString(16).toUpperCase()}H`
 }

@@ -29,6 +29,7 @@ export function leaveGuest(unit: Svm, exit: VmExit): void {
   const { cpu, words } = unit
   const start = unit.vmcbAt(words[svmWord.vmcb], words[svmWord.vmcb + 1], true)
   const detail = (exit.more ?? {}) as Detail
+  words[svmWord.writeTrap] = 0
   words[start + inVmcb.exitCode] = exit.reason
   words[start + inVmcb.exitCode + 1] = 0
   unit.setWide(start + inVmcb.exitInfo1, exit.info1)

@@ -9,12 +9,15 @@ import { interceptNames } from '../../cpu/intercepts.ts'
 import { flag } from '../../cpu/rflags.ts'
 import { VmExit, type PortAccess, type Virtualization } from '../../cpu/virtualization.ts'
 import type { Detail } from './exit.ts'
-import { exitCode, instructionIntercepts, intercept3, mwaitArmed } from './exit-codes.ts'
+import { exitCode, instructionIntercepts, intercept3, intercept4, intercept5, mwaitArmed } from './exit-codes.ts'
 import { svmWord } from './state.ts'
 import type { Svm } from './svm.ts'
+import { virtualInterrupt } from './vmcb.ts'
+import * as virtualNmi from './virtual-nmi.ts'
 import { stateWords } from './words.ts'
 
 const index = stateWords
+const eferMsr = 0xc0000080
 
 function instructionExit(unit: Svm, code: number, info1 = 0n, info2 = 0n): VmExit {
   return new VmExit(code, info1, info2, { nextRip: unit.cpu.operation.nextRip } satisfies Detail)
@@ -27,12 +30,15 @@ export function intercept(unit: Svm, number: number): VmExit | undefined {
     case 'readCr': return readCr(unit)
     case 'writeCr': return writeCr(unit)
     case 'lmsw': return lmsw(unit)
-    case 'clts': return words[svmWord.crIntercepts] & 0x10000 ? instructionExit(unit, exitCode.writeCr0) : undefined
+    case 'clts':
+      if (words[svmWord.crIntercepts] & 0x10000) return instructionExit(unit, exitCode.writeCr0)
+      return trapWrite(unit, 0)
     case 'smsw': return instructionExit(unit, exitCode.readCr0)
     case 'readDr': return debugAccess(unit, cpu.operation.registers[1], cpu.operation.registers[0], false)
     case 'writeDr': return debugAccess(unit, cpu.operation.registers[0], cpu.operation.registers[1], true)
     case 'rdmsr': return msr(unit, false)
     case 'wrmsr': return msr(unit, true)
+    case 'hlt': return halt(unit)
     case 'pause': return pause(unit)
     case 'invlpg': return instructionExit(unit, 0x79, unit.offers.decode ? cpu.state.argument[0] : 0n)
     case 'invlpga': return instructionExit(unit, 0x7a, unit.offers.decode ? addressIn(unit, 0) : 0n)
@@ -69,7 +75,14 @@ function writeCr(unit: Svm): VmExit | undefined {
     checkCr0(state, value)
     return writeCr0(unit, value, movInfo(unit, gpr))
   }
-  return unit.words[svmWord.crIntercepts] & (0x10000 << cr) ? instructionExit(unit, exitCode.writeCr0 + cr, movInfo(unit, gpr)) : undefined
+  if (unit.words[svmWord.crIntercepts] & (0x10000 << cr)) return instructionExit(unit, exitCode.writeCr0 + cr, movInfo(unit, gpr))
+  return trapWrite(unit, cr)
+}
+/** An exit of this write comes when it is done, unless it faults. APM vol. 2, "SVM Intercept Exit Codes". */
+function trapWrite(unit: Svm, cr: number): undefined {
+  const { words } = unit
+  if (unit.offers.writeTraps && words[svmWord.intercepts4] & (1 << (intercept4.writeTrapCr0 + cr)))
+    words[svmWord.writeTrap] = exitCode.writeTrapCr0 + cr
 }
 /** The selective intercept leaves alone what changes only TS and MP. */
 function writeCr0(unit: Svm, value: bigint, info: bigint): VmExit | undefined {
@@ -77,7 +90,7 @@ function writeCr0(unit: Svm, value: bigint, info: bigint): VmExit | undefined {
   if (words[svmWord.crIntercepts] & 0x10000) return instructionExit(unit, exitCode.writeCr0, info)
   const changes = (Number(value & 0xffffffffn) ^ words[index.cr0]) & ~(cr0.TS | cr0.MP)
   const selective = (words[svmWord.intercepts3] & (1 << intercept3.selectiveCr0)) !== 0
-  return selective && changes ? instructionExit(unit, exitCode.selectiveCr0, info) : undefined
+  return selective && changes ? instructionExit(unit, exitCode.selectiveCr0, info) : trapWrite(unit, 0)
 }
 /** The selective intercept takes it also when it changes only MP or TS: so does silicon. */
 function lmsw(unit: Svm): VmExit | undefined {
@@ -105,10 +118,18 @@ function debugAccess(unit: Svm, dr: number, gpr: number, write: boolean): VmExit
 
 /** The MSR permission map: two bits an MSR, in three ranges of 2 KiB; all others are intercepted. APM vol. 2, "MSR Intercepts". */
 function msr(unit: Svm, write: boolean): VmExit | undefined {
-  const number = unit.words[index.rax + 2]
+  const { words } = unit
+  const number = words[index.rax + 2]
+  if (words[svmWord.intercepts3] & (1 << intercept3.msr) && isMapped(unit, number, write))
+    return instructionExit(unit, exitCode.msr, write ? 1n : 0n)
+  if (write && number === eferMsr && unit.offers.writeTraps && words[svmWord.intercepts4] & (1 << intercept4.writeTrapEfer))
+    words[svmWord.writeTrap] = exitCode.writeTrapEfer
+  return undefined
+}
+function isMapped(unit: Svm, number: number, write: boolean): boolean {
   const range = number < 0x2000 ? 0 : number >>> 13 === 0xc0000000 >>> 13 ? 1 : number >>> 13 === 0xc0010000 >>> 13 ? 2 : -1
   const bit = range * 0x4000 + (number & 0x1fff) * 2 + (write ? 1 : 0)
-  return range < 0 || mapBit(unit, svmWord.msrpmBase, bit) ? instructionExit(unit, exitCode.msr, write ? 1n : 0n) : undefined
+  return range < 0 || mapBit(unit, svmWord.msrpmBase, bit)
 }
 function mapBit(unit: Svm, base: number, bit: number): boolean {
   const lo = (unit.words[base] & ~0xfff) + (bit >>> 3)
@@ -127,6 +148,15 @@ export function portAccess(unit: Svm, { port, size, write, string }: PortAccess)
   const bits = (write ? 0 : 1) | (string ? 4 | (string.repeats ? 8 : 0) | (unit.offers.decode ? string.segment << 10 : 0) : 0)
   const info = BigInt((bits | (size << 4) | ((operation.addressSize >> 4) << 7) | (port << 16)) >>> 0)
   return instructionExit(unit, exitCode.ioio, info, operation.nextRip)
+}
+
+/** The intercept of idle HLT goes first, and leaves alone who has an event to wake up for. */
+function halt(unit: Svm): VmExit | undefined {
+  const { words } = unit
+  if (!unit.offers.idleHlt || !(words[svmWord.intercepts5] & (1 << intercept5.idleHlt)))
+    return words[svmWord.intercepts3] & (1 << intercept3.hlt) ? instructionExit(unit, instructionIntercepts.hlt!.code) : undefined
+  const waits = virtualInterrupt.irq | (virtualNmi.isEnabled(words) ? virtualInterrupt.nmiPending : 0)
+  return words[svmWord.virtualInterrupt] & waits ? undefined : instructionExit(unit, exitCode.idleHlt)
 }
 
 /** APM vol. 2, "Pause Intercept Filtering". */

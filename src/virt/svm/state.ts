@@ -14,6 +14,8 @@ const names = [
   'crIntercepts', 'drIntercepts', 'exceptionIntercepts', 'intercepts3', 'intercepts4', 'intercepts5',
   'iopmBase', 'msrpmBase', 'tscOffset', 'tscRatio', 'asid', 'virtualInterrupt', 'virtualVector', 'nestedControl', 'nestedCr3',
   'virtualExtensions', 'pauseFilter', 'pauseCount', 'pauseThreshold', 'lastPause',
+  /** Exit code of the write that is being done, and ends in an exit; 0: none. */
+  'writeTrap',
   /** Whether the processor's own NMIs are blocked, while virtual ones are enabled. */
   'hostBlockedByNmi',
   /** 1: an SMI interrupted a guest, whose words smm.ts has put aside. */

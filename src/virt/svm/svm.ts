@@ -37,7 +37,7 @@ export class Svm implements Virtualization {
   readonly mmu: Mmu
   readonly physical: PhysicalMemory
   observer: GuestListener | undefined
-  readonly offers: Readonly<Record<'nrips' | 'decode' | 'pauseFilter' | 'pauseThreshold', boolean>>
+  readonly offers: Readonly<Record<'nrips' | 'decode' | 'pauseFilter' | 'pauseThreshold' | 'writeTraps' | 'idleHlt', boolean>>
   /** Of the model: fields stay as they were while their clean bit says so. */
   readonly strictCleanBits: boolean
   /** Where the TSC_RATIO MSR lies; -1: the model has none. */
@@ -62,7 +62,9 @@ export class Svm implements Virtualization {
     this.strictCleanBits = has('strict_clean_bits')
     this.ratioWord = has('tsc_scale') ? (at.msrMisc >> 2) + slotOf(tscRatioMsr) * 2 : -1
     this.offers = { nrips: has('nrip_save'), decode: has('decodeassists'), pauseFilter: has('pausefilter'),
-      pauseThreshold: has('pfthreshold') }
+      pauseThreshold: has('pfthreshold'), idleHlt: has('idle_hlt'),
+      // nothing in CPUID says so: since the first processors with virtualized VMLOAD and VMSAVE
+      writeTraps: has('v_vmsave_vmload') }
   }
 
   /** Made when they are first needed. */
@@ -177,6 +179,9 @@ export class Svm implements Virtualization {
   }
   takesInit(): 'accepted' | 'held' | 'exit' {
     return takesInit(this)
+  }
+  get trapsWrite(): boolean {
+    return this.words[svmWord.writeTrap] !== 0
   }
   get wantsInterrupts(): boolean {
     return (this.words[svmWord.virtualInterrupt] & virtualInterrupt.irq) !== 0
