@@ -45,13 +45,21 @@ export const remappingLine = ({ time, unit, kind, words }: RemappingEvent): stri
 
 const valueOf = ({ name, place, value }: FieldValue): string => `${name} (${place}) = ${hex(value)}`
 
+/** Few bits are named: what is wrong is seldom the rest of the value. */
+function changedBits(value: bigint, wants: string): string {
+  const bits = /^0x[0-9a-f]+$/.test(wants) ? value ^ BigInt(wants) : 0n
+  const numbers = [...bits.toString(2)].reverse().flatMap((bit, number) => (bit === '1' ? [number] : []))
+  if (numbers.length === 0 || numbers.length > 4) return ''
+  return `: ${numbers.map(number => `bit ${number} ${(value >> BigInt(number)) & 1n ? 'clear' : 'set'}`).join(', ')}`
+}
+
 /** A rule that is broken, in lines. */
 export function explainRule({ rule, source, fields, wants }: BrokenRuleReport, nameOf: NameOf = () => undefined): string[] {
   const [first, ...others] = fields
   const lines = [`  ${valueOf(first)}`, `    rule: ${rule}`, `    ${source}`]
   if (others.length > 0) lines.push(`    beside ${others.map(valueOf).join(', ')}`)
   if (first.writer !== undefined) lines.push(`    last written by the instruction at RIP ${codeAddress(first.writer, nameOf)}`)
-  if (wants !== undefined) lines.push(`    ${wants} would do`)
+  if (wants !== undefined) lines.push(`    ${wants} would do${changedBits(first.value, wants)}`)
   return lines
 }
 

@@ -15,9 +15,15 @@ const page = 12
 const noControl: Readonly<Record<GroupName, bigint>> =
   { pin: 1n << 31n, primary: 1n << 18n, secondary: 1n << 27n, exit: 1n << 31n, entry: 1n << 31n }
 
+const capabilityMsr: Readonly<Record<GroupName, string>> = {
+  pin: 'true capability MSR (48Dh)', primary: 'true capability MSR (48Eh)', secondary: 'capability MSR (48Bh)',
+  exit: 'true capability MSR (48Fh)', entry: 'true capability MSR (490h)',
+}
+
 const reserved = (name: GroupName, field: FieldName, make: typeof execution,
   options: { when?: Rule['when']; enabling?: Rule['breaks'] } = {}): Rule =>
-  make(`reserved bits of the ${groups[name].title} are as their capability MSR says`, field,
+  make(`reserved bits of the ${groups[name].title} are as their ${capabilityMsr[name]} says: bits of its low half must be 1, others of its `
+    + 'high half may be', field,
     v => v.controlsAllowed(name, v.n(field)),
     { when: options.when, wants: v => v.nearestControls(name, v.n(field)),
       breaks: [...(options.enabling ?? []), [field, old => old | noControl[name]]] })
