@@ -139,6 +139,8 @@ export interface GuestsRequest {
   /** The network that connects the guests' cards. */
   network?: string
   quiet: boolean
+  /** A guest that resets itself starts again from its kernel. */
+  reboot: boolean
   /** Keep the consoles for the result instead of printing them. */
   collect: boolean
 }
@@ -152,6 +154,8 @@ export interface GuestsResult {
     name: string
     /** Power-off, reset, a triple fault; undefined: it was still there. */
     ending: string | undefined
+    /** How often it has started again. */
+    restarts: number
     memoryPresent: number
     /** With `collect`: SHA-256 of its memory at the end (number, as 64 bits, and bytes of each page that is not zeros), what it wrote. */
     memoryHash?: string

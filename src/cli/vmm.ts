@@ -31,6 +31,7 @@ interface Options {
   net?: boolean
   paging: Paging
   migrate?: string
+  reboot?: boolean
   apic: ApicKind
   assign?: string
   timeout?: string
@@ -42,8 +43,14 @@ const mostGuests = 16
 const mostVcpus = 8
 /** What the hypervisor itself needs, and what the machine can have below 4 GiB. */
 const ownMemory = 64 << 20
+const leastMemory = 16 << 20
+const mebi = 2 ** 20
 const mostMemory = 3 * 2 ** 30
 const largeUnit = 2 ** 21
+
+/** Options that say something of guests with a kernel only. */
+const forKernels: readonly (keyof Options)[] = ['initrd', 'append', 'guests', 'vcpus', 'memory', 'physical', 'paging', 'device', 'drive',
+  'net', 'apic', 'migrate', 'reboot', 'timeout', 'quiet']
 
 const collect = (value: string, all: string[] = []): string[] => [...all, value]
 const network = 'guests'
@@ -74,12 +81,19 @@ export function vmmCommand(system: System, done: (status: number) => void): Comm
     .addOption(new Option('--apic <who>', "who keeps the guests' local APICs: the processors as far as they can, or the hypervisor alone")
       .choices(['virtual', 'emulated']).default('virtual'))
     .option('--migrate <microseconds>', 'send a virtual CPU to another processor every so often')
+    .option('--reboot', 'a guest that resets itself starts again from its kernel, with its disks as at the start; else it is over')
     .option('--timeout <seconds>', 'end after so much wall time')
     .option('--quiet', 'nothing but the guests')
-    .action(async (options: Options) => {
+    .action(async (options: Options, command: Command) => {
       const cpus = parseCount(options.cpus, '--cpus', 1, mostProcessors)
       const seed = parseCount(options.seed, '--seed', 0, 0xffffffff)
-      if (options.kernel !== undefined) return done(await runKernels(options, options.kernel, cpus, seed, system))
+      const typed = command.options.map(option => option.attributeName()).filter(name => command.getOptionValueSource(name) === 'cli')
+      if (options.kernel !== undefined) {
+        if (options.cpu === 'both' && typed.includes('cpu')) throw new InputError('--cpu both: expected intel or amd with --kernel')
+        return done(await runKernels(options, options.kernel, cpus, seed, system))
+      }
+      const lost = forKernels.find(name => typed.includes(name))
+      if (lost !== undefined) throw new InputError(`--${lost}: expected --kernel beside it: without a kernel there are guests of ours`)
       if (options.assign !== undefined) return await assign(options, seed, system)
       const reports: DemoReport[] = []
       for (const cpu of options.cpu === 'both' ? (['intel', 'amd'] as const) : [options.cpu]) {
@@ -106,7 +120,9 @@ async function runKernels(options: Options, kernelFile: string, cpus: number, se
   const memory = parseMemory(options.memory, '--memory')
   const all = options.physical === undefined
     ? Math.ceil((guests * memory + ownMemory) / largeUnit) * largeUnit : parseMemory(options.physical, '--physical')
-  if (all > mostMemory) throw new InputError(`expected at most ${mostMemory >> 20} MiB of memory in all, found ${all >> 20} MiB`)
+  if (all > mostMemory) throw new InputError(`expected at most ${mostMemory / mebi} MiB of memory in all, found ${all / mebi} MiB`)
+  if (all < leastMemory) throw new InputError(`--physical '${options.physical}': expected at least ${leastMemory / mebi}M`)
+  if (options.reboot && options.assign !== undefined) throw new InputError('--reboot: expected no --assign beside it')
   const short = all < guests * memory + ownMemory
   const kernel = system.readFile(kernelFile)
   const initrd = options.initrd === undefined ? undefined : system.readFile(options.initrd)
@@ -122,6 +138,7 @@ async function runKernels(options: Options, kernelFile: string, cpus: number, se
     timeoutSeconds: options.timeout === undefined ? undefined : parseSeconds(options.timeout, '--timeout'),
     migrateEvery: options.migrate === undefined ? undefined : parseCount(options.migrate, '--migrate') * 1000,
     quiet: options.quiet ?? false,
+    reboot: options.reboot ?? false,
     collect: options.json ?? false,
   })
   if (options.json) system.print(`${JSON.stringify(result, undefined, 2)}\n`)

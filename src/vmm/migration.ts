@@ -32,6 +32,11 @@ export class Migration {
     if (old) this.requestRelease(vcpu, old)
     else this.wakeUps.callProcessor(vcpu)
   }
+  /** Its processor gives it to memory, sooner or later. */
+  takeOff(vcpu: Vcpu): void {
+    const old = vcpu.processor && this.slots.holding(vcpu)
+    if (old) this.requestRelease(vcpu, old)
+  }
   /** A processor has nothing to do: a vCPU that waits for its turn elsewhere may come. */
   stealFor(cpu: CpuSlot, vcpus: readonly Vcpu[]): void {
     for (const vcpu of vcpus) {

@@ -14,6 +14,8 @@ export class Scheduler {
   policy: SchedulingPolicy
   /** Devices of the machine may wake a guest: that nothing is due in the hypervisor does not mean that nothing will come. */
   hasDevices = false
+  /** Work of the hypervisor's own that comes back by an alarm: the run is not over before. */
+  unfinished = 0
   private readonly slots: CpuSlots
   private readonly vcpus: readonly Vcpu[]
   private readonly virtualizer: Virtualizer
@@ -80,6 +82,7 @@ export class Scheduler {
     return 'awake'
   }
   private endOfWork(cpu: CpuSlot): RunEnd | undefined {
+    if (this.unfinished > 0) return undefined
     if (!this.vcpus.some(({ state }) => state !== 'stopped' && state !== 'created')) return { kind: 'done' }
     const isResting = (each: CpuSlot): boolean => each === cpu || (!each.running && !each.standing)
     if (!this.slots.all.every(each => each.alarms.next === Infinity && isResting(each))) return undefined

@@ -34,6 +34,9 @@ import { Vcpu } from './vcpu.ts'
 import type { Intercepts, SystemRegister, Virtualizer } from './virtualizer.ts'
 import { WakeUps } from './wake-ups.ts'
 
+/** Virtual nanoseconds between two looks whether all processors have let go of a guest. */
+const lookAgain = 10_000
+
 interface GuestEntry extends Guest {
   /** Those that were added last are asked first. */
   readonly handlers: Handlers[]
@@ -154,10 +157,36 @@ export class Vmm {
       throw new Error(`${vcpu.name} is on processor ${vcpu.processor.index}: only there can it be taken apart`)
     vcpu.become('destroyed')
     vcpu.shadow?.destroy()
+    vcpu.apic?.release()
     this.units.forget(vcpu)
     this.virtualizer.destroy(vcpu)
     for (const list of [this.vcpus, vcpu.guest.vcpus]) list.splice(list.indexOf(vcpu), 1)
     for (const cpu of this.cpus) if (cpu.last === vcpu) cpu.last = undefined
+  }
+  /**
+   * A guest is over: its vCPUs are brought out of all processors and taken apart, its memory is given back. That takes a while, in which
+   * `run` does not end for want of work; `then` is called in root mode, and may make another guest.
+   */
+  destroyGuest(guest: Guest, then: () => void = () => {}): void {
+    this.scheduler.unfinished++
+    const look = (): void => {
+      if (!this.takeApart(guest)) return void this.at(this.now() + lookAgain, look)
+      this.scheduler.unfinished--
+      then()
+    }
+    this.at(this.now() + lookAgain, look)
+  }
+  /** False: some of it is still in another processor's hands. */
+  private takeApart(guest: Guest): boolean {
+    for (const vcpu of [...guest.vcpus]) {
+      this.stop(vcpu)
+      if (vcpu.state === 'stopped') this.migration.takeOff(vcpu)
+      if (vcpu.state === 'stopped' && vcpu.processor === undefined) this.destroyVcpu(vcpu)
+    }
+    if (guest.vcpus.length > 0) return false
+    guest.memory.destroy()
+    this.guests.splice(this.guests.indexOf(guest as GuestEntry), 1)
+    return true
   }
 
   /** What the processor says of itself, without virtualization. */
@@ -321,6 +350,7 @@ export class Vmm {
     vcpu.exit = undefined
     const cpu = this.slots.present
     if (vcpu.stopping) outcome = 'stopped'
+    vcpu.stopping = false
     if (outcome === 'yields') this.scheduler.yielded(cpu, vcpu)
     if (outcome === 'ready' || outcome === 'yields') vcpu.become('ready')
     else if (outcome === 'waiting') {

@@ -104,14 +104,24 @@ export async function runGuests(request: GuestsRequest, surroundings: (flush: ()
   const terminal = onTerminal(consoleOptions)
   const vmm = createVmm({ ...request.machine, onLog: message => output.remark(() => printError(`vitrine: ${message}\n`)) })
   const named = !terminal && request.guests.length > 1
-  const boards = request.guests.map(options => new Board(vmm, options))
-  const collected = boards.map(() => new CollectedVoice())
-  const voices: readonly Voice[] = request.collect ? collected : boards.map(({ guest }) => new PrintedVoice(guest.name, output, named))
-  boards.forEach((board, i) => {
+  const collected = request.guests.map(() => new CollectedVoice())
+  const voices: readonly Voice[] = request.collect ? collected : request.guests.map(({ name }) => new PrintedVoice(name, output, named))
+  const restarts = request.guests.map(() => 0)
+  const start = (i: number): Board => {
+    const board = new Board(vmm, request.guests[i])
     board.onSerial = byte => voices[i].say(byte)
     board.onLog = message => { if (!request.quiet) output.remark(() => printError(`vitrine: ${message}\n`)) }
-  })
-  if (request.network !== undefined) connectBoards(boards, request.network)
+    board.onEnd = ending => { if (request.reboot && ending === 'reset') vmm.destroyGuest(board.guest, () => restart(i)) }
+    return board
+  }
+  const boards = request.guests.map((_, i) => start(i))
+  const connect = (): void => { if (request.network !== undefined) connectBoards(boards, request.network) }
+  const restart = (i: number): void => {
+    restarts[i]++
+    boards[i] = start(i)
+    connect()
+  }
+  connect()
   if (request.assign) assignToBoard(vmm, boards[0].guest, request.assign, message => printError(`vitrine: ${message}\n`))
   let shown = 0
   voices[0].show()
@@ -156,7 +166,7 @@ export async function runGuests(request: GuestsRequest, surroundings: (flush: ()
     return {
       ending, explanation, virtualNanoseconds: vmm.hardware.now, instructions: vmm.hardware.retired,
       guests: boards.map(({ guest, vcpus, ending: how }, i) => ({
-        name: guest.name, ending: how, memoryPresent: guest.memory.present * 4096,
+        name: guest.name, ending: how, restarts: restarts[i], memoryPresent: guest.memory.present * 4096,
         ...(request.collect ? { memoryHash: hashOf(guest.memory), console: collected[i].text } : {}),
         vcpus: vcpus.map(({ name, apic, statistics: { entries, guestTime, migrations, exits } }) => ({
           name, entries, guestTime, migrations, exits: [...exits].map(([kind, { count }]) => ({ kind, count })),

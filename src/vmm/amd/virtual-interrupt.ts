@@ -58,6 +58,7 @@ export class VirtualInterrupt implements ApicAssist {
   waits(): void {}
   changed(): void {}
   commanded(): void {}
+  release(): void {}
   written(): never {
     throw new Error('AMD-V has no page for the registers of an APIC')
   }

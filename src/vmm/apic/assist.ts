@@ -51,6 +51,8 @@ export interface ApicAssist {
   commanded(value: bigint): void
   /** The guest's write to a register is on the page: what it means beyond that is the hypervisor's business. */
   written(offset: number): void
+  /** Its vCPU is no more: pages are given back. */
+  release(): void
   /** The guest has ended an interrupt of whose end somebody has to hear. */
   ended(vector: number): void
 }

@@ -87,6 +87,8 @@ export class Board {
   onFrame: (network: string, bytes: Uint8Array) => void = () => {}
   /** Why the guest is over: power-off, reset, or a processor's shutdown. */
   ending: string | undefined
+  /** It is over now. */
+  onEnd: (ending: string) => void = () => {}
   private readonly vmm: Vmm
   private readonly time: GuestClock
   private readonly apics = new Map<Vcpu, GuestApic>()
@@ -161,9 +163,11 @@ export class Board {
     this.onLog(message)
   }
   private finish(ending: string): void {
-    this.ending ??= ending
+    if (this.ending !== undefined) return
+    this.ending = ending
     this.time.stopped = true
     for (const vcpu of this.vcpus) this.vmm.stop(vcpu)
+    this.onEnd(ending)
   }
   /** Bytes typed at the guest's console. */
   serialInput(bytes: Uint8Array): void {

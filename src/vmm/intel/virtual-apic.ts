@@ -60,14 +60,20 @@ class PageBits {
 export class DescriptorTable {
   readonly page: number
   readonly last: number
-  private readonly memory: MemoryPort
+  private readonly pool: PagePool
+  private users: number
   constructor(pool: PagePool, count: number) {
+    this.pool = pool
     this.page = pool.take()
-    this.memory = pool.memory
     this.last = count - 1
+    this.users = count
+  }
+  /** By one of its vCPUs. */
+  release(): void {
+    if (--this.users === 0) this.pool.give(this.page)
   }
   set(id: number, descriptor: number): void {
-    this.memory.write64(this.page + id * 8, BigInt(descriptor) | 1n)
+    this.pool.memory.write64(this.page + id * 8, BigInt(descriptor) | 1n)
   }
 }
 
@@ -82,6 +88,7 @@ export class PostedApic implements ApicAssist, PriorityRegisters {
   readonly eoiExits = new BigUint64Array(4)
   readonly table: DescriptorTable | undefined
   private readonly memory: MemoryPort
+  private readonly pool: PagePool
   private readonly virtualizer: VtX
   private readonly host: AssistHost
   private vcpu: Vcpu | undefined
@@ -95,6 +102,7 @@ export class PostedApic implements ApicAssist, PriorityRegisters {
   constructor(virtualizer: VtX, pool: PagePool, host: AssistHost, table: DescriptorTable | undefined) {
     this.virtualizer = virtualizer
     this.host = host
+    this.pool = pool
     this.memory = pool.memory
     this.table = table
     this.page = pool.take()
@@ -103,6 +111,10 @@ export class PostedApic implements ApicAssist, PriorityRegisters {
     this.isr = new PageBits(this.memory, this.page + at.isr)
     this.tmr = new PageBits(this.memory, this.page + at.tmr)
     this.setControl(posted.suppressed, hostVector.posted)
+  }
+  release(): void {
+    for (const page of [this.page, this.descriptor]) this.pool.give(page)
+    this.table?.release()
   }
   get priority(): PriorityRegisters {
     return this
