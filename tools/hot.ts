@@ -1,9 +1,10 @@
 /**
- * Measures which handlers a guest executes most, and writes them to src/engine/hot.ts:
+ * Measures which handlers a guest executes most, and writes them to src/engine/hot.ts; the others that it executes join src/engine/warm.ts:
  *   npx node tools/hot.ts --kernel VMLINUZ --initrd INITRD --append "console=ttyS0 quiet run=bench" [--count 180] [--max-instructions N]
  */
 import { readFileSync, writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
+import { warmKeys } from '../src/engine/warm.ts'
 import { VitrineMachine } from '../src/machine.ts'
 
 const { values } = parseArgs({
@@ -51,10 +52,12 @@ let covered = 0
 if (values.print)
   for (const [key, weight] of ordered.slice(0, 400))
     console.log(`${((100 * (covered += weight)) / sum).toFixed(2)}% ${((100 * weight) / sum).toFixed(3)}% ${key}`)
-const keys = ordered
-  .slice(0, Number(values.count))
-  .map(([key]) => key)
-  .sort()
-const file = new URL('../src/engine/hot.ts', import.meta.url)
-const head = readFileSync(file, 'utf8').split('export const')[0]
-writeFileSync(file, `${head}export const hotKeys: readonly string[] = [\n${keys.map(key => `  '${key}',\n`).join('')}]\n`)
+function writeKeys(path: string, name: string, keys: readonly string[]): void {
+  const file = new URL(path, import.meta.url)
+  const head = readFileSync(file, 'utf8').split('export const')[0]
+  writeFileSync(file, `${head}export const ${name}: readonly string[] = [\n${[...keys].sort().map(key => `  '${key}',\n`).join('')}]\n`)
+}
+const keys = ordered.map(([key]) => key)
+const hot = new Set(keys.slice(0, Number(values.count)))
+writeKeys('../src/engine/hot.ts', 'hotKeys', [...hot])
+writeKeys('../src/engine/warm.ts', 'warmKeys', [...new Set([...warmKeys, ...keys])].filter(key => !hot.has(key)))

@@ -1,4 +1,4 @@
-/** The helpers of all folders, numbered as generated code first asks for them. */
+/** The helpers of all folders, by number. */
 import { Fault, vector as exception } from '../cpu/fault.ts'
 import type { Helper } from '../cpu/processor.ts'
 import { helpers } from '../helpers/index.ts'
@@ -17,11 +17,19 @@ function missingHelper(name: string): Helper {
   }
 }
 
+/** Of every helper that there is. */
+export const helperNames: readonly string[] = Object.keys(allHelpers)
+
 export class HelperTable {
   readonly functions: Helper[] = []
   /** By the same number: virtual nanoseconds besides the one of every instruction. */
   readonly times: number[] = []
   private readonly numbers = new Map<string, number>()
+
+  /** The same numbers in each run: they are part of generated code, which may be kept from one to the next. */
+  constructor() {
+    for (const name of helperNames) this.number(name)
+  }
 
   readonly number = (name: string): number => {
     let number = this.numbers.get(name)

@@ -526,14 +526,14 @@ export class Interpreter {
     main.hotThreshold = hotThreshold
     for (const key of main.build(hot, 0)) this.writers.add(key)
     const instance = this.instantiate(
-      encodeModule({
+      new WebAssembly.Module(encodeModule({
         imports,
-        memory: this.memoryType(),
+        memory: { minimum: this.pages, maximum: this.pages },
         importTable: { minimum: mostHandlers },
         types: [{ parameters: ['i32'], result: 'i32' }],
         functions: [main],
         exports: [{ name: 'run', functionIndex: imports.length }],
-      }),
+      })),
     )
     this.run = instance.exports.run as (record: number) => number
   }
@@ -562,12 +562,9 @@ export class Interpreter {
     this.freeSlots.push(number - this.hotCount)
   }
 
-  private memoryType(): { minimum: number; maximum: number } {
-    return { minimum: this.pages, maximum: this.pages }
-  }
-  private instantiate(bytes: Uint8Array): WebAssembly.Instance {
+  private instantiate(module: WebAssembly.Module): WebAssembly.Instance {
     const { memory, slowRead, slowWrite, helper, stackAddress, segmentAddress } = this.environment
-    return new WebAssembly.Instance(new WebAssembly.Module(bytes), {
+    return new WebAssembly.Instance(module, {
       env: { memory, slowRead, slowWrite, helper, stackAddress, segmentAddress, table: this.table },
     })
   }
@@ -578,23 +575,52 @@ export class Interpreter {
   }
 
   private compile(spec: HandlerSpec): number {
-    const f = new HandlerFunction(spec.key, this.helperNumber, 'record')
-    f.hotThreshold = this.hotThreshold
-    f.build(spec, this.profile ? profileCounters + this.nextCold * 8 : undefined)
-    if (f.writes) this.writers.add(spec.key)
-    const instance = this.instantiate(
-      encodeModule({
-        imports,
-        memory: this.memoryType(),
-        importTable: { minimum: mostHandlers },
-        functions: [f],
-        exports: [{ name: 'handler', functionIndex: imports.length }],
-      }),
-    )
-    const slot = this.nextCold++
-    this.table.set(slot, instance.exports.handler)
-    const number = this.hotCount + slot
-    this.numbers.set(spec.key, number)
+    const counters = this.profile ? profileCounters + this.nextCold * 8 : undefined
+    const { hotThreshold, helperNumber, pages } = this
+    const { bytes, writers } = encodeHandlers([spec], { hotThreshold, helperNumber, pages }, counters)
+    return this.adopt(new WebAssembly.Module(bytes), [spec.key], writers)
+  }
+
+  /** Handlers that were compiled elsewhere (`encodeHandlers`). Those that are here already stay. The result is the last one's number. */
+  adopt(module: WebAssembly.Module, keys: readonly string[], writers: readonly string[]): number {
+    const { exports } = this.instantiate(module)
+    for (const key of writers) this.writers.add(key)
+    let number = -1
+    keys.forEach((key, i) => {
+      if (this.numbers.has(key)) return
+      const slot = this.nextCold++
+      this.table.set(slot, exports[`h${i}`])
+      number = this.hotCount + slot
+      this.numbers.set(key, number)
+    })
     return number
   }
+}
+
+/** What the code of every handler depends on. */
+export interface HandlerSetup {
+  readonly hotThreshold: number
+  /** Size of the machine's linear memory. */
+  readonly pages: number
+  helperNumber(name: string): number
+}
+
+/** A module of handlers: export `h{i}` is that of specs[i]. `writers`: keys of those that write memory. `counters`: of HandlerFunction. */
+export function encodeHandlers(
+  specs: readonly HandlerSpec[], setup: HandlerSetup, counters?: number,
+): { bytes: Uint8Array; writers: string[] } {
+  const functions = specs.map(spec => {
+    const body = new HandlerFunction(spec.key, setup.helperNumber, 'record')
+    body.hotThreshold = setup.hotThreshold
+    body.build(spec, counters)
+    return body
+  })
+  const bytes = encodeModule({
+    imports,
+    memory: { minimum: setup.pages, maximum: setup.pages },
+    importTable: { minimum: mostHandlers },
+    functions,
+    exports: functions.map((_, i) => ({ name: `h${i}`, functionIndex: imports.length + i })),
+  })
+  return { bytes, writers: functions.flatMap(({ name, writes }) => (writes ? [name] : [])) }
 }

@@ -34,6 +34,17 @@ test('modules come back in their order, also those of several runs', () => {
   assert.deepEqual(open().load(), [1, 2, 3].map(moduleOf))
 })
 
+test('handlers that were made ahead come back beside the modules', () => {
+  keep(1)
+  const handlers = { keys: ['A', 'B'], writers: ['B'], bytes: Uint8Array.of(7, 8) }
+  const store = open()
+  store.load()
+  store.addHandlers(handlers)
+  const next = open()
+  assert.deepEqual(next.load(), [moduleOf(1)])
+  assert.deepEqual(next.handlers, handlers)
+})
+
 test('what a crash cut off is cut off, and the next run goes on behind the rest', () => {
   keep(1, 2)
   truncateSync(file(), statSync(file()).size - 5)
@@ -74,7 +85,7 @@ test('what was not used for a month goes', () => {
 test('another compiler, or another program, has a file of its own', () => {
   const program = pathToFileURL(`${folder}/`)
   writeFileSync(join(folder, 'x.ts'), 'one')
-  const setup = { pages: 1, features: ['sse'], helpers: { rdtsc: 3 } }
+  const setup = { pages: 1, features: ['sse'], helpers: { rdtsc: 3 }, hotThreshold: 4096 }
   const name = storeName(setup, program)
   assert.equal(storeName(structuredClone(setup), program), name)
   assert.notEqual(storeName({ ...setup, features: [] }, program), name)

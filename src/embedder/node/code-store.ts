@@ -8,10 +8,13 @@ import { appendFileSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync,
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { deserialize, serialize } from 'node:v8'
-import type { BuilderSetup, BuiltModule } from '../../engine/jit/build.ts'
+import type { BuilderSetup, BuiltModule, HandlerModule } from '../../engine/jit/build.ts'
 
 /** What is kept of a module. */
 export type StoredModule = Pick<BuiltModule, 'poolSize' | 'plans' | 'bytes'>
+
+/** The interpreter's handlers that were made ahead. */
+export type StoredHandlers = Omit<HandlerModule, 'module'> & { readonly bytes: Uint8Array }
 
 /** A file that has grown beyond this is begun anew. */
 const largestFile = 96 << 20
@@ -40,6 +43,8 @@ export function storeName(setup: BuilderSetup, program = new URL('../../', impor
 export class CodeStore {
   private readonly file: string
   private size = 0
+  /** As `load` found them. */
+  handlers: StoredHandlers | undefined
 
   constructor(folder: string, name: string) {
     this.file = join(folder, name)
@@ -71,7 +76,9 @@ export class CodeStore {
         if (end > data.length) break
         const content = data.subarray(start, end)
         if (!digestOf(content).equals(data.subarray(at + 4, start))) break
-        modules.push(deserialize(content) as StoredModule)
+        const stored = deserialize(content) as StoredModule | StoredHandlers
+        if ('plans' in stored) modules.push(stored)
+        else this.handlers = stored
         at = end
       }
     if (at < data.length) truncateSync(this.file, at)
@@ -80,8 +87,14 @@ export class CodeStore {
   }
 
   add({ poolSize, plans, bytes }: StoredModule): void {
+    this.append({ poolSize, plans, bytes })
+  }
+  addHandlers({ keys, writers, bytes }: StoredHandlers): void {
+    this.append({ keys, writers, bytes })
+  }
+  private append(stored: StoredModule | StoredHandlers): void {
     if (this.size > largestFile) return
-    const content = serialize({ poolSize, plans, bytes })
+    const content = serialize(stored)
     const frame = Buffer.alloc(frameBytes)
     frame.writeUInt32LE(content.length)
     digestOf(content).copy(frame, 4)

@@ -2,8 +2,8 @@
 import * as nodeModule from 'node:module'
 import { setFlagsFromString } from 'node:v8'
 import { workerData } from 'node:worker_threads'
-import type { Builder, BuilderSetup, BuiltModule } from '../../engine/jit/build.ts'
-import { CodeStore, storeName, type StoredModule } from './code-store.ts'
+import type { Builder, BuilderSetup } from '../../engine/jit/build.ts'
+import { CodeStore, storeName, type StoredHandlers, type StoredModule } from './code-store.ts'
 import { stepBack } from './thread-priority.ts'
 import type { CompileAnswer, CompileOrder, CompileThreadData } from './compile-thread.ts'
 
@@ -17,6 +17,7 @@ const { port, answers, keep } = workerData as CompileThreadData
 let setup: BuilderSetup
 let store: CodeStore | undefined
 let builder: Builder | undefined
+let handlersWanted = false
 /** Of earlier runs, not compiled yet. */
 let kept: StoredModule[] = []
 let compiled = 0
@@ -36,17 +37,25 @@ function open(folder: string): void {
     // a folder that cannot be made, read or written: this run starts from nothing, and leaves nothing
     store = undefined
   }
+  handlersWanted = store !== undefined && !store.handlers
+  if (store?.handlers) sendHandlers(store.handlers)
   if (kept.length > 0) send({ kept: kept.map(({ poolSize, plans }) => ({ poolSize, plans })) })
 }
 
-function remember(built: BuiltModule): void {
+function sendHandlers({ bytes, keys, writers }: StoredHandlers): void {
+  send({ handlers: { module: new WebAssembly.Module(bytes), keys, writers } })
+}
+
+function remember(add: (store: CodeStore) => void): void {
   try {
-    store?.add(built)
+    if (store) add(store)
   } catch {
     // a full disk: so be it
     store = undefined
   }
 }
+
+const newBuilder = async (): Promise<Builder> => (builder ??= new (await import('../../engine/jit/build.ts')).Builder(setup))
 
 /** One thing at a time, so that orders are heard in between. Wanted now goes before wanted earlier. */
 async function work(): Promise<void> {
@@ -54,14 +63,19 @@ async function work(): Promise<void> {
   for (;;) {
     const order = orders.shift()
     if (order) {
-      builder ??= new (await import('../../engine/jit/build.ts')).Builder(setup)
-      const built = builder.build(order.blueprints)
+      const built = (await newBuilder()).build(order.blueprints)
       // the bytes stay here
       send({ id: order.id, built: built && { ...built, bytes: new Uint8Array() } })
-      if (built) remember(built)
+      if (built) remember(to => to.add(built))
     } else if (compiled < kept.length) {
       const number = compiled++
       send({ number, module: new WebAssembly.Module(kept[number].bytes) })
+    } else if (handlersWanted) {
+      // the machine needs the first of them before they are ready: they are made for the next run
+      handlersWanted = false
+      const handlers = (await newBuilder()).handlers()
+      sendHandlers(handlers)
+      remember(to => to.addHandlers(handlers))
     } else break
     await new Promise(resolve => setImmediate(resolve))
   }

@@ -6,6 +6,9 @@ import { Decoder } from '../../decode/decoder.ts'
 import { buildTables } from '../../decode/tables.ts'
 import { registry } from '../../isa/rows.ts'
 import { encodeModule } from '../../wasm/module.ts'
+import { hotSpecs } from '../hot-specs.ts'
+import { encodeHandlers } from '../interpreter.ts'
+import { warmKeys } from '../warm.ts'
 import type { Block, BoundInstruction } from './discover.ts'
 import { bindInstruction } from './known-code.ts'
 import { RegionFunction } from './region.ts'
@@ -87,6 +90,8 @@ export interface BuilderSetup {
   /** CPU features of the model that decide what bytes mean. */
   readonly features: readonly string[]
   readonly helpers: Readonly<Record<string, number>>
+  /** Of the interpreter. */
+  readonly hotThreshold: number
 }
 
 /** A region to be made, as plain data for another thread. */
@@ -151,21 +156,30 @@ export function blueprintOf({ name, mode, blocks, pages, instructions, code }: R
 /** What another thread does with them. */
 export class Builder {
   private readonly setup: BuilderSetup
+  private readonly tables = buildTables(registry)
   private readonly decoder: Decoder
 
   constructor(setup: BuilderSetup) {
     const features = new Set(setup.features)
     this.setup = setup
-    this.decoder = new Decoder(buildTables(registry), feature => features.has(feature))
+    this.decoder = new Decoder(this.tables, feature => features.has(feature))
+  }
+
+  private readonly helperNumber = (helper: string): number => {
+    const number = this.setup.helpers[helper]
+    if (number === undefined) throw new Error(`the helper '${helper}' has no number`)
+    return number
   }
 
   build(blueprints: readonly Blueprint[]): BuiltModule | undefined {
-    const { helpers, pages } = this.setup
-    const helperNumber = (helper: string): number => {
-      if (helpers[helper] === undefined) throw new Error(`the helper '${helper}' has no number`)
-      return helpers[helper]
-    }
-    return buildModule(blueprints.map(blueprint => this.read(blueprint)), pages, helperNumber)
+    return buildModule(blueprints.map(blueprint => this.read(blueprint)), this.setup.pages, this.helperNumber)
+  }
+
+  /** Handlers of the interpreter that are likely to be wanted, as bytes of a module. */
+  handlers(): Omit<HandlerModule, 'module'> & { readonly bytes: Uint8Array } {
+    const { hotThreshold, pages } = this.setup
+    const { bytes, writers } = encodeHandlers(hotSpecs(this.tables, warmKeys), { hotThreshold, pages, helperNumber: this.helperNumber })
+    return { bytes, keys: warmKeys, writers }
   }
 
   private read({ name, mode, blocks, pages, instructions, code }: Blueprint): RegionOrder {
@@ -184,7 +198,15 @@ export class Builder {
 /** A module that an earlier run has made, without its code. */
 export type KeptModule = Pick<BuiltModule, 'poolSize' | 'plans'>
 
+/** Handlers of the interpreter (`encodeHandlers`). */
+export interface HandlerModule {
+  readonly module: WebAssembly.Module
+  readonly keys: readonly string[]
+  readonly writers: readonly string[]
+}
+
 export type BuilderAnswer =
+  | { readonly handlers: HandlerModule }
   | { readonly id: number; readonly built: BuiltModule | undefined }
   /** All modules of earlier runs: sent once, if at all. Their code follows. */
   | { readonly kept: readonly KeptModule[] }

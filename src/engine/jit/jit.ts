@@ -9,6 +9,7 @@ import type { OpcodeTables } from '../../decode/tables.ts'
 import { recordField } from '../../decode/record.ts'
 import { hotCounterCount, hotCounters } from '../../memory/map.ts'
 import type { CodeCache } from '../code-cache.ts'
+import { helperNames } from '../helper-table.ts'
 import type { Interpreter } from '../interpreter.ts'
 import {
   blueprintOf, buildModule, orderOf, rowFeatures, type BackgroundBuilder, type BuiltModule, type KeptModule, type RegionOrder,
@@ -18,7 +19,6 @@ import { Installer } from './installer.ts'
 import { KnownCode } from './known-code.ts'
 import { CodeLibrary, type LibraryModule, type LibraryRegion, type PlaceOf } from './library.ts'
 import { regionCounter, type RegionFunction } from './region.ts'
-import { calledInside } from './semantics.ts'
 import { expectedPath } from './structure.ts'
 import { trapFunction } from './trap.ts'
 
@@ -82,6 +82,7 @@ export class Jit {
   private readonly words: Int32Array
   private readonly view: DataView
   private readonly helperNumber: (name: string) => number
+  private readonly interpreter: Interpreter
   private readonly code: CodeCache
   private readonly known: KnownCode
   private readonly library: CodeLibrary
@@ -114,6 +115,7 @@ export class Jit {
     this.words = new Int32Array(memory.buffer)
     this.view = new DataView(memory.buffer)
     this.helperNumber = helpers.number
+    this.interpreter = interpreter
     this.threshold = threshold
     this.installer = new Installer(memory, code, interpreter, helpers.call)
     code.regionDropped = record => {
@@ -128,8 +130,6 @@ export class Jit {
     this.offers = offers
     this.known = new KnownCode(new Decoder(tables, offers), this.bytes)
     this.library = new CodeLibrary(this.bytes)
-    // the same numbers in each run: they are part of the code
-    for (const name of calledInside) helpers.number(name)
     code.entryFilter = this.library.filter
     code.mayBegin = (page, offset, mode) =>
       this.library.startingAt(page, offset, mode).length > 0 && code.dropsIn([page]) < mostDrops
@@ -203,7 +203,8 @@ export class Jit {
     background.start({
       pages: this.memoryPages,
       features: rowFeatures().filter(this.offers),
-      helpers: Object.fromEntries([...calledInside].map(name => [name, this.helperNumber(name)])),
+      helpers: Object.fromEntries(helperNames.map(name => [name, this.helperNumber(name)])),
+      hotThreshold: this.threshold,
     })
   }
 
@@ -290,7 +291,8 @@ export class Jit {
         const prepared = this.inFlight.get(answer.id)!
         this.inFlight.delete(answer.id)
         this.install(prepared, answer.built)
-      } else if ('kept' in answer) this.expect(answer.kept)
+      } else if ('handlers' in answer) this.interpreter.adopt(answer.handlers.module, answer.handlers.keys, answer.handlers.writers)
+      else if ('kept' in answer) this.expect(answer.kept)
       else this.ready(this.kept[answer.number], answer.module)
     }
     if (background.failure !== undefined) this.goOnAlone(background.failure)
