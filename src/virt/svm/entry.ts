@@ -57,7 +57,8 @@ function enter(unit: Svm, start: number, vmcb: number): boolean {
   words[svmWord.globallyHeld] = 0
   words[index.space] = words[svmWord.asid]
   words[index.secondStage] = words[svmWord.nestedControl] & nestedControl.enable
-  if (!flush(unit, start) || !enterPaging(unit)) {
+  flush(unit, start)
+  if (!enterPaging(unit)) {
     giveAllBack(unit, start)
     returnToHost(unit)
     if (unit.observer) unit.observer(failureEvent(cpu, vmcb, vmrunRip, [reportPointers({ words, start })]))
@@ -145,10 +146,10 @@ function loadFlags(unit: Svm, start: number): void {
 }
 
 /** TLB_CONTROL. */
-function flush(unit: Svm, start: number): true {
+function flush(unit: Svm, start: number): void {
   const { mmu } = unit
   const asid = unit.words[svmWord.asid]
-  switch ((unit.words[start + (offsetOf.tlbControl >> 2)]) & 0xff) {
+  switch (unit.words[start + (offsetOf.tlbControl >> 2)] & 0xff) {
     case tlbControl.flushAll:
       mmu.flushAll()
       break
@@ -157,7 +158,6 @@ function flush(unit: Svm, start: number): true {
       mmu.flushOther(asid, (unit.words[start + (offsetOf.tlbControl >> 2)] & 4) === 0)
       mmu.secondStage?.flush(asid)
   }
-  return true
 }
 
 /** The guest's paging takes effect; false when its PDPTEs have reserved bits. */

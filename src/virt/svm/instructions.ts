@@ -1,7 +1,7 @@
 /** The instructions of AMD-V. AMD APM vol. 3, "System Instruction Reference". Checks and intercepts are in their rows. */
+import { halvesOfWide, split } from '../../cpu/bits.ts'
 import { invalidOpcode } from '../../cpu/fault.ts'
 import { after, type Helper, type Processor } from '../../cpu/processor.ts'
-import { halvesOf } from '../halves.ts'
 import type { Svm } from './svm.ts'
 
 export type SvmHelperName = 'vmrun' | 'vmload' | 'vmsave' | 'vmmcall' | 'stgi' | 'clgi' | 'skinit' | 'invlpga'
@@ -43,8 +43,8 @@ export const svmHelpers: Readonly<Record<SvmHelperName, Helper>> = {
   invlpga: cpu => {
     const { state, operation } = cpu
     const address = operation.addressSize === 64 ? state.gpr[0] : state.gpr[0] & 0xffffffffn
-    const [lo, hi] = halvesOf(address)
-    of(cpu).mmu.flushPageOf(Number(state.gpr[1] & 0xffffffffn), lo, hi)
+    split(address)
+    of(cpu).mmu.flushPageOf(Number(state.gpr[1] & 0xffffffffn), halvesOfWide.low, halvesOfWide.high)
     return after.leave
   },
 }

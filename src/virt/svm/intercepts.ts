@@ -98,8 +98,7 @@ function lmsw(unit: Svm): VmExit | undefined {
   if (words[svmWord.crIntercepts] & 0x10000) return instructionExit(unit, exitCode.writeCr0)
   const value = lmswValue(unit)
   const changed = value !== unit.cpu.state.cr0
-  if (changed && words[svmWord.intercepts3] & (1 << intercept3.selectiveCr0) && !(words[svmWord.crIntercepts] & 0x10000))
-    return instructionExit(unit, exitCode.selectiveCr0)
+  if (changed && words[svmWord.intercepts3] & (1 << intercept3.selectiveCr0)) return instructionExit(unit, exitCode.selectiveCr0)
   return writeCr0(unit, value, 0n)
 }
 function lmswValue(unit: Svm): bigint {

@@ -5,6 +5,7 @@
 import { cr0, cr4, efer } from '../../cpu/bits.ts'
 import { isCetControl } from '../../cpu/control-flow.ts'
 import { cr4Writable } from '../../cpu/control.ts'
+import { vector } from '../../cpu/fault.ts'
 import type { CpuModel } from '../../cpu/model.ts'
 import { intercept3, intercept4 } from './exit-codes.ts'
 import { eventInfo, eventType, nestedControl, offsetOf, virtualInterrupt, vmcbFields, type VmcbFieldName } from './vmcb.ts'
@@ -79,6 +80,14 @@ function illegalEvent(v: VmcbView): boolean {
   return type !== eventType.exception || vector === 2 || vector > 31
 }
 
+/** The manual's example of an event that is impossible in the guest's mode: nothing but BOUND raises it. */
+function impossibleEvent(v: VmcbView): boolean {
+  const info = low(v, 'eventInjection')
+  const isException = ((info >>> eventInfo.typeShift) & eventInfo.typeMask) === eventType.exception
+  return (info & eventInfo.valid) !== 0 && isException && (info & eventInfo.vectorMask) === vector.BR && isLong(v) &&
+    (low(v, 'csSelector') >>> 16 & 0x200) !== 0
+}
+
 function illegalPat(v: VmcbView): boolean {
   for (const word of [low(v, 'gPat'), high(v, 'gPat')])
     for (let shift = 0; shift < 32; shift += 8) if (!isPatType((word >>> shift) & 0xff)) return true
@@ -123,6 +132,8 @@ export const rules: readonly Rule[] = [
     (v, { model }) => beyond(high(v, 'msrpmBase'), pageOf(low(v, 'msrpmBase')), model, 8193)),
   rule('EVENTINJ must be an event that exists: types 1, 5, 6, 7 are reserved, exceptions have vectors 0 to 31 but 2', ['eventInjection'],
     clearing('eventInjection', 0x700n), { eventInjection: 0x80000302n }, illegalEvent, 'Event Injection'),
+  rule('EVENTINJ must be possible in the guest\'s mode: 64-bit code has no #BR', ['eventInjection', 'csAttributes', 'efer', 'cr0'],
+    clearing('eventInjection', 0x80000000n), { eventInjection: 0x80000305n }, impossibleEvent, 'Event Injection'),
   rule('the ASID must not be 0: it is the host\'s', ['asid'], () => 1n, { asid: 0n }, v => low(v, 'asid') === 0),
   rule('nested paging needs a host with paging', ['nestedControl'], 'VMRUN with CR0.PG = 1', undefined,
     (v, { hostCr0 }) => nested(v) && !(hostCr0 & cr0.PG), 'Nested Paging'),

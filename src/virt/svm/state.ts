@@ -8,7 +8,7 @@ import { at, fieldBytes } from '../../cpu/layout.ts'
 const names = [
   /** 1: GIF is 0. */
   'globallyHeld',
-  /** Physical address of the VMCB that runs, and of the one before it. */
+  /** Physical address of the VMCB that runs, or ran last. */
   'vmcb',
   // controls
   'crIntercepts', 'drIntercepts', 'exceptionIntercepts', 'intercepts3', 'intercepts4', 'intercepts5',
@@ -20,7 +20,6 @@ const names = [
   'hostBlockedByNmi',
   /** 1: an SMI interrupted a guest, whose words smm.ts has put aside. */
   'smmGuest', 'smmKept0', 'smmKept1', 'smmKept2', 'smmKept3',
-  'gPat',
   // the host
   'hostRip', 'hostRsp', 'hostRax', 'hostRflags', 'hostCr0', 'hostCr3', 'hostCr4', 'hostEfer', 'hostGdtrBase', 'hostGdtrLimit',
   'hostIdtrBase', 'hostIdtrLimit', 'hostPat', 'hostDebugctl',

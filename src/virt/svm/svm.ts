@@ -6,7 +6,6 @@ import { halvesOfWide, join, split } from '../../cpu/bits.ts'
 import type { CpuEvent } from '../../cpu/event.ts'
 import { generalProtection } from '../../cpu/fault.ts'
 import type { GuestEvent, GuestListener } from '../../cpu/guest-event.ts'
-import { interceptNumber } from '../../cpu/intercepts.ts'
 import { at } from '../../cpu/layout.ts'
 import { eferWritable } from '../../cpu/msr.ts'
 import { slotOf } from '../../cpu/msr-table.ts'
@@ -233,5 +232,3 @@ export class Svm implements Virtualization {
     if (words[index.guestMode] === 0) words[index.gate] = open ? 0 : 2
   }
 }
-
-if (interceptNumber.cpuid !== 0) throw new Error('the first intercept has bit 0')
