@@ -45,6 +45,24 @@ test('RAM is backed when first touched, a chunk at a time, also above 4 GiB', ()
   assert.equal(physical.addressOf(place + 0x123), 5 * GiB + 0x3123)
 })
 
+test('who knows the place of a page uses it until the map changes; its writes are watched like all', () => {
+  const { physical } = physicalMemory()
+  const place = physical.pagePlace(0x5000, 1)
+  const told: number[] = []
+  physical.watch(4 * GiB + 0x5000, { written: address => void told.push(address) })
+  physical.writePlace(place + 8, Uint8Array.of(1, 2, 3, 4), 1, 2)
+  assert.deepEqual([read(physical, 4 * GiB + 0x5007, 4), told], [[0, 2, 3, 0], [4 * GiB + 0x5008]])
+  const into = new Uint8Array(4)
+  physical.readPlace(place + 8, into, 1, 2)
+  assert.deepEqual([...into], [0, 2, 3, 0])
+  const before = physical.mapGeneration
+  const region = physical.addMmio(4 * GiB + 0x5000, 0x1000, 'window', constant)
+  const between = physical.mapGeneration
+  physical.removeMmio(region)
+  assert.ok(before < between && between < physical.mapGeneration)
+  assert.equal(physical.pagePlace(0x5000, 1), place)
+})
+
 test('when linear memory is used up the error says so', () => {
   const { physical } = physicalMemory()
   for (let chunk = 0; chunk < 8; chunk++) read(physical, MiB + chunk * chunkSize, 1)
