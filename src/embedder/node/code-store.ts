@@ -17,7 +17,7 @@ export type StoredModule = Pick<BuiltModule, 'poolSize' | 'plans' | 'bytes'>
 export type StoredHandlers = Omit<HandlerModule, 'module'> & { readonly bytes: Uint8Array }
 
 /** A file that has grown beyond this is begun anew. */
-const largestFile = 96 << 20
+const largestFile = 32 << 20
 /** Files that nobody has used for so long are deleted. */
 const longestUnused = 30 * 24 * 3600 * 1000
 const extension = '.code'

@@ -165,8 +165,9 @@ describe('on a terminal', () => {
   })
 
   test('in the background a machine runs, without the keys; brought to the front it takes them', async () => {
-    const aside = await onTerminal(['timeout', '-s', 'TERM', '6', process.execPath, ...runArgs('busy')], () => {})
-    assert.match(aside.output, /started/)
+    const aside = await onTerminal(['timeout', '-s', 'TERM', '60', process.execPath, ...runArgs('flood 10')], () => {})
+    assert.equal(aside.status, 0, aside.output)
+    assert.match(aside.output, /xxxxxxxxxx/)
     const command = [process.execPath, ...runArgs('echo')].map(word => `'${word}'`).join(' ')
     const ended = await start('script', ['-q', '-e', '-c', `set -m; ${command} & sleep 1; fg`, '/dev/null'], async child => {
       await hears(child.stdout, 'Ctrl-A X leaves')
