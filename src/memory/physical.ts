@@ -192,6 +192,13 @@ export class PhysicalMemory {
       const inside = (range: RamRange): boolean => range.base < start + chunkSize && start < range.base + range.size
       if (!this.ram.some(inside) && !this.rom.some(inside)) continue
       memory = true
+      const whole = this.ram.some(range => range.base <= start && start + chunkSize <= range.base + range.size)
+      const hidden = this.rom.some(inside) || this.smram.some(inside) || this.bus.covers(start, start + chunkSize)
+      if (whole && !hidden && this.chunks[chunk] === nothing) {
+        // a gigabyte is 4096 of these
+        this.chunks[chunk] = unbacked
+        continue
+      }
       const kinds = new Uint8Array(pagesPerChunk)
       for (let page = 0; page < pagesPerChunk; page++) kinds[page] = this.kindOf(start + page * pageSize)
       this.setChunk(chunk, kinds)
