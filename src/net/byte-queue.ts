@@ -10,22 +10,19 @@ export class ByteQueue {
     this.length += bytes.length
   }
 
-  /** A copy of `count` bytes from `offset` on; there must be so many. */
+  /** `count` bytes from `offset` on, to look at and not to keep; there must be so many. What lies in one piece is not copied. */
   peek(offset: number, count: number): Uint8Array {
+    if (offset + count > this.length) throw new RangeError(`looks at ${count} bytes from ${offset} on in a queue of ${this.length}`)
+    let index = 0
+    let from = offset
+    while (index < this.#chunks.length && from >= this.#chunks[index].length) from -= this.#chunks[index++].length
+    if (count > 0 && from + count <= this.#chunks[index].length) return this.#chunks[index].subarray(from, from + count)
     const found = new Uint8Array(count)
-    let start = 0
-    let done = 0
-    for (const chunk of this.#chunks) {
-      if (done === count) break
-      if (start + chunk.length > offset) {
-        const from = Math.max(0, offset - start)
-        const part = chunk.subarray(from, Math.min(chunk.length, from + count - done))
-        found.set(part, done)
-        done += part.length
-      }
-      start += chunk.length
+    for (let done = 0; done < count; from = 0) {
+      const part = this.#chunks[index++].subarray(from, from + count - done)
+      found.set(part, done)
+      done += part.length
     }
-    if (done < count) throw new RangeError(`looks at ${count} bytes from ${offset} on in a queue of ${this.length}`)
     return found
   }
 
