@@ -12,9 +12,12 @@ import { at } from './layout.ts'
 import type { Processor } from './processor.ts'
 import { activity } from './reset.ts'
 
-/** What became of an event. `last` is the event that was delivered or failed in the end; its `during` chain leads back to the first. */
+/**
+ * What became of an event; endless: nothing, for its delivery raises it again and again. `last` is the event that was delivered or failed
+ * in the end; its `during` chain leads back to the first.
+ */
 export interface Delivery {
-  readonly outcome: 'delivered' | 'shutdown' | 'exit'
+  readonly outcome: 'delivered' | 'shutdown' | 'exit' | 'endless'
   readonly last: CpuEvent
 }
 
@@ -26,11 +29,20 @@ const breakpointBits = 15n
 /** DEBUGCTL.LBR and BTF. */
 const branchControls = 3n
 
+/**
+ * So many exceptions in one another are a benign one that its own delivery raises: #AC, where a user handles it on a stack that is not
+ * aligned.
+ */
+const endless = 4
+/** Virtual nanoseconds until it is tried again. */
+const endlessTime = 1000
+
 /** Delivers an event and whatever its delivery raises. Used by the run loop for faults, interrupts and traps. */
 export function deliver(cpu: Processor, event: CpuEvent): Delivery {
   cpu.state.words[at.activity >> 2] = activity.running
   const { guest } = cpu
-  for (let current = event; ;) {
+  for (let current = event, attempts = 0; ; attempts++) {
+    if (attempts === endless) return neverDelivered(cpu, current)
     try {
       if (guest && current.kind === 'exception') guest.exception(current)
     } catch (exit) {
@@ -62,6 +74,15 @@ export function deliver(cpu: Processor, event: CpuEvent): Delivery {
       current = next
     }
   }
+}
+
+/** Silicon stays in this for ever. Here time passes, and the instruction is tried again. */
+function neverDelivered(cpu: Processor, event: CpuEvent): Delivery {
+  const exit = cpu.guest?.neverDelivered?.(event)
+  if (exit) return leaveGuest(cpu, exit, event, event)
+  cpu.spend(endlessTime)
+  cpu.log(`exception ${event.vector} is raised by its own delivery, for ever: no instruction follows`)
+  return { outcome: 'endless', last: event }
 }
 
 /** `during`: what was being delivered when the exit came up. */

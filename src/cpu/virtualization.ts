@@ -60,6 +60,8 @@ export interface Virtualization {
   exception(event: CpuEvent): void
   /** An event was delivered. */
   delivered(event: CpuEvent): void
+  /** An exception is raised by its own delivery again and again: the exit, if there is one for this. */
+  neverDelivered?(event: CpuEvent): VmExit | undefined
   /** A fault that nothing can handle: true when the guest leaves instead. `during`: what was being delivered. */
   shutdown(during: CpuEvent): boolean
   /** A task switch is about to happen; `resume`: it sets RF in what it saves. May exit. */

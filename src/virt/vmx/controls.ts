@@ -43,7 +43,6 @@ export const secondary = {
     subPageWritePermissions: { bit: 23, since: 'icelake' }, tscScaling: { bit: 25, since: 'skylake' },
   userWait: { bit: 26, feature: 'waitpkg' },
   busLockDetection: { bit: 30, since: 'newest' },
-  // there is always an interrupt window: the exit never comes
   notifyExiting: { bit: 31, since: 'newest' },
 } as const satisfies ControlTable
 

@@ -7,7 +7,7 @@ import { vector } from '../../cpu/fault.ts'
 import { activity } from '../../cpu/reset.ts'
 import { flag } from '../../cpu/rflags.ts'
 import { VmExit, type Taken } from '../../cpu/virtualization.ts'
-import { exitBit, pinBit, primaryBit } from './controls.ts'
+import { exitBit, pinBit, primaryBit, secondaryBit } from './controls.ts'
 import { eventDetails, eventQualification } from './interruption.ts'
 import { reason } from './exit-reasons.ts'
 import { at as field } from './fields.ts'
@@ -40,6 +40,13 @@ function pageFaultMatches(unit: VmxUnit, error: number): boolean {
 export function noteDelivered(unit: VmxUnit, _event: CpuEvent): void {
   unit.state.vmxFlags &= ~vmxFlag.iretUnblocked
   if (unit.isOn('primary', primaryBit.monitorTrapFlag)) unit.state.vmxFlags |= vmxFlag.trapPending
+}
+
+/** No interrupt window came within the notify window, and none will. The guest's state is good: it is that before the event. */
+export function notifyExit(unit: VmxUnit): VmExit | undefined {
+  if (!unit.isOn('secondary', secondaryBit.notifyExiting)) return undefined
+  unit.cpu.spend(unit.current.get32(field.notifyWindow) >>> 0)
+  return new VmExit(reason.notify)
 }
 
 export function tripleFault(unit: VmxUnit, during: CpuEvent): boolean {

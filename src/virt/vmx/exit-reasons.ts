@@ -7,7 +7,7 @@ export const reason = {
   invalidGuestState: 33, msrLoading: 34, mwait: 36, monitorTrapFlag: 37, monitor: 39, pause: 40, tprBelowThreshold: 43, apicAccess: 44,
   virtualizedEoi: 45, gdtrIdtr: 46, ldtrTr: 47, eptViolation: 48, eptMisconfiguration: 49, invept: 50, rdtscp: 51, preemptionTimer: 52,
   invvpid: 53, wbinvd: 54, xsetbv: 55, apicWrite: 56, rdrand: 57, invpcid: 58, vmfunc: 59, rdseed: 61, pmlFull: 62, xsaves: 63, xrstors: 64,
-  sppEvent: 66, umwait: 67, tpause: 68, busLock: 74,
+  sppEvent: 66, umwait: 67, tpause: 68, busLock: 74, notify: 75,
 } as const
 
 export type ReasonName = keyof typeof reason

@@ -18,7 +18,7 @@ import { explain } from './checker.ts'
 import { maskedControlRead, maskedControlWrite, interceptsPort, interceptInstruction, interceptTaskSwitch } from './intercepts.ts'
 import { allowed1, capabilityMsrs, groups, primaryBit, secondaryBit, type GroupName } from './controls.ts'
 import { inactiveShift, vmxFlag, type ExitDetails } from './guest-flags.ts'
-import { interceptException, noteDelivered, takeGuestEvents, tripleFault, wakesGuest } from './events.ts'
+import { interceptException, noteDelivered, notifyExit, takeGuestEvents, tripleFault, wakesGuest } from './events.ts'
 import { EntryView } from './entry-view.ts'
 import { leaveGuest } from './exit.ts'
 import { reason } from './exit-reasons.ts'
@@ -272,6 +272,9 @@ export class VmxUnit implements Virtualization {
   }
   delivered(event: CpuEvent): void {
     noteDelivered(this, event)
+  }
+  neverDelivered(): VmExit | undefined {
+    return notifyExit(this)
   }
   shutdown(during: CpuEvent): boolean {
     return tripleFault(this, during)
