@@ -9,7 +9,7 @@ import type { DeviceSelection } from './values.ts'
 const ofCards = ['id', 'mac', 'model']
 const kinds: Readonly<Record<string, readonly string[]>> = { user: ['hostfwd', 'restrict'], socket: ['listen', 'connect'] }
 /** The devices that QEMU's names for them mean. */
-const models: Readonly<Record<string, string>> = {
+export const cardModels: Readonly<Record<string, string>> = {
   virtio: 'virtio-net-pci', 'virtio-net': 'virtio-net-pci', 'virtio-net-pci': 'virtio-net-pci', e1000: 'e1000', 'e1000-82540em': 'e1000',
 }
 const usualModel = 'virtio-net-pci'
@@ -54,7 +54,7 @@ function parseNetwork(text: string, defaultId: string | undefined): Parsed {
     return [key, equals < 0 ? 'on' : part.slice(equals + 1)] as const
   })
   const keys = Object.fromEntries(values)
-  const model = models[keys.model ?? usualModel]
+  const model = cardModels[keys.model ?? usualModel]
   if (model === undefined) throw new InputError(`network '${text}': model: expected virtio-net-pci or e1000, found '${keys.model}'`)
   if (keys.restrict !== undefined && !['on', 'off', 'yes', 'no', 'y', 'n'].includes(keys.restrict)) {
     throw new InputError(`network '${text}': restrict: expected on or off, found '${keys.restrict}'`)

@@ -9,6 +9,7 @@ import type { Paging } from '../vmm/options.ts'
 import type { HypervisorOptions } from '../vmm/machine-options.ts'
 import { MapStore } from '../vmm/pager.ts'
 import { parseDrives } from './drives.ts'
+import { cardModels } from './networks.ts'
 import { statusOf, statuses } from './status.ts'
 import type { GuestsResult, System } from './system.ts'
 import { parseCount, parseDevice, parseMemory, parseSeconds } from './values.ts'
@@ -28,7 +29,7 @@ interface Options {
   physical?: string
   device?: string[]
   drive?: string[]
-  net?: boolean
+  net?: true | 'virtio' | 'e1000'
   paging: Paging
   migrate?: string
   reboot?: boolean
@@ -77,7 +78,8 @@ export function vmmCommand(system: System, done: (status: number) => void): Comm
       .choices(['nested', 'shadow']).default('nested'))
     .option('--device <name>', 'a device of each, as of `run`; again for another one', collect)
     .option('--drive <image>', 'a disk of each, as of `run`; what is written is kept in memory', collect)
-    .option('--net', 'a virtio card in each guest, and a network between them')
+    .addOption(new Option('--net [card]', 'a network card in each guest (virtio, the default, or e1000), and a network between them')
+      .choices(['virtio', 'e1000']))
     .addOption(new Option('--apic <who>', "who keeps the guests' local APICs: the processors as far as they can, or the hypervisor alone")
       .choices(['virtual', 'emulated']).default('virtual'))
     .option('--migrate <microseconds>', 'send a virtual CPU to another processor every so often')
@@ -162,7 +164,8 @@ function assignedDisk({ assign: text, cpu }: Options, system: System): Partial<H
 function devicesOf({ device = [], drive = [], net }: Options, system: System, index: number): Pick<BoardOptions,
   'devices' | 'drives' | 'networks'> {
   const { drives, devices } = parseDrives(drive.map(text => `${text},snapshot=on`), system)
-  const card = { name: 'virtio-net-pci', properties: { netdev: network, mac: `52:54:00:12:34:${(0x56 + index).toString(16)}` } }
+  const mac = `52:54:00:12:34:${(0x56 + index).toString(16)}`
+  const card = { name: cardModels[net === 'e1000' ? net : 'virtio'], properties: { netdev: network, mac } }
   return {
     drives, devices: [...devices, ...device.map(parseDevice), ...(net ? [card] : [])], networks: net ? [{ id: network, kind: 'link' }] : [],
   }
