@@ -7,7 +7,10 @@ import type { Lapic } from '../../interrupts/lapic.ts'
 import type { Processor } from '../processor.ts'
 import type { Vcpu } from '../vcpu.ts'
 
-/** Who keeps a guest's APIC: the processors as far as they can, or the hypervisor alone, at each access. */
+/**
+ * Who keeps a guest's APIC: the processors as far as they can, or the hypervisor alone, at each access. What they can is
+ * `vmm.virtualizer.apicHelp`: Intel's all of it from Ivy Bridge on, and nothing before; AMD's the task priority and the delivery.
+ */
 export type ApicKind = 'virtual' | 'emulated'
 
 /** What the processors help with: nothing, the task priority and the moment of delivery, or registers and interrupts altogether. */
