@@ -44,8 +44,9 @@ for (const cpu of ['intel', 'amd', 'SapphireRapids']) {
       const ended: number[] = []
       const { vcpu, apics } = createGuest64(vmm, {
         apic: kind, interrupts: { [edge]: 'edge', [level]: 'level' },
-        code: a => a.mov('r12', 0xfee00000).mov('rax', 0x1ff).store32(mem('r12', 0xf0), 'rax').mov('r13', 0).mov('r14', 0).mov('rcx', rounds)
-          .op('sti').label('more').mov('rax', edge).hypercall().mov('rax', level).hypercall().sub('rcx', 1).if('ne', 'more')
+        code: a => a.mov('r12', 0xfee00000).mov('rax', 0x1ff).store32(mem('r12', 0xf0), 'rax')
+          .mov('r13', 0).mov('r14', 0).mov('rcx', rounds).op('sti')
+          .label('more').mov('rax', edge).hypercall().mov('rax', level).hypercall().sub('rcx', 1).if('ne', 'more')
           .mov('rax', 0).hypercall()
           .label('edge').add('r13', 1).store32(mem('r12', 0xb0), 'rax').op('iretq')
           .label('level').add('r14', 1).store32(mem('r12', 0xb0), 'rax').op('iretq'),
