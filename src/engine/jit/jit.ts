@@ -29,6 +29,8 @@ const patience = 20
 /** Live modules at the most; then all code is dropped and what is hot is compiled again. */
 const mostModules = 2500
 
+/** What earlier runs did not compile has to become so many times as hot before it is looked at. */
+const familiarFactor = 4
 /** Code of a page that was dropped so often becomes hot before its regions are installed again. */
 const mostDrops = 16
 
@@ -98,6 +100,8 @@ export class Jit {
   private pending: Request[] = []
   /** Records that were looked at as entries of regions, whatever came of it. */
   private readonly considered = new Set<number>()
+  /** Pages of entries of regions that earlier runs have made: they have looked at the rest of these pages, too. */
+  private readonly familiar = new Set<number>()
   /** Records whose regions are worth their cost only after so many arrivals. */
   private readonly postponed = new Map<number, number>()
 
@@ -132,7 +136,7 @@ export class Jit {
     this.library = new CodeLibrary(this.bytes)
     code.entryFilter = this.library.filter
     code.mayBegin = (page, offset, mode) =>
-      this.library.startingAt(page, offset, mode).length > 0 && code.dropsIn([page]) < mostDrops
+      this.library.mayStart(page, offset, mode) && code.dropsIn([page]) < mostDrops
     code.trapHandler = interpreter.install(trapFunction(memory)) ?? 0
     if (background?.keeps) this.start(background)
   }
@@ -151,6 +155,7 @@ export class Jit {
     if (this.fromLibrary(page, offset, mode, pageAt)) return
     const arrivals = this.words[(hotCounters >> 2) + hotCounterOf(record)]
     if (arrivals < (this.postponed.get(record) ?? 0)) return
+    if (this.familiar.has(page) && arrivals < familiarFactor * this.threshold) return
     if (this.background && !this.started) this.start(this.background)
     const places = new Map([[0, page]])
     const view: CodeView = {
@@ -192,6 +197,7 @@ export class Jit {
   }
   private put(region: LibraryRegion, place: { page: number; offset: number; mode: number }, placeOf: PlaceOf): boolean {
     if (!this.installer.install(region, place, placeOf)) return false
+    if (region.of.isKept) this.familiar.add(place.page)
     this.statistics.regions++
     this.statistics.instructions += region.plan.instructions.length / 2
     return true
@@ -299,7 +305,7 @@ export class Jit {
   }
   /** Regions that earlier runs have made, in the order in which their modules will be ready. */
   private expect(modules: readonly KeptModule[]): void {
-    for (const { poolSize, plans } of modules) this.kept.push(this.library.add(poolSize, plans, undefined))
+    for (const { poolSize, plans } of modules) this.kept.push(this.library.add(poolSize, plans))
   }
   private ready(of: LibraryModule, module: WebAssembly.Module): void {
     of.module = module
@@ -325,6 +331,7 @@ export class Jit {
     this.waiting = 0
     this.considered.clear()
     this.postponed.clear()
+    this.familiar.clear()
     this.installer.flushed()
     if (this.library.modules > mostModules) this.library.clear()
   }

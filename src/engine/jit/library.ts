@@ -10,6 +10,8 @@ export interface LibraryModule {
   readonly poolSize: number
   readonly plans: readonly (RegionPlan | undefined)[]
   module: WebAssembly.Module | undefined
+  /** An earlier run has made it. */
+  readonly isKept: boolean
   readonly instances: ModuleInstance[]
 }
 
@@ -42,6 +44,9 @@ export interface CodePlace {
 /** Place of the page at a distance from the entry's page; 0 when it is not at hand. */
 export type PlaceOf = (distance: number) => number
 
+/** Instructions that decide whether a whole region is worth a comparison. */
+const compared = 3
+
 const keyOf = (offset: number, firstByte: number): number => (offset << 8) | firstByte
 
 export class CodeLibrary {
@@ -56,8 +61,9 @@ export class CodeLibrary {
     this.bytes = bytes
   }
 
-  add(poolSize: number, plans: LibraryModule['plans'], module: WebAssembly.Module | undefined): LibraryModule {
-    const of: LibraryModule = { poolSize, plans, module, instances: [] }
+  /** Without a module it is one of an earlier run, and will be ready later. */
+  add(poolSize: number, plans: LibraryModule['plans'], module?: WebAssembly.Module): LibraryModule {
+    const of: LibraryModule = { poolSize, plans, module, isKept: module === undefined, instances: [] }
     this.modules++
     plans.forEach((plan, number) => {
       if (!plan) return
@@ -75,6 +81,19 @@ export class CodeLibrary {
     this.byStart.clear()
     this.filter.fill(0)
     this.modules = 0
+  }
+
+  /** Whether a region may begin with the instruction at `offset` of the page at `page`: the first instructions are compared, no more. */
+  mayStart(page: number, offset: number, mode: number): boolean {
+    const all = this.byStart.get(keyOf(offset, this.bytes[page + offset]))
+    return all?.some(({ plan }) => plan.mode === mode && this.startsLike(plan, page)) ?? false
+  }
+  private startsLike({ instructions, code }: RegionPlan, page: number): boolean {
+    let at = 0
+    for (let i = 0; i < Math.min(instructions.length, 2 * compared); i += 2)
+      for (let from = instructions[i], end = from + instructions[i + 1]; from < end; from++, at++)
+        if (from >= 0 && from < 4096 && this.bytes[page + from] !== code[at]) return false
+    return true
   }
 
   /** Regions that begin with the instruction at `offset` of the page at `page`, as far as a look at that page tells. */
