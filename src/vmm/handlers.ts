@@ -7,7 +7,7 @@ import { completeString } from './string-io.ts'
 import type { Vcpu } from './vcpu.ts'
 import type { Virtualizer } from './virtualizer.ts'
 
-/** `stop`: the vCPU has done its work. Undefined: this handler does not answer. */
+/** `stop`: the vCPU has done its work, and stands before the instruction that exited. Undefined: this handler does not answer. */
 export type Handlers = {
   [Kind in ExitKind]?: (exit: ExitOf<Kind>, vcpu: Vcpu) => AnswerOf<Kind> | 'stop' | undefined
 }

@@ -251,7 +251,7 @@ export class Vmm {
   posted(vcpu: Vcpu, leave: boolean): void {
     this.wakeUps.posted(vcpu, leave)
   }
-  /** A stopped vCPU goes on. */
+  /** A stopped vCPU goes on: what it was stopped at exits again, to be answered otherwise. */
   resume(vcpu: Vcpu): void {
     vcpu.become('ready')
     this.wakeUps.callProcessor(vcpu)
