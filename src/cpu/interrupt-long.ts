@@ -142,10 +142,11 @@ function pushFrame(cpu: Processor, event: CpuEvent, newCpl: number, external: nu
   const ripHigh = software ? Number(event.nextRip >> 32n) : words[index.rip + 1]
   const flags = readRflags(state) | (setsResumeFlag(event) ? flag.RF : 0)
   const privilege = newCpl === 3 ? 'user' : 'supervisor'
-  const bottom = join(pointer[0], pointer[1])
   const inOnePage = (pointer[0] & 0xfff) + bytes <= 4096
+  const known = inOnePage && newCpl !== 3 ? memory.knownPlace?.(pointer[0], pointer[1], true) : 0
+  const bottom = known ? 0n : join(pointer[0], pointer[1])
   // from the top, as it is pushed: that is the order of faults
-  const top = memory.placeForWrite(bottom + BigInt(bytes - 8), privilege)
+  const top = known ? known + bytes - 8 : memory.placeForWrite(bottom + BigInt(bytes - 8), privilege)
   if (inOnePage && top !== 0) {
     let i = (top - (bytes - 8)) >>> 2
     if (event.error !== undefined) {

@@ -26,6 +26,8 @@ export interface LinearMemory {
    * (use the single accesses then). Throws a Fault when the access faults. A place for writing is clean of code and watchers.
    */
   placeForRead(address: bigint, as?: Privilege): number
+  /** The same for a supervisor's access at an address in halves, if it is known already; 0: ask placeForRead, or placeForWrite. */
+  knownPlace?(low: number, high: number, write: boolean): number
   /** Copies up to 8 bytes between addresses below 4 GiB when both have just been accessed; false, and nothing done, otherwise. */
   copyElement?(from: number, to: number, size: number): boolean
   placeForWrite(address: bigint, as?: Privilege): number

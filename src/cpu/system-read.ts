@@ -10,9 +10,9 @@ export function readWords(cpu: Processor, baseLow: number, baseHigh: number, off
   const sum = baseLow + offset
   const low = sum >>> 0
   const high = sum > 0xffffffff ? (baseHigh + 1) >>> 0 : baseHigh
-  const address = join(low, high)
+  const { memory } = cpu
   if ((low & 0xfff) + count * 4 <= 4096 && (low & 3) === 0) {
-    const place = cpu.memory.placeForRead(address, 'supervisor')
+    const place = memory.knownPlace?.(low, high, false) || memory.placeForRead(join(low, high), 'supervisor')
     if (place !== 0) {
       const { words } = cpu.state
       const first = place >>> 2
@@ -20,5 +20,6 @@ export function readWords(cpu: Processor, baseLow: number, baseHigh: number, off
       return
     }
   }
-  for (let i = 0; i < count; i++) into[i] = cpu.memory.read32(address + BigInt(i * 4), 'supervisor')
+  const address = join(low, high)
+  for (let i = 0; i < count; i++) into[i] = memory.read32(address + BigInt(i * 4), 'supervisor')
 }

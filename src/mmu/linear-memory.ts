@@ -73,6 +73,11 @@ export class MmuLinearMemory implements LinearMemory {
   placeForWrite(address: bigint, as: Privilege = 'current'): number {
     return this.place(address, access.write, as)
   }
+  /** Gates, descriptors and frames of events, whoever runs: in the kernel's first level, if that is known. */
+  knownPlace(low: number, high: number, write: boolean): number {
+    const table = this.words[write ? word.kernelTables + 1 : word.kernelTables]
+    return table === 0 || !this.mmu.longMode ? 0 : this.firstLevel(table, low | 0, high | 0, 1)
+  }
 
   copyElement(from: number, to: number, size: number): boolean {
     const source = this.firstLevel(this.words[word.tlbRead], from | 0, 0, size)
@@ -185,12 +190,6 @@ export class MmuLinearMemory implements LinearMemory {
     this.split(address)
     const lo = this.halves[0]
     const hi = this.halves[1]
-    if (as === 'supervisor') {
-      // gates, descriptors and frames, whoever runs: the kernel's first level, if it is known
-      const table = this.words[what === access.write ? word.kernelTables + 1 : word.kernelTables]
-      const place = table === 0 ? 0 : this.firstLevel(table, lo, hi, 1)
-      if (place !== 0) return place
-    }
     const flags = 1 | whoFlags[as]
     const place = what === access.write ? this.mmu.plainWrite(lo, hi, flags) : this.mmu.plainRead(lo, hi, flags)
     if (place < 0) throw this.fault()
