@@ -43,8 +43,6 @@ export interface BuiltModule {
 /** A region to be made: its plan as far as it is known before, and its blocks. */
 export interface RegionOrder extends Pick<RegionPlan, 'name' | 'mode' | 'pages' | 'instructions' | 'code'> {
   readonly blocks: readonly Block[]
-  /** Linear address of the region's counters (`regionCounter`) when it is profiled; else 0. */
-  readonly counters: number
 }
 
 /** Undefined: none of them is worth it. `memoryPages`: size of the machine's linear memory. */
@@ -52,12 +50,10 @@ export function buildModule(
   orders: readonly RegionOrder[],
   memoryPages: number,
   helperNumber: (name: string) => number,
-  made?: (body: RegionFunction) => void,
 ): BuiltModule | undefined {
   let pool = 0
-  const bodies = orders.map(({ name, blocks, pages, counters }) => {
-    const body = new RegionFunction({ name, blocks, pages: [...pages], pool, counters, helperNumber })
-    made?.(body)
+  const bodies = orders.map(({ name, blocks, pages }) => {
+    const body = new RegionFunction({ name, blocks, pages: [...pages], pool, helperNumber })
     body.build()
     if (body.useless) return undefined
     body.finish()
@@ -95,7 +91,7 @@ export interface BuilderSetup {
 }
 
 /** A region to be made, as plain data for another thread. */
-export interface Blueprint extends Omit<RegionOrder, 'blocks' | 'counters'> {
+export interface Blueprint extends Omit<RegionOrder, 'blocks'> {
   /** Of each block `blockWords` words: see `packBlock`; then the offset and block of each of its returns. Few arrays are sent quickly. */
   readonly blocks: Int32Array
 }
@@ -136,7 +132,6 @@ export function orderOf(
   mode: number,
   blocks: readonly Block[],
   pages: Iterable<number>,
-  counters: number,
   copy: CodeCopier,
 ): RegionOrder {
   const all = blocks.flatMap(block => block.instructions)
@@ -147,7 +142,7 @@ export function orderOf(
     copy(offset, length, code, at)
     at += length
   }
-  return { name, mode, blocks, pages: Int32Array.from(pages), instructions, code, counters }
+  return { name, mode, blocks, pages: Int32Array.from(pages), instructions, code }
 }
 export function blueprintOf({ name, mode, blocks, pages, instructions, code }: RegionOrder): Blueprint {
   return { name, mode, blocks: Int32Array.from(blocks.flatMap(packBlock)), pages, instructions, code }
@@ -191,7 +186,7 @@ export class Builder {
       at += length
       return bindInstruction(this.decoder, decoded, offset, mode)
     })
-    return { name, mode, blocks: unpackBlocks(blocks, all), pages, instructions, code, counters: 0 }
+    return { name, mode, blocks: unpackBlocks(blocks, all), pages, instructions, code }
   }
 }
 

@@ -90,7 +90,6 @@ export class Installer {
       set(exitField.record, record)
       set(exitField.remaining, exits[i])
       set(exitField.offset, offset)
-      set(exitField.visits, 0)
       set(exitField.left, this.bytes[record + recordField.left])
       set(exitField.counters, this.countersOf(record))
     }

@@ -18,7 +18,6 @@ import { Discovery, type Block, type CodeView, type Limits } from './discover.ts
 import { Installer } from './installer.ts'
 import { KnownCode } from './known-code.ts'
 import { CodeLibrary, type LibraryModule, type LibraryRegion, type PlaceOf } from './library.ts'
-import { regionCounter, type RegionFunction } from './region.ts'
 import { expectedPath } from './structure.ts'
 import { trapFunction } from './trap.ts'
 
@@ -227,10 +226,6 @@ export class Jit {
     return (++this.words[(hotCounters >> 2) + hotCounterOf(record)] & (this.threshold - 1)) === 0
   }
 
-  /** Regions made from now on count their visits. */
-  profile = false
-  readonly profiled: { name: string; instructions: number; counters: number; blocks: readonly Block[]; body: RegionFunction }[] = []
-
   /** For tests: hot code is compiled whatever it costs. */
   compileEagerly(): void {
     this.longPath = 0
@@ -268,16 +263,12 @@ export class Jit {
     if (requests.length === 0) return
     const start = this.stopwatch()
     const prepared = requests.map(request => this.prepare(request)).filter(region => region !== undefined)
-    if (prepared.length > 0 && this.background && !this.profile) this.submit(prepared, this.background)
+    if (prepared.length > 0 && this.background) this.submit(prepared, this.background)
     else if (prepared.length > 0) {
       const orders = prepared.map(({ order }) => order)
-      this.install(prepared, buildModule(orders, this.memoryPages, this.helperNumber, this.noteBody))
+      this.install(prepared, buildModule(orders, this.memoryPages, this.helperNumber))
     }
     this.statistics.milliseconds += this.stopwatch() - start
-  }
-  private readonly noteBody = (body: RegionFunction): void => {
-    const { name, blocks, counters } = body.input
-    if (this.profile) this.profiled.push({ name: name.replace('region ', ''), instructions: sizeOf(blocks), counters, blocks, body })
   }
 
   // ---- in another thread ----
@@ -352,8 +343,7 @@ export class Jit {
     const copy = (at: number, length: number, into: Uint8Array, to: number): void => {
       for (let i = 0; i < length; i++) into[to + i] = this.bytes[pages.get((at + i) >> 12)! + ((at + i) & 4095)]
     }
-    const counters = this.profile ? this.code.allocate(regionCounter.size) : 0
-    return { request, record, order: orderOf(`region ${request.name}`, mode, blocks, pages.keys(), counters, copy) }
+    return { request, record, order: orderOf(`region ${request.name}`, mode, blocks, pages.keys(), copy) }
   }
 
   private install(prepared: readonly Prepared[], built: BuiltModule | undefined): void {

@@ -14,14 +14,12 @@ export const exitField = {
   remaining: 4,
   /** i32: offset from the start of the entry's page. */
   offset: 8,
-  /** u32: how often the region was left here; counted only when it is profiled. */
-  visits: 12,
   /** u32: what the record has in its field `left`. */
-  left: 16,
+  left: 12,
   /** u32: address of the record that counts the ways of a conditional branch. */
-  counters: 20,
+  counters: 16,
 } as const
-export const exitEntrySize = 24
+export const exitEntrySize = 20
 
 /** Bytes of a page's word. */
 export const pageWordSize = 4

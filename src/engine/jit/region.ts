@@ -17,12 +17,7 @@ export interface RegionInput {
   helperNumber(name: string): number
   /** Where its pool begins in that of its module. */
   readonly pool: number
-  /** Linear address of the region's counters (`regionCounter`) when it is profiled; else 0. */
-  readonly counters: number
 }
-
-/** Offsets of a profiled region's counters, u64 each: visits, instructions, and how visits ended. */
-export const regionCounter = { visits: 0, instructions: 8, near: 16, jumped: 24, budget: 32, helper: 40, size: 48 } as const
 
 /** Added to the address of an entry of the exit table: the budget is too small for the block; another page is there now. */
 const budgetExit = 1
@@ -60,7 +55,6 @@ export class RegionFunction extends RegionStrings {
       this.set(this.budget, this.add(this.get(this.budget), this.entryLeft()))
     })
     this.emitEpilogue()
-    if (this.input.counters) this.countVisit()
     // jumps and returns to a record give back `left - 1` of the entry's record: it is taken here
     const credited = this.sub(this.get(this.budget), this.sub(this.entryLeft(), 1))
     const settled = this.or(this.eq(this.get(this.status), leave.budget), this.geU(this.get(this.status), leave.byHelper))
@@ -92,26 +86,8 @@ export class RegionFunction extends RegionStrings {
       const page = this.and(this.exitField('offset'), -4096)
       this.setState('codePage', this.add(this.get(this.page), this.extendS(page)))
     }
-    if (this.input.counters) this.store('i32', this.get(this.resume), this.add(this.exitField('visits'), 1), exitField.visits)
     this.set(this.resume, this.exitField('record'))
     this.set(this.status, leave.near)
-  }
-
-  /** The budget that entering took has been given back, so what is missing was executed. */
-  private countVisit(): void {
-    const count = (name: keyof typeof regionCounter, by: Node): void => {
-      const at = this.input.counters + regionCounter[name]
-      this.store('i64', 0, this.add(this.load('i64', 0, at), by), at)
-    }
-    const is = (status: number): Node => this.extendU(this.eq(this.get(this.status), status))
-    count('visits', this.i64(1))
-    const helped = this.geU(this.get(this.status), leave.byHelper)
-    const before = this.add(this.state('budget'), this.entryLeft())
-    this.if(this.eqz(helped), () => count('instructions', this.extendS(this.sub(before, this.get(this.budget)))))
-    count('near', is(leave.near))
-    count('jumped', is(2))
-    count('budget', is(leave.budget))
-    count('helper', this.extendU(helped))
   }
 
   /**
