@@ -154,4 +154,3 @@ function inject(unit: VmxUnit, event: CpuEvent): void {
   unit.cpu.deliver(event)
   unit.injecting = undefined
 }
-

@@ -37,7 +37,7 @@ function pageFaultMatches(unit: VmxUnit, error: number): boolean {
 }
 
 /** With the monitor trap flag, an exit follows the delivery. */
-export function noteDelivered(unit: VmxUnit, _event: CpuEvent): void {
+export function noteDelivered(unit: VmxUnit): void {
   unit.state.vmxFlags &= ~vmxFlag.iretUnblocked
   if (unit.isOn('primary', primaryBit.monitorTrapFlag)) unit.state.vmxFlags |= vmxFlag.trapPending
 }
@@ -49,9 +49,8 @@ export function notifyExit(unit: VmxUnit): VmExit | undefined {
   return new VmExit(reason.notify)
 }
 
-export function tripleFault(unit: VmxUnit, during: CpuEvent): boolean {
-  // The event that could not be delivered is not recorded: nothing could be resumed.
-  void during
+/** The event that could not be delivered is not recorded: nothing could be resumed. */
+export function tripleFault(unit: VmxUnit): boolean {
   unit.exit(new VmExit(reason.tripleFault))
   return true
 }

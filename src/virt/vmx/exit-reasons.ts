@@ -10,7 +10,6 @@ export const reason = {
   sppEvent: 66, umwait: 67, tpause: 68, busLock: 74, notify: 75,
 } as const
 
-export type ReasonName = keyof typeof reason
 const reasonNames = new Map<number, string>(Object.entries(reason).map(([name, number]) => [number, name]))
 export const reasonName = (number: number): string => reasonNames.get(number & 0xffff) ?? `reason ${number & 0xffff}`
 

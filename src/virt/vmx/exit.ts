@@ -34,7 +34,6 @@ export function leaveGuest(unit: VmxUnit, exit: VmExit): void {
   const details = (exit.more ?? {}) as ExitDetails
   const vmcs = unit.current
   if (details.convertible && unit.translations.convert(exit)) return
-  if (unit.isOn('secondary', secondaryBit.virtualInterruptDelivery)) unit.apic.settle()
   recordExit(unit, vmcs, exit, details)
   saveGuest(unit, vmcs)
   set32(vmcs, field.entryInterruption, vmcs.get32(field.entryInterruption) & 0x7fffffff)

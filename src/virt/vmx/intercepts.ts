@@ -275,7 +275,7 @@ export function interceptsPort(unit: VmxUnit, io: PortAccess): VmExit | undefine
 // ---- task switches ----
 
 const sources = { call: 0, return: 1, jump: 2, interrupt: 3 } as const
-export function interceptTaskSwitch(unit: VmxUnit, selector: number, source: keyof typeof sources, _error: number | undefined): void {
+export function interceptTaskSwitch(unit: VmxUnit, selector: number, source: keyof typeof sources): void {
   const length = source === 'interrupt' ? {} : { length: unit.cpu.operation.length }
   throw new VmExit(reason.taskSwitch, BigInt(selector) | (BigInt(sources[source]) << 30n), 0n, length)
 }

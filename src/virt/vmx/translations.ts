@@ -179,4 +179,3 @@ export class Translations {
     return true
   }
 }
-

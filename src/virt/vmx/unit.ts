@@ -270,17 +270,17 @@ export class VmxUnit implements Virtualization {
   exception(event: CpuEvent): void {
     interceptException(this, event)
   }
-  delivered(event: CpuEvent): void {
-    noteDelivered(this, event)
+  delivered(): void {
+    noteDelivered(this)
   }
   neverDelivered(): VmExit | undefined {
     return notifyExit(this)
   }
-  shutdown(during: CpuEvent): boolean {
-    return tripleFault(this, during)
+  shutdown(): boolean {
+    return tripleFault(this)
   }
-  taskSwitch(selector: number, source: 'jump' | 'call' | 'interrupt' | 'return', error: number | undefined): void {
-    interceptTaskSwitch(this, selector, source, error)
+  taskSwitch(selector: number, source: 'jump' | 'call' | 'interrupt' | 'return'): void {
+    interceptTaskSwitch(this, selector, source)
   }
   readTpr(): number | undefined {
     return this.isOn('primary', primaryBit.tprShadow) ? this.apic.tpr >> 4 : undefined

@@ -97,9 +97,6 @@ export class VirtualApic {
   entered(): void {
     if (this.delivers) this.virtualizePpr()
   }
-  settle(): void {
-    // RVI and SVI are kept in the VMCS, the rest on the page
-  }
 
   // ---- virtual interrupts ----
 
