@@ -13,7 +13,7 @@ import type { OpcodeTables } from '../decode/tables.ts'
 import { RecordTemplates } from '../decode/templates.ts'
 import { longestRun, recordField, recordSize } from '../decode/record.ts'
 import { codeBase, codeSize } from '../memory/map.ts'
-import { pseudo, type HandlerSpec } from './interpreter.ts'
+import { pseudo, type HandlerSpec } from './handler-code.ts'
 
 const tableBytes = 4096 * 4
 const longestInstruction = 15

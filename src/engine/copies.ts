@@ -8,7 +8,7 @@ import { scratchRecords } from '../memory/map.ts'
 import type { Mmu } from '../mmu/mmu.ts'
 import type { CodeCache } from './code-cache.ts'
 import { highWord, linearRip, lowWord, type CodeFinder } from './code-finder.ts'
-import { pseudo } from './interpreter.ts'
+import { pseudo } from './handler-code.ts'
 
 /** Where bytes lie while they are decoded. */
 const buffer = scratchRecords - 64

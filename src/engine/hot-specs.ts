@@ -2,7 +2,7 @@
 import type { Candidate, OpcodeTables } from '../decode/tables.ts'
 import { hasMemoryForm } from '../decode/tables.ts'
 import type { Operand, OperandSpec } from '../isa/operands.ts'
-import type { HandlerSpec } from './interpreter.ts'
+import type { HandlerSpec } from './handler-code.ts'
 import { specOf } from './code-cache.ts'
 import { operandBits, operandClass } from '../decode/shape.ts'
 

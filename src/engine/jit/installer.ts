@@ -1,7 +1,8 @@
 /** Puts compiled regions in place: fills their pools with what they have to know of it, and makes them the handlers of their entries. */
 import { recordField, recordSize } from '../../decode/record.ts'
 import type { CodeCache } from '../code-cache.ts'
-import { pseudo, type Interpreter } from '../interpreter.ts'
+import { pseudo } from '../handler-code.ts'
+import type { Interpreter } from '../interpreter.ts'
 import type { CodePlace, LibraryModule, LibraryRegion, ModuleInstance, PlaceOf } from './library.ts'
 import { exitEntrySize, exitField, pageWordSize } from './pool.ts'
 import type { RegionPlan } from './build.ts'

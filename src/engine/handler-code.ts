@@ -1,0 +1,469 @@
+/**
+ * The code of the interpreter, made from the rows: its main function, a `br_table` over hot handlers, and a function for each other
+ * handler. When they are made, and who calls them: interpreter.ts.
+ */
+import { at, segment } from '../cpu/layout.ts'
+import { accessFlag, Semantics, type RowContext } from '../isa/builder.ts'
+import type { Instruction, InterceptName } from '../isa/define.ts'
+import { interceptNumber } from '../cpu/intercepts.ts'
+import { mode } from '../cpu/mode.ts'
+import type { Operand } from '../isa/operands.ts'
+import type { Label, Node, Variable } from '../wasm/function.ts'
+import { recordField, recordSize, slotField } from '../decode/record.ts'
+import { hotCounterCount, hotCounters, tlbEntrySize, tlbFetchEntries } from '../memory/map.ts'
+import { leave } from './leave.ts'
+import { addressUse } from './segment-address.ts'
+
+/** Of `imports` in interpreter.ts. */
+const importIndex = { slowRead: 0, slowWrite: 1, helper: 2, stackAddress: 3, segmentAddress: 4 } as const
+
+/** Handlers that are no instruction. */
+export const pseudo = { stop: 0, resume: 1, segmentAddress: 2, undefined: 3, crossing: 4, count: 5 } as const
+
+/** In a record's prefixes. */
+const addressSizeBits = 0x0c
+/** Present, not a system segment, data, expanding up, writable. */
+const dataSegment = { mask: 0x9e, writable: 0x92 } as const
+
+export interface HandlerSpec {
+  /** Unique: the row's number and what its code depends on. */
+  readonly key: string
+  readonly row: Instruction
+  readonly context: RowContext
+  /** Memory operands are base + displacement: no index, no segment base. */
+  readonly simpleAddress: boolean
+}
+
+/** Semantics over decoded records: operands are fields of the record at `record`. */
+class RecordSemantics extends Semantics {
+  protected record: Variable
+  private slots: (Node | undefined)[] = []
+  private simpleAddress = false
+  /** The row last emitted writes its memory operand. */
+  writes = false
+  private readonly helperNumber: (name: string) => number
+  /** Main function: where to go instead of returning. */
+  protected main: { exit: Label; near: Label; arrive: Label; status: Variable; target: Variable; rip: Variable; link: Variable } | undefined
+
+  constructor(name: string, helperNumber: (name: string) => number, parameters: 'record' | 'main') {
+    super(name, ['i32'], 'i32')
+    this.helperNumber = helperNumber
+    this.record = parameters === 'record' ? this.parameter(0) : this.variable('i32')
+  }
+
+  field(kind: 'i32' | 'i64' | 'i32_8u' | 'i32_16u' | 'i64_32s', offset: number): Node {
+    return this.load(kind, this.get(this.record), offset)
+  }
+
+  /** The whole row: checks, body, writes. What follows it runs when the row falls through. */
+  emitRow(spec: HandlerSpec): void {
+    this.beginRow(spec.context)
+    this.writes = false
+    this.simpleAddress = spec.simpleAddress
+    this.slots = spec.context.operands.map(operand =>
+      operand.class === 'gpr' ||
+      operand.class === 'vector' ||
+      operand.class === 'mmx' ||
+      operand.class === 'segment' ||
+      operand.class === 'control' ||
+      operand.class === 'debug'
+        ? this.field('i32_16u', slotField[operand.slot])
+        : undefined,
+    )
+    for (const check of spec.row.checks ?? []) this.emitCheck(check)
+    if (spec.row.intercept) this.emitIntercept(spec.row.intercept, spec.context)
+    spec.row.semantics(this, ...spec.context.operands)
+    this.commit()
+  }
+
+  /** Whoever runs the guest decides: it exits, or the row goes on. */
+  private emitIntercept(name: InterceptName, context: RowContext): void {
+    const memory = context.operands.find(operand => operand.class === 'memory')
+    this.if(this.intercepted(name), () => {
+      if (memory) this.setState('argument', this.address())
+      this.setState('argument', this.i64(interceptNumber[name]), 1)
+      this.setState('argument', this.i64(memory ? 1 : 0), 2)
+      const status = this.call(importIndex.helper, [this.helperNumber('intercept'), this.get(this.record)], ['i32', 'i32'], 'i32')
+      this.if(status, () => (this.main ? this.exitOrJump(status) : this.return(status)))
+    })
+  }
+
+  private slotOf(operand: Operand): Node {
+    const slot = this.slots[this.row.operands.indexOf(operand)]
+    if (!slot) throw new Error(`${this.name}: operand of class ${operand.class} has no slot`)
+    return slot
+  }
+  protected readGpr(operand: Operand): Node {
+    return this.load(
+      operand.bits === 64 ? 'i64' : operand.bits === 32 ? 'i32' : operand.bits === 16 ? 'i32_16u' : 'i32_8u',
+      this.slotOf(operand),
+    )
+  }
+  protected writeGpr(operand: Operand, value: Node): void {
+    const place = this.slotOf(operand)
+    if (operand.bits === 64) this.store('i64', place, value)
+    else if (operand.bits === 32) this.store('i64', place, this.extendU(value))
+    else this.store(operand.bits === 16 ? 'i32_16' : 'i32_8', place, value)
+  }
+  gpr(index: number): Node {
+    return this.load('i64', 0, at.gpr + 8 * index)
+  }
+  protected setGpr(index: number, value: Node): void {
+    this.store('i64', 0, value, at.gpr + 8 * index)
+  }
+  registerPlace(operand: Operand): Node {
+    return this.slotOf(operand)
+  }
+  registerNumber(operand: Operand): Node {
+    return this.slotOf(operand)
+  }
+  protected readImmediate(operand: Operand): Node {
+    if (operand.bits === 64) return this.field('i64', recordField.immediate)
+    const value = this.field('i32', recordField.immediate)
+    return this.unsigned(value, operand.bits)
+  }
+  offset(): Node {
+    const base = this.load('i64', this.field('i32_16u', recordField.base))
+    const displaced = this.add(base, this.field('i64_32s', recordField.displacement))
+    if (this.simpleAddress) return displaced
+    const index = this.load('i64', this.field('i32_16u', recordField.index))
+    return this.add(displaced, this.shl(index, this.extendU(this.field('i32_8u', recordField.scale))))
+  }
+  address(): Node {
+    if (this.simpleAddress) return this.offset()
+    return this.add(this.offset(), this.load('i64', this.field('i32_16u', recordField.segBase)))
+  }
+  nextRip(): Node {
+    const offset = this.add(this.field('i32_16u', recordField.offset), this.and(this.field('i32_8u', recordField.length), 15))
+    return this.add(this.state('codePage'), this.extendU(offset))
+  }
+  protected givenOut(): Node {
+    return this.field('i32_8u', recordField.left)
+  }
+  instructionRip(): Node {
+    return this.add(this.state('codePage'), this.extendU(this.field('i32_16u', recordField.offset)))
+  }
+  relativeTarget(): Node {
+    return this.add(this.state('codePage'), this.field('i64', recordField.immediate))
+  }
+  prefixes(): Node {
+    return this.field('i32_8u', recordField.prefixes)
+  }
+
+  // ---- leaving ----
+
+  /** Ends the row with a status: the value that a handler function returns, or the main function's way out. */
+  protected exitWith(status: Node | number): void {
+    if (!this.main) return this.return(status)
+    this.set(this.main.status, status)
+    this.br(this.main.exit)
+  }
+  protected leaveWithFault(): void {
+    this.setState('leaveStatus', 1)
+    this.exitWith(leave.abort)
+  }
+  protected slowPlace(write: boolean, address: Node, sizeAndFlags: number): Node {
+    if (write && !(sizeAndFlags & accessFlag.stack)) this.writes = true
+    const place = this.call(
+      write ? importIndex.slowWrite : importIndex.slowRead,
+      [this.wrap(address), this.wrap(this.shrU(address, 32n)), this.or(this.i32(sizeAndFlags), this.stackFlag())],
+      ['i32', 'i32', 'i32'],
+      'i32',
+    )
+    this.if(this.eqz(place), () => this.exitWith(leave.abort))
+    return place
+  }
+  /** Operands based on RSP or RBP use SS: an address that is not canonical raises #SS. */
+  private stackFlag(): Node {
+    return this.shl(this.eq(this.and(this.field('i32_8u', recordField.length), 0x70), segment.ss << 4), 8)
+  }
+  protected stackAddress(offset: Node, sizeAndFlags: number): Node {
+    const place = this.variable('i32')
+    this.set(place, this.wrap(offset))
+    const wide = this.ne(this.and(this.state('mode'), mode.stack32), 0)
+    const plain = this.and(wide, this.inDataSegment(this.i32(segment.ss), place, this.i32(sizeAndFlags & 0xff)))
+    this.if(
+      plain,
+      () => {
+        const base = this.load('i32', 0, at.segBase + 8 * segment.ss)
+        this.setState('segmentAddress', this.extendU(this.add(this.get(place), base)))
+      },
+      () => {
+        const refused = this.call(importIndex.stackAddress, [this.get(place), sizeAndFlags], ['i32', 'i32'], 'i32')
+        this.if(refused, () => this.exitWith(leave.abort))
+      },
+    )
+    return this.state('segmentAddress')
+  }
+
+  /** Bytes from an offset on lie in a segment of writable data that does not expand down, and within its limit. */
+  protected inDataSegment(number: Node, offset: Variable, size: Node): Node {
+    const word = this.shl(number, 2)
+    const kind = this.and(this.load('i32', word, at.segAttributes), dataSegment.mask)
+    const last = this.add(this.get(offset), this.sub(size, 1))
+    const fits = this.and(this.leU(last, this.load('i32', word, at.segLimit)), this.leU(this.get(offset), last))
+    return this.and(this.eq(kind, dataSegment.writable), fits)
+  }
+  protected emitJump(rip: Node): void {
+    if (this.main) {
+      this.set(this.main.rip, rip)
+      this.br(this.main.arrive)
+    } else {
+      this.setState('rip', rip)
+      this.return(2)
+    }
+  }
+  protected emitRelativeJump(operand: Operand, condition: Node | undefined): void {
+    const go = (): void => {
+      if (this.main) {
+        this.set(this.main.target, this.field('i32', recordField.displacement))
+        this.brIf(this.main.near, this.get(this.main.target))
+        this.set(this.main.link, 1)
+      }
+      const target = this.relativeTarget()
+      this.emitJump(this.wide ? target : this.and(target, this.operandSize === 16 ? 0xffffn : 0xffffffffn))
+    }
+    if (!condition) return go()
+    this.if(condition, () => {
+      this.countInRecord(recordField.taken)
+      go()
+    })
+    this.countInRecord(recordField.notTaken)
+  }
+  /** What compiled regions are chosen by. */
+  private countInRecord(field: number): void {
+    if (this.hotThreshold > 0) this.store('i32', this.get(this.record), this.add(this.field('i32', field), 1), field)
+  }
+  /** Arrivals that make a record hot, a power of two; 0: nothing is compiled, and nothing counted. */
+  hotThreshold = 0
+  protected callHelper(name: string): void {
+    const status = this.call(importIndex.helper, [this.helperNumber(name), this.get(this.record)], ['i32', 'i32'], 'i32')
+    if (this.main) this.if(status, () => this.exitOrJump(status))
+    else this.return(status)
+  }
+  /** Main function: a handler's nonzero status. */
+  protected exitOrJump(status: Node): void {
+    const main = this.main!
+    this.if(this.eq(status, 2), () => {
+      this.set(main.rip, this.state('rip'))
+      this.br(main.arrive)
+    })
+    this.if(this.eq(status, leave.near), () => {
+      this.set(main.target, this.state('resumeRecord'))
+      this.br(main.near)
+    })
+    this.if(this.geS(status, leave.byHelper), () => {
+      this.set(this.record, this.state('resumeRecord'))
+      this.if(this.eq(status, leave.byHelper | 2), () => {
+        this.set(main.rip, this.state('rip'))
+        this.br(main.arrive)
+      })
+      this.exitWith(this.sub(status, leave.byHelper))
+    })
+    this.exitWith(status)
+  }
+}
+
+/** The main function: dispatches records until something leaves. */
+export class MainFunction extends RecordSemantics {
+  private readonly writers: string[] = []
+
+  /** Returns the keys of the handlers that write memory. */
+  build(hot: HandlerSpec[], handlerType: number): string[] {
+    const status = this.variable('i32')
+    const target = this.variable('i32')
+    const rip = this.variable('i64')
+    const link = this.variable('i32')
+    this.set(this.record, this.get(this.parameter(0)))
+    this.block(exit => {
+      this.loop(dispatch => {
+        this.block(arrive => {
+          this.block(near => {
+            this.main = { exit, near, arrive, status, target, rip, link }
+            this.cases(hot, handlerType, dispatch)
+          })
+          this.enterNear(exit, dispatch, target, status)
+        })
+        this.enterByRip(exit, dispatch, rip, status, link)
+      })
+    })
+    this.store('i32', 0, this.get(this.record), at.leaveRecord)
+    this.return(this.get(status))
+    return this.writers
+  }
+
+  private cases(hot: HandlerSpec[], handlerType: number, dispatch: Label): void {
+    const labels: Label[] = []
+    const count = pseudo.count + hot.length
+    const open = (index: number): void => {
+      if (index < 0) {
+        // the fallback, innermost: a handler in the table
+        this.block(cold => this.brTable(this.field('i32_16u', recordField.handler), labels, cold))
+        const handler = this.sub(this.field('i32_16u', recordField.handler), count)
+        const result = this.callIndirect(handlerType, [this.get(this.record)], handler, 'i32')
+        this.if(result, () => this.exitOrJump(result))
+        return this.next(dispatch)
+      }
+      this.block(label => {
+        labels[index] = label
+        open(index - 1)
+      })
+      if (index < pseudo.count) this.pseudoCase(index, dispatch)
+      else {
+        this.emitRow(hot[index - pseudo.count])
+        if (this.writes) this.writers.push(hot[index - pseudo.count].key)
+        this.next(dispatch)
+      }
+    }
+    open(count - 1)
+  }
+  private next(dispatch: Label): void {
+    this.set(this.record, this.add(this.get(this.record), recordSize))
+    this.br(dispatch)
+  }
+  private pseudoCase(index: number, dispatch: Label): void {
+    const main = this.main!
+    switch (index) {
+      case pseudo.stop:
+        return this.exitWith(leave.stop)
+      case pseudo.resume:
+        // the run goes on elsewhere: at its target record, or at an offset from the page
+        this.set(main.target, this.field('i32', recordField.displacement))
+        this.brIf(main.near, this.get(main.target))
+        this.set(main.rip, this.relativeTarget())
+        return this.br(main.arrive)
+      case pseudo.segmentAddress: {
+        this.legacyAddress(dispatch)
+        const refused = this.call(importIndex.segmentAddress, [this.get(this.record)], ['i32'], 'i32')
+        this.if(refused, () => this.exitWith(leave.abort))
+        return this.next(dispatch)
+      }
+      case pseudo.crossing: {
+        // the instruction goes on in the next page: it must still be the page that was decoded
+        const linear = this.and(this.add(this.add(this.state('codePage'), this.state('codeBase')), 4096), this.state('addressMask'))
+        const { offset, table } = this.fetchEntry(linear)
+        const same = this.and(this.leU(offset, 4095n), this.eq(table, this.field('i32', recordField.displacement)))
+        this.if(this.eqz(same), () => this.exitWith(leave.crossing))
+        return this.next(dispatch)
+      }
+      default:
+        this.setState('faultVector', this.field('i32_16u', recordField.slotA))
+        this.setState('faultHasError', this.field('i32_16u', recordField.slotB))
+        this.setState('faultError', 0)
+        return this.leaveWithFault()
+    }
+  }
+
+  /**
+   * Outside 64-bit mode: an address in a writable data segment, within its limit, is computed here; all else is left to
+   * SegmentAddressing, which knows every rule.
+   */
+  private legacyAddress(dispatch: Label): void {
+    const offset = this.variable('i32')
+    const use = this.field('i32_16u', recordField.slotA)
+    this.if(this.ne(this.and(this.state('mode'), mode.codeMask), mode.code64), () => {
+      const index = this.load('i32', this.field('i32_16u', recordField.index))
+      const scaled = this.shl(index, this.field('i32_8u', recordField.scale))
+      const sum = this.add(this.load('i32', this.field('i32_16u', recordField.base)), scaled)
+      const wide = this.ne(this.and(this.field('i32_8u', recordField.prefixes), addressSizeBits), 0)
+      const mask = this.or(this.sub(this.i32(0), wide), 0xffff)
+      this.set(offset, this.and(this.add(sum, this.field('i32', recordField.immediate)), mask))
+      this.if(this.and(use, addressUse.addressOnly), () => {
+        this.setState('segmentAddress', this.extendU(this.get(offset)))
+        this.next(dispatch)
+      })
+      const number = this.shrU(this.field('i32_8u', recordField.length), 4)
+      this.if(this.inDataSegment(number, offset, this.and(use, addressUse.size)), () => {
+        const base = this.load('i32', this.shl(number, 3), at.segBase)
+        this.setState('segmentAddress', this.extendU(this.add(this.get(offset), base)))
+        this.next(dispatch)
+      })
+    })
+  }
+
+  private left(record: Variable): Node {
+    return this.load('i32_8u', this.get(record), recordField.left)
+  }
+
+  /** A branch was taken to a record of the same page: give back what the rest of the old run had reserved, take what the new one needs. */
+  private enterNear(exit: Label, dispatch: Label, target: Variable, status: Variable): void {
+    const credited = this.sub(this.add(this.state('budget'), this.left(this.record)), 1)
+    const budget = this.sub(credited, this.left(target))
+    this.if(this.ltS(budget, 0), () => {
+      this.setState('budget', credited)
+      this.setState('rip', this.add(this.state('codePage'), this.extendU(this.load('i32_16u', this.get(target), recordField.offset))))
+      this.set(status, leave.budget)
+      this.br(exit)
+    })
+    this.countArrival(this.get(target), () => {
+      this.setState('budget', credited)
+      this.setState('rip', this.add(this.state('codePage'), this.extendU(this.load('i32_16u', this.get(target), recordField.offset))))
+      this.set(status, leave.hot)
+      this.br(exit)
+    })
+    this.setState('budget', budget)
+    this.set(this.record, this.get(target))
+    this.br(dispatch)
+  }
+
+  /** Counts arrivals at a record, which may share its counter with others; every so many of them, leaves to have it compiled. */
+  private countArrival(record: Node, hot: () => void): void {
+    if (this.hotThreshold === 0) return
+    const counter = this.and(this.shrU(record, 3), (hotCounterCount - 1) * 4) // record / recordSize words
+    const count = this.add(this.load('i32', counter, hotCounters), 1)
+    this.store('i32', counter, count, hotCounters)
+    this.if(this.eqz(this.and(count, this.hotThreshold - 1)), hot)
+  }
+  /** The first-level fetch entry of a linear address: its page's code table is good when `offset` (i64) is below 4096. */
+  private fetchEntry(linear: Node): { offset: Node; table: Node } {
+    const index = this.and(this.wrap(this.shrU(linear, 12 - 4)), (tlbFetchEntries - 1) * tlbEntrySize)
+    const entry = this.add(this.state('tlbFetch'), index)
+    return { offset: this.xor(linear, this.load('i64', entry)), table: this.load('i32', entry, 8) }
+  }
+
+  /** Finds the record of `rip`: fetch translation, then the code table of the physical page. */
+  private enterByRip(exit: Label, dispatch: Label, rip: Variable, status: Variable, link: Variable): void {
+    const credited = this.sub(this.add(this.state('budget'), this.left(this.record)), 1)
+    this.setState('budget', credited)
+    const linear = this.and(this.add(this.get(rip), this.state('codeBase')), this.state('addressMask'))
+    const { offset, table } = this.fetchEntry(linear)
+    this.if(this.leU(offset, 4095n), () => {
+      const found = this.load('i32', this.add(table, this.shl(this.wrap(offset), 2)))
+      this.if(found, () => {
+        const budget = this.sub(credited, this.load('i32_8u', found, recordField.left))
+        this.if(this.geS(budget, 0), () => {
+          const page = this.sub(this.get(rip), offset)
+          // a relative branch within its page remembers the record, until the page's code is dropped
+          this.if(this.and(this.get(link), this.eq(page, this.state('codePage'))), () =>
+            this.store('i32', this.get(this.record), found, recordField.displacement),
+          )
+          this.set(link, 0)
+          this.countArrival(found, () => {
+            this.setState('rip', this.get(rip))
+            this.set(status, leave.hot)
+            this.br(exit)
+          })
+          this.setState('codePage', page)
+          this.setState('budget', budget)
+          this.set(this.record, found)
+          this.br(dispatch)
+        })
+        this.setState('rip', this.get(rip))
+        this.set(status, leave.budget)
+        this.br(exit)
+      })
+    })
+    this.setState('rip', this.get(rip))
+    this.set(status, leave.lookup)
+    this.br(exit)
+  }
+}
+
+export class HandlerFunction extends RecordSemantics {
+  /** With `counter`, a u64 in linear memory is increased at each execution. */
+  build(spec: HandlerSpec, counter: number | undefined): void {
+    if (counter !== undefined) this.store('i64', 0, this.add(this.load('i64', 0, counter), 1), counter)
+    this.emitRow(spec)
+    this.return(0)
+  }
+}
