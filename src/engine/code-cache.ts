@@ -14,6 +14,7 @@ import { RecordTemplates } from '../decode/templates.ts'
 import { longestRun, recordField, recordSize } from '../decode/record.ts'
 import { codeBase, codeSize } from '../memory/map.ts'
 import { pseudo, type HandlerSpec } from './handler-code.ts'
+import { InstalledRegions } from './installed-regions.ts'
 
 const tableBytes = 4096 * 4
 const longestInstruction = 15
@@ -75,6 +76,7 @@ export class CodeCache {
     this.words = new Int32Array(memory.buffer)
     this.view = new DataView(memory.buffer)
     this.decoder = new Decoder(opcodes, offers)
+    this.installed = new InstalledRegions(this.view)
     this.templates = new RecordTemplates(this.bytes, this.words)
     this.handlers = handlers
     this.markCode = markCode
@@ -111,35 +113,7 @@ export class CodeCache {
 
   // ---- compiled regions ----
 
-  /** Record of a region's entry → the handler that it had, and the numbers of the pages that its code lies in. */
-  private readonly regions = new Map<number, { handler: number; pages: readonly number[] }>()
-  /** Number of a page → entries of regions with code in it. */
-  private readonly regionsOf = new Map<number, Set<number>>()
-  /** Is told of handlers that nothing refers to any more. */
-  releaseHandler: (handler: number) => void = () => {}
-
-  /** Is told of entries whose region is gone. */
-  regionDropped: (record: number) => void = () => {}
-
-  isRegion(record: number): boolean {
-    return this.regions.has(record)
-  }
-  /** The handler that interprets a record, also when it is the entry of a region. */
-  plainHandler(record: number): number {
-    return this.regions.get(record)?.handler ?? this.view.getUint16(record, true)
-  }
-
-  /** From now on whoever arrives at the record runs the region, until code in one of the pages at these places changes. */
-  installRegion(record: number, places: readonly number[], handler: number): void {
-    const pages = places.map(place => place >>> 12)
-    this.regions.set(record, { handler: this.view.getUint16(record, true), pages })
-    this.view.setUint16(record, handler, true)
-    for (const page of pages) {
-      const entries = this.regionsOf.get(page)
-      if (entries) entries.add(record)
-      else this.regionsOf.set(page, new Set([record]))
-    }
-  }
+  readonly installed: InstalledRegions
 
   /**
    * The instruction of a record by itself, followed by a continuation: for regions that leave their first instruction to the interpreter.
@@ -161,38 +135,6 @@ export class CodeCache {
   entryFilter: Uint8Array = new Uint8Array(entryFilterSize)
   /** Whether one may begin with the instruction at `offset` of the page at this place. */
   mayBegin: (page: number, offset: number, mode: number) => boolean = () => false
-  /** The handler that stops before such an instruction. */
-  trapHandler = 0
-  /** Stops whoever arrives at the record, so that a region can be installed. */
-  trap(record: number, page: number): void {
-    if (!this.regions.has(record)) this.installRegion(record, [page], this.trapHandler)
-  }
-  /** The record is interpreted again, if it was trapped. */
-  untrap(record: number): void {
-    if (!this.isTrap(record)) return
-    const { handler, pages } = this.regions.get(record)!
-    this.view.setUint16(record, handler, true)
-    this.regions.delete(record)
-    for (const page of pages) this.regionsOf.get(page)?.delete(record)
-  }
-  private isTrap(record: number): boolean {
-    return this.trapHandler !== 0 && this.view.getUint16(record, true) === this.trapHandler
-  }
-  private release(record: number): void {
-    if (!this.isTrap(record)) this.releaseHandler(this.view.getUint16(record, true))
-  }
-
-  private dropRegions(page: number): void {
-    for (const record of this.regionsOf.get(page) ?? []) {
-      const region = this.regions.get(record)!
-      this.release(record)
-      this.view.setUint16(record, region.handler, true)
-      this.regions.delete(record)
-      this.regionDropped(record)
-      for (const other of region.pages) if (other !== page) this.regionsOf.get(other)?.delete(record)
-    }
-    this.regionsOf.delete(page)
-  }
 
   /** True when flush() is due before more code is decoded. */
   get full(): boolean {
@@ -201,9 +143,7 @@ export class CodeCache {
 
   /** Forgets everything. The caller drops all fetch translations, and no record may be running. */
   flush(): void {
-    for (const record of this.regions.keys()) this.release(record)
-    this.regions.clear()
-    this.regionsOf.clear()
+    this.installed.clear()
     this.placeOf.clear()
     this.crossings.clear()
     this.counts.clear()
@@ -271,7 +211,7 @@ export class CodeCache {
     this.counts.set(table, 0)
     this.drops++
     this.dropsOf.set(page, (this.dropsOf.get(page) ?? 0) + 1)
-    this.dropRegions(page)
+    this.installed.drop(page)
   }
 
   // ---- instructions that cross the end of a page ----
@@ -370,7 +310,7 @@ export class CodeCache {
     }
     for (let i = 0; i < count; i++) this.setLeft(counted[i], i + 1 < count ? counted[i + 1] : to, count - i)
     this.next = to
-    for (let record = this.trapped.pop(); record !== undefined; record = this.trapped.pop()) this.trap(record, page)
+    for (let record = this.trapped.pop(); record !== undefined; record = this.trapped.pop()) this.installed.trap(record, page)
     return run
   }
   /** Records of the run that is being built at which regions may begin. */

@@ -47,7 +47,7 @@ export class Copies {
       if (offset !== lastOffset) instructions++
       lastOffset = offset
       this.bytes.copyWithin(to, from, from + recordSize)
-      this.view.setUint16(to, this.code.plainHandler(from), true)
+      this.view.setUint16(to, this.code.installed.plainHandler(from), true)
       this.bytes[to + recordField.left] = count - instructions + 1
       to += recordSize
       from += recordSize

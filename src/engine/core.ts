@@ -113,7 +113,7 @@ export function createCore(options: CoreOptions): Core {
       if (code.forget(place >>> 0)) physical.pageIsClean(place)
     },
   }
-  code.releaseHandler = number => interpreter.release(number)
+  code.installed.releaseHandler = number => interpreter.release(number)
   const jitLog = (message: string): void => options.log('jit', message)
   const jit = options.jit
     ? new Jit(memory, tables, offers, code, interpreter, helperPort, hotThreshold, jitLog, options.background)

@@ -37,8 +37,8 @@ export class Installer {
   install(region: LibraryRegion, { page, offset, mode }: CodePlace, placeOf: PlaceOf): boolean {
     const record = this.code.recordAt(page, offset, mode)
     if (record === 0) return false
-    this.code.untrap(record)
-    if (this.code.isRegion(record)) return false
+    this.code.installed.untrap(record)
+    if (this.code.installed.has(record)) return false
     const { plan, number } = region
     const instance = this.instanceFor(region.of, number)
     const handler = this.interpreter.install(instance.exports[`r${number}`])
@@ -46,7 +46,7 @@ export class Installer {
     this.fill(plan, instance.pool + plan.pool, record, placeOf)
     instance.used.add(number)
     this.installed.set(record, { instance, number })
-    this.code.installRegion(record, [...plan.pages].map(placeOf), handler)
+    this.code.installed.install(record, [...plan.pages].map(placeOf), handler)
     return true
   }
 

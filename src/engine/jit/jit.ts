@@ -121,7 +121,7 @@ export class Jit {
     this.interpreter = interpreter
     this.threshold = threshold
     this.installer = new Installer(memory, code, interpreter, helpers.call)
-    code.regionDropped = record => {
+    code.installed.dropped = record => {
       this.considered.delete(record)
       this.installer.dropped(record)
     }
@@ -136,7 +136,7 @@ export class Jit {
     code.entryFilter = this.library.filter
     code.mayBegin = (page, offset, mode) =>
       this.library.mayStart(page, offset, mode) && code.dropsIn([page]) < mostDrops
-    code.trapHandler = interpreter.install(trapFunction(memory)) ?? 0
+    code.installed.trapHandler = interpreter.install(trapFunction(memory)) ?? 0
     if (background?.keeps) this.start(background)
   }
 
@@ -148,8 +148,8 @@ export class Jit {
     if ((mode & codeMode.codeMask) !== codeMode.code64) return
     const record = this.code.recordAt(page, offset, mode)
     if (record === 0) return
-    this.code.untrap(record)
-    if (this.considered.has(record) || this.code.isRegion(record)) return
+    this.code.installed.untrap(record)
+    if (this.considered.has(record) || this.code.installed.has(record)) return
     this.takeBuilt()
     if (this.fromLibrary(page, offset, mode, pageAt)) return
     const arrivals = this.words[(hotCounters >> 2) + hotCounterOf(record)]
@@ -303,7 +303,7 @@ export class Jit {
     for (const { wanted } of this.library.regionsOf(of))
       for (const { page, offset, mode } of wanted.splice(0)) {
         const record = this.code.knownRecord(page, offset, mode)
-        if (record !== 0) this.code.trap(record, page)
+        if (record !== 0) this.code.installed.trap(record, page)
       }
   }
   /** What the other thread was to build becomes hot once more, and is built here. */
@@ -335,7 +335,9 @@ export class Jit {
   private prepare(request: Request): Prepared | undefined {
     const { page, offset, mode, blocks, pages } = request
     const record = this.code.recordAt(page, offset, mode)
-    if (record === 0 || this.code.isRegion(record)) return undefined
+    if (record === 0) return undefined
+    this.code.installed.untrap(record)
+    if (this.code.installed.has(record)) return undefined
     if (!this.isCurrent(request)) {
       this.considered.delete(record)
       return undefined
