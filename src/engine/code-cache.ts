@@ -11,7 +11,7 @@ import type { Operand } from '../isa/operands.ts'
 import { Decoder, type Decoded } from '../decode/decoder.ts'
 import type { OpcodeTables } from '../decode/tables.ts'
 import { RecordTemplates } from '../decode/templates.ts'
-import { longestRun, recordField, recordSize } from '../decode/record.ts'
+import { recordField, recordSize } from '../decode/record.ts'
 import { codeBase, codeSize } from '../memory/map.ts'
 import { pseudo, type HandlerSpec } from './handler-code.ts'
 import { InstalledRegions } from './installed-regions.ts'
@@ -31,6 +31,9 @@ export const entryFilterSize = 1 << 16
 export const entryIndex = (offset: number, firstByte: number): number =>
   ((offset << 8) ^ (offset >>> 7) ^ firstByte) & (entryFilterSize - 1)
 
+/** What lies behind conditional branches may never run: a run is decoded so far, and goes on when somebody comes there. */
+const decodedAhead = 32
+
 /** Writes to the data of a page of code before its code is dropped for the first time. */
 const firstWriteLimit = 8
 
@@ -41,7 +44,7 @@ export class CodeCache {
   private readonly decoder: Decoder
   private readonly templates: RecordTemplates
   /** Records of the operations of the run that is being built. */
-  private readonly counted = new Int32Array(longestRun + 1)
+  private readonly counted = new Int32Array(decodedAhead + 1)
   private readonly handlers: HandlerSource
   /** By shape: what is known of an operation and its operands, and the number of its handler. */
   private readonly specs = new Map<number, { readonly spec: HandlerSpec; readonly handler: number }>()
@@ -280,7 +283,7 @@ export class CodeCache {
     let offset = start
     let to = run
     let ends = false
-    while (count < longestRun && offset < 4096 && !ends) {
+    while (count < decodedAhead && offset < 4096 && !ends) {
       if (offset !== start && words[entries + offset] !== 0) break
       words[entries + offset] = to
       let length = templates.write(page + offset, 4096 - offset, mode, to, offset, table)
