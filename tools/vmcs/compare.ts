@@ -36,6 +36,9 @@ export const explanations: readonly Explanation[] = [
   { why: 'with MOV SS blocking or HLT, and TF, pending BS must be 1 ("Checks on Guest Non-Register State"); Bochs 2.7 does not look',
     applies: each => entersOnlyThere(each) && (valueOf(each, 'guestRflags') & 0x100n) !== 0n
       && (valueOf(each, 'guestInterruptibility') !== 0n || valueOf(each, 'guestActivity') === 1n) },
+  { why: 'in HLT only interrupts, NMI, #DB, #MC and MTF may be injected ("Checks on Guest Non-Register State"); Bochs 2.7 does not look',
+    applies: each => entersOnlyThere(each) && valueOf(each, 'guestActivity') === 1n
+      && [0x80000306n, 0x80000b0dn, 0x80000b0en].includes(valueOf(each, 'entryInterruption')) },
   { why: 'an injected event of type 7 with vector 0 is a pending MTF VM exit ("Injection of Pending MTF VM Exits"); Bochs 2.7 stops',
     applies: ({ ours, theirs, writes }) => ours === 'entered' && theirs === 'no answer'
       && writes.some(([name, value]) => name === 'entryInterruption' && value === 0x80000700n) },
