@@ -300,7 +300,7 @@ export class Jit {
   }
   private ready(of: LibraryModule, module: WebAssembly.Module): void {
     of.module = module
-    for (const { wanted } of this.library.regionsOf(of))
+    for (const { wanted } of of.regions)
       for (const { page, offset, mode } of wanted.splice(0)) {
         const record = this.code.knownRecord(page, offset, mode)
         if (record !== 0) this.code.installed.trap(record, page)
@@ -351,8 +351,7 @@ export class Jit {
   private install(prepared: readonly Prepared[], built: BuiltModule | undefined): void {
     if (!built) return
     const of = this.library.add(built.poolSize, built.plans, built.module)
-    const regions = this.library.regionsOf(of)
-    for (const region of regions) {
+    for (const region of of.regions) {
       const { request, record } = prepared[region.number]
       const placeOf: PlaceOf = distance => request.pages.get(distance) ?? 0
       const current = request.flushes === this.code.flushes

@@ -8,7 +8,7 @@ import type { RegionPlan } from './build.ts'
 /** Regions of a module; the module itself may still be in the making. */
 export interface LibraryModule {
   readonly poolSize: number
-  readonly plans: readonly (RegionPlan | undefined)[]
+  readonly regions: LibraryRegion[]
   module: WebAssembly.Module | undefined
   /** An earlier run has made it. */
   readonly isKept: boolean
@@ -62,13 +62,14 @@ export class CodeLibrary {
   }
 
   /** Without a module it is one of an earlier run, and will be ready later. */
-  add(poolSize: number, plans: LibraryModule['plans'], module?: WebAssembly.Module): LibraryModule {
-    const of: LibraryModule = { poolSize, plans, module, isKept: module === undefined, instances: [] }
+  add(poolSize: number, plans: readonly (RegionPlan | undefined)[], module?: WebAssembly.Module): LibraryModule {
+    const of: LibraryModule = { poolSize, regions: [], module, isKept: module === undefined, instances: [] }
     this.modules++
     plans.forEach((plan, number) => {
       if (!plan) return
       const key = keyOf(plan.instructions[0], plan.code[0])
       const region: LibraryRegion = { of, number, plan, wanted: [] }
+      of.regions.push(region)
       const others = this.byStart.get(key)
       if (others) others.push(region)
       else this.byStart.set(key, [region])
@@ -101,14 +102,6 @@ export class CodeLibrary {
     const all = this.byStart.get(keyOf(offset, this.bytes[page + offset]))
     return all ? all.filter(({ plan }) => plan.mode === mode && this.agrees(plan, distance => (distance === 0 ? page : 0))) : none
   }
-  regionsOf(module: LibraryModule): readonly LibraryRegion[] {
-    return module.plans.flatMap(plan => {
-      if (!plan) return []
-      const all = this.byStart.get(keyOf(plan.instructions[0], plan.code[0])) ?? none
-      return all.filter(region => region.of === module && region.plan === plan)
-    })
-  }
-
   /** Every page of its code is at hand, and has its instructions. */
   fits(plan: RegionPlan, placeOf: PlaceOf): boolean {
     return plan.pages.every(distance => placeOf(distance) !== 0) && this.agrees(plan, placeOf)
