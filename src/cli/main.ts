@@ -11,14 +11,19 @@ export async function commandLine(args: string[], system: System): Promise<numbe
     // QEMU's options are not ours: they never meet our parser.
     return args[0] === 'qemu' ? await (await import('./qemu.ts')).qemu(args.slice(1), system) : await ours(args, system)
   } catch (error) {
-    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : statuses.usage.status
-    if (isInputError(error)) {
-      system.printError(`vitrine: ${oneLine(error.message)}\n`)
-      return statuses.usage.status
-    }
-    system.printError(`vitrine: an error of our own, please report it\n${error instanceof Error ? error.stack : String(error)}\n`)
-    return statuses.internal.status
+    return reportError(error, system)
   }
+}
+
+/** Says what went wrong; the result is the exit status. */
+export function reportError(error: unknown, system: Pick<System, 'printError'>): number {
+  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : statuses.usage.status
+  if (isInputError(error)) {
+    system.printError(`vitrine: ${oneLine(error.message)}\n`)
+    return statuses.usage.status
+  }
+  system.printError(`vitrine: an error of our own, please report it\n${error instanceof Error ? error.stack : String(error)}\n`)
+  return statuses.internal.status
 }
 
 type MakeCommand = (system: System, done: (status: number) => void) => Command

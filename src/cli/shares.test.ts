@@ -31,6 +31,7 @@ describe('errors of one line', () => {
   for (const [outcome, expected] of [
     [() => run('none'), /cannot share 'none': no such folder/],
     [() => run('folder,tagg=x'), /there is no key 'tagg'; the nearest is 'tag'/],
+    [() => run('folder,tag=t', 'folder2,tag=t'), /expected a tag of its own for each folder, found 't' twice/],
     [() => run('folder,readonly=maybe'), /readonly: expected on or off, found 'maybe'/],
     [() => qemu('-virtfs', 'proxy,socket=x'), /expected local, found 'proxy'/],
     [() => qemu('-virtfs', 'local,path=folder'), /expected mount_tag=NAME/],

@@ -23,7 +23,7 @@ export function parseShares(texts: readonly string[], system: System): Shares {
     const path = keys.path ?? missing(`share '${text}'`, 'a folder')
     return shareOf({ ...keys, path, id: keys.id ?? `share${index}` }, keys.tag ?? ownName(path), system)
   })
-  return joined(all)
+  return joined(all, 'tag')
 }
 
 /** `local,path=FOLDER,mount_tag=NAME,...`; with `device` false it is a folder that a `-device virtio-9p-pci` names by its ID. */
@@ -38,7 +38,7 @@ export function parseQemuShares(texts: readonly string[], device: boolean, syste
     const tag = device ? keys.mount_tag ?? missing(what, 'mount_tag=NAME') : ''
     return { ...shareOf({ ...keys, path, id }, tag, system), warnings: ownersWarning(what, keys.security_model) }
   })
-  const { shares, devices, warnings } = joined(all)
+  const { shares, devices, warnings } = joined(all, 'mount_tag')
   return { shares, devices: device ? devices : [], warnings }
 }
 
@@ -50,10 +50,13 @@ function shareOf({ path, id, readonly }: Record<'path' | 'id', string> & { reado
   }
 }
 
-function joined(all: readonly Shares[]): Shares {
-  return {
-    shares: all.flatMap(each => each.shares), devices: all.flatMap(each => each.devices), warnings: all.flatMap(each => each.warnings),
-  }
+/** `key`: what people call the name by which the guest mounts a folder; it would find only one of two. */
+function joined(all: readonly Shares[], key: string): Shares {
+  const devices = all.flatMap(each => each.devices)
+  const tags = devices.map(({ properties }) => properties.mount_tag)
+  const twice = tags.find((tag, index) => tag !== '' && tags.indexOf(tag) < index)
+  if (twice !== undefined) throw new InputError(`shares: expected a ${key} of its own for each folder, found '${twice}' twice`)
+  return { shares: all.flatMap(each => each.shares), devices, warnings: all.flatMap(each => each.warnings) }
 }
 
 /** Files keep the owner that we are; nothing is written beside them about whom the guest wanted. */

@@ -25,4 +25,15 @@ test('what is no saved machine, or the half of one, is refused', () => {
   const file = Buffer.concat(encodeState(state))
   assert.throws(() => decodeState(new TextEncoder().encode('#!/bin/sh\n')), /expected a saved machine .* found "#!\/bin\/sh\\n"/)
   assert.throws(() => decodeState(file.subarray(0, file.length - 1)), /damaged: it ends early/)
+  assert.throws(() => decodeState(file.subarray(0, 25)), /damaged: it ends early/)
+  assert.throws(() => decodeState(file.subarray(0, 60)), /damaged: /)
+})
+
+test('a state without one of its parts is refused, and says which', () => {
+  for (const part of ['configuration', 'cpus', 'tlbs', 'memory', 'clock', 'devices', 'disks', 'turns'] as const) {
+    for (const value of [undefined, null, 5]) {
+      const file = Buffer.concat(encodeState({ ...state, [part]: value }))
+      assert.throws(() => decodeState(file), { name: 'InputError', message: new RegExp(`damaged: expected its '${part}', found none`) })
+    }
+  }
 })

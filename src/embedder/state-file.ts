@@ -5,6 +5,11 @@ import { InputError } from '../errors.ts'
 const magic = 'vitrine machine state 1\n'
 const headerBytes = magic.length + 4
 
+/** What every state has. `secondStage` is there when a guest has run. */
+const parts = [
+  'configuration', 'cpus', 'tlbs', 'memory', 'clock', 'devices', 'disks', 'turns',
+] as const satisfies readonly (keyof MachineState)[]
+
 /** In the document, an array of bytes is its place among those that follow it. */
 interface Reference {
   $bytes: [offset: number, length: number]
@@ -30,14 +35,19 @@ export function encodeState(state: MachineState): Uint8Array[] {
 export function decodeState(file: Uint8Array): MachineState {
   const found = new TextDecoder('latin1').decode(file.subarray(0, magic.length))
   if (found !== magic) throw new InputError(`expected a saved machine ('${magic.trim()}'), found ${JSON.stringify(found.slice(0, 16))}`)
+  if (file.length < headerBytes) throw new InputError('the saved machine is damaged: it ends early')
   const start = headerBytes + new DataView(file.buffer, file.byteOffset).getUint32(magic.length, true)
   try {
-    return JSON.parse(new TextDecoder().decode(file.subarray(headerBytes, start)), (_key, value: unknown) => {
+    const state = JSON.parse(new TextDecoder().decode(file.subarray(headerBytes, start)), (_key, value: unknown) => {
       if (!isReference(value)) return value
       const [offset, length] = value.$bytes
       if (start + offset + length > file.length) throw new RangeError('it ends early')
       return file.subarray(start + offset, start + offset + length)
-    }) as MachineState
+    }) as Partial<MachineState> | null
+    const isThere = (value: unknown): boolean => (typeof value === 'object' && value !== null) || typeof value === 'string'
+    const absent = parts.find(part => !isThere(state?.[part]))
+    if (absent !== undefined) throw new TypeError(`expected its '${absent}', found none`)
+    return state as MachineState
   } catch (error) {
     throw new InputError(`the saved machine is damaged: ${(error as Error).message}`, { cause: error })
   }

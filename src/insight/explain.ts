@@ -1,6 +1,7 @@
 /** A VMCS or VMCB from a file: what the processor would say of it at VM entry or VMRUN, and every rule that it breaks. */
 import { cr4Writable } from '../cpu/control.ts'
 import { cr0 } from '../cpu/bits.ts'
+import { InputError } from '../errors.ts'
 import type { CpuModel } from '../cpu/model.ts'
 import { eferWritable } from '../cpu/msr.ts'
 import { reportRule as reportVmcbRule } from '../virt/svm/report.ts'
@@ -24,6 +25,9 @@ export interface FileExplanation {
 export function explainFile(bytes: Uint8Array, file: string, model: (vendor: 'intel' | 'amd') => CpuModel,
   nameOf: NameOf): FileExplanation {
   const words = bytes.length === regionSize ? new Uint32Array(bytes.slice().buffer) : undefined
+  if (!words && bytes.includes(0)) {
+    throw new InputError(`'${file}': expected ${regionSize} bytes of a VMCS or VMCB, or text, found ${bytes.length} bytes that are neither`)
+  }
   if (!words) return explainText(readVmcsText(new TextDecoder().decode(bytes), file), model('intel'), nameOf)
   if ((words[0] & 0x7fffffff) === vmcsRevision) return explainVmcs(new Int32Array(words.buffer), model('intel'), nameOf, () => true, [])
   return explainVmcb(words, model('amd'), nameOf)

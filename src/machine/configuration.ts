@@ -4,7 +4,7 @@ import { crystalHertz, featureBits } from '../cpu/cpuid.ts'
 import type { CpuModel } from '../cpu/model.ts'
 import { createModel } from '../cpu/models.ts'
 import { InputError } from '../errors.ts'
-import { createMemoryMap, type MemoryMap } from '../platform/memory-map.ts'
+import { createMemoryMap, mostMemory, type MemoryMap } from '../platform/memory-map.ts'
 import type { PcOptions } from '../platform/pc-options.ts'
 
 const MiB = 1 << 20
@@ -18,6 +18,7 @@ export function cpusOf({ cpus = 1 }: MachineOptions): number {
 export function memoryMapOf({ memory: size = 512 * MiB, chipset = 'pc' }: MachineOptions): MemoryMap {
   if (!Number.isInteger(size) || size < 2 * MiB || size % MiB !== 0)
     throw new InputError(`memory: expected at least 2M, in whole MiB; found ${size} bytes`)
+  if (size > mostMemory) throw new InputError(`memory: expected at most ${mostMemory / MiB}M, found ${size / MiB}M`)
   return createMemoryMap(chipset, size)
 }
 

@@ -58,6 +58,8 @@ const upperRomArea: Range = { base: 0xc0000, size: 256 * KiB }
 const firmwareRom: Range = { base: 0xfffc0000, size: 256 * KiB }
 /** AMD processors use these addresses for HyperTransport: RAM never lies there. */
 const hyperTransport: Range = { base: 0xfd00000000, size: 0x300000000 }
+/** RAM in bytes: what is above 4 GiB ends below the addresses that AMD's processors keep for HyperTransport. */
+export const mostMemory = hyperTransport.base - fourGiB
 const acpiSize = 128 * KiB
 const nvsSize = 4 * KiB
 
@@ -67,14 +69,12 @@ const split: Record<Chipset, { from: number; low: number }> = {
   q35: { from: 0xb0000000, low: 2 * GiB },
 }
 
-/** `size` in bytes: a multiple of 1 MiB, at least 2 MiB. */
+/** `size` in bytes: a multiple of 1 MiB, from 2 MiB to `mostMemory`. */
 export function createMemoryMap(chipset: Chipset, size: number): MemoryMap {
   if (!Number.isInteger(size) || size % MiB !== 0 || size < 2 * MiB) {
     throw new RangeError(`memory size: expected a multiple of 1 MiB, at least 2 MiB; found ${size} bytes`)
   }
-  if (size > hyperTransport.base - fourGiB) {
-    throw new RangeError(`memory size: expected at most ${hyperTransport.base - fourGiB} bytes; found ${size}`)
-  }
+  if (size > mostMemory) throw new RangeError(`memory size: expected at most ${mostMemory} bytes; found ${size}`)
   const lowTop = size >= split[chipset].from ? split[chipset].low : size
   const high: Range = { base: fourGiB, size: size - lowTop }
   const highTop = high.size > 0 ? fourGiB + high.size : lowTop

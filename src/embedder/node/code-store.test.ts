@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, test } from 'node:test'
 import { pathToFileURL } from 'node:url'
-import { codeFolder } from './code-folder.ts'
+import { codeFolder, expectCodeFolder } from './code-folder.ts'
 import { CodeStore, storeName, type StoredModule } from './code-store.ts'
 
 let folder = ''
@@ -101,4 +101,14 @@ test('the folder is where it is asked for, then where the environment says, then
   assert.equal(codeFolder(undefined, { VITRINE_CODE_CACHE: 'off' }, 'linux'), undefined)
   assert.equal(codeFolder(undefined, { XDG_CACHE_HOME: '/c' }, 'linux'), '/c/vitrine/code')
   assert.match(codeFolder(undefined, {}, 'linux')!, /\.cache.vitrine.code$/)
+})
+
+test('a folder that was asked for is made, or it is said why not', () => {
+  const asked = join(folder, 'deep', 'er')
+  expectCodeFolder(asked)
+  assert.deepEqual(readdirSync(asked), [])
+  expectCodeFolder('off')
+  writeFileSync(join(folder, 'file'), '')
+  for (const place of [join(folder, 'file'), join(folder, 'file', 'below')])
+    assert.throws(() => expectCodeFolder(place), { name: 'InputError', message: /^--code-cache '.*': expected a folder that can/ })
 })

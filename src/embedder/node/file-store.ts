@@ -3,6 +3,7 @@ import { closeSync, fdatasyncSync, fstatSync, openSync, readSync, writeSync } fr
 import { dirname, resolve } from 'node:path'
 import type { BlockStore } from '../../api.ts'
 import { InputError } from '../../errors.ts'
+import { reasonOf } from './files.ts'
 
 class FileStore implements BlockStore {
   readonly readOnly: boolean
@@ -59,13 +60,11 @@ class FileStore implements BlockStore {
 
 /** Node closes the file when the process ends: a machine keeps its disks to its end. */
 export function openStore(path: string, readOnly: boolean): BlockStore {
-  const reasons: Record<string, string> = { ENOENT: 'no such file', EACCES: 'permission denied', EROFS: 'the file system is read-only' }
   let file: number
   try {
     file = openSync(path, readOnly ? 'r' : 'r+')
   } catch (error) {
-    const { code = '', message } = error as NodeJS.ErrnoException
-    throw new InputError(`cannot open '${path}': ${reasons[code] ?? message}`)
+    throw new InputError(`cannot open '${path}': ${reasonOf(error)}`)
   }
   const stat = fstatSync(file)
   if (stat.isFile()) return new FileStore(file, stat.size, readOnly)

@@ -1,9 +1,8 @@
 /** The trace of world switches, and why VM entries fail: to standard error, or to a file. */
-import { closeSync, openSync, writeSync } from 'node:fs'
 import type { Machine } from '../../api.ts'
 import type { RunRequest } from '../../cli/system.ts'
-import { InputError } from '../../errors.ts'
 import { explainFailure, nameFinder, remappingLine, traceLine } from '../../insight/guest-events.ts'
+import { OutputFile } from './files.ts'
 
 /** Lines that gather before they are written. */
 const batch = 1000
@@ -12,14 +11,14 @@ const batch = 1000
 export function observeGuests({ trace, explain, symbols }: RunRequest, machine: Machine, say: (lines: string) => void): () => void {
   if (!trace && !explain) return () => {}
   const nameOf = nameFinder(symbols)
-  const file = trace?.file === undefined ? undefined : openFile(trace.file)
+  const file = trace?.file === undefined ? undefined : new OutputFile(trace.file)
   let lines: string[] = []
   const write = (): void => {
     if (lines.length === 0) return
     const text = `${lines.join('\n')}\n`
     lines = []
     if (file === undefined) say(text)
-    else writeSync(file, text)
+    else file.write(text)
   }
   const add = (line: string): void => {
     if (lines.push(line) >= batch) write()
@@ -36,14 +35,6 @@ export function observeGuests({ trace, explain, symbols }: RunRequest, machine: 
     machine.onGuestEvent = undefined
     machine.onRemappingEvent = undefined
     write()
-    if (file !== undefined) closeSync(file)
-  }
-}
-
-function openFile(path: string): number {
-  try {
-    return openSync(path, 'w')
-  } catch (error) {
-    throw new InputError(`cannot write '${path}': ${(error as Error).message}`)
+    file?.close()
   }
 }

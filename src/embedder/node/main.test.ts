@@ -78,6 +78,15 @@ describe('in a pipe', () => {
     assert.equal(errors, '')
   })
 
+  test('a full disk behind our output, or behind a file of the serial port, is said', async () => {
+    const full = await start('sh', ['-c', '"$0" "$@" > /dev/full', process.execPath, ...runArgs('flood 30000')], nothing)
+    assert.deepEqual([full.status, full.errors], [2, 'vitrine: cannot write to standard output: the disk is full\n'])
+    const serial = await start(process.execPath,
+      [program, 'qemu', '-kernel', kernel, '-append', 'flood 5000', '-serial', 'file:/dev/full', '-display', 'none'], nothing)
+    assert.match(serial.errors, /^vitrine qemu: cannot write '\/dev\/full': the disk is full\n$/)
+    assert.equal(serial.status, 2)
+  })
+
   test('an open pipe on which nobody types costs no CPU', async () => {
     const { status } = await start(process.execPath, runArgs('echo', '--timeout', '5'), async current => {
       current.stdin!.write('hello')

@@ -1,10 +1,13 @@
 /** The command line's process on Node: exits with the command's status, after everything written has been read. */
 import type { Machine, MachineOptions } from '../../api.ts'
-import { codeFolder } from './code-folder.ts'
+import { InputError } from '../../errors.ts'
+import { codeFolder, expectCodeFolder } from './code-folder.ts'
+import { reasonOf } from './files.ts'
 import { type MachineFactory, nodeSystem } from './system.ts'
 
 /** The machine is loaded when one is made: help and errors need none. The thread that compiles looks for kept code meanwhile. */
 async function createMachine(options: MachineOptions, codeCache?: string): Promise<Machine> {
+  if (codeCache !== undefined) expectCodeFolder(codeCache)
   const { CompileThread } = await import('./compile-thread.ts')
   const background = options.engine === 'jit' ? new CompileThread({ keep: codeFolder(codeCache) }) : undefined
   const { createMachine: create } = await import('../../machine.ts')
@@ -12,10 +15,16 @@ async function createMachine(options: MachineOptions, codeCache?: string): Promi
 }
 
 export async function main(args: string[], factory: MachineFactory = createMachine): Promise<void> {
-  // A reader that went away is no error of the writer's; runs notice it for themselves.
-  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
-  const { commandLine } = await import('../../cli/main.ts')
-  const status = await commandLine(args, nodeSystem(factory))
+  let lost: NodeJS.ErrnoException | undefined
+  // A reader that went away is no error of the writer's; runs notice it for themselves. A full disk is one.
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => { if (error.code !== 'EPIPE') lost ??= error })
+  process.stderr.on('error', () => {})
+  const { commandLine, reportError } = await import('../../cli/main.ts')
+  const system = nodeSystem(factory)
+  // What fails in an event of Node's fails in no command.
+  process.once('uncaughtException', error => process.exit(reportError(error, system)))
+  let status = await commandLine(args, system)
   await Promise.all([process.stdout, process.stderr].map(stream => new Promise<void>(resolve => { stream.write('', () => resolve()) })))
+  if (lost) status = reportError(new InputError(`cannot write to standard output: ${reasonOf(lost)}`), system)
   process.exit(status)
 }

@@ -1,8 +1,9 @@
 /** Other ends of the machine's serial port than standard input and output: a file, a pair of named pipes, a socket. */
-import { closeSync, constants, openSync, rmSync, statSync, writeSync } from 'node:fs'
+import { constants, openSync, rmSync, statSync } from 'node:fs'
 import { connect, createServer, Socket, type Server } from 'node:net'
 import type { SerialTarget, SocketAddress } from '../../cli/system.ts'
 import { InputError } from '../../errors.ts'
+import { OutputFile, reasonOf } from './files.ts'
 
 export interface SerialPort {
   /** Resolves when somebody is there, if the machine has to wait for that. */
@@ -23,13 +24,11 @@ export async function openSerialPort(target: Exclude<SerialTarget, 'stdio' | 'no
 }
 
 function filePort(file: string): SerialPort {
-  const descriptor = openOrSay(file, 'w')
+  const output = new OutputFile(file)
   return {
     ready: Promise.resolve(), open: false, onInput() {},
-    async write(bytes) {
-      for (let done = 0; done < bytes.length;) done += writeSync(descriptor, bytes, done)
-    },
-    close: () => closeSync(descriptor),
+    write: async bytes => output.write(bytes),
+    close: () => output.close(),
   }
 }
 
@@ -37,7 +36,7 @@ function openOrSay(file: string, flags: string | number): number {
   try {
     return openSync(file, flags)
   } catch (error) {
-    throw new InputError(`cannot open the serial port's file '${file}': ${(error as Error).message}`)
+    throw new InputError(`cannot open the serial port's file '${file}': ${reasonOf(error)}`)
   }
 }
 

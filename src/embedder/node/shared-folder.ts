@@ -8,6 +8,7 @@ import type {
   FileStatus, FolderEntry, FolderFile, FolderPath, FolderSpace, Instant, OpenMode, SharedFolder, StatusChange,
 } from '../../api.ts'
 import { InputError } from '../../errors.ts'
+import { reasonOf } from './files.ts'
 
 const { O_RDONLY, O_RDWR, O_WRONLY, O_CREAT, O_EXCL } = fs.constants
 /** Missing on Windows, where the checks before have to do. */
@@ -294,8 +295,7 @@ export function openFolder(path: string, readOnly: boolean): SharedFolder {
     return new NodeFolder(root, readOnly)
   } catch (error) {
     if (error instanceof InputError) throw error
-    const { code = '', message } = error as NodeJS.ErrnoException
-    const reasons: Record<string, string> = { ENOENT: 'no such folder', EACCES: 'permission denied' }
-    throw new InputError(`cannot share '${path}': ${reasons[code] ?? message}`)
+    const missing = (error as NodeJS.ErrnoException).code === 'ENOENT'
+    throw new InputError(`cannot share '${path}': ${missing ? 'no such folder' : reasonOf(error)}`)
   }
 }

@@ -1,14 +1,14 @@
 /** The command line's system on Node: files, standard streams, and runs of the machine. */
-import { readFileSync, writeFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import type { Machine, MachineOptions, OutsideEvent } from '../../api.ts'
 import type { Catalogue, RunRequest, RunResult, System } from '../../cli/system.ts'
 import { statuses, statusOf } from '../../cli/status.ts'
-import { InputError } from '../../errors.ts'
 import { type Command, escapeHelp } from '../escape.ts'
 import { type CpuProfile, namedProfile, profileTable, summarizeProfile } from '../../insight/profile.ts'
 import { PanicWatch } from '../panic.ts'
 import { type Ending, Session, type Surroundings } from '../session.ts'
 import { openStore, pathBeside } from './file-store.ts'
+import { expectWritable, readFile, writeFile } from './files.ts'
 import type { serveGdb } from './gdb.ts'
 import type { NodeLink } from './link.ts'
 import type { NodeNetwork } from './network.ts'
@@ -20,28 +20,8 @@ import { onSignals, watchStarter } from './process.ts'
 
 const starterCheckMilliseconds = 500
 
-function readFile(path: string): Uint8Array {
-  try {
-    return readFileSync(path)
-  } catch (error) {
-    const reasons: Record<string, string> = {
-      ENOENT: 'no such file', EISDIR: 'it is a folder', EACCES: 'permission denied', ENOTDIR: 'a part of the path is not a folder',
-    }
-    const { code = '', message } = error as NodeJS.ErrnoException
-    throw new InputError(`cannot read '${path}': ${reasons[code] ?? message}`)
-  }
-}
-
 function printError(text: string): void {
   process.stderr.write(process.stdin.isRaw ? text.replaceAll('\n', '\r\n') : text)
-}
-
-function writeFile(path: string, text: string): void {
-  try {
-    writeFileSync(path, text)
-  } catch (error) {
-    throw new InputError(`cannot write '${path}': ${(error as Error).message}`)
-  }
 }
 
 /** Endings after which the machine could run on. */
@@ -52,6 +32,7 @@ export type MachineFactory = (options: MachineOptions, codeCache?: string) => Ma
 
 async function run(createMachine: MachineFactory, starterGone: () => boolean, request: RunRequest): Promise<RunResult> {
   const started = performance.now()
+  for (const path of [request.save, request.profile?.file]) if (path !== undefined) expectWritable(path)
   const machine = await createMachine(request.machine, request.codeCache)
   if (request.restore !== undefined) machine.restoreState((await import('./state-file.ts')).readState(request.restore))
   const collected: Uint8Array[] = []

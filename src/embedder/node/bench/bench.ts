@@ -8,6 +8,8 @@ import { alignedTable, disagreements, type Runs, summarize, table } from '../../
 import { chooseWorkloads, orderOf, type ProgramName, type Workload } from '../../../bench/workloads.ts'
 import type { BenchRequest } from '../../../cli/system.ts'
 import { InputError } from '../../../errors.ts'
+import { expectWritable, writeFile } from '../files.ts'
+import { onSignals } from '../process.ts'
 import { runChecks } from './checks.ts'
 import type { Phase } from '../../../bench/markers.ts'
 import { measure } from './measure.ts'
@@ -20,7 +22,12 @@ const progress = (text: string): void => { if (process.stderr.isTTY) process.std
 export async function bench(request: BenchRequest): Promise<void> {
   const chosen = choosePeers(request)
   const rounds = request.rounds ?? (request.quick ? 1 : usualRounds)
+  for (const path of [request.json, request.svg]) if (path !== undefined) expectWritable(path)
   const scratch = mkdtempSync(join(tmpdir(), 'vitrine-bench-'))
+  const clean = (): void => rmSync(scratch, { recursive: true, force: true })
+  // A signal ends the process; emulators that run and the files for them go with it.
+  process.once('exit', clean)
+  const ignoreSignals = onSignals(ending => process.exit(ending.kind === 'signal' ? ending.status : 0))
   let partner: Partner | undefined
   try {
     const wanted = chooseWorkloads(request.only, request.quick)
@@ -40,20 +47,22 @@ export async function bench(request: BenchRequest): Promise<void> {
     if (checks.length > 0) process.stdout.write(`\n${checks.join('\n')}\n`)
     const circumstances = { day: new Date().toISOString().slice(0, 10), machine: thisMachine(), rounds, append, checks }
     const data = `${JSON.stringify({ ...circumstances, runs: asData(runs) }, undefined, 2)}\n`
-    if (request.json !== undefined) writeFileSync(request.json, data)
+    if (request.json !== undefined) writeFile(request.json, data)
     const picture = plot(summary, `${circumstances.machine}; medians of ${rounds}`)
-    if (request.svg !== undefined) writeFileSync(request.svg, picture)
+    if (request.svg !== undefined) writeFile(request.svg, picture)
     const wrong = disagreements(runs)
     if (wrong.length > 0) throw new InputError(`check values differ: ${wrong.join('; ')}`)
     if (request.report) {
       const document = existsSync('BENCHMARKS.md') ? readFileSync('BENCHMARKS.md', 'utf8') : '# Benchmarks\n'
-      writeFileSync('BENCHMARKS.md', replaceGenerated(document, generatedPart(summary, circumstances)))
-      writeFileSync('BENCHMARKS.json', data)
-      writeFileSync('BENCHMARKS.svg', picture)
+      writeFile('BENCHMARKS.md', replaceGenerated(document, generatedPart(summary, circumstances)))
+      writeFile('BENCHMARKS.json', data)
+      writeFile('BENCHMARKS.svg', picture)
     }
   } finally {
     partner?.close()
-    rmSync(scratch, { recursive: true, force: true })
+    ignoreSignals()
+    process.off('exit', clean)
+    clean()
   }
 }
 

@@ -17,14 +17,9 @@ export async function measure(peer: Peer, work: Work, seconds: number): Promise<
       // Ended by itself.
     }
   }
-  // In a group of its own it does not hear Ctrl-C: we pass on that we end.
-  const interrupted = (): void => {
-    stop()
-    process.exit(130)
-  }
   const timer = setTimeout(stop, seconds * 1000)
+  // In a group of its own it does not hear Ctrl-C: we pass on that we end.
   process.once('exit', stop)
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, interrupted)
   await new Promise<void>((resolve, reject) => {
     child.on('error', reject).on('close', () => resolve())
     child.stdout.setEncoding('utf8').on('data', (text: string) => {
@@ -34,7 +29,6 @@ export async function measure(peer: Peer, work: Work, seconds: number): Promise<
   })
   clearTimeout(timer)
   process.off('exit', stop)
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.off(signal, interrupted)
   if (!markers.done) throw new InputError(`${peer.name} did not come to its end (${seconds} s); last on its console:\n${markers.tail}`)
   return markers.phases
 }

@@ -1,0 +1,93 @@
+/** Files that people name. What is wrong with one is a line in words, where Node has the system's codes (errno(3)). */
+import {
+  accessSync, closeSync, constants, openSync, readFileSync, renameSync, rmSync, statSync, writeFileSync, writeSync,
+} from 'node:fs'
+import { dirname } from 'node:path'
+import { InputError } from '../../errors.ts'
+
+const reasons: Readonly<Record<string, string>> = {
+  EACCES: 'permission denied',
+  EISDIR: 'it is a folder',
+  ENOENT: 'no such file',
+  ENOSPC: 'the disk is full',
+  ENOTDIR: 'a part of the path is not a folder',
+  EROFS: 'the file system is read-only',
+}
+
+/** Why a call of the file system failed. */
+export function reasonOf(error: unknown): string {
+  const { code = '', message } = error as NodeJS.ErrnoException
+  return reasons[code] ?? message
+}
+
+/** The whole of a file. Throws an InputError that says why not. */
+export function readFile(path: string): Uint8Array {
+  try {
+    return readFileSync(path)
+  } catch (error) {
+    throw new InputError(`cannot read '${path}': ${reasonOf(error)}`)
+  }
+}
+
+/** Throws an InputError that says why not. */
+export function writeFile(path: string, data: string | Uint8Array): void {
+  try {
+    writeFileSync(path, data)
+  } catch (error) {
+    throw cannotWrite(path, error)
+  }
+}
+
+/** The same, and when it fails a file that was there is as before. For what is no file (a pipe, /dev/null) it is `writeFile`. */
+export function replaceFile(path: string, data: Uint8Array): void {
+  if (statSync(path, { throwIfNoEntry: false })?.isFile() === false) return writeFile(path, data)
+  const part = `${path}.part`
+  try {
+    writeFileSync(part, data)
+    renameSync(part, path)
+  } catch (error) {
+    if (statSync(part, { throwIfNoEntry: false })?.isFile()) rmSync(part)
+    throw cannotWrite(path, error)
+  }
+}
+
+/** Throws an InputError when a file that is to be written at the end of a long run could not even be made now. */
+export function expectWritable(path: string): void {
+  try {
+    const found = statSync(path, { throwIfNoEntry: false })
+    if (found?.isDirectory()) throw Object.assign(new Error(), { code: 'EISDIR' })
+    accessSync(found ? path : dirname(path), constants.W_OK)
+  } catch (error) {
+    throw cannotWrite(path, error)
+  }
+}
+
+/** A file that is written to while the machine runs. All throw an InputError that says why not. */
+export class OutputFile {
+  private readonly path: string
+  private readonly file: number
+
+  constructor(path: string) {
+    this.path = path
+    this.file = this.attempt(() => openSync(path, 'w'))
+  }
+  write(data: string | Uint8Array): void {
+    const bytes = typeof data === 'string' ? Buffer.from(data) : data
+    this.attempt(() => { for (let done = 0; done < bytes.length;) done += writeSync(this.file, bytes, done) })
+  }
+  close(): void {
+    closeSync(this.file)
+  }
+  private attempt<T>(act: () => T): T {
+    try {
+      return act()
+    } catch (error) {
+      throw cannotWrite(this.path, error)
+    }
+  }
+}
+
+function cannotWrite(path: string, error: unknown): InputError {
+  const missing = (error as NodeJS.ErrnoException).code === 'ENOENT'
+  return new InputError(`cannot write '${path}': ${missing ? `no such folder: '${dirname(path)}'` : reasonOf(error)}`)
+}
