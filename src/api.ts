@@ -104,6 +104,8 @@ export interface MachineOptions extends BootOptions {
   devices?: { name: string; properties: Record<string, string> }[]
   /** What disks are made of; a device such as virtio-blk-pci names one by its ID. */
   drives?: DriveOptions[]
+  /** How many serial ports there are, COM1 to COM4. Default: 1. */
+  serialPorts?: number
   networks?: NetworkOptions[]
   /** Remapping units; the last one has what no other names. Needs the chipset q35. */
   iommus?: IommuOptions[]
@@ -213,10 +215,10 @@ export interface Machine {
   readonly now: Nanoseconds
   /** Bytes of RAM and ROM that have been touched, in whole chunks: what the embedder's memory holds of the machine's. */
   readonly touchedMemory: number
-  /** Bytes typed into the first serial port. */
-  serialInput(bytes: Uint8Array): void
-  /** Called with the bytes that the first serial port sends, in order, in batches. */
-  onSerialOutput: (bytes: Uint8Array) => void
+  /** Bytes typed into a serial port: 0, the default, is COM1. */
+  serialInput(bytes: Uint8Array, port?: number): void
+  /** Called with the bytes that a serial port sends (0 is COM1), in order, in batches. */
+  onSerialOutput: (bytes: Uint8Array, port: number) => void
   /** Called with each byte that software writes to a debug console (isa-debugcon). */
   onDebugOutput: (byte: number) => void
   /** What networks ask of the world, in order, in batches at the end of each run. */

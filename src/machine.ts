@@ -47,7 +47,7 @@ export class VitrineMachine implements Machine {
   readonly core: Core
   readonly pc: Pc
   readonly clock = new VirtualClock()
-  onSerialOutput: (bytes: Uint8Array) => void = () => {}
+  onSerialOutput: (bytes: Uint8Array, port: number) => void = () => {}
   onLog: (message: string) => void = () => {}
   onDebugOutput: (byte: number) => void = () => {}
   onOutside: Machine['onOutside'] = () => {}
@@ -63,7 +63,8 @@ export class VitrineMachine implements Machine {
   private asleep = false
   private wakeRegisters: BootRegisters | undefined
   private lapicMoved = false
-  private serialBytes: number[] = []
+  private readonly serialBytes: number[][] = [[], [], [], []]
+  private serialFull = false
   private outsideRequests: Parameters<Machine['onOutside']>[] = []
   private readonly logged = new Set<string>()
 
@@ -127,7 +128,7 @@ export class VitrineMachine implements Machine {
       smramChanged: () => this.showSmram(),
       debugExit: status => this.stopWith({ kind: 'debug-exit', status }),
       serialOutput: (port, byte) => {
-        if (port === 0) this.serialBytes.push(byte)
+        if (this.serialBytes[port].push(byte) >= 4096) this.serialFull = true
       },
       debugOutput: byte => this.onDebugOutput(byte),
       outside: (network, request) => void this.outsideRequests.push([network, request]),
@@ -265,7 +266,7 @@ export class VitrineMachine implements Machine {
       }
       const stopped = this.turn(index, Math.min(until - now, lastRetired - this.retired))
       if (stopped) return stopped
-      if (this.serialBytes.length >= 4096) this.flushSerial()
+      if (this.serialFull) this.flushSerial()
     }
   }
 
@@ -374,8 +375,8 @@ export class VitrineMachine implements Machine {
   screen(): TextScreen | undefined {
     return this.pc.screen()
   }
-  serialInput(bytes: Uint8Array): void {
-    this.pc.serialInput(bytes)
+  serialInput(bytes: Uint8Array, port = 0): void {
+    this.pc.serialInput(bytes, port)
   }
   outsideInput(...[network, event]: Parameters<Machine['outsideInput']>): void {
     this.pc.outsideEvent(network, event)
@@ -385,10 +386,8 @@ export class VitrineMachine implements Machine {
     for (const request of this.outsideRequests.splice(0)) this.onOutside(...request)
   }
   private flushSerial(): void {
-    if (this.serialBytes.length === 0) return
-    const bytes = Uint8Array.from(this.serialBytes)
-    this.serialBytes = []
-    this.onSerialOutput(bytes)
+    this.serialFull = false
+    for (const [port, sent] of this.serialBytes.entries()) if (sent.length > 0) this.onSerialOutput(Uint8Array.from(sent.splice(0)), port)
   }
 
   // ---- looking and changing ----

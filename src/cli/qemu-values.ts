@@ -141,7 +141,7 @@ export function vga(settings: QemuSettings, text: string): void {
   else if (text !== 'none') settings.warnings.push(`warning: -vga ${text} has no effect: expected std or none`)
 }
 
-export const serialHelp = 'the first serial port: stdio, mon:stdio, file:PATH, pipe:PATH, tcp:HOST:PORT[,server][,nowait], unix:PATH, none'
+export const serialHelp = 'a serial port (again: COM2 to COM4): [mon:]stdio, file:PATH, pipe:PATH, tcp:HOST:PORT[,server,nowait], unix:PATH'
 
 export function addSerial(settings: QemuSettings, text: string): void {
   serial(text, settings)

@@ -87,6 +87,16 @@ test('where the serial port can be', async () => {
   assert.deepEqual(await serialOf(), 'none')
 })
 
+test('four serial ports: the one on the terminal is the console, whichever it is', async () => {
+  const { request } = await qemu('-kernel', 'kernel', '-serial', 'file:log', '-serial', 'mon:stdio', '-serial', 'chardev:c',
+    '-chardev', 'file,id=c,path=x')
+  assert.deepEqual(request!.console, { serial: 'stdio', port: 1, escape: true, interrupt: false, quiet: true, collect: false })
+  assert.deepEqual(request!.serials, [{ port: 0, target: { file: 'log' } }, { port: 2, target: { file: 'x' } }])
+  assert.equal(request!.machine.serialPorts, 3)
+  const plain = (await qemu('-kernel', 'kernel', '-serial', 'stdio', '-serial', 'none')).request!
+  assert.deepEqual([plain.console.serial, plain.console.port, plain.machine.serialPorts], ['stdio', undefined, 2])
+})
+
 test('a clock, a snapshot, a file for the process ID; warnings name what has no effect', async () => {
   const { request, errors, written } = await qemu(
     '-kernel', 'kernel', '-nographic', '-rtc', 'base=2026-01-31T12:00:00,clock=vm', '-snapshot', '-drive', 'file=disk.img,if=virtio',
@@ -128,7 +138,8 @@ describe('errors in the words of QEMU', () => {
     [['-smp', '65'], /Invalid SMP CPUs 65. The max CPUs supported by machine 'pc' is 64$/],
     [['-serial', 'tcp:1'], /expected tcp:HOST:PORT, found '1'/],
     [['-kernel', 'kernel', '-serial', 'chardev:x'], /expected a -chardev with id=x, found none/],
-    [['-kernel', 'kernel', '-serial', 'stdio', '-serial', 'stdio'], /only the first serial port/],
+    [['-kernel', 'kernel', '-serial', 'stdio', '-serial', 'mon:stdio'], /mon:stdio: cannot use stdio by multiple character devices/],
+    [['-kernel', 'kernel', ...Array<string[]>(5).fill(['-serial', 'null']).flat()], /expected at most 4 serial ports/],
     [['-daemonize'], /-daemonize: not offered here: start it in the background/],
     [['-hda', 'x'], /'x': no such file/],
     [['-boot', 'order=x', 'disk'], /boot order 'x'/],

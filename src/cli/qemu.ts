@@ -11,7 +11,7 @@ import { serial } from './qemu-values.ts'
 import { report } from './run.ts'
 import { parseQemuShares } from './shares.ts'
 import { statuses, statusOf } from './status.ts'
-import type { Catalogue, ConsoleOptions, RunRequest, System } from './system.ts'
+import type { Catalogue, ConsoleOptions, RunRequest, SerialTarget, System } from './system.ts'
 import { narrowCpu, parseCpu, suggest } from './values.ts'
 
 /** What precedes a message, where QEMU puts the name of its program. */
@@ -55,7 +55,7 @@ function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue)
   const boot = startOf(settings, flash.length > 0, allDevices, system)
   const { cpu, remarks } = parseCpu(hasUefi(boot, flash) ? narrowCpu(settings.cpu) : settings.cpu, catalogue)
   for (const remark of remarks) warn(system, `warning: ${remark}`)
-  const console = consoleOf(settings)
+  const { console, others } = consoleOf(settings)
   if (console.serial === 'none' && settings.serials.length === 0 && settings.display !== 'none') {
     warn(system, 'warning: no display is emulated; -nographic or -serial stdio shows the serial port')
   }
@@ -65,6 +65,7 @@ function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue)
       cpus: settings.cpus,
       memory: settings.memory,
       chipset: settings.machine,
+      ...(others.length === 0 ? {} : { serialPorts: others.length + 1 }),
       ...(nets.networks.length === 0 ? {} : { networks: nets.networks }),
       ...(settings.iommus.length === 0 ? {} : { iommus: settings.iommus }),
       ...(shares.length === 0 ? {} : { shares }),
@@ -81,6 +82,7 @@ function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue)
     forwards: nets.forwards,
     links: nets.links,
     console,
+    ...(others.length === 0 ? {} : { serials: others }),
     session: {},
     ...(settings.gdb === undefined ? {} : { gdb: { address: settings.gdb, wait: settings.wait } }),
   }
@@ -121,19 +123,33 @@ function readKernel(path: string, system: System): Uint8Array {
   }
 }
 
-/** With `-serial stdio` Ctrl-C ends QEMU and Ctrl-A is a key as any other; `-nographic` and `mon:` turn both round. */
-function consoleOf(settings: QemuSettings): ConsoleOptions {
+/**
+ * With `-serial stdio` Ctrl-C ends QEMU and Ctrl-A is a key as any other; `-nographic` and `mon:` turn both round. The port on the
+ * terminal is the console, or else the first.
+ */
+function consoleOf(settings: QemuSettings): { console: ConsoleOptions; others: NonNullable<RunRequest['serials']> } {
   const { serials, noGraphic, log } = settings
-  const [first = noGraphic ? 'mon:stdio' : 'none', ...others] = serials
-  for (const text of others) {
-    if (text !== 'none' && text !== 'null') throw new InputError(`-serial ${text}: only the first serial port is emulated, expected none`)
+  const texts = serials.length > 0 ? serials : [noGraphic ? 'mon:stdio' : 'none']
+  if (texts.length > mostSerials) throw new InputError(`-serial ${texts[mostSerials]}: expected at most ${mostSerials} serial ports`)
+  const ports = texts.map((text, port) => ({ port, ...targetOf(text, settings) }))
+  const [onTerminal, second] = ports.filter(({ target }) => target === 'stdio')
+  if (second) throw new InputError(`-serial ${texts[second.port]}: cannot use stdio by multiple character devices`)
+  const { port, target, escape } = onTerminal ?? ports[0]
+  return {
+    console: { serial: target, ...(port === 0 ? {} : { port }), escape, interrupt: !escape, quiet: !log, collect: false },
+    others: ports.filter(each => each.port !== port).map(each => ({ port: each.port, target: each.target })),
   }
-  const [, id] = /^(?:mon:)?chardev:(.*)$/.exec(first) ?? []
+}
+
+/** COM1 to COM4. */
+const mostSerials = 4
+
+function targetOf(text: string, settings: QemuSettings): { target: SerialTarget; escape: boolean } {
+  const [, id] = /^(?:mon:)?chardev:(.*)$/.exec(text) ?? []
   if (id !== undefined && !settings.chardevs.has(id)) {
-    throw new InputError(`-serial ${first}: expected a -chardev with id=${id}, found ${[...settings.chardevs.keys()].join(', ') || 'none'}`)
+    throw new InputError(`-serial ${text}: expected a -chardev with id=${id}, found ${[...settings.chardevs.keys()].join(', ') || 'none'}`)
   }
-  const { target, escape } = serial(first, settings)
-  return { serial: target, escape, interrupt: !escape, quiet: !log, collect: false }
+  return serial(text, settings)
 }
 
 /** What the device makes of its properties, the machine says; an unknown one QEMU words like this. */

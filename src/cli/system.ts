@@ -11,7 +11,7 @@ import type { Vmm } from '../vmm/vmm.ts'
 export type SocketAddress = { path: string } | { host: string; port: number }
 
 /**
- * Where the first serial port is: the terminal or pipe we were started in, nowhere, a file that it is written to, a pair of named pipes
+ * Where a serial port is: the terminal or pipe we were started in, nowhere, a file that it is written to, a pair of named pipes
  * (PATH.in and PATH.out), or a socket. A listening one that waits holds the machine back until somebody is there.
  */
 export type SerialTarget =
@@ -30,6 +30,8 @@ export type LinkPlace = { listen: { host: string; port: number } } | { connect: 
 
 export interface ConsoleOptions {
   serial: SerialTarget
+  /** Which serial port that is: 0, the default, is COM1. */
+  port?: number
   /** On a terminal, Ctrl-A begins a command. */
   escape: boolean
   /** On a terminal, Ctrl-C leaves instead of going to the guest. */
@@ -57,6 +59,8 @@ export interface RunRequest {
   /** Where plain links lead, by the network's ID. */
   links?: Record<string, LinkPlace>
   console: ConsoleOptions
+  /** Where other serial ports than the console's are. */
+  serials?: { port: number; target: SerialTarget }[]
   session: SessionOptions
   /** Where a GDB may connect; with `wait`, nothing runs until it says so. */
   gdb?: { address: SocketAddress; wait: boolean }

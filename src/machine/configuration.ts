@@ -32,6 +32,12 @@ export function modelOf(options: MachineOptions): CpuModel {
   }
 }
 
+/** A PC has addresses for four. */
+function serialPortsOf({ serialPorts = 1 }: MachineOptions): number {
+  if (Number.isInteger(serialPorts) && serialPorts >= 1 && serialPorts <= 4) return serialPorts
+  throw new InputError(`number of serial ports: expected 1 to 4, found ${serialPorts}`)
+}
+
 export function pcOptionsOf(options: MachineOptions, map: MemoryMap, model: CpuModel): PcOptions {
   const { kernel, kernelName, initrd, initrdName, modules, protocol, bios, flash, bootSettings, vgaBios, commandLine, raw } = options
   return {
@@ -40,6 +46,7 @@ export function pcOptionsOf(options: MachineOptions, map: MemoryMap, model: CpuM
     rtcEpoch: options.rtcEpoch ?? defaultEpoch,
     devices: options.devices ?? [], drives: options.drives ?? [], networks: options.networks ?? [], iommus: options.iommus ?? [],
     shares: options.shares ?? [], seed: options.seed ?? 0,
+    serialPorts: serialPortsOf(options),
     processor: {
       vendor: model.vendor, brand: model.identity.brand, signature: model.identity.signature, megahertz: 1000,
       features: featureBits(model, 1, 0, 3),

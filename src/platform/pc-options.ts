@@ -39,8 +39,8 @@ export interface PcOptions extends BootRequest {
   processor?: ProcessorDescription
   /** The processors have VT-x, which firmware turns on. */
   vmx?: boolean
-  /** A second serial port, COM2, whose output goes to `serialOutput` with port 1. */
-  secondSerialPort?: boolean
+  /** How many serial ports there are, COM1 to COM4. Default: 1. */
+  serialPorts?: number
   lapic: {
     /** Hz of the timer's input clock: what CPUID leaf 15H says where it is offered. */
     timerFrequency: number
@@ -83,7 +83,7 @@ export interface PcEmbedding {
    */
   sleep?: () => void
   wake?: (registers: BootRegisters) => void
-  /** A byte sent by serial port 0 (COM1) or 1 (COM2). */
+  /** A byte sent by serial port 0 (COM1), 1 (COM2) and so on. */
   serialOutput: (port: number, byte: number) => void
   /** A byte written to a debug console. Default: it is dropped. */
   debugOutput?: (byte: number) => void

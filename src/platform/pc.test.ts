@@ -22,6 +22,7 @@ class Board {
   readonly log: string[] = []
   readonly sent: number[] = []
   readonly pc: Pc
+  onSerial: (port: number, byte: number) => void = () => {}
 
   constructor(options: Partial<PcOptions> = {}, canSleep = false) {
     const map = options.map ?? createMemoryMap('q35', 64 * MiB)
@@ -43,7 +44,10 @@ class Board {
       debugExit: status => this.events.push(`exit ${status}`),
       sleep: canSleep ? () => this.events.push('sleep') : undefined,
       wake: registers => this.events.push(`wake ${registers.selectors.cs}:${registers.rip}`),
-      serialOutput: (port, byte) => { if (port === 0) this.sent.push(byte) },
+      serialOutput: (port, byte) => {
+        if (port === 0) this.sent.push(byte)
+        this.onSerial(port, byte)
+      },
       log: (device, what) => this.log.push(`${device}: ${what}`),
     })
   }
@@ -110,6 +114,29 @@ test('the serial port interrupts on IRQ 4', () => {
   assert.equal(board.take(), 0x24)
   board.pc.ports.write(0x3f8, 1, 0x41)
   assert.deepEqual(board.sent, [0x41])
+})
+
+test('COM2 is at 2F8h with IRQ 3, and the other two share the lines of the first', () => {
+  const board = new Board({ serialPorts: 4 })
+  board.initializePics()
+  const { ports } = board.pc
+  const sent: [number, number][] = []
+  board.onSerial = (port, byte) => sent.push([port, byte])
+  for (const [base, vector] of [[0x2f8, 0x23], [0x3e8, 0x24], [0x2e8, 0x23]]) {
+    ports.write(base + 4, 1, 0xa)
+    ports.write(base + 1, 1, 2)
+    assert.equal(board.take(), vector)
+    ports.read(base + 2, 1)
+    ports.write(base + 1, 1, 0)
+    ports.write(0x20, 1, 0x20)
+    ports.write(base, 1, 0x41)
+  }
+  assert.deepEqual(sent, [[1, 0x41], [2, 0x41], [3, 0x41]])
+  ports.write(0x2f9, 1, 1)
+  board.pc.serialInput(Uint8Array.of(0x42), 1)
+  board.advance(2e6)
+  assert.equal(ports.read(0x2f8, 1), 0x42)
+  assert.equal(ports.read(0x3fd, 1) & 1, 0)
 })
 
 test('the SCI is IRQ 9, level-triggered', () => {

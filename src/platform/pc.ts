@@ -47,7 +47,7 @@ import { smbios, type Smbios } from './smbios.ts'
 /** Of a processor that does not say how many it has. */
 const usualPhysicalBits = 39
 const pmBase = 0x600
-const serialPorts = [{ base: 0x3f8, irq: 4 }, { base: 0x2f8, irq: 3 }]
+const serialPorts = [{ base: 0x3f8, irq: 4 }, { base: 0x2f8, irq: 3 }, { base: 0x3e8, irq: 4 }, { base: 0x2e8, irq: 3 }]
 const elcrPorts = [0x4d0, 0x4d1]
 /** What firmware makes level-triggered: the SCI and PCI's IRQs 9, 10 and 11. */
 const firmwareElcr = [0, 0x0e]
@@ -116,7 +116,7 @@ export class Pc {
 
     this.#acpiPm = this.#makeAcpiPm()
     this.#makeTimers()
-    this.serial = serialPorts.slice(0, options.secondSerialPort ? 2 : 1).map((_, index) => this.#makeSerial(index))
+    this.serial = serialPorts.slice(0, options.serialPorts ?? 1).map((_, index) => this.#makeSerial(index))
     const resetControl = this.#makeResets()
     this.pci = this.#makePci(resetControl)
     const { processor, cpus, seed = 0 } = options
@@ -158,11 +158,11 @@ export class Pc {
     return this.#smram?.view ?? noSmram
   }
 
-  /** Bytes typed at the terminal: for the first serial port, or for a virtio console whose driver runs. */
-  serialInput(bytes: Uint8Array): void {
-    const console = this.#consoles.find(({ listening }) => listening)
+  /** Bytes typed at the far end of a serial port. Those of the first go to a virtio console whose driver runs. */
+  serialInput(bytes: Uint8Array, port = 0): void {
+    const console = port === 0 ? this.#consoles.find(({ listening }) => listening) : undefined
     if (console) console.input(bytes)
-    else this.serial[0].input(bytes)
+    else this.serial[port].input(bytes)
   }
 
   /** What a VGA's text mode shows. */
@@ -424,7 +424,7 @@ export class Pc {
     return {
       map: this.map, cpus, dmar: this.#iommu?.dmar, apicIds: Array.from({ length: cpus }, (_, cpu) => cpu), hpetBase, pmBase,
       hasVga: this.#hasVga, canSleep: this.#embedding.sleep !== undefined && this.#firmware === undefined,
-      serialPorts: serialPorts.slice(0, this.#options.secondSerialPort ? 2 : 1),
+      serialPorts: serialPorts.slice(0, this.#options.serialPorts ?? 1),
       gsiOf: (device, pin) => firstPciGsi + wireOf(device, pin),
       irqOf: (device, pin) => legacyIrq[wireOf(device, pin) & 3],
     }

@@ -16,6 +16,40 @@ export interface SerialPort {
   close(): void
 }
 
+/** The far ends of serial ports that are not the console. */
+export interface OtherPorts {
+  /** Resolves when somebody is at each that the machine has to wait for. */
+  ready: Promise<unknown>
+  /** Input may still come. */
+  readonly open: boolean
+  take(port: number, bytes: Uint8Array): void
+  flush(): Promise<void>
+  close(): void
+}
+
+/** `input`: what the other sides send. Throws an InputError that says why one cannot be opened. */
+export async function openOtherPorts(
+  targets: readonly { port: number; target: SerialTarget }[], input: (bytes: Uint8Array, port: number) => void,
+): Promise<OtherPorts> {
+  const ports = new Map<number, { end: SerialPort; chunks: Uint8Array[] }>()
+  for (const { port, target } of targets) {
+    if (typeof target !== 'object') continue
+    const end = await openSerialPort(target)
+    end.onInput = bytes => input(bytes, port)
+    ports.set(port, { end, chunks: [] })
+  }
+  const all = [...ports.values()]
+  return {
+    ready: Promise.all(all.map(({ end }) => end.ready)),
+    get open() { return all.some(({ end }) => end.open) },
+    take(port, bytes) { ports.get(port)?.chunks.push(bytes) },
+    async flush() {
+      for (const { end, chunks } of all) for (const bytes of chunks.splice(0)) await end.write(bytes)
+    },
+    close() { for (const { end } of all) end.close() },
+  }
+}
+
 /** Throws an InputError that says why it cannot be opened. */
 export async function openSerialPort(target: Exclude<SerialTarget, 'stdio' | 'none'>): Promise<SerialPort> {
   if ('file' in target) return filePort(target.file)

@@ -13,7 +13,7 @@ import type { serveGdb } from './gdb.ts'
 import type { NodeLink } from './link.ts'
 import type { NodeNetwork } from './network.ts'
 import { observeGuests } from './guest-events.ts'
-import { openSerialPort, type SerialPort } from './serial-port.ts'
+import { openOtherPorts, openSerialPort, type SerialPort } from './serial-port.ts'
 import { openFolder } from './shared-folder.ts'
 import { attachInput, endsOf, onTerminal, outputTo } from './stdio.ts'
 import { onSignals, watchStarter } from './process.ts'
@@ -36,22 +36,30 @@ async function run(createMachine: MachineFactory, starterGone: () => boolean, re
   const machine = await createMachine(request.machine, request.codeCache)
   if (request.restore !== undefined) machine.restoreState((await import('./state-file.ts')).readState(request.restore))
   const collected: Uint8Array[] = []
-  const { serial } = request.console
+  const { serial, port: consolePort = 0 } = request.console
   const port: SerialPort | undefined = typeof serial === 'object' ? await openSerialPort(serial) : undefined
+  const otherPorts = await openOtherPorts(request.serials ?? [], (bytes, number) => {
+    machine.serialInput(bytes, number)
+    session.wake()
+  })
   const output = outputTo(request.console, collected, port)
   const panics = new PanicWatch()
   const consoleInput = { open: port?.open ?? serial === 'stdio' }
   machine.onLog = message => { if (!request.console.quiet) output.remark(() => printError(`vitrine: ${message}\n`)) }
   const stopTrace = observeGuests(request, machine, lines => output.remark(() => printError(lines)))
-  machine.onSerialOutput = bytes => {
+  machine.onSerialOutput = (bytes, number) => {
+    if (number !== consolePort) return otherPorts.take(number, bytes)
     output.take(bytes)
     panics.see(bytes)
     if (panics.stuck) session.end({ kind: 'panic' })
   }
   const session = new Session(machine, {
     ...surroundings(
-      () => output.flush(),
-      () => consoleInput.open || [...networks.values()].some(each => each.isListening || each.isAwaited),
+      async () => {
+        await output.flush()
+        await otherPorts.flush()
+      },
+      () => consoleInput.open || otherPorts.open || [...networks.values()].some(each => each.isListening || each.isAwaited),
     ),
     awaited: () => [...networks.values()].some(each => each.isAwaited),
   }, request.session)
@@ -59,7 +67,7 @@ async function run(createMachine: MachineFactory, starterGone: () => boolean, re
   const ended = new Promise<void>(resolve => { session.onEnd = resolve })
   if (port) {
     port.onInput = bytes => {
-      machine.serialInput(bytes)
+      machine.serialInput(bytes, consolePort)
       session.wake()
     }
   }
@@ -71,7 +79,7 @@ async function run(createMachine: MachineFactory, starterGone: () => boolean, re
   const stopSignals = onSignals(ending => session.end(ending))
   const detach = attachInput(request.console, {
     input(bytes) {
-      machine.serialInput(bytes)
+      machine.serialInput(bytes, consolePort)
       session.wake()
     },
     command: obey,
@@ -86,7 +94,7 @@ async function run(createMachine: MachineFactory, starterGone: () => boolean, re
   const stopProfiler = request.profile === undefined ? undefined : await (await import('./profiler.ts')).startProfiler()
   try {
     for (const network of networks.values()) await network.open()
-    await Promise.race([port?.ready, ended])
+    await Promise.race([Promise.all([port?.ready, otherPorts.ready]), ended])
     const ending = await session.run()
     const samples = await stopProfiler?.()
     if (request.save !== undefined) {
@@ -115,10 +123,12 @@ async function run(createMachine: MachineFactory, starterGone: () => boolean, re
     stopTrace()
     stopGdb()
     await output.flush()
+    await otherPorts.flush()
     output.sayAll()
     detach()
     stopSignals()
     port?.close()
+    otherPorts.close()
     for (const network of networks.values()) network.close()
     if (terminal) process.stdout.write((output.escapes ? '\x1b[0m\x1b[?25h' : '') + (output.atLineStart ? '' : '\n'))
   }

@@ -15,7 +15,7 @@ export class FakeMachine implements Machine {
   readonly touchedMemory = 0
   /** Calls of run(). */
   slices = 0
-  onSerialOutput: (bytes: Uint8Array) => void = () => {}
+  onSerialOutput: (bytes: Uint8Array, port: number) => void = () => {}
   onLog: (message: string) => void = () => {}
   onDebugOutput: (byte: number) => void = () => {}
   onGuestEvent: Machine['onGuestEvent']
@@ -78,13 +78,13 @@ export class FakeMachine implements Machine {
   #echo(): StopReason | undefined {
     const typed = this.#input
     this.#input = []
-    this.onSerialOutput(Uint8Array.from(typed))
+    this.onSerialOutput(Uint8Array.from(typed), 0)
     this.#line = (this.#line + String.fromCharCode(...typed)).slice(-20)
     return this.#line.includes('poweroff') ? { kind: 'power-off' } : undefined
   }
 
   #say(text: string): void {
-    this.onSerialOutput(new TextEncoder().encode(text))
+    this.onSerialOutput(new TextEncoder().encode(text), 0)
   }
 
   serialInput(bytes: Uint8Array): void {
