@@ -3,6 +3,7 @@
  * Handling", "Interrupt 8-Double Fault Exception (#DF)".
  */
 import { type Fault, vector } from './fault.ts'
+import type { CpuModel } from './model.ts'
 
 /** As VMX and SVM tell events apart. softwareInterrupt: INT n; softwareException: INT3, INTO; privilegedSoftware: INT1. */
 export type EventKind = 'external' | 'nmi' | 'exception' | 'softwareInterrupt' | 'privilegedSoftware' | 'softwareException'
@@ -43,8 +44,14 @@ export const isSoftware = (each: CpuEvent): boolean => each.kind === 'softwareIn
   || each.kind === 'privilegedSoftware'
 /** INT n, INT3 and INTO need DPL >= CPL in the gate; INT1 does not. */
 export const checksGate = (each: CpuEvent): boolean => each.kind === 'softwareInterrupt' || each.kind === 'softwareException'
-/** EXT of error codes that delivery raises. */
-export const externalBit = (each: CpuEvent): number => (checksGate(each) ? 0 : 1)
+/**
+ * EXT of error codes that delivery raises. On Intel it says that no INT n, INT3 or INTO was delivered; on AMD that the source was outside
+ * of the processor (APM vol. 2, "Selector-Error Code"): an exception that an exception raises does not have it.
+ */
+export function externalBit({ kind }: CpuEvent, { vendor }: CpuModel): number {
+  if (kind === 'external' || kind === 'nmi') return 1
+  return vendor === 'GenuineIntel' && (kind === 'exception' || kind === 'privilegedSoftware') ? 1 : 0
+}
 
 /** Exceptions that are faults, and so push RFLAGS with RF set. #DB has its own rules; #BP and #OF are traps; #DF and #MC are aborts. */
 const pushesResume: ReadonlySet<number> = new Set([vector.DE, vector.BR, vector.UD, vector.NM, vector.TS, vector.NP, vector.SS, vector.GP,

@@ -49,7 +49,7 @@ const gateTypes: ReadonlySet<number> = new Set([systemType.taskGate, systemType.
 
 function readGate(cpu: Processor, event: CpuEvent): Descriptor {
   const { state } = cpu
-  const error = event.vector * 8 + 2 + externalBit(event)
+  const error = event.vector * 8 + 2 + externalBit(event, cpu.model)
   if (event.vector * 8 + 7 > state.idtrLimit) throw new Fault(vector.GP, error)
   const gate = readDescriptorAt(cpu, (state.idtrBase + BigInt(event.vector * 8)) & low32)
   if (!gateTypes.has((gate.high >> 8) & 0x1f)) throw new Fault(vector.GP, error)
@@ -59,7 +59,7 @@ function readGate(cpu: Processor, event: CpuEvent): Descriptor {
 }
 
 function deliverThroughTask(cpu: Processor, event: CpuEvent, selector: number): void {
-  const external = externalBit(event)
+  const external = externalBit(event, cpu.model)
   const options = { returnRip: returnRip(cpu, event), error: event.error, external, resume: setsResumeFlag(event) }
   const wide = switchTask(cpu, selector, 'interrupt', options)
   if (event.error === undefined) return
@@ -70,7 +70,7 @@ function deliverThroughTask(cpu: Processor, event: CpuEvent, selector: number): 
 
 function deliverThroughGate(cpu: Processor, event: CpuEvent, gate: Descriptor): void {
   const { state } = cpu
-  const external = externalBit(event)
+  const external = externalBit(event, cpu.model)
   const type = (gate.high >> 8) & 0x1f
   const wide = (type & 8) !== 0
   const selector = gate.low >>> 16

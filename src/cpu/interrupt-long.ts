@@ -33,7 +33,7 @@ const pointer = new Uint32Array(2)
 
 export function deliverLong(cpu: Processor, event: CpuEvent): void {
   const { words } = cpu.state
-  const external = externalBit(event)
+  const external = externalBit(event, cpu.model)
   const cpl = words[index.cpl]
 
   readGate(cpu, event, external, cpl)

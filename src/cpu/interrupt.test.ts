@@ -20,8 +20,8 @@ function longGate(cpu: TestProcessor, number: number,
   cpu.memory.write64(idtAddress + BigInt(number * 16 + 8), 0xffffffffn)
 }
 
-function longUser(): TestProcessor {
-  const cpu = createTestProcessor()
+function longUser(model = 'intel'): TestProcessor {
+  const cpu = createTestProcessor(model)
   enterLong(cpu, 3)
   cpu.memory.write64(tssAddress + 4n, kernelStack)
   cpu.state.gpr[4] = 0x7f00_1234_5678n
@@ -88,6 +88,17 @@ test('64-bit: error codes of delivery name the gate, with IDT and EXT', () => {
   longGate(cpu, 0x21)
   assert.deepEqual(faultOf(() => deliverOnce(cpu, externalInterrupt(0x21))), { vector: vector.SS, error: 1 })
   assert.equal(cpu.state.cpl, 3)
+})
+
+test('EXT of an exception that an exception raises: AMD asks where the source is (APM vol. 2, "Selector-Error Code")', () => {
+  for (const [model, external] of [['intel', 1], ['amd', 0]] as const) {
+    const cpu = longUser(model)
+    cpu.state.idtrLimit = 0
+    const stack = exceptionFrom(new Fault(vector.SS, 0))
+    assert.deepEqual(faultOf(() => deliverOnce(cpu, stack)), { vector: vector.GP, error: vector.SS * 8 + 2 + external }, model)
+    assert.deepEqual(faultOf(() => deliverOnce(cpu, nonMaskableInterrupt)), { vector: vector.GP, error: vector.NMI * 8 + 3 }, model)
+    assert.deepEqual(faultOf(() => deliverOnce(cpu, softwareInterrupt(3, 0n))), { vector: vector.GP, error: 3 * 8 + 2 }, model)
+  }
 })
 
 test('64-bit: INT n through a gate of level 3 returns behind the instruction', () => {

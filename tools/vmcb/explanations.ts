@@ -50,6 +50,9 @@ export const explanations: readonly Explanation[] = [
     applies: each => each.what === 'interruptState' && isException(each.codes[0]) && each.ours === 1n },
   { why: 'in real mode the vector is read before anything is pushed (vol. 3, "INT (Interrupt to Vector)"); Bochs 2.7 pushes first',
     applies: each => isReal(each) && is(each.codes[0], exitCode.npf) && same(each) },
+  { why: 'EXT: the source is outside of the processor ("Selector-Error Code"), as Linux expects of silicon; Bochs 2.7 has it as on Intel',
+    applies: each => (each.what === 'exitInfo1' || each.what.startsWith('stack')) && onlyBit(each, 1n) &&
+      ((each.theirs ?? 0n) & 1n) === 1n && !injected(each, eventType.interrupt) && !injected(each, eventType.nmi) },
   { why: 'Bochs 2.7 came to its end', applies: each => each.what === 'exit' && each.theirs === -1n },
   { why: 'no debug trap of a guest reaches the host ("#VMEXIT"); one of Bochs 2.7 does', applies: each => each.what === 'exit' &&
     each.theirs === 1n },
