@@ -89,6 +89,27 @@ export interface RemappingEvent {
   words: string
 }
 
+/** An exception or interrupt on its way through the IDT, and where the processor was. */
+export interface DeliveredEvent {
+  time: Nanoseconds
+  cpu: number
+  /** `external`: by the interrupt controller; the last three: INT n, INT1, INT3 and INTO. */
+  kind: 'external' | 'nmi' | 'exception' | 'softwareInterrupt' | 'privilegedSoftware' | 'softwareException'
+  vector: number
+  /** undefined: pushes none. */
+  error: number | undefined
+  /** CR2 of a page fault. */
+  address: bigint | undefined
+  /** A guest of VT-x or AMD-V runs. */
+  guest: boolean
+  cpl: number
+  cs: number
+  rip: bigint
+  ss: number
+  rsp: bigint
+  rax: bigint
+}
+
 /**
  * What a machine is made of. `createMachine` throws an `InputError` for what makes no machine: it says what was expected, what was found
  * and where.
@@ -229,6 +250,8 @@ export interface Machine {
   onLog: (message: string) => void
   /** Called at each VM entry, VM exit and failed entry while it is set; costs time, and changes nothing. */
   onGuestEvent: GuestListener | undefined
+  /** Called at each exception and interrupt that goes through the IDT while it is set; costs time, and changes nothing. */
+  onDelivery: ((event: DeliveredEvent) => void) | undefined
   /** Called at each decision of a remapping unit while it is set; costs time, and changes nothing. */
   onRemappingEvent: ((event: RemappingEvent) => void) | undefined
   /** What the device VGA shows in a text mode; undefined without it, and in a graphics mode. */

@@ -12,6 +12,7 @@ import type { Cpu, CpuStop } from './engine/cpu.ts'
 import type { TextScreen } from './devices/vga/vga.ts'
 import { pageNumber } from './mmu/mmu.ts'
 import { cpusOf, memoryMapOf, modelOf, pcOptionsOf } from './machine/configuration.ts'
+import { delivered } from './machine/delivered.ts'
 import { LapicPages } from './machine/lapic-pages.ts'
 import { Processors } from './machine/processors.ts'
 import { readRegisters, writeRegisters } from './machine/registers.ts'
@@ -53,6 +54,7 @@ export class VitrineMachine implements Machine {
   onOutside: Machine['onOutside'] = () => {}
   #onGuestEvent: GuestListener | undefined
   #onRemappingEvent: Machine['onRemappingEvent']
+  #onDelivery: Machine['onDelivery']
 
   private readonly options: MachineOptions
   private readonly processors: Processors
@@ -157,6 +159,14 @@ export class VitrineMachine implements Machine {
   }
   get onRemappingEvent(): Machine['onRemappingEvent'] {
     return this.#onRemappingEvent
+  }
+  get onDelivery(): Machine['onDelivery'] {
+    return this.#onDelivery
+  }
+  set onDelivery(listener: Machine['onDelivery']) {
+    this.#onDelivery = listener
+    for (const [index, { cpu }] of this.processors.slots.entries())
+      cpu.onDelivery = listener && (event => listener({ time: this.clock.now(), cpu: index, ...delivered(event, cpu.state) }))
   }
   private observeGuests(): void {
     const listens = this.options.explain === true || this.#onGuestEvent !== undefined

@@ -47,6 +47,9 @@ export interface QemuSettings {
   /** Nothing runs until GDB says so. */
   wait: boolean
   log: boolean
+  /** A line for each exception and interrupt. */
+  events: boolean
+  logFile?: string
   warnings: string[]
 }
 
@@ -55,7 +58,7 @@ function defaultSettings(): QemuSettings {
     machine: 'pc', cpu: 'max', cpus: 1, memory: 128 << 20, append: '', serials: [], chardevs: new Map(), noGraphic: false, devices: [],
     iommus: [],
     drives: [], netdevs: [], nics: [], fsdevs: [], virtfs: [], bootMenu: false, snapshot: false, noReboot: false, wait: false, seed: 0,
-    log: false, warnings: [],
+    log: false, events: false, warnings: [],
   }
 }
 
@@ -159,10 +162,13 @@ export const qemuOptions: readonly QemuOption[] = [
   without(['no-shutdown'], 'there is no monitor to go on from; power-off ends the run'),
   { names: ['rtc'], argument: 'base=utc|localtime|DATE', help: 'what the clock shows first (default: a fixed date)', apply: value.rtc },
   { names: ['seed'], argument: 'number', help: 'seed of all that is random', apply: value.seed },
-  { names: ['d'], argument: 'item1,...', help: 'unimp, guest_errors: say what software touches that is not there', apply: value.log },
+  {
+    names: ['d'], argument: 'item1,...', apply: value.log,
+    help: 'int: each exception and interrupt; guest_errors, unimp: what software touches that is not there',
+  },
+  { names: ['D'], argument: 'file', help: 'write what -d says to a file', apply: (s, text) => { s.logFile = text } },
   { names: ['global'], argument: 'driver.property=value', help: 'accepted; says so when it has no effect', apply: value.global },
   { names: ['pidfile'], argument: 'file', help: "write the process' ID to a file", apply: (s, text) => { s.pidFile = text } },
-  refused(['D'], 'what -d says goes to standard error; expected 2>FILE', 'file'),
   refused(['daemonize'], "start it in the background, with '&' or setsid"),
   { names: ['gdb'], argument: 'dev', help: 'wait for GDB at tcp::PORT or unix:PATH', apply: value.gdb },
   { names: ['s'], help: 'as -gdb tcp::1234', apply: s => { value.gdb(s, 'tcp::1234') } },

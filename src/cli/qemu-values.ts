@@ -244,10 +244,18 @@ export function seed(settings: QemuSettings, text: string): void {
   settings.seed = Number(text)
 }
 
+/** Of QEMU's translator and of its other machines. */
+const otherLogItems = [
+  'out_asm', 'in_asm', 'op', 'op_opt', 'op_ind', 'exec', 'cpu', 'fpu', 'mmu', 'pcall', 'cpu_reset', 'page', 'nochain', 'plugin', 'strace',
+  'tid', 'vpu',
+]
+
 export function log(settings: QemuSettings, text: string): void {
   for (const item of partsOf(text)) {
     if (item === 'unimp' || item === 'guest_errors') settings.log = true
-    else throw new InputError(`log item '${item}' is not offered, expected unimp or guest_errors`)
+    else if (item === 'int') settings.events = true
+    else if (otherLogItems.includes(item)) settings.warnings.push(`warning: -d ${item} has no effect: expected int, guest_errors or unimp`)
+    else throw new InputError(`unknown log item '${item}', expected int, guest_errors or unimp`)
   }
 }
 

@@ -112,6 +112,14 @@ test('a clock, a snapshot, a file for the process ID; warnings name what has no 
   assert.equal((await qemu('-kernel', 'kernel', '-nographic', '-rtc', 'base=utc')).request!.machine.rtcEpoch, 1_800_000_000)
 })
 
+test('-d and -D: events as a trace, the machine\'s words beside them in a file', async () => {
+  const { request } = await qemu('-kernel', 'kernel', '-nographic', '-d', 'int,guest_errors,unimp', '-D', 'log')
+  assert.deepEqual(request!.trace, { kinds: ['events'], file: 'log', log: true })
+  assert.deepEqual((await qemu('-kernel', 'kernel', '-nographic', '-d', 'int')).request!.trace, { kinds: ['events'] })
+  assert.equal((await qemu('-kernel', 'kernel', '-nographic', '-d', 'unimp')).request!.trace, undefined)
+  assert.match((await qemu('-kernel', 'kernel', '-nographic', '-d', 'cpu_reset')).errors, /-d cpu_reset has no effect/)
+})
+
 test('help on one device, on drives and on character devices', async () => {
   assert.match((await qemu('-device', 'isa-debug-exit,help')).output, /^isa-debug-exit options:\n {2}iobase=<value> \(default: 0x501\)/)
   assert.match((await qemu('-drive', 'help')).output, /format=raw\|qcow2/)

@@ -84,11 +84,18 @@ function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue)
     console,
     ...(others.length === 0 ? {} : { serials: others }),
     session: {},
+    ...traceOf(settings),
     ...(settings.gdb === undefined ? {} : { gdb: { address: settings.gdb, wait: settings.wait } }),
   }
 }
 
 const drivesOf = ({ drives, snapshot }: QemuSettings): string[] => drives.map(text => (snapshot ? `${text},snapshot=on` : text))
+
+/** `-d int` by itself goes to our errors, as the rest of `-d` does. */
+function traceOf({ events, log, logFile }: QemuSettings): Pick<RunRequest, 'trace'> {
+  if (!events && (logFile === undefined || !log)) return {}
+  return { trace: { kinds: events ? ['events'] : [], ...(logFile === undefined ? {} : { file: logFile, log }) } }
+}
 
 /** `-netdev` is a network without a card, `-nic` one with it. */
 function networksOf({ netdevs, nics }: QemuSettings): Networks {

@@ -72,7 +72,7 @@ describe('bad input is one line that says what is wrong, with status 2', () => {
     [['run', '--kernel'], /--kernel/],
     [['run', '--memroy', '3'], /'--memroy'.*--memory/],
     [['run', '--tarce', 'exits'], /'--tarce'.*--trace/],
-    [[...run, '--trace', 'exit'], /--trace 'exit': expected exits, iommu or exits\+iommu/],
+    [[...run, '--trace', 'exit'], /--trace 'exit': expected exits, iommu or events/],
     [['rnu'], /'rnu'.*run/],
     [['run', '--kernel', 'nowhere'], /'nowhere': no such file/],
     [[...run, '--memory', '3.3M'], /--memory '3.3M'.*multiple of 1M/],

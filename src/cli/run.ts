@@ -101,7 +101,7 @@ export function runCommand(system: System, done: (status: number) => void): Comm
     .option('--restore <file>', 'begin in a saved state; all other options as when it was saved')
     .optionsGroup('What to print:')
     .option('--explain', 'say why VM entries fail: each rule that is broken, the field, its value, and one that would do')
-    .option('--trace <exits|iommu[:FILE]>', 'a line for each VM entry and exit, or DMA and interrupt remapped; to FILE, or to our errors')
+    .option('--trace <exits|iommu|events[:FILE]>', 'a line for each VM entry and exit; DMA and interrupt remapped; exception or interrupt')
     .option('--json', 'print one JSON document at the end, with the console in it')
     .option('--quiet', 'print nothing but the console')
     .addHelpText('after', `\n${examples}\nExit status:\n${statusTable}\n`)

@@ -42,8 +42,8 @@ export interface ConsoleOptions {
   collect: boolean
 }
 
-/** VM entries and exits; decisions of remapping units. */
-export const traceKinds = ['exits', 'iommu'] as const
+/** VM entries and exits; decisions of remapping units; exceptions and interrupts. */
+export const traceKinds = ['exits', 'iommu', 'events'] as const
 export type TraceKind = (typeof traceKinds)[number]
 
 export interface RunRequest {
@@ -64,8 +64,8 @@ export interface RunRequest {
   session: SessionOptions
   /** Where a GDB may connect; with `wait`, nothing runs until it says so. */
   gdb?: { address: SocketAddress; wait: boolean }
-  /** Print a line for each event of these kinds, or write it to the file. */
-  trace?: { kinds: readonly TraceKind[]; file?: string }
+  /** Print a line for each event of these kinds, or write it to the file; `log`: what the machine itself says goes there, too. */
+  trace?: { kinds: readonly TraceKind[]; file?: string; log?: boolean }
   /** Say why VM entries fail. */
   explain?: boolean
   /** Names of addresses, for `trace` and `explain`. */

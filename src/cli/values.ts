@@ -29,7 +29,7 @@ export function parseCount(text: string, option: string, least = 1, most = Numbe
 export function parseTrace(text: string): { kinds: TraceKind[]; file?: string } {
   const [, what = '', file] = /^([^:]*)(?::(.+))?$/.exec(text) ?? []
   const kinds = what.split('+').map(word => traceKinds.find(kind => kind === word))
-  if (kinds.includes(undefined)) throw new InputError(`--trace '${text}': expected exits, iommu or exits+iommu, or one with :FILE`)
+  if (kinds.includes(undefined)) throw new InputError(`--trace '${text}': expected exits, iommu or events, or some: exits+events:FILE`)
   return { kinds: kinds as TraceKind[], ...(file === undefined ? {} : { file }) }
 }
 

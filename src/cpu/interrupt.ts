@@ -98,6 +98,7 @@ function leaveGuest(cpu: Processor, exit: unknown, during: CpuEvent | undefined,
  */
 export function deliverOnce(cpu: Processor, event: CpuEvent): void {
   const { state } = cpu
+  cpu.onDelivery?.(event)
   if (event.kind === 'exception' || event.kind === 'privilegedSoftware') recordCause(cpu, event)
   else if (event.kind === 'nmi') state.interruptShadow |= blockedByNmi
   if (isLong(state)) deliverLong(cpu, event)

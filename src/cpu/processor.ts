@@ -4,6 +4,7 @@
  */
 import type { Fault } from './fault.ts'
 import type { CpuState } from './state.ts'
+import type { CpuEvent } from './event.ts'
 import type { CpuModel } from './model.ts'
 import type { Virtualization } from './virtualization.ts'
 import type { SaveMapName } from './smm-map.ts'
@@ -161,6 +162,8 @@ export interface Processor {
   exitGuest(exit: Fault): After
   /** RIP is the target of a branch after which the tracker waits: goes on there, or to the run loop, which asks for an ENDBRANCH. */
   branchTracked(): After
+  /** Is told of each event that goes through the IDT, before it does; undefined while nobody listens. */
+  readonly onDelivery: ((event: CpuEvent) => void) | undefined
   /** Says once per message what is not implemented or not there. */
   log(message: string): void
 }

@@ -53,7 +53,7 @@ export function createTestProcessor(modelName = 'intel'): TestProcessor {
     place(address + BigInt(length - 1), write, as)
   }
   const cpu: TestProcessor = {
-    index: 0, state, model, calls, absent, time: 0, portValue: 0, slow: false,
+    index: 0, state, model, calls, absent, time: 0, portValue: 0, slow: false, onDelivery: undefined,
     memory: {
       read8: (address, as) => view.getUint8(place(address, false, as)),
       read16: (address, as) => view.getUint16(place(address, false, as), true),

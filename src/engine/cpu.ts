@@ -90,6 +90,7 @@ export class Cpu implements InterruptibleCpu {
   retired = 0
   /** Is told of every event before it is delivered; `false` keeps it from the guest (vectors, lockstep). */
   onEvent: ((event: CpuEvent) => boolean) | undefined
+  onDelivery: ((event: CpuEvent) => void) | undefined
   /** Set by the machine when a run must end at the next border: power-off, reset, debug exit. */
   stopRequested = false
   /** Interrupts and alarms are held off: lockstep with a peer that does the same. */

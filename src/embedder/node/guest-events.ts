@@ -1,6 +1,7 @@
-/** The trace of world switches, and why VM entries fail: to standard error, or to a file. */
+/** The trace of world switches, remapping and events, and why VM entries fail: to standard error, or to a file. */
 import type { Machine } from '../../api.ts'
 import type { RunRequest } from '../../cli/system.ts'
+import { deliveryLine } from '../../insight/deliveries.ts'
 import { explainFailure, nameFinder, remappingLine, traceLine } from '../../insight/guest-events.ts'
 import { OutputFile } from './files.ts'
 
@@ -23,6 +24,8 @@ export function observeGuests({ trace, explain, symbols }: RunRequest, machine: 
   const add = (line: string): void => {
     if (lines.push(line) >= batch) write()
   }
+  if (trace?.log) machine.onLog = message => add(`vitrine: ${message}`)
+  if (trace?.kinds.includes('events')) machine.onDelivery = event => add(deliveryLine(event, nameOf))
   const exits = trace?.kinds.includes('exits') ?? false
   if (trace?.kinds.includes('iommu')) machine.onRemappingEvent = event => add(remappingLine(event))
   if (exits || explain) machine.onGuestEvent = event => {
@@ -34,6 +37,7 @@ export function observeGuests({ trace, explain, symbols }: RunRequest, machine: 
   return () => {
     machine.onGuestEvent = undefined
     machine.onRemappingEvent = undefined
+    machine.onDelivery = undefined
     write()
     file?.close()
   }

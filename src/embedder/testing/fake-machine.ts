@@ -20,6 +20,7 @@ export class FakeMachine implements Machine {
   onDebugOutput: (byte: number) => void = () => {}
   onGuestEvent: Machine['onGuestEvent']
   onRemappingEvent: Machine['onRemappingEvent']
+  onDelivery: Machine['onDelivery'] = undefined
   readonly #guest: string
   readonly #argument: number
   #input: number[] = []
