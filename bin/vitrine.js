@@ -21,6 +21,8 @@ const major = Number.parseInt(process.versions.node, 10)
 if (installed ? major >= 20 : major >= pinnedMajor()) {
   // Node 26's V8 (14) may read an old value of a number that a closure has just changed, once the code is hot: CONTRIBUTING.md.
   if (major === 26) setFlagsFromString('--no-function-context-cells')
+  // Before anything is loaded, and the same in all threads: code that was compiled under other flags is not used again.
+  setFlagsFromString('--no-wasm-lazy-compilation')
   // Keeps types stripped and code compiled between runs, in the temporary folder: a third of the time to the first instruction.
   nodeModule.enableCompileCache?.()
   // In the source every import is a path with its ending: nothing to look for, which takes a seventh of that time in Node's own resolution.

@@ -38,6 +38,8 @@ const firstUncached = { pc: 0xc000_0000, q35: 0x8000_0000 } as const
 export interface Surroundings {
   /** Another thread that compiles hot code. */
   background?: BackgroundBuilder
+  /** Of `createLinearMemory`, made before: V8 collects all garbage when it makes one, which is quickest before anything else is loaded. */
+  linearMemory?: WebAssembly.Memory
 }
 
 export function createMachine(options: MachineOptions, surroundings: Surroundings = {}): Machine {
@@ -81,6 +83,7 @@ export class VitrineMachine implements Machine {
       cpus,
       profile: internals.profile,
       background: internals.background,
+      linearMemory: internals.linearMemory,
       jit: options.engine === 'jit',
       log: (device, what) => this.log(device, what),
     })

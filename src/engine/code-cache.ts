@@ -52,8 +52,6 @@ export class CodeCache {
   private readonly tables = new Map<number, number>()
   private readonly markCode: (place: number) => void
   private next = codeBase
-  /** What lies from here on was never used, and is 0. */
-  private highest = codeBase
   /** Grows whenever decoded code was dropped: what runs may be stale. */
   drops = 0
   /** Grows when everything is forgotten: addresses of records mean nothing any more. */
@@ -90,9 +88,10 @@ export class CodeCache {
     const key = (place >>> 12) * modeCount + mode
     let table = this.tables.get(key)
     if (table === undefined) {
-      const fresh = this.next >= this.highest
       table = this.allocate(tableBytes)
-      if (!fresh) this.bytes.fill(0, table, table + tableBytes)
+      // Also where all is 0 still: what the system gets to see first is a write. After a read it maps a page of zeros, which at the first
+      // write it takes away again, with an interrupt to each processor that a thread of ours runs on: 20 us each time, 0.1 s in a boot.
+      this.bytes.fill(0, table, table + tableBytes)
       this.tables.set(key, table)
       if (!this.modes.includes(mode)) this.modes.push(mode)
       this.placeOf.set(table, (place & ~4095) >>> 0)
@@ -152,7 +151,6 @@ export class CodeCache {
     this.counts.clear()
     this.dataWrites.clear()
     this.tables.clear()
-    this.highest = Math.max(this.highest, this.next)
     this.next = codeBase
     this.drops++
     this.flushes++

@@ -40,6 +40,7 @@ export interface CoreOptions {
   readonly hotThreshold?: number
   /** Another thread that compiles; without, the machine's own does. */
   readonly background?: BackgroundBuilder
+  readonly linearMemory?: WebAssembly.Memory
 }
 
 export interface SmmWiring {
@@ -64,7 +65,7 @@ export interface Core {
 export function createCore(options: CoreOptions): Core {
   const paging = pagingModelOf(options.model)
   const hotThreshold = options.hotThreshold ?? usualThreshold
-  const memory = createLinearMemory()
+  const memory = options.linearMemory ?? createLinearMemory()
   const state = createCpuState(memory)
   const physical = new PhysicalMemory({ memory, ram: options.ram, log: options.log })
   const mmu = new Mmu({ physical, model: paging, cpus: options.cpus })

@@ -2,9 +2,8 @@
  * Disassembly, and the few facts about an instruction that the tools ask for, by the iced-x86 package.
  * It tells nothing to the engines: they decode by their own tables, so that this stays an independent opinion.
  */
-import { Decoder, Formatter, FormatterSyntax, InstructionInfoFactory, MemorySizeExt } from '#iced-x86'
-import { Mnemonic, OpAccess, Register, RflagsBits } from '#iced-x86'
-import type { Instruction } from '#iced-x86'
+import type { Formatter, Instruction, InstructionInfoFactory, Register } from 'iced-x86'
+import { load } from '#iced-x86'
 
 /** The default operand size of the code segment: 16, 32 or (CS.L = 1) 64. */
 export type CodeSize = 16 | 32 | 64
@@ -36,41 +35,52 @@ export interface DecodedInstruction {
   memory: MemoryOperand[]
 }
 
-/** Bits of iced's set of flags, and where they are in RFLAGS. */
-const FLAG_BITS: [number, bigint][] = [
-  [RflagsBits.CF, 1n << 0n],
-  [RflagsBits.PF, 1n << 2n],
-  [RflagsBits.AF, 1n << 4n],
-  [RflagsBits.ZF, 1n << 6n],
-  [RflagsBits.SF, 1n << 7n],
-  [RflagsBits.IF, 1n << 9n],
-  [RflagsBits.DF, 1n << 10n],
-  [RflagsBits.OF, 1n << 11n],
-  [RflagsBits.AC, 1n << 18n],
-]
+type Iced = NonNullable<ReturnType<typeof load>>
 
-const READS: ReadonlySet<OpAccess> = new Set([OpAccess.Read, OpAccess.CondRead, OpAccess.ReadWrite, OpAccess.ReadCondWrite])
-const WRITES: ReadonlySet<OpAccess> = new Set([OpAccess.Write, OpAccess.CondWrite, OpAccess.ReadWrite, OpAccess.ReadCondWrite])
+interface Tools {
+  readonly iced: Iced
+  readonly formatter: Formatter
+  readonly info: InstructionInfoFactory
+  /** Bits of iced's set of flags, and where they are in RFLAGS. */
+  readonly flagBits: readonly (readonly [number, bigint])[]
+  readonly reads: ReadonlySet<number>
+  readonly writes: ReadonlySet<number>
+}
 
-let shared: { formatter: Formatter; info: InstructionInfoFactory } | undefined
+let shared: Tools | undefined
 
-function tools(): { formatter: Formatter; info: InstructionInfoFactory } {
-  if (!shared) {
-    const formatter = new Formatter(FormatterSyntax.Intel)
-    formatter.hexPrefix = '0x'
-    formatter.hexSuffix = ''
-    formatter.spaceAfterOperandSeparator = true
-    formatter.branchLeadingZeros = false
-    formatter.smallHexNumbersInDecimal = true
-    shared = { formatter, info: new InstructionInfoFactory() }
+/** Made when something is first disassembled; undefined where there is no disassembler (browsers). */
+function tools(): Tools | undefined {
+  if (shared) return shared
+  const iced = load()
+  if (!iced) return undefined
+  const { OpAccess, RflagsBits } = iced
+  const formatter = new iced.Formatter(iced.FormatterSyntax.Intel)
+  formatter.hexPrefix = '0x'
+  formatter.hexSuffix = ''
+  formatter.spaceAfterOperandSeparator = true
+  formatter.branchLeadingZeros = false
+  formatter.smallHexNumbersInDecimal = true
+  const flags = [
+    RflagsBits.CF, RflagsBits.PF, RflagsBits.AF, RflagsBits.ZF, RflagsBits.SF, RflagsBits.IF, RflagsBits.DF, RflagsBits.OF, RflagsBits.AC,
+  ]
+  const positions = [0n, 2n, 4n, 6n, 7n, 9n, 10n, 11n, 18n]
+  shared = {
+    iced,
+    formatter,
+    info: new iced.InstructionInfoFactory(),
+    flagBits: flags.map((bit, i) => [bit, 1n << positions[i]] as const),
+    reads: new Set([OpAccess.Read, OpAccess.CondRead, OpAccess.ReadWrite, OpAccess.ReadCondWrite]),
+    writes: new Set([OpAccess.Write, OpAccess.CondWrite, OpAccess.ReadWrite, OpAccess.ReadCondWrite]),
   }
   return shared
 }
 
-const registerName = (register: Register): string | undefined => (register === Register.None ? undefined : Register[register].toLowerCase())
-
-function memoryOperands(instruction: Instruction): MemoryOperand[] {
-  const info = tools().info.info(instruction)
+function memoryOperands({ iced, info: factory, reads, writes }: Tools, instruction: Instruction): MemoryOperand[] {
+  const { Register } = iced
+  const registerName = (register: Register): string | undefined =>
+    (register === Register.None ? undefined : Register[register].toLowerCase())
+  const info = factory.info(instruction)
   const operands = info.usedMemory().map((used) => {
     const base = registerName(used.base)
     const relative = base === 'rip' || base === 'eip'
@@ -80,9 +90,9 @@ function memoryOperands(instruction: Instruction): MemoryOperand[] {
       index: registerName(used.index),
       scale: used.scale,
       displacement: used.displacement,
-      size: MemorySizeExt.size(used.memorySize),
-      reads: READS.has(used.access),
-      writes: WRITES.has(used.access),
+      size: iced.MemorySizeExt.size(used.memorySize),
+      reads: reads.has(used.access),
+      writes: writes.has(used.access),
     }
     used.free()
     return operand
@@ -93,18 +103,20 @@ function memoryOperands(instruction: Instruction): MemoryOperand[] {
 
 /** Decodes the first instruction of `bytes`, which lies at offset `ip` in its code segment. Give up to 15 bytes. */
 export function decodeInstruction(bytes: Uint8Array, size: CodeSize, ip: bigint): DecodedInstruction {
-  if ((Decoder as unknown) === undefined) return undecoded(bytes)
-  const decoder = new Decoder(size, bytes, 0)
+  const all = tools()
+  if (!all) return undecoded(bytes)
+  const { iced, formatter, flagBits } = all
+  const decoder = new iced.Decoder(size, bytes, 0)
   decoder.ip = ip
   const instruction = decoder.decode()
   const flags = instruction.rflagsUndefined
   const decoded: DecodedInstruction = {
-    text: instruction.isInvalid ? `(bad: ${hexBytes(bytes.subarray(0, 15))})` : tools().formatter.format(instruction),
-    mnemonic: instruction.isInvalid ? 'invalid' : Mnemonic[instruction.mnemonic].toLowerCase(),
+    text: instruction.isInvalid ? `(bad: ${hexBytes(bytes.subarray(0, 15))})` : formatter.format(instruction),
+    mnemonic: instruction.isInvalid ? 'invalid' : iced.Mnemonic[instruction.mnemonic].toLowerCase(),
     length: instruction.isInvalid ? 1 : instruction.length,
     repeats: instruction.isStringInstruction && (instruction.hasRepPrefix || instruction.hasRepnePrefix),
-    undefinedFlags: FLAG_BITS.reduce((set, [theirs, ours]) => (flags & theirs ? set | ours : set), 0n),
-    memory: instruction.isInvalid ? [] : memoryOperands(instruction),
+    undefinedFlags: flagBits.reduce((set, [theirs, ours]) => (flags & theirs ? set | ours : set), 0n),
+    memory: instruction.isInvalid ? [] : memoryOperands(all, instruction),
   }
   instruction.free()
   decoder.free()

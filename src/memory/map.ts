@@ -3,6 +3,9 @@
 const KiB = 1024
 const MiB = 1024 * KiB
 
+/** Of the memory that linear memory lies in, as operating systems hand it out: 4 KiB at least. */
+export const systemPage = 4 * KiB
+
 /** Entries of the first-level TLB tables: 16 bytes each, { i64 page, i32 place, i32 unused }. Powers of two. */
 export const tlbDataEntries = 16384
 export const tlbFetchEntries = 2048

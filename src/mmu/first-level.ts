@@ -3,7 +3,7 @@
  * (tlb.ts) holds, for plain RAM only, one set of tables a translation context; dropping an entry here is never visible to software.
  */
 import type { PhysicalMemory } from '../memory/physical.ts'
-import { emptyTlbTable, tlbBase, tlbDataEntries, tlbEntrySize, tlbFetchEntries, tlbSets, tlbSetSize } from '../memory/map.ts'
+import { emptyTlbTable, systemPage, tlbBase, tlbDataEntries, tlbEntrySize, tlbFetchEntries, tlbSets, tlbSetSize } from '../memory/map.ts'
 
 const wordsPerEntry = tlbEntrySize / 4
 const dataIndexMask = tlbDataEntries - 1
@@ -38,6 +38,8 @@ export class FirstLevel {
   private readonly filledLocal = new Int32Array(tlbSets * mapWords)
   /** By set: whether anything was filled since it was cleared. */
   private readonly used = new Uint8Array(tlbSets)
+  /** By set: whether it was prepared. */
+  private readonly touched = new Uint8Array(tlbSets)
   /** By place >>> 12: linear word index of the only write entry that may hold the page; 0 none; -1 several. */
   private readonly lastWriteSlot: Int32Array
 
@@ -100,6 +102,15 @@ export class FirstLevel {
     this.used[set] = 1
     this.filled[word] |= bit
     if (!global) this.filledLocal[word] |= bit
+  }
+
+  /** A context is given the set. Pages that the system gets to see read before they are written are dear (CodeCache.tableFor). */
+  prepare(set: number): void {
+    this.clearSet(set)
+    if (this.touched[set] !== 0) return
+    this.touched[set] = 1
+    const base = this.readTable(set) >>> 2
+    for (let word = 3; word < setWords; word += systemPage / 4) this.words[base + word] = 0
   }
 
   clearSet(set: number): void {

@@ -162,7 +162,7 @@ export class TranslationCaches implements PlaceKeeper {
       return this.createSet(key, pcid, pkru, pkrs)
     }
     const set = this.contexts.create(key, pcid, this.space, pkru, pkrs)
-    this.firstLevel.clearSet(set)
+    this.firstLevel.prepare(set)
     this.contexts.tagIndex[set] = tagIndex
     this.contexts.globalTagIndex[set] = globalTagIndex
     return set

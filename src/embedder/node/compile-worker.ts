@@ -1,5 +1,4 @@
 /** The thread that compiles: blueprints of regions in, modules out. Modules of earlier runs come first, and new ones are kept for later. */
-import * as nodeModule from 'node:module'
 import { setFlagsFromString } from 'node:v8'
 import { workerData } from 'node:worker_threads'
 import type { Builder, BuilderSetup } from '../../engine/jit/build.ts'
@@ -8,8 +7,6 @@ import { stepBack } from './thread-priority.ts'
 import type { CompileAnswer, CompileOrder, CompileThreadData } from './compile-thread.ts'
 
 stepBack()
-// As in the main thread: code of ours that was compiled before is compiled no more.
-nodeModule.enableCompileCache?.()
 // What a module is compiled to is made here, not at the first call in the thread that runs the machine.
 setFlagsFromString('--no-wasm-lazy-compilation')
 

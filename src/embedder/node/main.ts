@@ -1,6 +1,7 @@
 /** The command line's process on Node: exits with the command's status, after everything written has been read. */
 import type { Machine, MachineOptions } from '../../api.ts'
 import { InputError } from '../../errors.ts'
+import { createLinearMemory } from '../../memory/linear.ts'
 import { codeFolder, expectCodeFolder } from './code-folder.ts'
 import { reasonOf } from './files.ts'
 import { type MachineFactory, nodeSystem } from './system.ts'
@@ -8,10 +9,11 @@ import { type MachineFactory, nodeSystem } from './system.ts'
 /** The machine is loaded when one is made: help and errors need none. The thread that compiles looks for kept code meanwhile. */
 async function createMachine(options: MachineOptions, codeCache?: string): Promise<Machine> {
   if (codeCache !== undefined) expectCodeFolder(codeCache)
+  const linearMemory = createLinearMemory()
   const { CompileThread } = await import('./compile-thread.ts')
   const background = options.engine === 'jit' ? new CompileThread({ keep: codeFolder(codeCache) }) : undefined
   const { createMachine: create } = await import('../../machine.ts')
-  return create(options, { background })
+  return create(options, { background, linearMemory })
 }
 
 export async function main(args: string[], factory: MachineFactory = createMachine): Promise<void> {
