@@ -2,6 +2,7 @@
  * The public face of the machine: the types that an embedder, the command line and the tools use.
  * Everything else is internal.
  */
+import type { WatchedRange } from './engine/data-watch.ts'
 import type { GuestListener } from './cpu/guest-event.ts'
 import type { Nanoseconds } from './devices/ports.ts'
 import type { BlockStore } from './devices/storage/block-store.ts'
@@ -10,7 +11,7 @@ import type { SharedFolder } from './devices/virtio/p9/folder.ts'
 import type { TextScreen } from './devices/vga/vga.ts'
 import type { OutsideAddress, OutsideEvent, OutsideRequest } from './net/outside.ts'
 
-export type { BlockStore, DriveOptions, OutsideAddress, OutsideEvent, OutsideRequest, SharedFolder, TextScreen }
+export type { BlockStore, DriveOptions, OutsideAddress, OutsideEvent, OutsideRequest, SharedFolder, TextScreen, WatchedRange }
 export type {
   FileStatus, FolderEntry, FolderFile, FolderPath, FolderSpace, Instant, OpenMode, StatusChange,
 } from './devices/virtio/p9/folder.ts'
@@ -154,6 +155,7 @@ export type StopReason =
   | { kind: 'debug-exit'; status: number } // isa-debug-exit: status is (value << 1) | 1
   | { kind: 'triple-fault'; report: string }
   | { kind: 'breakpoint'; cpu: number }
+  | { kind: 'watchpoint'; cpu: number; range: WatchedRange } // the instruction before made an access that setWatchpoints asks for
   | { kind: 'root'; cpu: number } // a CPU whose root mode is driven from TypeScript (root-door.ts) has come back to it
 
 /** Where a run ends at the latest; without limits when the machine stops. */
@@ -230,6 +232,11 @@ export interface Machine {
   step(cpu?: number): StopReason | undefined
   /** Makes `run` stop with `breakpoint` before an instruction at one of these linear addresses. Code of their pages runs step by step. */
   setBreakpoints(linear: ReadonlySet<bigint>): void
+  /**
+   * Makes `run` stop with `watchpoint` after an instruction that accesses one of these, at any privilege, in guests too. While there are
+   * any, every instruction is a step: about a million a second.
+   */
+  setWatchpoints(ranges: readonly WatchedRange[]): void
   /** Instructions retired by all CPUs since power-on. */
   readonly retired: number
   /** The virtual clock. */

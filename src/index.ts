@@ -7,7 +7,7 @@ export { Lan } from './lan.ts'
 export { helloGuest } from './guests/hello.ts'
 export type {
   BlockStore, BootOptions, CpuRegisters, CpuSelection, DriveOptions, IommuOptions, Machine, MachineOptions, RemappingEvent,
-  RunLimits, SharedFolder, StopReason,
+  RunLimits, SharedFolder, StopReason, WatchedRange,
 } from './api.ts'
 
 /** Throws an InputError for options that make no machine. */

@@ -2,7 +2,7 @@
  * The whole machine behind the public API: its run loop, resets and stop reasons, around CPUs that take turns on one clock and a PC. Its
  * parts are in src/machine.
  */
-import type { CpuRegisters, Machine, MachineOptions, MachineState, RunLimits, StopReason } from './api.ts'
+import type { CpuRegisters, Machine, MachineOptions, MachineState, RunLimits, StopReason, WatchedRange } from './api.ts'
 import { resetState } from './cpu/reset.ts'
 import { inSmm } from './cpu/smm.ts'
 import { setFirmwareMtrrs } from './cpu/msr-table.ts'
@@ -12,6 +12,7 @@ import type { Cpu, CpuStop } from './engine/cpu.ts'
 import type { TextScreen } from './devices/vga/vga.ts'
 import { pageNumber } from './mmu/mmu.ts'
 import { cpusOf, memoryMapOf, modelOf, pcOptionsOf } from './machine/configuration.ts'
+import { DataWatch } from './engine/data-watch.ts'
 import { delivered } from './machine/delivered.ts'
 import { LapicPages } from './machine/lapic-pages.ts'
 import { Processors } from './machine/processors.ts'
@@ -328,6 +329,12 @@ export class VitrineMachine implements Machine {
     }
     const pages = new Set([...linear].map(address => pageNumber(Number(address & 0xffffffffn), Number(BigInt.asUintN(64, address) >> 32n))))
     for (const { cpu } of this.processors.slots) cpu.watchCode(linear.size === 0 ? undefined : { pages, before: hit })
+  }
+  setWatchpoints(ranges: readonly WatchedRange[]): void {
+    for (const { cpu } of this.processors.slots) {
+      const tell = (range: WatchedRange): void => this.stopWith({ kind: 'watchpoint', cpu: cpu.index, range })
+      cpu.dataWatch = ranges.length === 0 ? undefined : new DataWatch(ranges, tell)
+    }
   }
   /** A step executes also what a breakpoint is set on. */
   private steppingOver = false

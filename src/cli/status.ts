@@ -34,7 +34,7 @@ export function statusOf({ ending, panic }: Pick<RunResult, 'ending' | 'panic'>)
     case 'budget': return statuses.budget.status
     case 'timeout': return statuses.timeout.status
     case 'signal': return ending.status
-    case 'breakpoint': case 'root':
+    case 'breakpoint': case 'watchpoint': case 'root':
       throw new Error(`a run of the command line stopped: ${ending.kind}, on CPU ${ending.cpu}; nobody asks for that`)
   }
 }
@@ -44,7 +44,7 @@ export function sayEnding({ ending, panic, instructions: count }: RunResult): st
   const instructions = `${count} instruction${count === 1 ? '' : 's'}`
   const said = panic === undefined ? '' : `; the console showed: ${panic}`
   switch (ending.kind) {
-    case 'power-off': case 'left': case 'debug-exit': case 'signal': case 'breakpoint': case 'root': return undefined
+    case 'power-off': case 'left': case 'debug-exit': case 'signal': case 'breakpoint': case 'watchpoint': case 'root': return undefined
     case 'panic': return `the guest's kernel panicked: ${panic ?? 'no message'}`
     case 'reset': return panic === undefined ? undefined : `the guest's kernel panicked: ${panic}`
     case 'triple-fault': return `triple fault after ${instructions}\n${ending.report.trimEnd()}`

@@ -32,6 +32,7 @@ import type { CodeCache } from './code-cache.ts'
 import { CodeFinder, highWord, linearRip, lowWord } from './code-finder.ts'
 import { Copies } from './copies.ts'
 import type { CpuParts } from './cpu-parts.ts'
+import type { DataWatch } from './data-watch.ts'
 import { DebugTraps } from './debug-traps.ts'
 import { Endbranches } from './endbranch.ts'
 import { Events, type InterruptibleCpu } from './events.ts'
@@ -351,6 +352,8 @@ export class Cpu implements InterruptibleCpu {
     this.events.enterSmm()
   }
 
+  /** A debugger's watchpoints. While there are any, every instruction is a step. */
+  dataWatch: DataWatch | undefined
   private watch: CodeWatch | undefined
   /** `undefined`: nobody is told. */
   watchCode(watch: CodeWatch | undefined): void {
@@ -381,7 +384,7 @@ export class Cpu implements InterruptibleCpu {
   }
 
   private needsSteps(): boolean {
-    return this.shadow.any || this.debug.needSteps || this.guest?.needsSteps === true
+    return this.shadow.any || this.debug.needSteps || this.guest?.needsSteps === true || this.dataWatch !== undefined
   }
 
   /** Runs generated code from RIP until it leaves, and handles why. */
@@ -536,7 +539,9 @@ export class Cpu implements InterruptibleCpu {
     if (!this.copies.ofInstruction()) return this.deliverStoredFault()
     const watchesLocks = guest?.watchesBusLocks === true && this.busLocks.begin(this.codeBytes(15), is64(this.state))
     this.debug.begin(() => this.codeBytes(1))
-    const observer = both(this.debug.observer, watchesLocks ? this.busLocks.noteAccess : undefined)
+    const { dataWatch } = this
+    dataWatch?.begin()
+    const observer = both(both(this.debug.observer, watchesLocks ? this.busLocks.noteAccess : undefined), dataWatch?.noteAccess)
     if (observer) this.mmu.observe(observer)
     const { length } = this.copies
     const { retired } = this
@@ -549,6 +554,7 @@ export class Cpu implements InterruptibleCpu {
     guest?.stepped?.()
     if (shadow && this.retired !== this.shadow.at) this.shadow.end()
     this.debug.end(length, status === leave.again)
+    dataWatch?.end()
   }
   private endStep(status: number): void {
     if (status === leave.abort) this.mmu.dropPendingStores()

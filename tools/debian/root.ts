@@ -38,7 +38,7 @@ export function debianRoot(options: RootOptions = smallRoot): string {
     ])
     const made = join(work, 'root.img')
     writeFileSync(made, '')
-    truncateSync(made, options.megabytes << 20)
+    truncateSync(made, options.megabytes * 2 ** 20)
     // Owners and devices of the archive are pretended, and mke2fs is told the same.
     const script = 'mkdir "$1/tree" && tar -C "$1/tree" -xf "$1/root.tar" && mke2fs -q -t ext4 -L root -U "$2" -d "$1/tree" "$1/root.img"'
     run('fakeroot', ['sh', '-c', script, 'sh', work, uuid])

@@ -5,6 +5,7 @@ import { createServer } from 'node:net'
 import type { AddressInfo } from 'node:net'
 import { test } from 'node:test'
 import type { CpuRegisters, RunLimits, StopReason } from '../../api.ts'
+import { createMachine } from '../../machine.ts'
 import { rawStart } from '../lockstep/start.ts'
 import type { Transport } from './protocol.ts'
 import { GdbServer } from './server.ts'
@@ -58,13 +59,13 @@ class NopMachine implements DebuggedMachine {
 }
 
 /** Runs GDB's commands against a server for the machine; answers what GDB printed. */
-async function gdb(machine: NopMachine, commands: string[]): Promise<string> {
+async function gdb(machine: DebuggedMachine, commands: string[], cpus = 1): Promise<string> {
   const server = createServer((socket) => {
     const transport: Transport = { send: (bytes) => socket.write(bytes), onReceive: () => {}, onClose: () => {}, close: () => socket.end() }
     socket.on('data', (bytes) => transport.onReceive(bytes as Buffer))
     socket.on('close', () => transport.onClose('closed'))
     socket.on('error', () => {})
-    new GdbServer(machine, transport, { cpus: machine.cpus.length, schedule: setImmediate, monitor: { echo: (args) => args.join('+') } })
+    new GdbServer(machine, transport, { cpus, schedule: setImmediate, monitor: { echo: (args) => args.join('+') } })
   })
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   const { port } = server.address() as AddressInfo
@@ -77,6 +78,20 @@ async function gdb(machine: NopMachine, commands: string[]): Promise<string> {
   server.close()
   return output
 }
+
+test('watchpoints stop behind the access, with what was there before and after', async () => {
+  // MOV EAX,5; MOV [3000h],EAX; MOV EBX,[3000h]; NOP; JMP to itself
+  const image = Uint8Array.from([0xb8, 5, 0, 0, 0, 0x89, 4, 0x25, 0, 0x30, 0, 0, 0x8b, 0x1c, 0x25, 0, 0x30, 0, 0, 0x90, 0xeb, 0xfe])
+  for (const engine of ['jit', 'interpreter'] as const) {
+    const machine = createMachine({ memory: 4 << 20, raw: { image, at: 0x100000, mode: 'long64' }, engine })
+    const output = await gdb(machine, [
+      'watch *(int*)0x3000', 'continue', 'p/x $pc', 'delete', 'rwatch *(short*)0x3002', 'continue', 'p/x $pc', 'delete', 'stepi', 'p/x $pc',
+    ])
+    assert.match(output, /Hardware watchpoint 1: .*\n[^]*Old value = 0\s+New value = 5[^]*\$1 = 0x10000c/)
+    assert.match(output, /Hardware read watchpoint 2[^]*Value = 0[^]*\$2 = 0x100013[^]*\$3 = 0x100014/)
+    assert.equal(machine.registers().gpr[3], 5n)
+  }
+})
 
 test('registers and memory are read and written', async () => {
   const machine = new NopMachine(1)
@@ -119,7 +134,7 @@ test('steps, breakpoints and the end of the machine', async () => {
 test('each CPU is a thread', async () => {
   const machine = new NopMachine(3)
   machine.cpus[2].gpr[1] = 0xabcdn
-  const output = await gdb(machine, ['info threads', 'thread 3', 'p/x $rcx', 'set $rdx = 7'])
+  const output = await gdb(machine, ['info threads', 'thread 3', 'p/x $rcx', 'set $rdx = 7'], 3)
   assert.match(output, /CPU 2/)
   assert.match(output, /= 0xabcd/)
   assert.deepEqual(machine.cpus.map(({ gpr }) => gpr[2]), [0n, 0n, 7n])

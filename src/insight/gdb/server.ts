@@ -5,7 +5,7 @@
  *
  * It observes: memory is read as the CPU would translate it, without setting accessed bits, and breakpoints change no byte of it.
  */
-import type { CpuRegisters, Machine, StopReason } from '../../api.ts'
+import type { CpuRegisters, Machine, StopReason, WatchedRange } from '../../api.ts'
 import { bytesToPayload, encodePacket, fromHex, fromHexLittleEndian, PacketParser, payloadToBytes, toHex } from './protocol.ts'
 import type { PacketEvent, Transport } from './protocol.ts'
 import { gdbRegisters, registerChange } from './registers.ts'
@@ -21,6 +21,8 @@ export type DebuggedMachine = Pick<
    * Without it, the machine is run by single instructions while there are any.
    */
   setBreakpoints?(linear: ReadonlySet<bigint>): void
+  /** Makes `run` and `step` stop with `watchpoint` after an access. Without it there are no watchpoints, and GDB is told so. */
+  setWatchpoints?(ranges: readonly WatchedRange[]): void
 }
 
 export interface GdbServerOptions {
@@ -44,6 +46,10 @@ const UNSUPPORTED = ''
 const BAD_REQUEST = 'E16'
 const NOT_MAPPED = 'E0e'
 const LARGEST_PACKET = 0x4000
+/** By the digit of `Z`: what is watched, and the word of the stop reply. */
+const watchKinds: Readonly<Record<string, { access: WatchedRange['access']; reply: string }>> = {
+  2: { access: 'write', reply: 'watch' }, 3: { access: 'read', reply: 'rwatch' }, 4: { access: 'access', reply: 'awatch' },
+}
 /** Slice when breakpoints are looked for at each step. */
 const STEPPED_SLICE = 2000
 
@@ -53,6 +59,7 @@ export class GdbServer {
   readonly #options: GdbServerOptions
   readonly #parser = new PacketParser()
   readonly #breakpoints = new Set<bigint>()
+  #watchpoints: WatchedRange[] = []
   #acknowledge = true
   #lastSent: Uint8Array = new Uint8Array(0)
   #running = false
@@ -299,14 +306,28 @@ export class GdbServer {
 
   // Running
 
-  /** `Z0,ADDRESS,KIND`: software and hardware breakpoints are the same here. Watchpoints are not supported, and GDB is told so. */
+  /** `Z0,ADDRESS,KIND`: software and hardware breakpoints are the same here. `Z2`, `Z3`, `Z4`: watchpoints; KIND is their length. */
   #breakpoint(packet: string): string {
+    if (/^[zZ][234]/.test(packet)) return this.#watchpoint(packet)
     const match = /^[zZ]([01]),([0-9a-fA-F]+),/.exec(packet)
     if (!match) return UNSUPPORTED
     const linear = BigInt(`0x${match[2]}`)
     if (packet[0] === 'Z') this.#breakpoints.add(linear)
     else this.#breakpoints.delete(linear)
     this.#machine.setBreakpoints?.(this.#breakpoints)
+    return OK
+  }
+
+  #watchpoint(packet: string): string {
+    const match = /^[zZ]([234]),([0-9a-fA-F]+),([0-9a-fA-F]+)/.exec(packet)
+    if (!match || !this.#machine.setWatchpoints) return UNSUPPORTED
+    const access = watchKinds[match[1]].access
+    const wanted: WatchedRange = { address: BigInt(`0x${match[2]}`), length: parseInt(match[3], 16), access }
+    const isOther = (each: WatchedRange): boolean =>
+      each.address !== wanted.address || each.length !== wanted.length || each.access !== wanted.access
+    this.#watchpoints = this.#watchpoints.filter(isOther)
+    if (packet[0] === 'Z') this.#watchpoints.push(wanted)
+    this.#machine.setWatchpoints(this.#watchpoints)
     return OK
   }
 
@@ -340,7 +361,7 @@ export class GdbServer {
   #runSlice(): StopReason | undefined {
     if (this.#breakpoints.size === 0 || this.#machine.setBreakpoints) {
       const stop = this.#machine.run({ maxInstructions: this.#options.slice ?? 1_000_000 })
-      if (stop.kind === 'breakpoint') this.#stopped = stop.cpu
+      if (stop.kind === 'breakpoint' || stop.kind === 'watchpoint') this.#stopped = stop.cpu
       return stop.kind === 'budget' ? undefined : stop
     }
     for (let i = 0; i < STEPPED_SLICE; i++) {
@@ -388,6 +409,10 @@ export class GdbServer {
       case 'idle':
         this.#print('All CPUs are halted, and nothing is due that could wake them.\n')
         return this.#stopReply(SIGNAL.trap)
+      case 'watchpoint': {
+        const watch = Object.values(watchKinds).find(({ access }) => access === stop.range.access)!
+        return `T${hex(SIGNAL.trap)}${watch.reply}:${stop.range.address.toString(16)};thread:${hex(this.#stopped + 1)};`
+      }
       case 'breakpoint':
       case 'root':
       case 'budget':
@@ -437,6 +462,7 @@ export class GdbServer {
     this.#running = false
     this.#breakpoints.clear()
     this.#machine.setBreakpoints?.(this.#breakpoints)
+    this.#machine.setWatchpoints?.([])
     this.#transport.close()
     this.#options.onDetach?.(resume)
   }
