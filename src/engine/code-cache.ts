@@ -121,14 +121,16 @@ export class CodeCache {
    * The instruction of a record by itself, followed by a continuation: for regions that leave their first instruction to the interpreter.
    */
   copyForInterpreter(record: number): number {
-    const copy = this.allocate(2 * recordSize)
-    const next = record + recordSize
-    this.bytes.copyWithin(copy, record, record + recordSize)
-    if (this.isResume(next)) this.bytes.copyWithin(copy + recordSize, next, next + recordSize)
+    // one that crosses a page has its guard before it
+    const size = this.isGuard(record) ? 2 * recordSize : recordSize
+    const copy = this.allocate(size + recordSize)
+    const next = record + size
+    this.bytes.copyWithin(copy, record, next)
+    if (this.isResume(next)) this.bytes.copyWithin(copy + size, next, next + recordSize)
     else {
-      this.writePseudo(copy + recordSize, pseudo.resume, this.view.getUint16(next + recordField.offset, true), next)
+      this.writePseudo(copy + size, pseudo.resume, this.view.getUint16(next + recordField.offset, true), next)
       // the continuation gives back what the copy's run had reserved for the rest, which the next record takes again
-      this.bytes[copy + recordSize + recordField.left] = this.bytes[record + recordField.left]
+      this.bytes[copy + size + recordField.left] = this.bytes[record + recordField.left]
     }
     return copy
   }
@@ -330,6 +332,10 @@ export class CodeCache {
   }
   private isResume(record: number): boolean {
     return this.view.getUint16(record, true) === pseudo.resume
+  }
+  /** The operation of an instruction that crosses a page follows; whatever stands in the guard's place now. */
+  isGuard(record: number): boolean {
+    return this.installed.plainHandler(record) === pseudo.crossing
   }
 
   /** A copy of one instruction for execution by itself, decoded from `code`; returns the address after its records. */

@@ -59,7 +59,7 @@ export class Copies {
   ofInstruction(): boolean {
     const linear = linearRip(this.state)
     const cached = this.finder.cached(lowWord(linear), highWord(linear))
-    if (cached !== 0 && this.view.getUint16(cached, true) !== pseudo.crossing) {
+    if (cached !== 0 && !this.code.isGuard(cached)) {
       this.ofRun(cached, 1)
       return true
     }

@@ -1,7 +1,6 @@
 /** Puts compiled regions in place: fills their pools with what they have to know of it, and makes them the handlers of their entries. */
 import { recordField, recordSize } from '../../decode/record.ts'
 import type { CodeCache } from '../code-cache.ts'
-import { pseudo } from '../handler-code.ts'
 import type { Interpreter } from '../interpreter.ts'
 import type { CodePlace, LibraryModule, LibraryRegion, ModuleInstance, PlaceOf } from './library.ts'
 import { exitEntrySize, exitField, pageWordSize } from './pool.ts'
@@ -105,6 +104,6 @@ export class Installer {
 
   /** The record that counts the ways of a branch: behind its guard when it crosses a page. */
   countersOf(record: number): number {
-    return this.view.getUint16(record, true) === pseudo.crossing ? record + recordSize : record
+    return this.code.isGuard(record) ? record + recordSize : record
   }
 }
