@@ -1,6 +1,5 @@
 /** A machine with our hypervisor on it: the processors' root mode is driven from TypeScript, through the door and no other way. */
-import { VitrineMachine } from './machine.ts'
-import { RootDoor } from './root-door.ts'
+import { hardwareOf } from './root-door.ts'
 import type { HypervisorOptions } from './vmm/machine-options.ts'
 import { Vmm } from './vmm/vmm.ts'
 
@@ -41,13 +40,6 @@ export { wander } from './vmm/wander.ts'
 
 /** A machine of its own, with the hypervisor in charge of it. */
 export function createVmm(options: HypervisorOptions = {}): Vmm {
-  const { cpu = 'intel', cpus = 1, memory = 64 << 20, seed, engine = 'jit', iommu, devices, drives,
-    onRemappingEvent, onLog, ...rest } = options
-  const selection = typeof cpu === 'string' ? { model: cpu } : cpu
-  const halt = { image: Uint8Array.of(0xf4), at: 0x100000, mode: 'long64' } as const
-  const machine = new VitrineMachine({ cpu: selection, cpus, memory, seed, engine, raw: halt, noReboot: true,
-    ...(iommu ? { chipset: 'q35', iommus: [{ model: iommu, properties: {} }] } : {}), devices, drives })
-  if (onRemappingEvent) machine.onRemappingEvent = onRemappingEvent
-  if (onLog) machine.onLog = onLog
-  return new Vmm(new RootDoor(machine, cpus), rest)
+  const { policy, lazyFpu, handlers, store, paging } = options
+  return new Vmm(hardwareOf(options), { policy, lazyFpu, handlers, store, paging })
 }

@@ -43,6 +43,14 @@ export interface Surroundings {
   linearMemory?: WebAssembly.Memory
 }
 
+/** For tests and measurements, besides. */
+export interface Internals extends Surroundings {
+  /** Executions of handlers are counted. */
+  profile?: boolean
+  /** Arrivals that make code hot, a power of two. */
+  hotThreshold?: number
+}
+
 export function createMachine(options: MachineOptions, surroundings: Surroundings = {}): Machine {
   return new VitrineMachine(options, surroundings)
 }
@@ -73,7 +81,7 @@ export class VitrineMachine implements Machine {
   private outsideRequests: Parameters<Machine['onOutside']>[] = []
   private readonly logged = new Set<string>()
 
-  constructor(options: MachineOptions, internals: Surroundings & { profile?: boolean } = {}) {
+  constructor(options: MachineOptions, internals: Internals = {}) {
     this.options = options
     const cpus = cpusOf(options)
     const map = memoryMapOf(options)
@@ -83,6 +91,7 @@ export class VitrineMachine implements Machine {
       model,
       cpus,
       profile: internals.profile,
+      hotThreshold: internals.hotThreshold,
       background: internals.background,
       linearMemory: internals.linearMemory,
       jit: options.engine === 'jit',

@@ -8,12 +8,25 @@ import { activity } from './cpu/reset.ts'
 import { readRflags } from './cpu/rflags.ts'
 import { explainFailure } from './insight/guest-events.ts'
 import { lapicBase } from './platform/memory-map.ts'
-import type { VitrineMachine } from './machine.ts'
+import { VitrineMachine, type Internals } from './machine.ts'
+import type { HypervisorOptions } from './vmm/machine-options.ts'
 import type { Arrival, HardwarePort, MemoryPort, ProcessorPort, Standing } from './vmm/port.ts'
 
 const activityWord = at.activity >> 2
 const guestWord = at.guestMode >> 2
 const ripAt = at.rip >> 3
+
+/** The machine that a hypervisor is to have, behind its door. */
+export function hardwareOf(options: HypervisorOptions, internals: Internals = {}): RootDoor {
+  const { cpu = 'intel', cpus = 1, memory = 64 << 20, seed, engine = 'jit', iommu, devices, drives, onRemappingEvent, onLog } = options
+  const selection = typeof cpu === 'string' ? { model: cpu } : cpu
+  const halt = { image: Uint8Array.of(0xf4), at: 0x100000, mode: 'long64' } as const
+  const machine = new VitrineMachine({ cpu: selection, cpus, memory, seed, engine, raw: halt, noReboot: true,
+    ...(iommu ? { chipset: 'q35', iommus: [{ model: iommu, properties: {} }] } : {}), devices, drives }, internals)
+  if (onRemappingEvent) machine.onRemappingEvent = onRemappingEvent
+  if (onLog) machine.onLog = onLog
+  return new RootDoor(machine, cpus)
+}
 
 export class RootDoor implements HardwarePort {
   readonly processors: readonly ProcessorPort[]
@@ -23,7 +36,7 @@ export class RootDoor implements HardwarePort {
   readonly apicBase = lapicBase
   readonly apicHertz = crystalHertz
   readonly tscHertz = crystalHertz
-  private readonly machine: VitrineMachine
+  readonly machine: VitrineMachine
 
   constructor(machine: VitrineMachine, cpus: number) {
     this.machine = machine

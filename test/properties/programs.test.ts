@@ -5,8 +5,9 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { bareCpu } from '../../src/engine/testing.ts'
-import { Builder, type BackgroundBuilder, type Blueprint, type BuilderSetup, type BuiltModule } from '../../src/engine/jit/build.ts'
+import type { BackgroundBuilder } from '../../src/engine/jit/build.ts'
 import { resetState } from '../../src/cpu/reset.ts'
+import { LateBuilder } from './late-builder.ts'
 import { Random } from './random.ts'
 
 const base = 0x400000n
@@ -137,27 +138,6 @@ interface Outcome {
   stop: string
   seen: [bigint, number][]
   [other: string]: unknown
-}
-
-/** Another thread as the machine sees it: orders and answers are copies, and answers come late, when code may have changed. */
-class LateBuilder implements BackgroundBuilder {
-  private builder: Builder | undefined
-  private readonly orders: { id: number; blueprints: readonly Blueprint[]; age: number }[] = []
-  private readonly patience: number
-  constructor(patience: number) {
-    this.patience = patience
-  }
-  start(setup: BuilderSetup): void {
-    this.builder = new Builder(structuredClone(setup))
-  }
-  submit(id: number, blueprints: readonly Blueprint[]): void {
-    this.orders.push({ id, blueprints: structuredClone(blueprints), age: 0 })
-  }
-  take(): { id: number; built: BuiltModule | undefined }[] {
-    const ready = this.orders.filter(order => ++order.age > this.patience)
-    this.orders.splice(0, ready.length)
-    return ready.map(({ id, blueprints }) => ({ id, built: this.builder!.build(blueprints) }))
-  }
 }
 
 class Rig {
