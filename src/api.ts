@@ -261,6 +261,9 @@ export interface Machine {
   onDelivery: ((event: DeliveredEvent) => void) | undefined
   /** Called at each decision of a remapping unit while it is set; costs time, and changes nothing. */
   onRemappingEvent: ((event: RemappingEvent) => void) | undefined
+  /** The power button, as ACPI knows it, and the reset button: input as keys are, taken between two runs. */
+  pressPowerButton(): void
+  pressReset(): void
   /** What the device VGA shows in a text mode; undefined without it, and in a graphics mode. */
   screen(): TextScreen | undefined
   registers(cpu?: number): CpuRegisters

@@ -6,7 +6,7 @@ export { InputError } from './errors.ts'
 export { Lan } from './lan.ts'
 export { helloGuest } from './guests/hello.ts'
 export type {
-  BlockStore, BootOptions, CpuRegisters, CpuSelection, DriveOptions, IommuOptions, Machine, MachineOptions, RemappingEvent,
+  BlockStore, BootOptions, CpuRegisters, CpuSelection, DeliveredEvent, DriveOptions, IommuOptions, Machine, MachineOptions, RemappingEvent,
   RunLimits, SharedFolder, StopReason, WatchedRange,
 } from './api.ts'
 

@@ -237,6 +237,12 @@ export class VitrineMachine implements Machine {
     this.stop ??= reason
     this.cpu.stopRequested = true
   }
+  pressPowerButton(): void {
+    this.pc.pressPowerButton()
+  }
+  pressReset(): void {
+    this.requestReset()
+  }
   private requestReset(): void {
     if (this.options.noReboot) return this.stopWith({ kind: 'reset' })
     this.resetRequested = true

@@ -46,6 +46,8 @@ export interface QemuSettings {
   gdb?: SocketAddress
   /** Nothing runs until GDB says so. */
   wait: boolean
+  /** One an option, in order: what -serial would take. */
+  monitors: { kind: 'human' | 'qmp'; target: string }[]
   log: boolean
   /** A line for each exception and interrupt. */
   events: boolean
@@ -57,6 +59,7 @@ function defaultSettings(): QemuSettings {
   return {
     machine: 'pc', cpu: 'max', cpus: 1, memory: 128 << 20, append: '', serials: [], chardevs: new Map(), noGraphic: false, devices: [],
     iommus: [],
+    monitors: [],
     drives: [], netdevs: [], nics: [], fsdevs: [], virtfs: [], bootMenu: false, snapshot: false, noReboot: false, wait: false, seed: 0,
     log: false, events: false, warnings: [],
   }
@@ -139,8 +142,15 @@ export const qemuOptions: readonly QemuOption[] = [
   { names: ['nographic'], help: 'serial port on stdio, with Ctrl-A as escape key', apply: s => { s.noGraphic = true } },
   { names: ['display'], argument: 'type', help: 'none is what there is; others get a warning', apply: (s, text) => { s.display = text } },
   { names: ['vga'], argument: 'type', help: 'std: its text screen is shown at the end; or none', apply: value.vga },
-  onlyNone(['monitor'], 'dev', 'monitor'),
-  refused(['qmp', 'qmp-pretty', 'mon'], 'there is no monitor', 'dev'),
+  {
+    names: ['monitor'], argument: 'dev', help: 'commands for people: stdio, tcp:, unix:, pipe: or none',
+    apply: (s, text) => { value.monitor(s, 'human', text) },
+  },
+  {
+    names: ['qmp', 'qmp-pretty'], argument: 'dev', help: 'the same in JSON, for programs',
+    apply: (s, text) => { value.monitor(s, 'qmp', text) },
+  },
+  { names: ['mon'], argument: '[chardev=]id[,mode=readline|control]', help: 'a monitor on a -chardev', apply: value.mon },
   onlyNone(['parallel'], 'dev', 'parallel port'),
   {
     names: ['netdev'], argument: 'user|socket,id=id[,...]', help: 'a router (hostfwd, restrict) or other machines (listen, connect)',
@@ -159,7 +169,7 @@ export const qemuOptions: readonly QemuOption[] = [
 
   { names: ['no-reboot'], help: 'exit instead of rebooting', apply: s => { s.noReboot = true } },
   { names: ['action'], argument: 'event=action', help: 'reboot=shutdown as -no-reboot; defaults are accepted', apply: value.action },
-  without(['no-shutdown'], 'there is no monitor to go on from; power-off ends the run'),
+  without(['no-shutdown'], 'power-off ends the run'),
   { names: ['rtc'], argument: 'base=utc|localtime|DATE', help: 'what the clock shows first (default: a fixed date)', apply: value.rtc },
   { names: ['seed'], argument: 'number', help: 'seed of all that is random', apply: value.seed },
   {
@@ -172,7 +182,7 @@ export const qemuOptions: readonly QemuOption[] = [
   refused(['daemonize'], "start it in the background, with '&' or setsid"),
   { names: ['gdb'], argument: 'dev', help: 'wait for GDB at tcp::PORT or unix:PATH', apply: value.gdb },
   { names: ['s'], help: 'as -gdb tcp::1234', apply: s => { value.gdb(s, 'tcp::1234') } },
-  { names: ['S'], help: 'stop before the first instruction, with -s or -gdb', apply: s => { s.wait = true } },
+  { names: ['S'], help: 'stop before the first instruction, with -s, -gdb or a monitor', apply: s => { s.wait = true } },
   refused(['incoming', 'loadvm'], 'expected `vitrine run --restore FILE`', 'state'),
   refused(['readconfig', 'numa', 'trace', 'plugin', 'tpmdev', 'watchdog', 'acpitable', 'dtb'], 'not emulated', 'arg'),
 

@@ -156,7 +156,7 @@ export function serial(text: string, { chardevs }: QemuSettings): { target: Seri
   const target = (): SerialTarget => {
     switch (scheme) {
       case 'stdio': return 'stdio'
-      case 'none': case 'null': return 'none'
+      case 'none': case 'null': case '/dev/null': return 'none'
       case 'file': return { file: named(rest, 'a file name') }
       case 'pipe': return { pipe: named(rest, 'a path') }
       case 'tcp': case 'telnet': case 'unix': return socket(scheme, rest)
@@ -233,6 +233,24 @@ export function rtc(settings: QemuSettings, text: string): void {
     if (key === 'base') settings.rtc = value === 'utc' || value === 'localtime' ? 'now' : parseDate(value, '-rtc base')
     else if (key !== 'clock' && key !== 'driftfix') throw new InputError(`Invalid parameter '${key}'; expected base, clock or driftfix`)
   }
+}
+
+/** Of more than one value only the last `none` counts, as with -serial. */
+export function monitor(settings: QemuSettings, kind: 'human' | 'qmp', text: string): void {
+  const { target } = serial(text, settings)
+  if (typeof target === 'object' && 'file' in target) throw new InputError('expected something that can be read, found a file')
+  if (text !== 'none' && text !== 'null' && text !== '/dev/null') settings.monitors.push({ kind, target: text })
+}
+
+export function mon(settings: QemuSettings, text: string): void {
+  let id = ''
+  let kind: 'human' | 'qmp' = 'human'
+  for (const [key, value] of keysOf(text, 'chardev')) {
+    if (key === 'chardev') id = value
+    else if (key === 'mode' && (value === 'readline' || value === 'control')) kind = value === 'control' ? 'qmp' : 'human'
+    else if (key !== 'pretty') throw new InputError(`Invalid parameter '${key}=${value}'; expected chardev, mode=readline or mode=control`)
+  }
+  settings.monitors.push({ kind, target: `chardev:${id}` })
 }
 
 export function gdb(settings: QemuSettings, text: string): void {

@@ -112,6 +112,20 @@ test('a clock, a snapshot, a file for the process ID; warnings name what has no 
   assert.equal((await qemu('-kernel', 'kernel', '-nographic', '-rtc', 'base=utc')).request!.machine.rtcEpoch, 1_800_000_000)
 })
 
+test('monitors: for people, for programs, on a character device; -S waits for one', async () => {
+  const { request } = await qemu('-kernel', 'kernel', '-serial', 'file:log', '-monitor', 'stdio', '-qmp', 'unix:q,server,nowait', '-S')
+  assert.deepEqual(request!.monitors, [
+    { kind: 'human', target: 'stdio' }, { kind: 'qmp', target: { socket: { path: 'q' }, listen: true, wait: false } },
+  ])
+  assert.equal(request!.paused, true)
+  const on = ['-chardev', 'socket,id=c,path=s,server=on,wait=off', '-mon', 'chardev=c,mode=control']
+  const { monitors, paused } = (await qemu('-kernel', 'kernel', '-nographic', ...on)).request!
+  assert.deepEqual(monitors, [{ kind: 'qmp', target: { socket: { path: 's' }, listen: true, wait: false } }])
+  assert.equal(paused, undefined)
+  assert.equal((await qemu('-kernel', 'kernel', '-nographic', '-monitor', 'none', '-monitor', '/dev/null')).request!.monitors, undefined)
+  assert.match((await qemu('-kernel', 'kernel', '-nographic', '-monitor', 'stdio')).errors, /cannot use stdio by multiple/)
+})
+
 test('-d and -D: events as a trace, the machine\'s words beside them in a file', async () => {
   const { request } = await qemu('-kernel', 'kernel', '-nographic', '-d', 'int,guest_errors,unimp', '-D', 'log')
   assert.deepEqual(request!.trace, { kinds: ['events'], file: 'log', log: true })

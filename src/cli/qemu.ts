@@ -43,7 +43,9 @@ function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue)
   if (settings.kernel === undefined && settings.bios === undefined && settings.drives.length === 0) {
     throw new InputError('no bootable device: expected -kernel, -hda, -cdrom or -drive')
   }
-  if (settings.wait && settings.gdb === undefined) throw new InputError('-S: there is no monitor to start it from; expected -s or -gdb too')
+  if (settings.wait && settings.gdb === undefined && settings.monitors.length === 0) {
+    throw new InputError('-S: nobody could let it go on; expected -s, -gdb, -monitor or -qmp too')
+  }
   for (const warning of settings.warnings) warn(system, warning)
   for (const device of settings.devices) checkName(device, catalogue)
   const { drives, flash, devices } = parseDrives(drivesOf(settings), system, 'ide')
@@ -83,6 +85,7 @@ function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue)
     links: nets.links,
     console,
     ...(others.length === 0 ? {} : { serials: others }),
+    ...monitorsOf(settings, console, others),
     session: {},
     ...traceOf(settings),
     ...(settings.gdb === undefined ? {} : { gdb: { address: settings.gdb, wait: settings.wait } }),
@@ -90,6 +93,18 @@ function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue)
 }
 
 const drivesOf = ({ drives, snapshot }: QemuSettings): string[] => drives.map(text => (snapshot ? `${text},snapshot=on` : text))
+
+function monitorsOf(
+  settings: QemuSettings, console: ConsoleOptions, others: NonNullable<RunRequest['serials']>,
+): Pick<RunRequest, 'monitors' | 'paused'> {
+  const monitors = settings.monitors.map(({ kind, target }) => ({ kind, target: targetOf(target, settings, '-monitor').target }))
+  const onTerminal = [console.serial, ...others.map(({ target }) => target), ...monitors.map(({ target }) => target)]
+  if (onTerminal.filter(target => target === 'stdio').length > 1) {
+    throw new InputError('-monitor stdio: cannot use stdio by multiple character devices; expected -serial file:FILE, say, beside it')
+  }
+  if (monitors.length === 0) return {}
+  return { monitors, ...(settings.wait && settings.gdb === undefined ? { paused: true } : {}) }
+}
 
 /** `-d int` by itself goes to our errors, as the rest of `-d` does. */
 function traceOf({ events, log, logFile }: QemuSettings): Pick<RunRequest, 'trace'> {
@@ -151,10 +166,11 @@ function consoleOf(settings: QemuSettings): { console: ConsoleOptions; others: N
 /** COM1 to COM4. */
 const mostSerials = 4
 
-function targetOf(text: string, settings: QemuSettings): { target: SerialTarget; escape: boolean } {
+function targetOf(text: string, settings: QemuSettings, option = '-serial'): { target: SerialTarget; escape: boolean } {
   const [, id] = /^(?:mon:)?chardev:(.*)$/.exec(text) ?? []
   if (id !== undefined && !settings.chardevs.has(id)) {
-    throw new InputError(`-serial ${text}: expected a -chardev with id=${id}, found ${[...settings.chardevs.keys()].join(', ') || 'none'}`)
+    const known = [...settings.chardevs.keys()].join(', ') || 'none'
+    throw new InputError(`${option} ${text}: expected a -chardev with id=${id}, found ${known}`)
   }
   return serial(text, settings)
 }

@@ -61,6 +61,10 @@ export interface RunRequest {
   console: ConsoleOptions
   /** Where other serial ports than the console's are. */
   serials?: { port: number; target: SerialTarget }[]
+  /** Where somebody may ask about the run and steer it: in QEMU's commands for people, or in JSON. */
+  monitors?: { kind: 'human' | 'qmp'; target: SerialTarget }[]
+  /** Nothing runs until a monitor says so. */
+  paused?: boolean
   session: SessionOptions
   /** Where a GDB may connect; with `wait`, nothing runs until it says so. */
   gdb?: { address: SocketAddress; wait: boolean }

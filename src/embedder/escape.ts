@@ -7,7 +7,7 @@ export const escapeHelp = `\
 Ctrl-A X   leave: power the machine off
 Ctrl-A A   send Ctrl-A to the guest
 Ctrl-A H   this help
-Ctrl-A C   reserved for a monitor
+Ctrl-A C   says where a monitor is to be had
 `
 
 const ctrlA = 0x01

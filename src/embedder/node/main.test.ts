@@ -157,7 +157,7 @@ describe('on a terminal', () => {
       child.stdin!.write('ab\x03c\x01a')
       await hears(child.stdout, 'ab\x03c\x01')
       child.stdin!.write('\x01h')
-      await hears(child.stdout, 'reserved')
+      await hears(child.stdout, 'Ctrl-A C')
       child.stdin!.write('\x01x')
     })
     assert.equal(status, 0, output)

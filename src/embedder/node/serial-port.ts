@@ -11,6 +11,8 @@ export interface SerialPort {
   write(bytes: Uint8Array): Promise<void>
   /** What the other side sends. */
   onInput: (bytes: Uint8Array) => void
+  /** Somebody has connected to where we listen. */
+  onArrival: () => void
   /** Input may still come. */
   readonly open: boolean
   close(): void
@@ -60,7 +62,7 @@ export async function openSerialPort(target: Exclude<SerialTarget, 'stdio' | 'no
 function filePort(file: string): SerialPort {
   const output = new OutputFile(file)
   return {
-    ready: Promise.resolve(), open: false, onInput() {},
+    ready: Promise.resolve(), open: false, onInput() {}, onArrival() {},
     write: async bytes => output.write(bytes),
     close: () => output.close(),
   }
@@ -96,7 +98,7 @@ function pipePort(path: string): SerialPort {
 /** What is written with nobody there is lost, as on a wire. */
 function streamPort(output: () => Socket | undefined, close: () => void, ready = Promise.resolve()): SerialPort {
   return {
-    ready, close, open: true, onInput() {},
+    ready, close, open: true, onInput() {}, onArrival() {},
     write: bytes => new Promise(resolve => {
       const to = output()
       if (to?.writable) to.write(bytes, () => resolve())
@@ -132,6 +134,7 @@ async function listeningPort(address: SocketAddress, wait: boolean): Promise<Ser
     client = socket
     const gone = (): void => { if (client === socket) client = undefined }
     socket.on('data', (bytes: Buffer) => port.onInput(bytes)).on('error', gone).on('close', gone)
+    port.onArrival()
   })
   await listen(server, address)
   return port

@@ -13,6 +13,7 @@ import type { serveGdb } from './gdb.ts'
 import type { NodeLink } from './link.ts'
 import type { NodeNetwork } from './network.ts'
 import { observeGuests } from './guest-events.ts'
+import { openMonitors } from './monitors.ts'
 import { openOtherPorts, openSerialPort, type SerialPort } from './serial-port.ts'
 import { openFolder } from './shared-folder.ts'
 import { attachInput, endsOf, onTerminal, outputTo } from './stdio.ts'
@@ -59,11 +60,13 @@ async function run(createMachine: MachineFactory, starterGone: () => boolean, re
         await output.flush()
         await otherPorts.flush()
       },
-      () => consoleInput.open || otherPorts.open || [...networks.values()].some(each => each.isListening || each.isAwaited),
+      () => consoleInput.open || otherPorts.open || monitors.open ||
+        [...networks.values()].some(each => each.isListening || each.isAwaited),
     ),
     awaited: () => [...networks.values()].some(each => each.isAwaited),
   }, request.session)
   const networks = await connectNetworks(request, machine, () => session.wake())
+  const monitors = await openMonitors(request, machine, session)
   const ended = new Promise<void>(resolve => { session.onEnd = resolve })
   if (port) {
     port.onInput = bytes => {
@@ -74,7 +77,7 @@ async function run(createMachine: MachineFactory, starterGone: () => boolean, re
   const obey = (command: Command): void => {
     if (command === 'leave') session.end({ kind: 'left' })
     else if (command === 'help') printError(`\n${escapeHelp}`)
-    else if (command === 'inspect') printError('\nvitrine: there is no monitor yet\n')
+    else if (command === 'inspect') printError('\nvitrine: there is no monitor on this terminal; `vitrine qemu` has -monitor and -qmp\n')
   }
   const stopSignals = onSignals(ending => session.end(ending))
   const detach = attachInput(request.console, {
@@ -94,7 +97,7 @@ async function run(createMachine: MachineFactory, starterGone: () => boolean, re
   const stopProfiler = request.profile === undefined ? undefined : await (await import('./profiler.ts')).startProfiler()
   try {
     for (const network of networks.values()) await network.open()
-    await Promise.race([Promise.all([port?.ready, otherPorts.ready]), ended])
+    await Promise.race([Promise.all([port?.ready, otherPorts.ready, monitors.ready]), ended])
     const ending = await session.run()
     const samples = await stopProfiler?.()
     if (request.save !== undefined) {
@@ -124,6 +127,7 @@ async function run(createMachine: MachineFactory, starterGone: () => boolean, re
     stopGdb()
     await output.flush()
     await otherPorts.flush()
+    await monitors.close()
     output.sayAll()
     detach()
     stopSignals()

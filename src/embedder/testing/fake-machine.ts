@@ -102,6 +102,8 @@ export class FakeMachine implements Machine {
 
   step(): StopReason | undefined { throw new Error('the fake does not step') }
   setBreakpoints(): void { throw new Error('the fake has no breakpoints') }
+  pressPowerButton(): void { throw new Error('the fake has no buttons') }
+  pressReset(): void { throw new Error('the fake has no buttons') }
   setWatchpoints(): void { throw new Error('the fake has no watchpoints') }
   screen(): undefined { return undefined }
   registers(): CpuRegisters { throw new Error('the fake has no registers') }
