@@ -76,6 +76,7 @@ export class VitrineMachine implements Machine {
   private asleep = false
   private wakeRegisters: BootRegisters | undefined
   private lapicMoved = false
+  private a20Enabled = true
   private readonly serialBytes: number[][] = [[], [], [], []]
   private serialFull = false
   private outsideRequests: Parameters<Machine['onOutside']>[] = []
@@ -141,6 +142,10 @@ export class VitrineMachine implements Machine {
       },
       smi: () => this.core.running!.smi(),
       smramChanged: () => this.showSmram(),
+      a20Moved: enabled => {
+        this.a20Enabled = enabled
+        this.cpu.stopRequested = true
+      },
       debugExit: status => this.stopWith({ kind: 'debug-exit', status }),
       serialOutput: (port, byte) => {
         if (this.serialBytes[port].push(byte) >= 4096) this.serialFull = true
@@ -248,6 +253,10 @@ export class VitrineMachine implements Machine {
     this.resetRequested = true
     this.cpu.stopRequested = true
   }
+  /** Between two instructions: generated code may hold translations. */
+  private followA20(): void {
+    if (this.a20Enabled === this.core.mmu.isA20Masked) this.core.mmu.maskA20(!this.a20Enabled)
+  }
   /** The processors come out of reset at what firmware would jump to. */
   private wake(registers: BootRegisters): void {
     this.asleep = false
@@ -281,6 +290,7 @@ export class VitrineMachine implements Machine {
       if (this.resetRequested) this.reset()
       if (this.wakeRegisters) this.wake(this.wakeRegisters)
       if (this.lapicMoved) this.mapLapics()
+      this.followA20()
       const now = this.clock.now()
       this.advance(now)
       if (this.stop || this.resetRequested || this.wakeRegisters) continue
@@ -391,6 +401,7 @@ export class VitrineMachine implements Machine {
   settle(): void {
     if (this.resetRequested) this.reset()
     if (this.lapicMoved) this.mapLapics()
+    this.followA20()
     this.advance(this.clock.now())
   }
 
@@ -478,6 +489,7 @@ export class VitrineMachine implements Machine {
       this.asleep = saved.turns.asleep
       this.resetRequested = saved.turns.resetRequested
       this.mapLapics()
+      this.followA20()
     })
   }
 

@@ -33,7 +33,7 @@ export class MmuControl implements TranslationControl {
   /** Changes nothing when it throws. */
   private loadPdptes(): void {
     const table = new Uint8Array(32)
-    const second = this.words[word.secondStage] === 0 ? undefined : this.mmu.secondStage
+    const second = this.words[word.secondStage] === 0 ? this.mmu.firstStageMask : this.mmu.secondStage
     let lo = this.words[word.cr3] & ~0x1f
     let hi = 0
     if (second) {

@@ -97,5 +97,5 @@ export const word = {
   faultVector: at.faultVector >>> 2, faultError: at.faultError >>> 2, faultHasError: at.faultHasError >>> 2,
   faultAddress: at.faultAddress >>> 2,
   translationSpace: at.translationSpace >>> 2, secondStage: at.secondStage >>> 2,
-  apicAccessPage: at.apicAccessPage >>> 2, vmcsPlace: at.vmcsPlace >>> 2,
+  apicAccessPage: at.apicAccessPage >>> 2, vmcsPlace: at.vmcsPlace >>> 2, vmxFlags: at.vmxFlags >>> 2,
 } as const

@@ -5,6 +5,7 @@
 import { flag } from '../cpu/rflags.ts'
 import { emptyTlbTable, tlbSets } from '../memory/map.ts'
 import type { PhysicalMemory, PlaceKeeper } from '../memory/physical.ts'
+import { A20Mask, inVmxOperation } from './a20.ts'
 import { contextKey, Contexts, rightsKinds, whoIs } from './contexts.ts'
 import { FirstLevel } from './first-level.ts'
 import { control, controlsOf, cr0Bit, pagingMode, privilege, word, type PagingModel } from './paging.ts'
@@ -29,6 +30,10 @@ export class TranslationCaches implements PlaceKeeper {
   space = 0
   /** What translates again while state.secondStage is set. */
   secondStage: SecondStage | undefined
+
+  /** The chipset holds A20M# low. A processor in VMX operation does not hear of it. */
+  isA20Masked = false
+  private readonly a20Mask = new A20Mask()
 
   protected readonly walker: PageWalk
   protected readonly words: Int32Array
@@ -84,7 +89,7 @@ export class TranslationCaches implements PlaceKeeper {
       return
     }
     this.space = space
-    this.walker.second = words[word.secondStage] === 0 ? undefined : this.secondStage
+    this.walker.second = words[word.secondStage] === 0 ? this.firstStageMask : this.secondStage
     let set = this.contexts.find(key, pcid, this.space, pkru, pkrs)
     if (set < 0) set = this.createSet(key, pcid, pkru, pkrs)
     if (controls !== this.controls || this.key === -1) this.walker.setControls(controls)
@@ -100,6 +105,17 @@ export class TranslationCaches implements PlaceKeeper {
     this.globalTag = this.tlb.tagOf(this.contexts.globalTagIndex[set])
     this.rightsCurrent = this.contexts.rightsAt(set, rightsKinds.current)
     this.publish()
+  }
+
+  /** What comes after the first stage where no second one is. */
+  get firstStageMask(): SecondStage | undefined {
+    return this.isA20Masked && !(this.words[word.vmxFlags] & inVmxOperation) ? this.a20Mask : undefined
+  }
+  /** What A20M# does now; for the chipset, and where the running CPU begins or ceases to look at it. Drops all translations. */
+  maskA20(masked: boolean): void {
+    this.isA20Masked = masked
+    this.forgetContexts()
+    this.updateContext()
   }
 
   /** Sets of this address space, by who accesses; -1: not known, or generated code may not change over to it. */

@@ -75,6 +75,8 @@ export interface PcEmbedding {
   debugExit: (status: number) => void
   /** SMI# of the CPU whose access the chipset sees: as on QEMU, no other one gets it. */
   smi?: () => void
+  /** The chipset drives A20M#: false when address bit 20 is to be masked. Default: it never is. */
+  a20Moved?: (enabled: boolean) => void
   /** `smram` has changed. */
   smramChanged?: () => void
   /**

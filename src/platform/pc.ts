@@ -13,7 +13,7 @@ import { Shadow } from '../devices/pci/shadow.ts'
 import { noSmram, type Smram, type SmramControl } from '../devices/pci/smram.ts'
 import { Pit, pitPorts } from '../devices/pit/pit.ts'
 import type { DeviceState, DmaPort, MsiPort, Stateful } from '../devices/ports.ts'
-import { type A20Gate, ResetControl } from '../devices/reset-control/reset-control.ts'
+import { A20Gate, ResetControl } from '../devices/reset-control/reset-control.ts'
 import { memoryCmos, Rtc } from '../devices/rtc/rtc.ts'
 import { Uart } from '../devices/serial/uart.ts'
 import type { BlockStore } from '../devices/storage/block-store.ts'
@@ -304,7 +304,7 @@ export class Pc {
 
   #makeResets(): ResetControl {
     const { reset, log } = this.#embedding
-    const a20: A20Gate = { enabled: true }
+    const a20 = new A20Gate(this.#embedding.a20Moved)
     const control = new ResetControl(reset, a20)
     const [keyboardInterrupt, auxInterrupt] = [1, 12].map(irq => this.#lines.source(irq))
     const keyboard = new I8042({ a20, keyboardInterrupt, auxInterrupt, reset, log })

@@ -1,12 +1,11 @@
 /** Tests of the keyboard controller and the reset registers: what Linux's probe and reboot paths do with them. */
 import assert from 'node:assert/strict'
 import test from 'node:test'
-import { ResetControl } from '../reset-control/reset-control.ts'
+import { A20Gate, ResetControl } from '../reset-control/reset-control.ts'
 import { FakePin } from '../testing/fakes.ts'
 import { I8042 } from './i8042.ts'
 
-function makeController() {
-  const a20 = { enabled: true }
+function makeController(a20 = new A20Gate()) {
   const [keyboard, aux] = [new FakePin(), new FakePin()]
   const counts = { resets: 0 }
   const reset = (): void => { counts.resets++ }
@@ -66,6 +65,13 @@ test('A20 is one state seen through the output port and port 92h', () => {
   resetControl.port92.writePort(0x92, 1, 2)
   command(0xd0)
   assert.equal(controller.readPort(0x60) & 3, 3)
+})
+
+test('commands DDh and DFh close and open the A20 gate, which tells of moves only', () => {
+  const moves: boolean[] = []
+  const { command } = makeController(new A20Gate(enabled => moves.push(enabled)))
+  for (const each of [0xdf, 0xdd, 0xdd, 0xdf]) command(each)
+  assert.deepEqual(moves, [false, true])
 })
 
 test('CF9h resets on the rising edge of RST_CPU, port 92h by bit 0', () => {

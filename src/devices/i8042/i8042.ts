@@ -98,6 +98,8 @@ export class I8042 implements PortHandler, Stateful {
       case 0xae: state.mode &= ~mode.keyboardDisabled; return
       case 0xc0: return this.#answer(0x80) // input port: keyboard not inhibited
       case 0xd0: return this.#answer(1 | (this.#options.a20.enabled ? 2 : 0))
+      case 0xdd: this.#options.a20.enabled = false; return
+      case 0xdf: this.#options.a20.enabled = true; return
       case 0xff: return
       default: break
     }

@@ -4,9 +4,23 @@
  */
 import type { DeviceState, PortHandler, Stateful } from '../ports.ts'
 
-/** A20 is a fact for software to read back: this machine never masks address bit 20, as processors of today do not. */
-export interface A20Gate {
-  enabled: boolean
+/** Closed, the processors take address bit 20 for 0 (A20M#). Port 92h and the keyboard controller move the same gate. */
+export class A20Gate {
+  readonly #changed: (enabled: boolean) => void
+  #enabled = true
+
+  /** `changed`: is told where the gate stands when it has moved. */
+  constructor(changed: (enabled: boolean) => void = () => {}) {
+    this.#changed = changed
+  }
+  get enabled(): boolean {
+    return this.#enabled
+  }
+  set enabled(enabled: boolean) {
+    if (enabled === this.#enabled) return
+    this.#enabled = enabled
+    this.#changed(enabled)
+  }
 }
 
 export class ResetControl implements Stateful {

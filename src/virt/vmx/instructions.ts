@@ -70,6 +70,7 @@ function vmxon(cpu: Processor, unit: VmxUnit): After {
   }
   const feature = readSlot(state, featureControl)
   if (!(feature & locked) || !(feature & enabledOutsideSmx)) throw generalProtection()
+  if (unit.cpu.mmu.isA20Masked) throw generalProtection()
   if ((state.cr0 & cr0Fixed0) !== cr0Fixed0 || (state.cr4 & cr4Fixed0) !== cr4Fixed0) throw generalProtection()
   const pointer = pointerOperand(cpu)
   if (!isAddress(cpu, pointer) || unit.readPhysical32(pointer) >>> 0 !== vmcsRevision) return unit.failInvalid()
@@ -86,6 +87,8 @@ function vmxoff(cpu: Processor, unit: VmxUnit): After {
   // an INIT that was held back is taken now
   if (cpu.state.vmxFlags & vmxFlag.initHeld) unit.cpu.stopRequested = true
   unit.setOperation(false)
+  // A20M# was blocked
+  if (unit.cpu.mmu.isA20Masked) unit.cpu.mmu.maskA20(true)
   unit.succeed()
   return after.leave
 }
