@@ -5,7 +5,9 @@ export class InputError extends Error {
   override readonly name = 'InputError'
 }
 
-/** Whether an error is about input (ours, a boot protocol's or a device's), and so explains itself in its message. */
+const explainThemselves: readonly string[] = ['InputError', 'BootError', 'OutOfBackingMemory']
+
+/** Whether an error is about input (ours, a boot protocol's or a device's, more memory than there can be): its message explains it. */
 export function isInputError(error: unknown): error is Error {
-  return error instanceof Error && (error.name === 'InputError' || error.name === 'BootError')
+  return error instanceof Error && explainThemselves.includes(error.name)
 }

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { InputError } from '../errors.ts'
+import { OutOfBackingMemory } from '../memory/linear.ts'
 import { command, ended } from './testing.ts'
 
 const run = ['run', '--kernel', 'kernel']
@@ -102,6 +103,9 @@ describe('bad input is one line that says what is wrong, with status 2', () => {
     const { status, errors } = await command(run, error)
     assert.deepEqual([status, errors], [2, 'vitrine: kernel: expected a bzImage, found text\n'])
     assert.equal((await command(run, new InputError('x'))).status, 2)
+    const tooMuch = await command(run, new OutOfBackingMemory(2 ** 30))
+    assert.equal(tooMuch.status, 2)
+    assert.match(tooMuch.errors, /^vitrine: the machine has touched .* less memory\n$/)
   })
 
   test('our own errors show where', async () => {
