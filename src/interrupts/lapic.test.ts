@@ -226,6 +226,14 @@ test('MSI: address and data are decoded as the SDM lays them out', () => {
   assert.equal(drain(cpus[0]).length + drain(cpus[1]).length, 1)
 })
 
+test('an error interrupt with an illegal vector is an error itself, and the last one', () => {
+  const { cpu, ipi } = machine()
+  cpu.write(register.error, 5)
+  ipi(0, 0x40003) // to itself
+  cpu.write(register.esr, 0)
+  assert.equal(cpu.read(register.esr), 0x60)
+})
+
 test('errors: illegal vectors and registers are logged until ESR is written', () => {
   const { cpu, ipi } = machine()
   cpu.write(register.error, 0x33)

@@ -1,9 +1,13 @@
 /**
- * The local APIC of one CPU: xAPIC and x2APIC interfaces, acceptance and priority of interrupts, local vector table, IPIs.
+ * The local APIC of one CPU: its registers as software sees them in xAPIC and x2APIC mode, acceptance of interrupts, IPIs. Its parts are in
+ * files beside it: mode and base address, priority, local vector table, timer, errors.
  * Intel SDM vol. 3, "Advanced Programmable Interrupt Controller (APIC)". Not there: APR, RRD, CMCI, suppression of EOI broadcasts.
  */
 import type { AccessSize, DeviceState, InterruptPin, LogUnhandled, MmioHandler, Stateful } from '../devices/ports.ts'
 import type { ApicBus, ApicBusMember } from './bus.ts'
+import { ApicBase, type LapicMode } from './lapic-base.ts'
+import { matchesX2apic, matchesXapic, x2apicLogicalId } from './lapic-destination.ts'
+import { ErrorStatus, type ErrorState } from './lapic-errors.ts'
 import type { InterruptAcknowledger, LapicOptions, LapicSignals } from './lapic-options.ts'
 import { LocalVectorTable } from './lapic-lvt.ts'
 import type { LvtState } from './lapic-lvt.ts'
@@ -12,7 +16,7 @@ import type { PriorityRegisters, PriorityState } from './lapic-priority.ts'
 import { LapicTimer } from './lapic-timer.ts'
 import type { LapicTimerState, TimerMode } from './lapic-timer.ts'
 import {
-  apicBaseBits, esrBits, lapicRegisters, lvt, lvtBits, msrApicBase, msrTscDeadline, msrX2apicFirst, msrX2apicLast, timerModeShift,
+  esrBits, lapicRegisters, lvt, lvtBits, msrApicBase, msrTscDeadline, msrX2apicFirst, msrX2apicLast, timerModeShift,
 } from './lapic-registers.ts'
 import type { LapicRegister } from './lapic-registers.ts'
 import { broadcastDestination, deliveryMode, widenDestination } from './message.ts'
@@ -20,20 +24,17 @@ import type { InterruptMessage } from './message.ts'
 
 export type { InterruptAcknowledger, LapicOptions, LapicSignals } from './lapic-options.ts'
 
-export type LapicMode = 'disabled' | 'xapic' | 'x2apic'
+export type { LapicMode } from './lapic-base.ts'
 
 const softwareEnable = 0x100
 const timerModes: readonly TimerMode[] = ['oneShot', 'periodic', 'tscDeadline']
 
-interface LapicState {
+interface LapicState extends ErrorState {
   apicBase: string
   xapicId: number
   ldr: number
   dfr: number
   svr: number
-  esr: number
-  pendingErrors: number
-  errorArmed: boolean
   icr: number
   icrHigh: number
   lvt: LvtState
@@ -50,47 +51,37 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
   readonly timer: LapicTimer
 
   readonly #id: number
-  readonly #bootstrap: boolean
   readonly #bus: ApicBus
   readonly #signals: LapicSignals
   readonly #pic: InterruptAcknowledger | undefined
   readonly #version: number
-  readonly #hasX2apic: boolean
   readonly #hasTscDeadline: boolean
-  readonly #reservedBaseBits: bigint
   readonly #log: LogUnhandled
 
-  #apicBase = 0n
-  #mode: LapicMode = 'disabled'
+  readonly #base: ApicBase
   #xapicId = 0
   #ldr = 0
   #dfr = 0xffff_ffff
   #svr = 0xff
-  #esr = 0
-  #pendingErrors = 0
-  #errorArmed = true
   #icr = 0
   #icrHigh = 0
   readonly #priority: PriorityRegisters
   readonly #lvt = new LocalVectorTable((mode, vector, level) => this.deliver({ destination: this.id, logical: false, mode, vector, level }))
+  readonly #errors = new ErrorStatus(() => this.#lvt.isMasked(lvt.error), () => this.#lvt.raise(lvt.error))
   /** An ExtINT message came; the PIC was not asked yet. */
   #extIntLatched = false
   #intr = false
 
   constructor(options: LapicOptions) {
     this.#id = options.id
-    this.#bootstrap = options.bootstrap
     this.#bus = options.bus
     this.#signals = options.signals
     this.#pic = options.pic
     this.#version = options.version ?? 0x0005_0014
-    this.#hasX2apic = options.x2apic ?? true
     this.#hasTscDeadline = options.tscDeadline ?? true
     this.#log = options.log ?? (() => {})
     this.#priority = options.priority ?? new InterruptPriority()
-    const implemented = (1n << BigInt(options.physicalAddressBits ?? 39)) - 0x1000n
-    const flags = apicBaseBits.bootstrap | apicBaseBits.enabled | (this.#hasX2apic ? apicBaseBits.x2apic : 0n)
-    this.#reservedBaseBits = ~(implemented | flags)
+    this.#base = new ApicBase(options.bootstrap, options.x2apic ?? true, options.physicalAddressBits ?? 39)
     this.timer = new LapicTimer({
       name: `lapic.${options.id}.timer`,
       clock: options.clock,
@@ -111,7 +102,7 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
 
   /** The vector that `acknowledge` would deliver from the APIC itself, or -1. Changes nothing. */
   get pendingVector(): number {
-    return this.#mode === 'disabled' ? -1 : this.#priority.pending
+    return this.mode === 'disabled' ? -1 : this.#priority.pending
   }
 
   /** Takes the interrupt: its vector moves from IRR to ISR, or the PIC is asked. With nothing pending: the spurious vector. */
@@ -147,16 +138,16 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
   }
 
   get mode(): LapicMode {
-    return this.#mode
+    return this.#base.mode
   }
 
   /** Physical address of the register page; undefined while there is none (disabled, or x2APIC mode). */
   get mmioBase(): number | undefined {
-    return this.#mode === 'xapic' ? Number(this.#apicBase & ~0xfffn) : undefined
+    return this.#base.page
   }
 
   get id(): number {
-    return this.#mode === 'x2apic' ? this.#id : this.#xapicId
+    return this.mode === 'x2apic' ? this.#id : this.#xapicId
   }
 
   get processorPriority(): number {
@@ -190,7 +181,7 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
   }
 
   #powerUp(): void {
-    this.#setApicBase(0xfee0_0000n | apicBaseBits.enabled | (this.#bootstrap ? apicBaseBits.bootstrap : 0n))
+    this.#base.powerUp()
     this.#xapicId = this.#id & 0xff
     this.#resetRegisters()
   }
@@ -201,11 +192,11 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
   }
 
   #resetRegisters(): void {
-    this.#priority.tpr = this.#ldr = this.#esr = this.#pendingErrors = this.#icr = this.#icrHigh = 0
+    this.#priority.tpr = this.#ldr = this.#icr = this.#icrHigh = 0
     this.#dfr = 0xffff_ffff
     this.#svr = 0xff
-    this.#errorArmed = true
     this.#extIntLatched = false
+    this.#errors.reset()
     this.#lvt.reset()
     this.#priority.clearVectors()
     this.timer.reset()
@@ -216,7 +207,7 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
 
   /** IA32_APIC_BASE, IA32_TSC_DEADLINE and the x2APIC range; undefined for #GP. */
   readMsr(index: number): bigint | undefined {
-    if (index === msrApicBase) return this.#apicBase
+    if (index === msrApicBase) return this.#base.value
     if (index === msrTscDeadline) return this.#hasTscDeadline ? this.timer.tscDeadline : undefined
     const register = this.#x2apicRegister(index)
     if (register === undefined || !register.x2apic.includes('r')) return undefined
@@ -242,23 +233,12 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
   }
 
   #x2apicRegister(index: number): LapicRegister | undefined {
-    return this.#mode === 'x2apic' && index >= msrX2apicFirst && index <= msrX2apicLast ? lapicRegisters[index - msrX2apicFirst] : undefined
-  }
-
-  #setApicBase(value: bigint): void {
-    this.#apicBase = value
-    if ((value & apicBaseBits.enabled) === 0n) this.#mode = 'disabled'
-    else this.#mode = (value & apicBaseBits.x2apic) === 0n ? 'xapic' : 'x2apic'
+    return this.mode === 'x2apic' && index >= msrX2apicFirst && index <= msrX2apicLast ? lapicRegisters[index - msrX2apicFirst] : undefined
   }
 
   #writeApicBase(value: bigint): boolean {
-    const wantsEnabled = (value & apicBaseBits.enabled) !== 0n
-    const wantsX2apic = (value & apicBaseBits.x2apic) !== 0n
-    if ((value & this.#reservedBaseBits) !== 0n || (wantsX2apic && !wantsEnabled)) return false
-    const old = this.#mode
-    if (old === 'disabled' && wantsX2apic) return false
-    if (old === 'x2apic' && wantsEnabled && !wantsX2apic) return false
-    this.#setApicBase(value)
+    const old = this.#base.mode
+    if (!this.#base.write(value)) return false
     this.#changeMode(old)
     this.#signals.baseChanged?.()
     return true
@@ -283,11 +263,11 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
 
   /** Registers are 32 bits wide at multiples of 16. Narrow reads give their part; what lies between the registers reads zero. */
   readMmio(offset: number, size: AccessSize): number {
-    if (this.#mode !== 'xapic') return this.#noPage('read', offset, size)
+    if (this.mode !== 'xapic') return this.#noPage('read', offset, size)
     if ((offset & 0xc) !== 0) return 0
     const register = lapicRegisters[offset >>> 4]
     if (register === undefined || register.xapic === 'none') {
-      this.#error(esrBits.illegalRegister)
+      this.#errors.report(esrBits.illegalRegister)
       return 0
     }
     const value = register.xapic === 'w' ? 0 : this.#read(register)
@@ -297,18 +277,18 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
 
   /** Writes that are not whole aligned registers are ignored. */
   writeMmio(offset: number, size: AccessSize, value: number): void {
-    if (this.#mode !== 'xapic') return void this.#noPage('write', offset, size)
+    if (this.mode !== 'xapic') return void this.#noPage('write', offset, size)
     if (size !== 4 || (offset & 0xf) !== 0) {
       this.#log('lapic', `${size}-byte write at offset 0x${offset.toString(16)}`)
       return
     }
     const register = lapicRegisters[offset >>> 4]
-    if (register === undefined || register.xapic === 'none') this.#error(esrBits.illegalRegister)
+    if (register === undefined || register.xapic === 'none') this.#errors.report(esrBits.illegalRegister)
     else if (register.xapic !== 'r') this.#write(register, (value & register.writable) >>> 0)
   }
 
   #noPage(what: string, offset: number, size: AccessSize): number {
-    this.#log('lapic', `${what} at offset 0x${offset.toString(16)} while ${this.#mode}`)
+    this.#log('lapic', `${what} at offset 0x${offset.toString(16)} while ${this.mode}`)
     return 2 ** (size * 8) - 1
   }
 
@@ -316,7 +296,7 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
 
   #read(register: LapicRegister): number {
     switch (register.name) {
-      case 'id': return this.#mode === 'x2apic' ? this.#id : this.#xapicId * 0x100_0000
+      case 'id': return this.mode === 'x2apic' ? this.#id : this.#xapicId * 0x100_0000
       case 'version': return this.#version
       case 'tpr': return this.#priority.tpr
       case 'ppr': return this.processorPriority
@@ -326,7 +306,7 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
       case 'isr': return this.#priority.isr.words[register.index]
       case 'tmr': return this.#priority.tmr.words[register.index]
       case 'irr': return this.#priority.irr.words[register.index]
-      case 'esr': return this.#esr
+      case 'esr': return this.#errors.register
       case 'icr': return this.#icr
       case 'icrHigh': return this.#icrHigh
       case 'lvt': return this.#lvt.entries[register.index]
@@ -345,7 +325,7 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
       case 'ldr': this.#ldr = value; break
       case 'dfr': this.#dfr = (value | 0x0fff_ffff) >>> 0; break
       case 'svr': this.#writeSvr(value); break
-      case 'esr': this.#writeEsr(); break
+      case 'esr': this.#errors.write(); break
       case 'icr': this.#writeIcr(value); break
       case 'icrHigh': this.#icrHigh = value; break
       case 'lvt': this.#writeLvt(register.index, value); break
@@ -375,25 +355,11 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
     this.timer.configure(mode === 'tscDeadline' && !this.#hasTscDeadline ? 'oneShot' : mode, (entry & lvtBits.masked) !== 0)
   }
 
-  /** The value written does not matter: errors since the last write become readable, and the error interrupt is armed again. */
-  #writeEsr(): void {
-    this.#esr = this.#pendingErrors
-    this.#pendingErrors = 0
-    this.#errorArmed = true
-  }
-
-  #error(bit: number): void {
-    this.#pendingErrors |= bit
-    if (!this.#errorArmed || this.#lvt.isMasked(lvt.error)) return
-    this.#errorArmed = false
-    this.#lvt.raise(lvt.error)
-  }
-
   // ---- acceptance
 
   /** Software-disabled APICs still take NMI, SMI, INIT and start-up messages. */
   deliver(message: InterruptMessage): void {
-    if (this.#mode === 'disabled') return
+    if (this.mode === 'disabled') return
     switch (message.mode) {
       case deliveryMode.fixed:
       case deliveryMode.lowestPriority:
@@ -412,34 +378,26 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
   }
 
   get acceptsArbitration(): boolean {
-    return this.#mode !== 'disabled' && (this.#svr & softwareEnable) !== 0
+    return this.mode !== 'disabled' && (this.#svr & softwareEnable) !== 0
   }
 
   matches(message: InterruptMessage): boolean {
-    if (this.#mode === 'disabled') return false
+    if (this.mode === 'disabled') return false
     if (message.destination === broadcastDestination) return true
     return message.logical ? this.#matchesLogical(message.destination) : message.destination === this.id
   }
 
   #matchesLogical(destination: number): boolean {
-    const logicalId = this.#logicalId()
-    if (this.#mode === 'x2apic') return destination >>> 16 === logicalId >>> 16 && (destination & logicalId & 0xffff) !== 0
-    if (destination > 0xff) return false
-    const mine = logicalId >>> 24
-    const flat = this.#dfr >>> 28 === 0xf
-    if (flat) return (destination & mine) !== 0
-    const cluster = destination >>> 4
-    return (cluster === 0xf || cluster === mine >>> 4) && (destination & mine & 0xf) !== 0
+    return this.mode === 'x2apic' ? matchesX2apic(destination, this.#logicalId()) : matchesXapic(destination, this.#ldr, this.#dfr)
   }
 
-  /** In x2APIC mode it follows from the ID: cluster in the high half, one of 16 bits in the low half. */
   #logicalId(): number {
-    return this.#mode === 'x2apic' ? (((this.#id >>> 4) << 16) | (1 << (this.#id & 0xf))) >>> 0 : this.#ldr
+    return this.mode === 'x2apic' ? x2apicLogicalId(this.#id) : this.#ldr
   }
 
   #accept(vector: number, level: boolean): void {
     if (vector < 16) {
-      this.#error(esrBits.receiveIllegalVector)
+      this.#errors.report(esrBits.receiveIllegalVector)
       return
     }
     this.#priority.request(vector, level)
@@ -467,7 +425,7 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
 
   /** With the APIC disabled the pins are those of a processor without one: INTR and NMI. */
   #setPin(pin: 0 | 1, asserted: boolean): void {
-    if (this.#mode !== 'disabled') this.#lvt.setPin(pin, asserted)
+    if (this.mode !== 'disabled') this.#lvt.setPin(pin, asserted)
     else {
       if (pin === 1 && asserted && !this.#lvt.pins[pin]) this.#signals.nmi()
       this.#lvt.pins[pin] = asserted
@@ -476,7 +434,7 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
   }
 
   #extIntPending(): boolean {
-    return this.#mode === 'disabled' ? this.#lvt.pins[0] : this.#extIntLatched || this.#lvt.extIntAsserted
+    return this.mode === 'disabled' ? this.#lvt.pins[0] : this.#extIntLatched || this.#lvt.extIntAsserted
   }
 
   // ---- interprocessor interrupts
@@ -486,14 +444,14 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
     this.#icr = value & ~0x1000
     const mode = (value >>> 8) & 7
     const vector = value & 0xff
-    if (vector < 16 && (mode === deliveryMode.fixed || mode === deliveryMode.lowestPriority)) this.#error(esrBits.sendIllegalVector)
+    if (vector < 16 && (mode === deliveryMode.fixed || mode === deliveryMode.lowestPriority)) this.#errors.report(esrBits.sendIllegalVector)
     const levelDeassert = (value & 0xc000) === 0x8000
     if (mode === deliveryMode.init && levelDeassert) return // resynchronised arbitration IDs on the APIC bus; means nothing since
     this.#send({ destination: this.#icrDestination(), logical: (value & 0x800) !== 0, mode, vector, level: false }, (value >>> 18) & 3)
   }
 
   #icrDestination(): number {
-    return this.#mode === 'x2apic' ? this.#icrHigh : widenDestination(this.#icrHigh >>> 24)
+    return this.mode === 'x2apic' ? this.#icrHigh : widenDestination(this.#icrHigh >>> 24)
   }
 
   #send(message: InterruptMessage, shorthand: number): void {
@@ -511,12 +469,12 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
 
   /** A notification of posted interrupts, which the processor sends. `destination` as NDST of a posted-interrupt descriptor has it. */
   notify(destination: number, vector: number): void {
-    const wide = this.#mode === 'x2apic' ? destination : widenDestination((destination >>> 8) & 0xff)
+    const wide = this.mode === 'x2apic' ? destination : widenDestination((destination >>> 8) & 0xff)
     this.#bus.deliver({ destination: wide, logical: false, mode: deliveryMode.fixed, vector, level: false })
   }
 
   #sendSelf(vector: number): void {
-    if (vector < 16) this.#error(esrBits.sendIllegalVector)
+    if (vector < 16) this.#errors.report(esrBits.sendIllegalVector)
     this.#accept(vector, false)
   }
 
@@ -524,8 +482,8 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
 
   saveState(): DeviceState {
     const state: LapicState = {
-      apicBase: this.#apicBase.toString(), xapicId: this.#xapicId, ldr: this.#ldr, dfr: this.#dfr, svr: this.#svr,
-      esr: this.#esr, pendingErrors: this.#pendingErrors, errorArmed: this.#errorArmed, icr: this.#icr, icrHigh: this.#icrHigh,
+      apicBase: this.#base.value.toString(), xapicId: this.#xapicId, ldr: this.#ldr, dfr: this.#dfr, svr: this.#svr,
+      ...this.#errors.saveState(), icr: this.#icr, icrHigh: this.#icrHigh,
       extIntLatched: this.#extIntLatched, lvt: this.#lvt.saveState(), priority: this.#priority.saveState(), timer: this.timer.saveState(),
     }
     return state
@@ -533,14 +491,12 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
 
   restoreState(saved: DeviceState): void {
     const state = saved as LapicState
-    this.#setApicBase(BigInt(state.apicBase))
+    this.#base.value = BigInt(state.apicBase)
     this.#xapicId = state.xapicId
     this.#ldr = state.ldr
     this.#dfr = state.dfr
     this.#svr = state.svr
-    this.#esr = state.esr
-    this.#pendingErrors = state.pendingErrors
-    this.#errorArmed = state.errorArmed
+    this.#errors.restoreState(state)
     this.#icr = state.icr
     this.#icrHigh = state.icrHigh
     this.#lvt.restoreState(state.lvt)
