@@ -48,6 +48,11 @@ export interface QemuSettings {
   wait: boolean
   /** One an option, in order: what -serial would take. */
   monitors: { kind: 'human' | 'qmp'; target: string }[]
+  debugConsole?: string
+  /** Of `-net`: cards and the networks that they share. */
+  oldCards: Record<string, string>[]
+  oldNetworks: string[]
+  globals: { driver: string; property: string; value: string }[]
   log: boolean
   /** A line for each exception and interrupt. */
   events: boolean
@@ -59,7 +64,7 @@ function defaultSettings(): QemuSettings {
   return {
     machine: 'pc', cpu: 'max', cpus: 1, memory: 128 << 20, append: '', serials: [], chardevs: new Map(), noGraphic: false, devices: [],
     iommus: [],
-    monitors: [],
+    monitors: [], oldCards: [], oldNetworks: [], globals: [],
     drives: [], netdevs: [], nics: [], fsdevs: [], virtfs: [], bootMenu: false, snapshot: false, noReboot: false, wait: false, seed: 0,
     log: false, events: false, warnings: [],
   }
@@ -139,6 +144,10 @@ export const qemuOptions: readonly QemuOption[] = [
     names: ['chardev'], argument: 'backend,id=id[,...]', apply: value.chardev,
     help: "a target for -serial chardev:ID; '-chardev help' for list",
   },
+  {
+    names: ['debugcon'], argument: 'dev', help: 'what software writes to port E9h (-global isa-debugcon.iobase=0x402)',
+    apply: value.debugcon,
+  },
   { names: ['nographic'], help: 'serial port on stdio, with Ctrl-A as escape key', apply: s => { s.noGraphic = true } },
   { names: ['display'], argument: 'type', help: 'none is what there is; others get a warning', apply: (s, text) => { s.display = text } },
   { names: ['vga'], argument: 'type', help: 'std: its text screen is shown at the end; or none', apply: value.vga },
@@ -165,7 +174,7 @@ export const qemuOptions: readonly QemuOption[] = [
     names: ['fsdev'], argument: 'local,path=folder,id=id[,...]', help: 'the same for a -device virtio-9p-pci',
     apply: (s, text) => { s.fsdevs.push(text) },
   },
-  onlyNone(['net'], 'type', 'network of that kind (-nic user is)'),
+  { names: ['net'], argument: 'nic|user[,...]|none', help: 'the older way: -net nic,model=e1000 -net user', apply: value.oldNetwork },
 
   { names: ['no-reboot'], help: 'exit instead of rebooting', apply: s => { s.noReboot = true } },
   { names: ['action'], argument: 'event=action', help: 'reboot=shutdown as -no-reboot; defaults are accepted', apply: value.action },
@@ -177,7 +186,10 @@ export const qemuOptions: readonly QemuOption[] = [
     help: 'int: each exception and interrupt; guest_errors, unimp: what software touches that is not there',
   },
   { names: ['D'], argument: 'file', help: 'write what -d says to a file', apply: (s, text) => { s.logFile = text } },
-  { names: ['global'], argument: 'driver.property=value', help: 'accepted; says so when it has no effect', apply: value.global },
+  {
+    names: ['global'], argument: 'driver.property=value', help: 'a property of each device of that name; says so when there is none',
+    apply: value.global,
+  },
   { names: ['pidfile'], argument: 'file', help: "write the process' ID to a file", apply: (s, text) => { s.pidFile = text } },
   refused(['daemonize'], "start it in the background, with '&' or setsid"),
   { names: ['gdb'], argument: 'dev', help: 'wait for GDB at tcp::PORT or unix:PATH', apply: value.gdb },

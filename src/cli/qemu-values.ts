@@ -90,7 +90,11 @@ export function device(settings: QemuSettings, text: string): void {
   if (isHelp(text)) return void (settings.help = 'devices')
   const selection = parseDevice(text)
   if (Object.keys(selection.properties).some(isHelp)) settings.help = { device: selection.name }
-  else if (selection.name === 'intel-iommu') settings.iommus.push(intelIommu(settings, selection.properties))
+  else if (selection.name === 'isa-debugcon' && 'chardev' in selection.properties) {
+    const { chardev: id, ...properties } = selection.properties
+    settings.debugConsole = `chardev:${id}`
+    settings.devices.push({ name: selection.name, properties })
+  } else if (selection.name === 'intel-iommu') settings.iommus.push(intelIommu(settings, selection.properties))
   else settings.devices.push(selection)
 }
 
@@ -235,7 +239,20 @@ export function rtc(settings: QemuSettings, text: string): void {
   }
 }
 
-/** Of more than one value only the last `none` counts, as with -serial. */
+/** A device and where it writes. */
+export function debugcon(settings: QemuSettings, text: string): void {
+  serial(text, settings)
+  settings.debugConsole = text
+  settings.devices.push({ name: 'isa-debugcon', properties: {} })
+}
+
+export function oldNetwork(settings: QemuSettings, text: string): void {
+  const [kind, ...rest] = partsOf(text)
+  if (kind === 'nic') settings.oldCards.push(Object.fromEntries(keysOf(rest.join(','), 'model')))
+  else if (kind === 'user') settings.oldNetworks.push([kind, ...rest].join(','))
+  else if (kind !== 'none') throw new InputError(`network of kind '${kind}' is not offered by -net, expected nic, user or none`)
+}
+
 export function monitor(settings: QemuSettings, kind: 'human' | 'qmp', text: string): void {
   const { target } = serial(text, settings)
   if (typeof target === 'object' && 'file' in target) throw new InputError('expected something that can be read, found a file')
@@ -278,6 +295,7 @@ export function log(settings: QemuSettings, text: string): void {
 }
 
 export function global(settings: QemuSettings, text: string): void {
-  if (!/^[^.=]+\.[^=]+=/.test(text)) throw new InputError("expected 'driver.property=value'")
-  settings.warnings.push(`warning: global ${text.split('=')[0]} has no effect`)
+  const [, driver, property, given] = /^([^.=]+)\.([^=]+)=(.*)$/.exec(text) ?? []
+  if (driver === undefined) throw new InputError("expected 'driver.property=value'")
+  settings.globals.push({ driver, property, value: given })
 }

@@ -126,6 +126,18 @@ test('monitors: for people, for programs, on a character device; -S waits for on
   assert.match((await qemu('-kernel', 'kernel', '-nographic', '-monitor', 'stdio')).errors, /cannot use stdio by multiple/)
 })
 
+test('-debugcon, -global and the older -net', async () => {
+  const debug = (await qemu('-kernel', 'kernel', '-nographic', '-debugcon', 'file:log', '-global', 'isa-debugcon.iobase=0x402')).request!
+  assert.deepEqual(debug.machine.devices, [{ name: 'isa-debugcon', properties: { iobase: '0x402' } }])
+  assert.deepEqual(debug.debugConsole, { file: 'log' })
+  const device = ['-chardev', 'file,id=c,path=x', '-device', 'isa-debugcon,iobase=0x402,chardev=c']
+  assert.deepEqual((await qemu('-kernel', 'kernel', '-nographic', ...device)).request!.debugConsole, { file: 'x' })
+  const net = (await qemu('-kernel', 'kernel', '-nographic', '-net', 'nic,model=e1000', '-net', 'user,hostfwd=tcp::2222-:22')).request!
+  assert.deepEqual(net.machine.devices, [{ name: 'e1000', properties: { netdev: 'nic0' } }])
+  assert.deepEqual(net.forwards, { nic0: [{ port: 2222, toPort: 22 }] })
+  assert.match((await qemu('-kernel', 'kernel', '-nographic', '-net', 'nic')).errors, /expected as many nic as user, found 1 and 0/)
+})
+
 test('-d and -D: events as a trace, the machine\'s words beside them in a file', async () => {
   const { request } = await qemu('-kernel', 'kernel', '-nographic', '-d', 'int,guest_errors,unimp', '-D', 'log')
   assert.deepEqual(request!.trace, { kinds: ['events'], file: 'log', log: true })

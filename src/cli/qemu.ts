@@ -46,6 +46,7 @@ function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue)
   if (settings.wait && settings.gdb === undefined && settings.monitors.length === 0) {
     throw new InputError('-S: nobody could let it go on; expected -s, -gdb, -monitor or -qmp too')
   }
+  applyGlobals(settings)
   for (const warning of settings.warnings) warn(system, warning)
   for (const device of settings.devices) checkName(device, catalogue)
   const { drives, flash, devices } = parseDrives(drivesOf(settings), system, 'ide')
@@ -86,6 +87,7 @@ function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue)
     console,
     ...(others.length === 0 ? {} : { serials: others }),
     ...monitorsOf(settings, console, others),
+    ...(settings.debugConsole === undefined ? {} : { debugConsole: targetOf(settings.debugConsole, settings, '-debugcon').target }),
     session: {},
     ...traceOf(settings),
     ...(settings.gdb === undefined ? {} : { gdb: { address: settings.gdb, wait: settings.wait } }),
@@ -113,12 +115,32 @@ function traceOf({ events, log, logFile }: QemuSettings): Pick<RunRequest, 'trac
 }
 
 /** `-netdev` is a network without a card, `-nic` one with it. */
-function networksOf({ netdevs, nics }: QemuSettings): Networks {
+function networksOf(settings: QemuSettings): Networks {
+  const { netdevs, nics } = settings
   const plain = parseNetworks(netdevs, { cards: false, needsId: true })
-  const whole = parseNetworks(nics, { cards: true })
+  const whole = parseNetworks([...nics, ...oldNetworksOf(settings)], { cards: true })
   return {
     networks: [...plain.networks, ...whole.networks], forwards: { ...plain.forwards, ...whole.forwards },
     links: { ...plain.links, ...whole.links }, devices: whole.devices,
+  }
+}
+
+/** `-net nic -net user`: the first card on the first network, and so on. */
+function oldNetworksOf({ oldCards, oldNetworks }: QemuSettings): string[] {
+  if (oldCards.length !== oldNetworks.length) {
+    throw new InputError(`-net: expected as many nic as user, found ${oldCards.length} and ${oldNetworks.length}`)
+  }
+  return oldNetworks.map((network, i) => {
+    const { model, macaddr } = oldCards[i]
+    return [network, ...(model ? [`model=${model}`] : []), ...(macaddr ? [`mac=${macaddr}`] : [])].join(',')
+  })
+}
+
+function applyGlobals({ globals, devices, warnings }: QemuSettings): void {
+  for (const { driver, property, value } of globals) {
+    const meant = devices.filter(({ name }) => name === driver)
+    for (const device of meant) device.properties = { [property]: value, ...device.properties }
+    if (meant.length === 0) warnings.push(`warning: global ${driver}.${property} has no effect`)
   }
 }
 

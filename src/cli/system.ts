@@ -61,6 +61,8 @@ export interface RunRequest {
   console: ConsoleOptions
   /** Where other serial ports than the console's are. */
   serials?: { port: number; target: SerialTarget }[]
+  /** Where a debug console (isa-debugcon) writes. Default: our own messages, by lines. */
+  debugConsole?: SerialTarget
   /** Where somebody may ask about the run and steer it: in QEMU's commands for people, or in JSON. */
   monitors?: { kind: 'human' | 'qmp'; target: SerialTarget }[]
   /** Nothing runs until a monitor says so. */

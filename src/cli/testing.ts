@@ -11,6 +11,7 @@ export const catalogue: Catalogue = {
   cpuFeaturesNotImplemented: ['avx512f'],
   devices: [
     { name: 'isa-debug-exit', description: 'ends the run', bus: 'ISA', properties: { iobase: '0x501', iosize: '0x2' } },
+    { name: 'isa-debugcon', description: 'a port', bus: 'ISA', properties: { iobase: '0xe9' } },
     { name: 'pc-testdev', description: 'test device', bus: 'ISA' },
     { name: 'pci-testdev', description: 'test device', bus: 'PCI' },
     { name: 'VGA', description: 'a screen', bus: 'PCI' },

@@ -12,6 +12,7 @@ import { expectWritable, readFile, writeFile } from './files.ts'
 import type { serveGdb } from './gdb.ts'
 import type { NodeLink } from './link.ts'
 import type { NodeNetwork } from './network.ts'
+import { openDebugConsole } from './debug-console.ts'
 import { observeGuests } from './guest-events.ts'
 import { openMonitors } from './monitors.ts'
 import { openOtherPorts, openSerialPort, type SerialPort } from './serial-port.ts'
@@ -54,11 +55,15 @@ async function run(createMachine: MachineFactory, starterGone: () => boolean, re
     panics.see(bytes)
     if (panics.stuck) session.end({ kind: 'panic' })
   }
+  const debugConsole = await openDebugConsole(request.debugConsole, machine, line => {
+    if (!request.console.quiet) output.remark(() => printError(`vitrine: debug console: ${line}\n`))
+  })
   const session = new Session(machine, {
     ...surroundings(
       async () => {
         await output.flush()
         await otherPorts.flush()
+        await debugConsole.flush()
       },
       () => consoleInput.open || otherPorts.open || monitors.open ||
         [...networks.values()].some(each => each.isListening || each.isAwaited),
@@ -97,7 +102,7 @@ async function run(createMachine: MachineFactory, starterGone: () => boolean, re
   const stopProfiler = request.profile === undefined ? undefined : await (await import('./profiler.ts')).startProfiler()
   try {
     for (const network of networks.values()) await network.open()
-    await Promise.race([Promise.all([port?.ready, otherPorts.ready, monitors.ready]), ended])
+    await Promise.race([Promise.all([port?.ready, otherPorts.ready, debugConsole.ready, monitors.ready]), ended])
     const ending = await session.run()
     const samples = await stopProfiler?.()
     if (request.save !== undefined) {
@@ -127,6 +132,8 @@ async function run(createMachine: MachineFactory, starterGone: () => boolean, re
     stopGdb()
     await output.flush()
     await otherPorts.flush()
+    await debugConsole.flush()
+    debugConsole.close()
     await monitors.close()
     output.sayAll()
     detach()
