@@ -78,11 +78,21 @@ function instruction(random: Random, to: Assembler): void {
   }
 }
 
+/** A label at an access that lies in two pages. */
+function acrossPages(random: Random, to: Assembler, label: string): void {
+  to.branch([0xe9], label)
+  const before = 1 + random.below(6)
+  while ((to.bytes.length + before) % 4096 !== 0) to.put(0xcc)
+  to.label(label)
+  to.memory(0x03, random.pick(scratch), random.pick(pointers), random.below(0x300))
+}
+
 function functionBody(random: Random, to: Assembler, number: number, count: number): void {
   to.label(`f${number}`)
   const loops = random.chance(2)
   if (loops) to.put(0x51, 0xb9, 1 + random.below(6), 0, 0, 0) // PUSH RCX; MOV ECX, n
-  if (loops) to.label(`l${number}`)
+  if (loops && number === 1) acrossPages(random, to, `l${number}`)
+  else if (loops) to.label(`l${number}`)
   for (let part = 0; part < 2 + random.below(4); part++) {
     for (let i = 0; i < 1 + random.below(6); i++) instruction(random, to)
     if (random.chance(2)) {
@@ -143,7 +153,10 @@ interface Outcome {
 class Rig {
   readonly core
   readonly cpu
-  constructor(jit: boolean, everything: boolean, background?: BackgroundBuilder) {
+  /** Translations are forgotten between two quanta: then compiled code leaves at its accesses. */
+  readonly forgets: boolean
+  constructor(jit: boolean, everything: boolean, background?: BackgroundBuilder, forgets = false) {
+    this.forgets = forgets
     const { core, cpu } = bareCpu('intel', { jit, hotThreshold: 8, log, background })
     this.core = core
     this.cpu = cpu
@@ -195,6 +208,7 @@ class Rig {
     let stop = 'time'
     for (let now = start; stop === 'time' && cpu.reached - start < 3_000_000; now = cpu.reached) {
       stop = cpu.execute(now, Math.min(quantum, 3_000_000 - (now - start)))
+      if (this.forgets) core.mmu.flushAll()
       core.jit?.compile()
       core.jit?.tick()
     }
@@ -211,12 +225,14 @@ test('programs that call over pages do the same compiled and interpreted', () =>
   const chosen = new Rig(true, false)
   const everything = new Rig(true, true)
   const late = new Rig(true, true, new LateBuilder(3))
+  const forgetful = new Rig(true, true, undefined, true)
   let halted = 0
   for (let seed = 1; seed <= 40; seed++) {
     const code = program(new Random(seed))
     const expected = interpreter.run(code, seed, 1_000_000)
     if (expected.stop === 'halted') halted++
-    for (const [rig, quantum] of [[chosen, 1_000_000], [everything, 1_000_000], [chosen, 997], [everything, 61], [late, 9973]] as const)
+    for (const [rig, quantum] of [[chosen, 1_000_000], [everything, 1_000_000], [chosen, 997], [everything, 61], [late, 9973],
+      ...(seed <= 8 ? [[forgetful, 211] as const] : [])] as const)
       assert.deepEqual(rig.run(code, seed, quantum), expected, `program ${seed}, ${rig === chosen ? 'hot' : 'all'}, ${quantum} ns`)
   }
   for (const [seed, watched] of [[1, 0], [2, 1], [3, 0]] as const) {
