@@ -2,9 +2,10 @@
  * Event delivery in IA-32e mode. Intel SDM vol. 3, "Exception and Interrupt Handling in 64-bit Mode". Written in 32-bit words because it
  * runs at every system event.
  */
-import { attribute, cr4, isCanonicalHigh, join } from './bits.ts'
+import { attribute, cr4, halvesOfWide, isCanonicalHigh, join, split } from './bits.ts'
 import { checksGate, externalBit, isSoftware, setsResumeFlag, type CpuEvent } from './event.ts'
 import { Fault, vector } from './fault.ts'
+import { deliverQuickly } from './interrupt-quick.ts'
 import { at } from './layout.ts'
 import type { Processor } from './processor.ts'
 import { flag, readRflags } from './rflags.ts'
@@ -35,6 +36,7 @@ export function deliverLong(cpu: Processor, event: CpuEvent): void {
   const { words } = cpu.state
   const external = externalBit(event, cpu.model)
   const cpl = words[index.cpl]
+  if (isQuick(cpu, event, cpl)) return
 
   readGate(cpu, event, external, cpl)
   const selector = gate[0] >>> 16
@@ -86,6 +88,17 @@ export function deliverLong(cpu: Processor, event: CpuEvent): void {
     words[index.cpl] = newCpl
     cpu.stateChanged()
   } else if (!fromCode64) cpu.stateChanged()
+}
+
+function isQuick(cpu: Processor, event: CpuEvent, cpl: number): boolean {
+  const { words } = cpu.state
+  const software = isSoftware(event)
+  if (software) split(event.nextRip)
+  const ripLow = software ? halvesOfWide.low : words[index.rip]
+  const ripHigh = software ? halvesOfWide.high : words[index.rip + 1]
+  const lowest = checksGate(event) ? cpl : 0
+  const error = event.error === undefined ? -1 : event.error >>> 0
+  return deliverQuickly(cpu, event.vector, error, lowest, ripLow, ripHigh, setsResumeFlag(event) ? flag.RF : 0)
 }
 
 /** Reads and checks the 16-byte gate into `gate`. */

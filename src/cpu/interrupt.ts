@@ -50,7 +50,7 @@ export function deliver(cpu: Processor, event: CpuEvent): Delivery {
     }
     try {
       deliverOnce(cpu, current)
-      guest?.delivered(current)
+      guest?.delivered()
       return { outcome: 'delivered', last: current }
     } catch (fault) {
       if (!(fault instanceof Fault)) throw fault

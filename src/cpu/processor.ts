@@ -174,6 +174,8 @@ export const after = {
   next: 0,
   /** state.rip is set: go on there (IRET, far jumps, SYSCALL). */
   jump: 2,
+  /** Retired, and translations may have gone: as `next` where that of the code has not, else as `leave`. */
+  translated: 8,
   /** Retired; return to the run loop before the next instruction: interrupts, time or mode may have changed. */
   leave: 3,
   /** As `jump`, then return to the run loop. */

@@ -1,4 +1,5 @@
 /** A processor for tests of the system half: flat memory without paging, no engine. Not part of the machine. */
+import { join } from './bits.ts'
 import { deriveState } from './derive.ts'
 import { Fault, vector } from './fault.ts'
 import { createModel } from './models.ts'
@@ -32,6 +33,8 @@ export interface TestProcessor extends Processor {
   portValue: number
   /** Memory goes by single accesses only, as if it were not RAM. */
   slow: boolean
+  /** All memory that does not fault is in the kernel's first-level tables. */
+  known: boolean
 }
 
 /** Linear addresses are taken modulo 1 MiB, so that canonical high addresses work too. */
@@ -53,7 +56,7 @@ export function createTestProcessor(modelName = 'intel'): TestProcessor {
     place(address + BigInt(length - 1), write, as)
   }
   const cpu: TestProcessor = {
-    index: 0, state, model, calls, absent, time: 0, portValue: 0, slow: false, onDelivery: undefined,
+    index: 0, state, model, calls, absent, time: 0, portValue: 0, slow: false, known: false, onDelivery: undefined,
     memory: {
       read8: (address, as) => view.getUint8(place(address, false, as)),
       read16: (address, as) => view.getUint16(place(address, false, as), true),
@@ -66,6 +69,10 @@ export function createTestProcessor(modelName = 'intel'): TestProcessor {
       probeRead: (address, length, as) => probe(address, length, false, as),
       probeWrite: (address, length, as) => probe(address, length, true, as),
       placeForRead: (address, as) => (place(address, false, as), cpu.slow ? 0 : place(address, false, as)),
+      knownPlace: (low, high, write) => {
+        const address = join(low >>> 0, high >>> 0)
+        return cpu.known && !absent.has((low & (memoryBytes - 1)) >> 12) ? place(address, write, 'supervisor') : 0
+      },
       placeForBulkWrite: address => (place(address, true), cpu.slow ? 0 : place(address, true)),
       readShadow: (address, size, user) => {
         const from = place(address, false, user ? 'user' : 'supervisor')

@@ -58,8 +58,10 @@ export interface Virtualization {
   portAccess(access: PortAccess): VmExit | undefined
   /** An exception, or a double fault that follows from two, is about to be delivered: nothing has changed. May exit. */
   exception(event: CpuEvent): void
+  /** The same for a fault that is no double fault, before an event is made of it: true when it would not exit. `error`: -1 for none. */
+  passes?(vector: number, error: number): boolean
   /** An event was delivered. */
-  delivered(event: CpuEvent): void
+  delivered(): void
   /** An exception is raised by its own delivery again and again: the exit, if there is one for this. */
   neverDelivered?(event: CpuEvent): VmExit | undefined
   /** A fault that nothing can handle: true when the guest leaves instead. `during`: what was being delivered. */

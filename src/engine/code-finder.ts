@@ -6,6 +6,7 @@ import type { CpuState } from '../cpu/state.ts'
 import type { TranslationControl } from '../cpu/processor.ts'
 import type { CodeCache } from './code-cache.ts'
 import { leaveStatus, pageNumber, type Mmu, type WatchedPages } from '../mmu/mmu.ts'
+import { recordSize } from '../decode/record.ts'
 import { tlbEntrySize, tlbFetchEntries } from '../memory/map.ts'
 import { word } from './state-words.ts'
 
@@ -14,6 +15,8 @@ export const linearRip = (state: CpuState): bigint => (state.rip + state.codeBas
 export const lowWord = (linear: bigint): number => Number(linear & 0xffffffffn) | 0
 export const highWord = (linear: bigint): number => Number(linear >> 32n) | 0
 
+/** Bytes of records that an operation can have before its own. */
+const mostBefore = 2 * recordSize
 const pageOf = (place: number): number => (place & ~4095) >>> 0
 
 export class CodeFinder {
@@ -60,6 +63,15 @@ export class CodeFinder {
     const record = words[(codeTable >>> 2) + offset]
     if (record !== 0) this.setCodePage(offset)
     return record
+  }
+  /** The fetch translation of the page of code is the one by which this record was found. An operation may have records before it. */
+  isAtHand(record: number, offset: number): boolean {
+    const words = this.words
+    const sum = (words[word.codePage] >>> 0) + (words[word.codeBase] >>> 0)
+    const high = words[word.addressMaskHi] === 0 ? 0 : (words[word.codePage + 1] + (sum > 0xffffffff ? 1 : 0)) | 0
+    const codeTable = this.codeTable(sum | 0, high)
+    const first = codeTable === 0 ? 0 : words[(codeTable >>> 2) + offset]
+    return first !== 0 && record - first >= 0 && record - first <= mostBefore
   }
   /** Linear address of the code table of a page whose fetch translation is at hand; else 0. */
   private codeTable(linearLo: number, linearHi: number): number {

@@ -11,6 +11,7 @@ import { mode as codeMode } from '../cpu/mode.ts'
 import { Fault, vector as exception } from '../cpu/fault.ts'
 import { deriveState } from '../cpu/derive.ts'
 import { deliver, type Delivery } from '../cpu/interrupt.ts'
+import { deliverQuickly } from '../cpu/interrupt-quick.ts'
 import { debugException, exceptionFrom, type CpuEvent } from '../cpu/event.ts'
 import {
   after,
@@ -41,6 +42,7 @@ import type { Interpreter } from './interpreter.ts'
 import { pseudo } from './handler-code.ts'
 import { leave } from './leave.ts'
 import { Quantum } from './quantum.ts'
+import { RecentEvents, type RecentEvent } from './recent-events.ts'
 import { RecordOperation } from './record-operation.ts'
 import { word } from './state-words.ts'
 import { StoredFault } from './stored-fault.ts'
@@ -50,6 +52,9 @@ import { UndefinedOpcodes } from './undefined-opcode.ts'
 const sysretLoadsSs = 2
 /** Virtual nanoseconds of delivering an exception or interrupt, as of INT n. */
 const deliveryTime = 30
+/** Faults that delivery need not know more of than vector and error code. */
+const quickFaults = (1 << exception.DE) | (1 << exception.NM) | (1 << exception.SS) | (1 << exception.GP) | (1 << exception.PF)
+  | (1 << exception.MF) | (1 << exception.AC) | (1 << exception.XM)
 /** A CPU besides its state area: instructions retired, and at which of them the shadow of STI or MOV SS ends (-1: there is none). */
 export interface CpuSavedState {
   retired: number
@@ -100,7 +105,9 @@ export class Cpu implements InterruptibleCpu {
   driven = false
   granted = 0
   /** The last events delivered, newest last, for reports. */
-  readonly recentEvents: { rip: bigint; event: CpuEvent; retired: number }[] = []
+  get recentEvents(): readonly RecentEvent[] {
+    return this.recent.list()
+  }
 
   private readonly parts: CpuParts
   private readonly words: Int32Array
@@ -116,6 +123,7 @@ export class Cpu implements InterruptibleCpu {
   private readonly shadow: InterruptShadow
   private readonly fault: StoredFault
   private readonly undefinedOpcodes: UndefinedOpcodes
+  private readonly recent: RecentEvents
   /** Of the instruction whose helper runs; 0: none. */
   private currentRecord = 0
   /** Instructions retired at the start of that instruction = retiredMark - budget - left - spent. */
@@ -149,6 +157,7 @@ export class Cpu implements InterruptibleCpu {
     this.shadow = new InterruptShadow(this.words)
     this.fault = new StoredFault(parts.state, parts.mmu)
     this.events = new Events(this, this.words)
+    this.recent = new RecentEvents(this.words)
     this.undefinedOpcodes = new UndefinedOpcodes(parts.state, length => this.codeBytes(length), message => this.log(message))
   }
 
@@ -199,6 +208,7 @@ export class Cpu implements InterruptibleCpu {
         this.currentRecord = 0
         return leave.abort
       }
+      if (status === after.translated) status = this.finder.isAtHand(record, offset) ? after.next : after.leave
       const waited = this.mmu.physical.takeDeviceTime()
       const time = waited + (status === after.again ? 0 : this.parts.helperTimes[number])
       if (time !== 0) this.spend(time)
@@ -369,14 +379,13 @@ export class Cpu implements InterruptibleCpu {
 
   deliver(event: CpuEvent): 'delivered' | 'shutdown' {
     if (this.onEvent && !this.onEvent(event)) return 'delivered'
-    if (this.recentEvents.length >= 16) this.recentEvents.shift()
-    this.recentEvents.push({ rip: this.state.rip, event, retired: this.retired })
+    this.recent.note(event, this.retired)
     // A handler that faults at once must not keep a quantum from its end.
     this.spend(deliveryTime)
     this.granted = 0
     const { branches } = this.debug
     const recording = branches.recording
-    const from = this.state.rip
+    const from = recording ? this.state.rip : 0n
     if (recording) branches.interrupted()
     const result: Delivery = deliver(this, event)
     if (recording && result.outcome === 'delivered' && branches.recording) branches.record(from, this.state.rip)
@@ -465,12 +474,36 @@ export class Cpu implements InterruptibleCpu {
   }
 
   private deliverStoredFault(): void {
+    if (!this.fault.isValue && this.deliverFaultQuickly()) return
     const fault = this.fault.take()
     if (fault instanceof VmExit) return this.virt!.exit(fault)
     if (fault.vector === exception.UD && this.view.getUint16(this.words[word.leaveRecord], true) === pseudo.undefined)
       this.undefinedOpcodes.met()
     if (fault.rip !== undefined) this.state.rip = fault.rip
     this.deliver(exceptionFrom(fault))
+  }
+
+  /** Delivers the stored fault as `deliver` would do it, without an event in between; false: nothing has happened. */
+  private deliverFaultQuickly(): boolean {
+    const { words, guest } = this
+    const number = words[word.faultVector]
+    const error = words[word.faultHasError] ? words[word.faultError] : -1
+    if (number > 31 || !(quickFaults & (1 << number)) || this.onEvent || this.debug.branches.recording) return false
+    if (guest && guest.passes?.(number, error) !== true) return false
+    const { retired } = this
+    this.recent.noteFault(error, retired)
+    if (!deliverQuickly(this, number, error, 0, words[word.rip], words[word.rip + 1], flag.RF)) {
+      this.recent.dropLast()
+      return false
+    }
+    if (number === exception.PF) {
+      words[word.cr2] = words[word.faultAddress]
+      words[word.cr2 + 1] = words[word.faultAddress + 1]
+    }
+    this.spend(deliveryTime)
+    this.granted = 0
+    guest?.delivered()
+    return true
   }
 
   /** Up to `length` bytes at RIP, as far as they can be read without side effects. */
@@ -572,7 +605,7 @@ export class Cpu implements InterruptibleCpu {
   restoreState({ retired, shadowAt }: CpuSavedState): void {
     this.retired = retired
     this.shadow.at = shadowAt
-    this.recentEvents.length = 0
+    this.recent.clear()
   }
 
   /** The interrupt controller's request may have changed. */

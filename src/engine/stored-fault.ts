@@ -27,6 +27,11 @@ export class StoredFault {
     this.thrown = fault
   }
 
+  /** It was thrown: a value says more of it than the state. */
+  get isValue(): boolean {
+    return this.thrown !== undefined
+  }
+
   /** Takes it, as a value. */
   take(): Fault {
     const { state, thrown } = this

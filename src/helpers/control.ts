@@ -42,7 +42,8 @@ export function mov_to_cr(cpu: Processor): After {
   requireCpl0(cpu)
   const asked = cpu.state.argument[0]
   const value = cpu.guest?.writeControl?.(cpu.operation.registers[0], asked) ?? asked
-  switch (cpu.operation.registers[0]) {
+  const number = cpu.operation.registers[0]
+  switch (number) {
     case 0: writeCr0(cpu, value); break
     case 2: cpu.state.cr2 = value; break
     case 3: writeCr3(cpu, value); break
@@ -50,8 +51,8 @@ export function mov_to_cr(cpu: Processor): After {
     case 8: writeCr8(cpu, value); return cpu.guest?.trapsWrite ? after.leave : after.next
     default: throw invalidOpcode()
   }
-  cpu.spend(cpu.operation.registers[0] === 4 ? cr4Time : serializingTime)
-  return after.leave
+  cpu.spend(number === 4 ? cr4Time : serializingTime)
+  return number === 3 && !cpu.guest?.trapsWrite ? after.translated : after.leave
 }
 
 export function mov_from_cr(cpu: Processor): After {
@@ -150,8 +151,8 @@ export function wrpkru(cpu: Processor): After {
   requirePke(cpu)
   if (cpu.state.gpr[2] & 0xffffffffn) throw generalProtection()
   cpu.state.pkru = Number(cpu.state.gpr[0] & 0xffffffffn)
-  cpu.stateChanged()
-  return after.leave
+  cpu.translation.updateContext()
+  return after.translated
 }
 
 function setAc(cpu: Processor, set: boolean): After {
@@ -177,7 +178,7 @@ export function invlpg(cpu: Processor): After {
   if (isV86(cpu.state)) throw generalProtection()
   const address = cpu.state.argument[0]
   if (isCanonical(cpu.state, address)) cpu.translation.invlpg(address)
-  return after.leave
+  return after.translated
 }
 
 const invpcidType = { address: 0n, context: 1n, all: 2n, allButGlobal: 3n } as const
@@ -198,7 +199,7 @@ export function invpcid(cpu: Processor): After {
   }
   if (type === invpcidType.address && !canonicalFor(address, cpu.model.linearBits)) throw generalProtection()
   cpu.translation.invpcid(Number(type), Number(pcid & 0xfffn), address)
-  return after.leave
+  return after.translated
 }
 
 /** CLFLUSH, CLFLUSHOPT, CLWB: caches are not modelled; the address is accessed as by a read. */

@@ -5,7 +5,8 @@ import { farCall, farJump, farReturn } from '../cpu/far.ts'
 import { Fault, generalProtection, invalidOpcode, vector } from '../cpu/fault.ts'
 import { deliverOnce } from '../cpu/interrupt.ts'
 import { interruptReturn } from '../cpu/iret.ts'
-import { segment } from '../cpu/layout.ts'
+import { deliverQuickly } from '../cpu/interrupt-quick.ts'
+import { at, segment } from '../cpu/layout.ts'
 import { after, type After, type Processor } from '../cpu/processor.ts'
 import { flag, readRflags } from '../cpu/rflags.ts'
 import { setParagraph } from '../cpu/segments.ts'
@@ -70,6 +71,10 @@ export function iret(cpu: Processor): After {
   return transferred(cpu, before)
 }
 
+const cplWord = at.cpl >> 2
+const ripLow = at.rip >> 2
+const ripHigh = ripLow + 1
+
 /** A fault of the delivery belongs to the instruction and says which event it happened in. */
 function interrupt(cpu: Processor, event: CpuEvent): After {
   const before = modeOf(cpu)
@@ -88,7 +93,14 @@ function interrupt(cpu: Processor, event: CpuEvent): After {
 /** argument[0]: vector. */
 export function int(cpu: Processor): After {
   const { state, operation } = cpu
-  const number = Number(state.argument[0] & 0xffn)
+  const { words } = state
+  const number = words[at.argument >> 2] & 0xff
+  const before = modeOf(cpu)
+  const next = words[ripLow] + operation.length
+  if (next <= 0xffffffff && deliverQuickly(cpu, number, -1, words[cplWord], next, words[ripHigh], 0)) {
+    cpu.singleStep(false)
+    return transferred(cpu, before)
+  }
   if (isV86(state)) {
     if (cr4Low(state) & cr4.VME && redirectsInterrupt(cpu, number)) return redirected(cpu, number)
     if (iopl(state) < 3) throw generalProtection()

@@ -8,7 +8,7 @@ export interface Describable {
   registers(cpu: number): CpuRegisters
   translate(linear: bigint, cpu: number): number | undefined
   readPhysical(address: number, length: number): Uint8Array
-  recentEvents(cpu: number): { rip: bigint; event: CpuEvent; retired: number }[]
+  recentEvents(cpu: number): readonly { rip: bigint; event: CpuEvent; retired: number }[]
 }
 
 const names = ['rax', 'rcx', 'rdx', 'rbx', 'rsp', 'rbp', 'rsi', 'rdi', 'r8 ', 'r9 ', 'r10', 'r11', 'r12', 'r13', 'r14', 'r15']

@@ -43,6 +43,12 @@ export function exception(unit: Svm, event: CpuEvent): void {
   throw new VmExit(exitCode.exception0 + event.vector, BigInt(event.error ?? 0), info2, detail, event.during)
 }
 
+/** What `exception` lets go. */
+export function passes(unit: Svm, number: number): boolean {
+  unit.words[svmWord.writeTrap] = 0
+  return (unit.words[svmWord.exceptionIntercepts] & (1 << number)) === 0
+}
+
 export function shutdown(unit: Svm, during: CpuEvent): boolean {
   if (!(unit.words[svmWord.intercepts3] & (1 << intercept3.shutdown))) return false
   unit.exit(new VmExit(exitCode.shutdown, 0n, 0n, undefined, during.during))

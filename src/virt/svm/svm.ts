@@ -13,7 +13,7 @@ import type { PortAccess, Taken, Virtualization, VirtualizedCpu, VmExit } from '
 import type { PhysicalMemory } from '../../memory/physical.ts'
 import type { Mmu } from '../../mmu/mmu.ts'
 import { vmrun } from './entry.ts'
-import { exception, shutdown, takeEvents, takesInit, wakes } from './events.ts'
+import { exception, passes, shutdown, takeEvents, takesInit, wakes } from './events.ts'
 import { leaveGuest } from './exit.ts'
 import { intercept, portAccess, taskSwitch, type TaskSource } from './intercepts.ts'
 import { failureEvent, reportRule } from './report.ts'
@@ -165,6 +165,9 @@ export class Svm implements Virtualization {
   }
   exception(event: CpuEvent): void {
     exception(this, event)
+  }
+  passes(vector: number): boolean {
+    return passes(this, vector)
   }
   delivered(): void {}
   shutdown(during: CpuEvent): boolean {

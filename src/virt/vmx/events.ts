@@ -23,11 +23,14 @@ const nmiBlocked = 8
 
 /** Called for every exception that is about to be delivered; what an entry injects is not asked about. */
 export function interceptException(unit: VmxUnit, event: CpuEvent): void {
-  if (event === unit.injecting) return
-  const bit = (unit.exceptionBitmap >>> event.vector) & 1
-  const wanted = event.vector === vector.PF ? (bit !== 0) === pageFaultMatches(unit, event.error ?? 0) : bit !== 0
-  if (!wanted) return
+  if (event === unit.injecting || exceptionPasses(unit, event.vector, event.error ?? 0)) return
   throw new VmExit(reason.exceptionOrNmi, eventQualification(event), 0n, eventDetails(event, unit.state.rip), event.during)
+}
+
+/** The bitmap lets it go to the guest's handler. */
+export function exceptionPasses(unit: VmxUnit, number: number, error: number): boolean {
+  const bit = (unit.exceptionBitmap >>> number) & 1
+  return number === vector.PF ? (bit !== 0) !== pageFaultMatches(unit, error) : bit === 0
 }
 
 /** The error code under the mask equals the match: then the bitmap's bit decides, else its opposite. */

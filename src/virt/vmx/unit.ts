@@ -18,7 +18,7 @@ import { explain } from './checker.ts'
 import { maskedControlRead, maskedControlWrite, interceptsPort, interceptInstruction, interceptTaskSwitch } from './intercepts.ts'
 import { allowed1, capabilityMsrs, groups, primaryBit, secondaryBit, type GroupName } from './controls.ts'
 import { inactiveShift, vmxFlag, type ExitDetails } from './guest-flags.ts'
-import { interceptException, noteDelivered, notifyExit, takeGuestEvents, tripleFault, wakesGuest } from './events.ts'
+import { exceptionPasses, interceptException, noteDelivered, notifyExit, takeGuestEvents, tripleFault, wakesGuest } from './events.ts'
 import { EntryView } from './entry-view.ts'
 import { leaveGuest } from './exit.ts'
 import { reason } from './exit-reasons.ts'
@@ -269,6 +269,9 @@ export class VmxUnit implements Virtualization {
   }
   exception(event: CpuEvent): void {
     interceptException(this, event)
+  }
+  passes(vector: number, error: number): boolean {
+    return exceptionPasses(this, vector, error)
   }
   delivered(): void {
     noteDelivered(this)
