@@ -6,8 +6,9 @@
 import { attribute, cr4 } from './bits.ts'
 import { at } from './layout.ts'
 import { mode } from './mode.ts'
-import type { LinearMemory, Processor } from './processor.ts'
+import type { Processor } from './processor.ts'
 import { flag, readRflags } from './rflags.ts'
+import { knownWords } from './system-read.ts'
 
 const cs = 1
 const ss = 2
@@ -44,17 +45,17 @@ export function deliverQuickly(
   const { words } = cpu.state
   if ((words[index.mode] & mode.codeMask) !== mode.code64 || words[index.cr4] & (cr4.CET | cr4.LA57)) return false
   if (number * 16 + 15 > words[index.idtrLimit]) return false
-  const gate = wordsAt(memory, words[index.idtrBase], words[index.idtrBase + 1], number * 16, 16)
+  const gate = knownWords(memory, words[index.idtrBase], words[index.idtrBase + 1], number * 16, 16)
   if (gate === 0 || (words[gate + 1] & gateMask) !== gateValue || ((words[gate + 1] >>> 13) & 3) < lowest) return false
   const selector = words[gate] >>> 16
   if (selector < 4 || selector & 4 || (selector | 7) > words[index.gdtrLimit] || !isCanonical(words[gate + 2])) return false
-  const code = wordsAt(memory, words[index.gdtrBase], words[index.gdtrBase + 1], selector & 0xfff8, 8)
+  const code = knownWords(memory, words[index.gdtrBase], words[index.gdtrBase + 1], selector & 0xfff8, 8)
   if (code === 0 || (words[code + 1] & codeMask) !== codeValue) return false
 
   const cpl = words[index.cpl]
   let stack = index.rsp
   if (cpl !== 0) {
-    stack = words[index.tssLimit] < 11 ? 0 : wordsAt(memory, words[index.tssBase], words[index.tssBase + 1], 4, 8)
+    stack = words[index.tssLimit] < 11 ? 0 : knownWords(memory, words[index.tssBase], words[index.tssBase + 1], 4, 8)
     if (stack === 0) return false
   }
   const bytes = error === noError ? 40 : 48
@@ -84,13 +85,6 @@ export function deliverQuickly(
     cpu.translation.updateContext()
   }
   return true
-}
-
-/** Index of the first of the words at base + offset, where they are at hand and in one page; else 0. */
-function wordsAt(memory: LinearMemory, baseLow: number, baseHigh: number, offset: number, bytes: number): number {
-  const low = baseLow + offset
-  if (low > 0xffffffff || low & 3 || (low & 0xfff) > 4096 - bytes) return 0
-  return (memory.knownPlace?.(low, baseHigh, false) ?? 0) >>> 2
 }
 
 /** By the high word of an address, with 4-level paging. */

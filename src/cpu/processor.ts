@@ -61,7 +61,8 @@ export interface TranslationControl {
   cr3Written(keep: boolean): void
   /** CR0, CR4 or EFER were changed from these values; does the invalidations that follow from it. */
   controlWritten(oldCr0: bigint, oldCr4: bigint, oldEfer: bigint): void
-  invlpg(address: bigint): void
+  /** Of a linear address in two words. */
+  invlpg(low: number, high: number): void
   /** INVPCID with an already checked descriptor. */
   invpcid(type: number, pcid: number, address: bigint): void
   /** Everything, for reset and for tests. */
@@ -123,6 +124,8 @@ export interface CurrentOperation {
   readonly immediate: bigint
   /** Register numbers of the operands in record slots A, B, C (general, segment, control... as the form says). */
   readonly registers: readonly [number, number, number]
+  /** The first of them, without a list. */
+  readonly firstRegister: number
   readonly length: number
   /** The prefix 3E, which says NOTRACK. */
   readonly noTrack: boolean

@@ -5,9 +5,10 @@ import {
   readUpperHalf, rplOf, setBusy, systemType, typeOf, descriptorAddress, type Descriptor,
 } from './descriptor.ts'
 import { generalProtection, invalidOpcode, selectorFault, vector } from './fault.ts'
-import { segment } from './layout.ts'
+import { at, segment } from './layout.ts'
 import type { Processor } from './processor.ts'
 import type { CpuState } from './state.ts'
+import { knownWords } from './system-read.ts'
 
 const v86Attributes = 0xf3
 const realAttributes = 0x93
@@ -57,7 +58,33 @@ export function loadSegment(cpu: Processor, index: number, selector: number): vo
 
 function loadDataSegment(cpu: Processor, index: number, selector: number): void {
   if (isNull(selector)) return setNull(cpu.state, index, selector)
+  if (loadKnownData(cpu, index, selector)) return
   setSegment(cpu.state, index, selector, markAccessed(cpu, checkDataSegment(cpu, selector)))
+}
+
+/** Of the descriptor's second word: present, no system segment, data and not code, accessed. */
+const dataMask = 0x9900
+const dataValue = 0x9100
+const word = { gdtrBase: at.gdtrBase >> 2, gdtrLimit: at.gdtrLimit >> 2, cpl: at.cpl >> 2, segBase: at.segBase >> 2,
+  segLimit: at.segLimit >> 2, segSelector: at.segSelector >> 2, segAttributes: at.segAttributes >> 2 } as const
+
+/** Loads data segments whose descriptor, of the GDT, is at hand and wants no change; false: nothing has happened. */
+function loadKnownData(cpu: Processor, index: number, selector: number): boolean {
+  const { words } = cpu.state
+  if (selector & 4 || (selector | 7) > words[word.gdtrLimit]) return false
+  const descriptor = knownWords(cpu.memory, words[word.gdtrBase], words[word.gdtrBase + 1], selector & 0xfff8, 8)
+  if (descriptor === 0) return false
+  const low = words[descriptor]
+  const high = words[descriptor + 1]
+  const dpl = (high >>> 13) & 3
+  if ((high & dataMask) !== dataValue || dpl < words[word.cpl] || dpl < rplOf(selector)) return false
+  const limit = (low & 0xffff) | (high & 0xf0000)
+  words[word.segSelector + index] = selector
+  words[word.segBase + index * 2] = (low >>> 16) | ((high & 0xff) << 16) | (high & 0xff000000)
+  words[word.segBase + index * 2 + 1] = 0
+  words[word.segLimit + index] = high & 0x800000 ? (limit << 12) | 0xfff : limit
+  words[word.segAttributes + index] = (high >>> 8) & 0xf0ff
+  return true
 }
 
 function checkDataSegment(cpu: Processor, selector: number): Descriptor {

@@ -3,7 +3,7 @@
  * accesses" in "Access Rights".
  */
 import { join } from './bits.ts'
-import type { Processor } from './processor.ts'
+import type { LinearMemory, Processor } from './processor.ts'
 
 /** Reads `count` words at base + offset into `into`, with supervisor rights. */
 export function readWords(cpu: Processor, baseLow: number, baseHigh: number, offset: number, count: number, into: Uint32Array): void {
@@ -22,4 +22,11 @@ export function readWords(cpu: Processor, baseLow: number, baseHigh: number, off
   }
   const address = join(low, high)
   for (let i = 0; i < count; i++) into[i] = memory.read32(address + BigInt(i * 4), 'supervisor')
+}
+
+/** Index of the first of the words at base + offset, where they are in the kernel's first-level table and in one page; else 0. */
+export function knownWords(memory: LinearMemory, baseLow: number, baseHigh: number, offset: number, bytes: number): number {
+  const low = baseLow + offset
+  if (low > 0xffffffff || low & 3 || (low & 0xfff) > 4096 - bytes) return 0
+  return (memory.knownPlace?.(low, baseHigh, false) ?? 0) >>> 2
 }

@@ -106,6 +106,8 @@ export interface Virtualization {
 
   /** Pending events are this object's business: a guest runs, or something holds them back. */
   readonly ownsEvents: boolean
+  /** While it owns events: besides interrupts, NMIs, SMIs and debug exceptions nothing is pending, and its deadline has not come. */
+  readonly isQuiet?: boolean
   /** Delivers what is pending before the next instruction, or exits. `shadow`: STI or MOV SS blocks. */
   takeEvents(shadow: boolean): Taken
   /** Something that ends HLT is pending; only asked when it owns events. */

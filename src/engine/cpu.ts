@@ -72,6 +72,9 @@ export interface CodeWatch {
   before(cpu: Cpu): boolean
 }
 
+/** A fault was delivered; RIP is to be translated; or there is more to look at. */
+const leftFor = { runLoop: 0, fault: 1, lookup: 2 } as const
+
 function both(one: AccessObserver | undefined, other: AccessObserver | undefined): AccessObserver | undefined {
   if (!one || !other) return one ?? other
   return (lo, hi, size, write) => {
@@ -396,8 +399,27 @@ export class Cpu implements InterruptibleCpu {
     return this.shadow.any || this.debug.needSteps || this.guest?.needsSteps === true || this.dataWatch !== undefined
   }
 
-  /** Runs generated code from RIP until it leaves, and handles why. */
+  /** Runs generated code from RIP until something has come up that the run loop looks at. */
   private runFrom(): void {
+    do {
+      this.leftFor = leftFor.runLoop
+      this.runOnce()
+    } while (this.leftFor !== leftFor.runLoop && this.nothingHasComeUp())
+  }
+  /** Why generated code was left last. */
+  private leftFor: number = leftFor.runLoop
+
+  /** What the run loop looks at between two instructions is as it was: nothing here changes but by instructions and time. */
+  private nothingHasComeUp(): boolean {
+    const { words, virt } = this
+    if (words[word.budget] <= 0 || words[word.eflags] & (flag.TF | flag.RF) || words[word.interruptPending] || this.shadow.any) return false
+    if (words[word.pendingNmi] | words[word.pendingSmi] | words[word.pendingDebug] || this.stopRequested || this.driven) return false
+    if (words[word.activity] !== activity.running || words[word.mode] & codeMode.tracked || this.watch || this.debug.needSteps) return false
+    return virt === undefined || !virt.ownsEvents || virt.isQuiet === true
+  }
+
+  /** Runs generated code from RIP until it leaves, and handles why. */
+  private runOnce(): void {
     const words = this.words
     if (this.code.full || this.parts.jit?.crowded) this.flushCode()
     const record = this.finder.find()
@@ -456,6 +478,7 @@ export class Cpu implements InterruptibleCpu {
 
   private finish(status: number): void {
     if (status === leave.hot) return this.compileHere()
+    if (status === leave.lookup) this.leftFor = leftFor.lookup
     if (status === leave.abort) return this.refused()
     if (status === leave.crossing && this.finder.renewCrossing() === 0) this.refused()
   }
@@ -503,6 +526,7 @@ export class Cpu implements InterruptibleCpu {
     this.spend(deliveryTime)
     this.granted = 0
     guest?.delivered()
+    this.leftFor = leftFor.fault
     return true
   }
 

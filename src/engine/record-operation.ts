@@ -39,11 +39,13 @@ export class RecordOperation implements CurrentOperation {
     return this.view.getBigInt64(this.record() + recordField.immediate, true)
   }
   get registers(): readonly [number, number, number] {
-    const record = this.record()
-    const number = (field: number): number => {
-      const value = this.view.getUint16(record + field, true)
-      return value >= stateBase && value < stateBase + stateSize ? (value - at.gpr) >> 3 : value
-    }
-    return [number(recordField.slotA), number(recordField.slotB), number(recordField.slotC)]
+    return [this.register(recordField.slotA), this.register(recordField.slotB), this.register(recordField.slotC)]
+  }
+  get firstRegister(): number {
+    return this.register(recordField.slotA)
+  }
+  private register(field: number): number {
+    const value = this.view.getUint16(this.record() + field, true)
+    return value >= stateBase && value < stateBase + stateSize ? (value - at.gpr) >> 3 : value
   }
 }

@@ -2,7 +2,7 @@
  * Control, debug and model-specific registers, XCR0, protection keys, translation and cache control. Intel SDM vol. 2, the instructions'
  * pages.
  */
-import { cr0, cr4, cr4Low, cr0Low, canonicalFor, isCanonical, isV86, is64 } from '../cpu/bits.ts'
+import { cr0, cr4, cr4Low, cr0Low, canonicalFor, isCanonicalHigh, isV86, is64 } from '../cpu/bits.ts'
 import {
   debugRegister, loadMachineStatusWord, writeCr0, writeCr3, writeCr4, writeCr8, writeDebugRegister, writeXcr
 } from '../cpu/control.ts'
@@ -15,6 +15,7 @@ import { component, supportedXcr0 } from '../cpu/xsave-layout.ts'
 import { copyOut } from './bulk.ts'
 import { readPair, requireCpl0, requireFeature, requireSystemInformation, storeWord, writeGpr, writePair } from './registers.ts'
 
+const argument = at.argument >> 2
 const ecx = (cpu: Processor): number => cpu.state.words[(at.gpr >> 2) + 2]
 
 export function rdmsr(cpu: Processor): After {
@@ -176,8 +177,9 @@ export const wbinvd = invd
 export function invlpg(cpu: Processor): After {
   requireCpl0(cpu)
   if (isV86(cpu.state)) throw generalProtection()
-  const address = cpu.state.argument[0]
-  if (isCanonical(cpu.state, address)) cpu.translation.invlpg(address)
+  const { words } = cpu.state
+  const high = words[argument + 1]
+  if (isCanonicalHigh(cpu.state, high)) cpu.translation.invlpg(words[argument], high)
   return after.translated
 }
 

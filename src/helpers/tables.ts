@@ -5,7 +5,7 @@ import {
   typeOf, type Descriptor
 } from '../cpu/descriptor.ts'
 import { generalProtection, invalidOpcode } from '../cpu/fault.ts'
-import { segment } from '../cpu/layout.ts'
+import { at, segment } from '../cpu/layout.ts'
 import { after, type After, type Processor } from '../cpu/processor.ts'
 import { loadLdtr, loadSegment, loadTaskRegister } from '../cpu/segments.ts'
 import { currentStack } from '../cpu/stack.ts'
@@ -58,7 +58,7 @@ export function str(cpu: Processor): After {
   return storeWord(cpu, BigInt(cpu.state.segSelector[segment.tr]))
 }
 
-const selectorArgument = (cpu: Processor): number => Number(cpu.state.argument[0] & 0xffffn)
+const selectorArgument = (cpu: Processor): number => cpu.state.words[at.argument >> 2] & 0xffff
 
 export function lldt(cpu: Processor): After {
   loadLdtr(cpu, selectorArgument(cpu))
@@ -125,7 +125,7 @@ function stackSegmentLoaded(cpu: Processor): After {
 
 /** argument[0]: selector; registers[0]: segment register. */
 export function mov_to_sreg(cpu: Processor): After {
-  const index = cpu.operation.registers[0]
+  const index = cpu.operation.firstRegister
   if (index === segment.cs || index > segment.gs) throw invalidOpcode()
   loadSegment(cpu, index, selectorArgument(cpu))
   return index === segment.ss ? stackSegmentLoaded(cpu) : after.next

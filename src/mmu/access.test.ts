@@ -7,6 +7,7 @@ import { test } from 'node:test'
 import type { MmioHandler } from '../devices/ports.ts'
 import type { CodeTracking } from '../memory/physical.ts'
 import {
+  invlpg,
   attempt, CR0, firstLevelHit, map, outcome, P, PS, read64, setCpl, setPaging, startTables, testMachine, U, W, write64, type TestMachine,
 } from './test-machine.ts'
 
@@ -133,10 +134,10 @@ test('a page-crossing access faults at the page that faults, and writes nothing'
   machine.state.stepping = 1
   assert.deepEqual(attempt(machine, 'write', 0x3ffen, 8), { vector: 14, error: 3, address: 0x4000n })
   write64(machine, leaf, 0n)
-  machine.control.invlpg(0x4000n)
+  invlpg(machine.control, 0x4000n)
   assert.deepEqual(attempt(machine, 'read', 0x3ffen, 8), { vector: 14, error: 0, address: 0x4000n })
   write64(machine, map(machine, 0x3000n, 0n)[3], 0n)
-  machine.control.invlpg(0x3000n)
+  invlpg(machine.control, 0x3000n)
   assert.deepEqual(attempt(machine, 'read', 0x3ffen, 8), { vector: 14, error: 0, address: 0x3ffen }, 'the lower address first')
   assert.throws(() => machine.linear.write64(0x3ffen, 1n), { vector: 14, error: 2, address: 0x3ffen })
 })

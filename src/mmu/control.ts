@@ -63,9 +63,8 @@ export class MmuControl implements TranslationControl {
     this.mmu.updateContext()
   }
 
-  invlpg(address: bigint): void {
-    const { lo, hi } = halves(address)
-    this.mmu.flushPage(lo, hi)
+  invlpg(low: number, high: number): void {
+    this.mmu.flushPage(low | 0, high | 0)
   }
 
   invpcid(type: number, pcid: number, address: bigint): void {

@@ -6,6 +6,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { tlbDataEntries, tlbEntrySize } from '../memory/map.ts'
 import {
+  invlpg,
   attempt, CR0, CR4, firstLevelHit, G, map, MiB, P, PS, root, setControl, setCpl, setPaging, startTables, testMachine, U, W,
   type TestMachine,
 } from './test-machine.ts'
@@ -41,7 +42,7 @@ function step(machine: TestMachine, choose: (below: number) => number, tops: rea
   const { state, control, physical, mmu } = machine
   switch (choose(16)) {
     case 0: return entryAt(machine, linear, choose)
-    case 1: return control.invlpg(linear)
+    case 1: return invlpg(control, linear)
     case 2: return setCpl(machine, choose(2) * 3, choose(2) === 1)
     case 3: return setControl(machine, { cr0: state.cr0 ^ CR0.WP })
     case 4: return setControl(machine, { cr4: state.cr4 ^ (choose(2) ? CR4.SMAP : choose(4) ? CR4.SMEP : CR4.PGE) })

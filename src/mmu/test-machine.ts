@@ -168,3 +168,7 @@ export function firstLevelHit(machine: TestMachine, what: 'read' | 'write' | 'fe
   const page = new DataView(memory.buffer).getBigUint64(slot, true)
   return (BigInt.asUintN(64, linear) ^ page) <= BigInt(4096 - size)
 }
+
+/** INVLPG of an address. */
+export const invlpg = (control: MmuControl, address: bigint): void =>
+  control.invlpg(Number(address & 0xffffffffn), Number(BigInt.asUintN(64, address) >> 32n))

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import {
+  invlpg,
   CR0, CR4, D, EFER, firstLevelHit, G, map, MiB, NX, outcome, P, PS, read64, root, setControl, setCpl, setPaging, startTables,
   testMachine, U, W, write64, type TestMachine,
 } from './test-machine.ts'
@@ -24,7 +25,7 @@ test('a changed translation is used until INVLPG', () => {
   assert.equal(outcome(machine, 'read', page), 0x5000, 'stale')
   assert.equal(outcome(machine, 'fetch', page), 0x5000, 'stale for every access')
   assert.ok(firstLevelHit(machine, 'read', page))
-  machine.control.invlpg(page + 0x123n)
+  invlpg(machine.control, page + 0x123n)
   assert.ok(!firstLevelHit(machine, 'read', page))
   assert.equal(outcome(machine, 'read', page), 0x6000)
 })
@@ -36,7 +37,7 @@ test('an entry that is no longer present is used until INVLPG', () => {
   write64(machine, entries[3], 0n)
   write64(machine, entries[1], 0n)
   assert.equal(outcome(machine, 'read', page), 0x5000)
-  machine.control.invlpg(page)
+  invlpg(machine.control, page)
   assert.equal(outcome(machine, 'read', page), '#PF 0')
 })
 
@@ -117,11 +118,11 @@ test('MOV CR3 drops what is not global; PGE drops all', () => {
   assert.ok(!firstLevelHit(machine, 'read', 0x1000n))
   assert.ok(firstLevelHit(machine, 'read', 0x2000n), 'generated code need not ask again for what stays')
   assert.deepEqual(load(), [0x7000, 0x6000])
-  machine.control.invlpg(0x2000n)
+  invlpg(machine.control, 0x2000n)
   assert.ok(!firstLevelHit(machine, 'read', 0x2000n))
   assert.deepEqual(load(), [0x7000, 0x8000])
   write64(machine, shared, 0x6000n | P | G)
-  machine.control.invlpg(0x2000n)
+  invlpg(machine.control, 0x2000n)
   assert.deepEqual(load(), [0x7000, 0x6000])
   write64(machine, shared, 0x8000n | P | G)
   setControl(machine, { cr4: machine.state.cr4 & ~CR4.PGE })
@@ -160,8 +161,8 @@ test('PCIDs: each has its own translations; bit 63 keeps them; global ones belon
   assert.equal(outcome(machine, 'read', page), 0x6000, 'the other PCID was not flushed')
   // INVLPG takes the current PCID's and every copy of a global page.
   write64(machine, shared, 0xa000n | P | G)
-  machine.control.invlpg(0x2000n)
-  machine.control.invlpg(page)
+  invlpg(machine.control, 0x2000n)
+  invlpg(machine.control, page)
   assert.equal(outcome(machine, 'read', page), 0x8000)
   assert.equal(outcome(machine, 'read', 0x2000n), '#PF 0')
   go(root, 1, true)
@@ -220,7 +221,7 @@ test('INVLPG on any address takes a whole large page, and both halves of 4 MiB',
     assert.equal(outcome(machine, 'write', 0x20_0000n + offset), Number(0x40_0000n + offset))
   write64(machine, entry, 0x60_0000n | P | W | PS)
   assert.equal(outcome(machine, 'read', 0x20_5000n), 0x40_5000, 'one entry serves all of the page')
-  machine.control.invlpg(0x2f_f123n)
+  invlpg(machine.control, 0x2f_f123n)
   for (const offset of [0n, 0x1000n, 0x7f000n, 0x1ff000n]) {
     assert.ok(!firstLevelHit(machine, 'write', 0x20_0000n + offset))
     assert.equal(outcome(machine, 'read', 0x20_0000n + offset), Number(0x60_0000n + offset))
@@ -230,7 +231,7 @@ test('INVLPG on any address takes a whole large page, and both halves of 4 MiB',
   assert.equal(outcome(machine, 'read', 0x80_1000n), 0x80_1000)
   assert.equal(outcome(machine, 'read', 0xa0_1000n), 0xa0_1000)
   write64(machine, root + 8, 0x40_0000n | P | PS)
-  machine.control.invlpg(0x80_0000n)
+  invlpg(machine.control, 0x80_0000n)
   assert.equal(outcome(machine, 'read', 0xa0_1000n), 0x60_1000)
 })
 
@@ -240,7 +241,7 @@ test('a huge page goes as a whole', () => {
   assert.equal(outcome(machine, 'read', 0x4000_5000n), 0x5000)
   assert.equal(outcome(machine, 'read', 0x4060_5000n), 0x605000)
   write64(machine, entry, 0n)
-  machine.control.invlpg(0x7fff_0000n)
+  invlpg(machine.control, 0x7fff_0000n)
   assert.ok(!firstLevelHit(machine, 'read', 0x4000_5000n))
   assert.equal(outcome(machine, 'read', 0x4060_5000n), '#PF 0')
 })
@@ -317,7 +318,7 @@ test('an empty first-level entry never matches', () => {
   assert.equal(outcome(machine, 'write', 0n), 0x5000)
   assert.ok(firstLevelHit(machine, 'write', 0xfffn))
   assert.ok(!firstLevelHit(machine, 'write', 0xfffn, 2))
-  machine.control.invlpg(0n)
+  invlpg(machine.control, 0n)
   for (const linear of [0n, 0x1000n, 0x100_0000n]) assert.ok(!firstLevelHit(machine, 'write', linear))
   machine.control.cr3Written(false)
   for (const linear of [0n, 0x1000n, 0x100_0000n]) assert.ok(!firstLevelHit(machine, 'write', linear))

@@ -230,12 +230,22 @@ export class Tlb {
 
   /** Drops everything that translates an address under either tag: large pages whole, both halves of a page of 4 MiB. */
   dropAddress(lo: number, hi: number, tag: number, globalTag: number): void {
-    for (let entry = this.find(lo, hi, tag, globalTag); entry >= 0; entry = this.find(lo, hi, tag, globalTag)) this.remove(entry)
+    this.dropFrom(smallRow(lo, hi), (lo & ~0xfff) | 1, hi, tag, globalTag)
+    for (let size = 1; size < pageMasks.length; size++)
+      if (this.any[size]) this.dropFrom(rowOf(lo, hi, size), (lo & pageMasks[size]) | 1, hi, tag, globalTag)
     if (this.anyParts && this.parts[(lo >>> 21) & (partsHashes - 1)] !== 0) this.dropParts(lo, hi, tag, globalTag)
     if (this.anyHugeParts) this.dropHugeParts(lo, hi, tag, globalTag)
     if (!this.anyHalf) return
     const other = this.findLarge(lo ^ 0x200000, hi, tag, globalTag, pageSizes.medium)
     if (other >= 0 && this.entries[other + 3] & translationFlag.half) this.remove(other)
+  }
+
+  private dropFrom(row: number, page: number, hi: number, tag: number, globalTag: number): void {
+    const entries = this.entries
+    const start = row * rowWords
+    for (let entry = start; entry < start + rowWords; entry += entryWords)
+      if (entries[entry] === page && entries[entry + 1] === hi && (entries[entry + 2] === tag || entries[entry + 2] === globalTag))
+        this.remove(entry)
   }
 
   private notePart(lo: number, flags: number): void {

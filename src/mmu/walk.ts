@@ -303,7 +303,22 @@ export class PageWalk {
     return true
   }
 
+  /** In RAM and without a second stage, as nearly always, there is less to remember of it. */
   private readEntry(lo: number, hi: number): boolean {
+    const page = this.second === undefined ? this.physical.pagePlace(lo, hi) : 0
+    if (page === 0) return this.readRareEntry(lo, hi)
+    const place = page + (lo & 0xfff)
+    const { used } = this
+    this.usedPlace[used] = place
+    const entryLo = this.words[place >>> 2]
+    this.entryLo = entryLo
+    this.entryHi = this.words[(place >>> 2) + 1]
+    this.usedLo[used] = entryLo
+    this.used = used + 1
+    return entryLo & entryBit.present ? true : this.notPresent()
+  }
+
+  private readRareEntry(lo: number, hi: number): boolean {
     if (!this.locate(lo, hi)) return false
     const place = this.usedPlace[this.used]
     if (place !== 0) {

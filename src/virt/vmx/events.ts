@@ -4,6 +4,7 @@
  */
 import { debugException, nonMaskableInterrupt, externalInterrupt, type CpuEvent } from '../../cpu/event.ts'
 import { vector } from '../../cpu/fault.ts'
+import { at } from '../../cpu/layout.ts'
 import { activity } from '../../cpu/reset.ts'
 import { flag } from '../../cpu/rflags.ts'
 import { VmExit, type Taken } from '../../cpu/virtualization.ts'
@@ -99,6 +100,18 @@ export function takeGuestEvents(unit: VmxUnit, shadowed: boolean): Taken {
   const taken = takeInOrder(unit, shadowed)
   if (taken === 'nothing' || unit.inGuest) unit.state.vmxFlags &= ~inactiveMask
   return taken
+}
+
+const trapWord = at.vmxTrap >> 2
+const flagsWord = at.vmxFlags >> 2
+const anyPending = vmxFlag.initHeld | vmxFlag.evaluateTpr | vmxFlag.trapPending | vmxFlag.busLocked | inactiveMask
+const windows = primaryBit.nmiWindowExiting | primaryBit.interruptWindowExiting
+
+/** `takeGuestEvents` would find nothing, if neither interrupt, NMI nor debug exception is pending and the timer has not expired. */
+export function isQuiet(unit: VmxUnit): boolean {
+  const { words } = unit.state
+  if (words[trapWord] | words[trapWord + 1] || words[flagsWord] & anyPending || unit.primary & windows) return false
+  return !unit.isOn('secondary', secondaryBit.virtualInterruptDelivery)
 }
 
 function takeInOrder(unit: VmxUnit, shadowed: boolean): Taken {

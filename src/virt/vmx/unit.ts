@@ -18,7 +18,9 @@ import { explain } from './checker.ts'
 import { maskedControlRead, maskedControlWrite, interceptsPort, interceptInstruction, interceptTaskSwitch } from './intercepts.ts'
 import { allowed1, capabilityMsrs, groups, primaryBit, secondaryBit, type GroupName } from './controls.ts'
 import { inactiveShift, vmxFlag, type ExitDetails } from './guest-flags.ts'
-import { exceptionPasses, interceptException, noteDelivered, notifyExit, takeGuestEvents, tripleFault, wakesGuest } from './events.ts'
+import {
+  exceptionPasses, interceptException, isQuiet, noteDelivered, notifyExit, takeGuestEvents, tripleFault, wakesGuest,
+} from './events.ts'
 import { EntryView } from './entry-view.ts'
 import { leaveGuest } from './exit.ts'
 import { reason } from './exit-reasons.ts'
@@ -336,6 +338,9 @@ export class VmxUnit implements Virtualization {
   }
   get ownsEvents(): boolean {
     return this.inGuest
+  }
+  get isQuiet(): boolean {
+    return isQuiet(this)
   }
   takeEvents(shadow: boolean): Taken {
     return takeGuestEvents(this, shadow)
