@@ -412,9 +412,9 @@ export class Cpu implements InterruptibleCpu {
   /** What the run loop looks at between two instructions is as it was: nothing here changes but by instructions and time. */
   private nothingHasComeUp(): boolean {
     const { words, virt } = this
-    if (words[word.budget] <= 0 || words[word.eflags] & (flag.TF | flag.RF) || words[word.interruptPending] || this.shadow.any) return false
+    if (words[word.budget] <= 0 || words[word.eflags] & flag.RF || words[word.interruptPending] || this.needsSteps()) return false
     if (words[word.pendingNmi] | words[word.pendingSmi] | words[word.pendingDebug] || this.stopRequested || this.driven) return false
-    if (words[word.activity] !== activity.running || words[word.mode] & codeMode.tracked || this.watch || this.debug.needSteps) return false
+    if (words[word.activity] !== activity.running || words[word.mode] & codeMode.tracked || this.watch) return false
     return virt === undefined || !virt.ownsEvents || virt.isQuiet === true
   }
 
@@ -511,7 +511,8 @@ export class Cpu implements InterruptibleCpu {
     const { words, guest } = this
     const number = words[word.faultVector]
     const error = words[word.faultHasError] ? words[word.faultError] : -1
-    if (number > 31 || !(quickFaults & (1 << number)) || this.onEvent || this.debug.branches.recording) return false
+    if (number > 31 || !(quickFaults & (1 << number)) || this.debug.branches.recording) return false
+    if (this.onEvent || this.onDelivery) return false
     if (guest && guest.passes?.(number, error) !== true) return false
     const { retired } = this
     this.recent.noteFault(error, retired)

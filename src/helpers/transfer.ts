@@ -97,7 +97,7 @@ export function int(cpu: Processor): After {
   const number = words[at.argument >> 2] & 0xff
   const before = modeOf(cpu)
   const next = words[ripLow] + operation.length
-  if (next <= 0xffffffff && deliverQuickly(cpu, number, -1, words[cplWord], next, words[ripHigh], 0)) {
+  if (next <= 0xffffffff && !cpu.onDelivery && deliverQuickly(cpu, number, -1, words[cplWord], next, words[ripHigh], 0)) {
     cpu.singleStep(false)
     return transferred(cpu, before)
   }
