@@ -22,6 +22,7 @@ const wrong: readonly (readonly [readonly string[], RegExp])[] = [
   [[...withKernel, '--paging', 'none'], /--paging.*'none'.*nested, shadow/],
   [[...withKernel, '--drive', 'nowhere'], /cannot open 'nowhere': no such file/],
   [[...withKernel, '--assign', 'edu'], /--assign: expected nvme=IMAGE for a guest with a kernel, found 'edu'/],
+  [[...withKernel, '--assign', 'nvme=disk', '--paging', 'shadow'], /--assign: expected --paging nested/],
   [[...withKernel, '--assign', 'nvme=disk', '--reboot'], /--reboot: expected no --assign beside it/],
   [[...withKernel, '--net', 'ne2000'], /--net.*'ne2000'.*virtio, e1000/],
   [[...withKernel, '--migrate', '0'], /--migrate '0': expected a whole number from 1/],

@@ -124,6 +124,9 @@ async function runKernels(options: Options, kernelFile: string, cpus: number, se
     ? Math.ceil((guests * memory + ownMemory) / largeUnit) * largeUnit : parseMemory(options.physical, '--physical')
   if (all > mostMemory) throw new InputError(`expected at most ${mostMemory / mebi} MiB of memory in all, found ${all / mebi} MiB`)
   if (all < leastMemory) throw new InputError(`--physical '${options.physical}': expected at least ${leastMemory / mebi}M`)
+  if (options.paging === 'shadow' && options.assign !== undefined) {
+    throw new InputError('--assign: expected --paging nested: a device translates its addresses by the tables of the second stage')
+  }
   if (options.reboot && options.assign !== undefined) throw new InputError('--reboot: expected no --assign beside it')
   const short = all < guests * memory + ownMemory
   const kernel = system.readFile(kernelFile)

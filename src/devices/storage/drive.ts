@@ -45,6 +45,8 @@ function openImage(
 ): BlockStore {
   if (format !== undefined && format !== 'raw' && format !== 'qcow2') throw new InputError(`format '${format}': expected raw or qcow2`)
   if (format === undefined && isQcow2(store)) throw new InputError('it looks like a qcow2 image: expected its format, raw or qcow2')
+  const foreign = format === undefined ? foreignFormat(store) : undefined
+  if (foreign !== undefined) throw new InputError(`it looks like a ${foreign} image: expected qcow2 (\`qemu-img convert\`), or format=raw`)
   if (format !== 'qcow2') return store
   if (!isQcow2(store)) throw new InputError('expected a qcow2 image, found something else')
   if (depth === 16) throw new InputError('more than 16 images are based on one another')
@@ -52,6 +54,18 @@ function openImage(
     log,
     openBacking: openBacking && ((name, backingFormat) => openImage(openBacking(name), backingFormat, openBacking, log, depth + 1)),
   })
+}
+
+/** What other emulators' images begin with: at a byte, in Latin-1. Taken for a raw disk, one would be an empty disk of a strange size. */
+const foreignFormats: readonly (readonly [name: string, at: number, magic: string])[] = [
+  ['VMDK', 0, 'KDMV'], ['VMDK', 0, '# Disk DescriptorFile'], ['VHDX', 0, 'vhdxfile'], ['VHD', 0, 'conectix'], ['QED', 0, 'QED\0'],
+  ['VDI', 64, '\x7f\x10\xda\xbe'],
+]
+function foreignFormat(store: BlockStore): string | undefined {
+  const start = new Uint8Array(sectorSize)
+  if (store.byteLength < sectorSize || store.read(0, start) === 'error') return undefined
+  const text = String.fromCharCode(...start)
+  return foreignFormats.find(([, at, magic]) => text.startsWith(magic, at))?.[0]
 }
 
 function lockedStore(base: BlockStore): BlockStore {

@@ -22,9 +22,10 @@ export interface Qcow2Header {
 
 /** Incompatible features: an image with one of them must not be opened by who does not know it. */
 const incompatible = [
-  'it was not closed cleanly (`qemu-img check -r all` repairs it)', 'it is marked corrupt', 'an external data file',
-  'a compression type other than zlib', 'extended L2 entries',
-] as const
+  'it was not closed cleanly (`qemu-img check -r all` repairs it)', 'it is marked corrupt',
+  ...['its data are in an external data file', 'its compression type is not zlib', 'it has extended L2 entries']
+    .map(what => `${what}, which is not offered (\`qemu-img convert\` makes a plain image)`),
+]
 const backingFormatExtension = 0xe2792aca
 /** QEMU's own limits. */
 const limits = { l1Bytes: 32 * 2 ** 20, refcountTableBytes: 8 * 2 ** 20, backingName: 1023 } as const
@@ -40,6 +41,7 @@ export function parseQcow2Header(file: BlockStore): Qcow2Header {
   const view = readView(file, 0, Math.min(headerBytes, file.byteLength))
   const version = view.getUint32(4)
   if (version !== 2 && version !== 3) throw refuse(`version ${version}: expected 2 or 3`)
+  if (version === 3 && view.byteLength < headerBytes) throw refuse(`expected a header of ${headerBytes} bytes, found ${view.byteLength}`)
   const clusterBits = view.getUint32(20)
   if (clusterBits < 9 || clusterBits > 21) throw refuse(`clusters of 2^${clusterBits} bytes: expected 2^9 to 2^21`)
   if (view.getUint32(32) !== 0) throw refuse('it is encrypted, which is not offered')

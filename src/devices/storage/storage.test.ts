@@ -160,6 +160,23 @@ test('the format is never guessed', () => {
   assert.throws(() => openDrive({ id: 'd', store: new MemoryStore(new Uint8Array(4096)), format: 'qcow2' }, log), /expected a qcow2 image/)
 })
 
+test("other emulators' images are no raw disks, unless that is said", () => {
+  for (const [name, at, magic] of [['VMDK', 0, 'KDMV\x01'], ['VHDX', 0, 'vhdxfile'], ['VHD', 0, 'conectix'], ['QED', 0, 'QED\0'],
+    ['VDI', 64, '\x7f\x10\xda\xbe']] as const) {
+    const store = new MemoryStore(new Uint8Array(4096))
+    store.write(at, Uint8Array.from(magic, letter => letter.charCodeAt(0)))
+    assert.throws(() => openDrive({ id: 'd', store }, log), { name: 'InputError', message: new RegExp(`looks like a ${name} image`) })
+    assert.equal(openDrive({ id: 'd', store, format: 'raw' }, log).byteLength, 4096)
+  }
+})
+
+test('a file that ends within the header is refused', () => {
+  for (const length of [72, 80, 103]) {
+    const file = new MemoryStore(emptyImage(1 << 20).bytes.slice(0, length))
+    assert.throws(() => qcow2(file), { name: 'InputError', message: /expected a header of 104 bytes, found \d+/ })
+  }
+})
+
 test('compressed clusters are read at any place in their sectors, and written anew', () => {
   const file = emptyImage(1 << 20)
   const [first, second] = [pattern(512, 5).fill(9, 100, 400), pattern(512, 6).fill(3, 0, 300)]
