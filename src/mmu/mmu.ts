@@ -246,7 +246,10 @@ export class Mmu extends TranslationCaches {
 
   /** The translation that was just found for a write denies writes: the second stage allows them to a part of the page. */
   private isOnlyThisWrite(): boolean {
-    return (this.tlb.entries[this.entry + entryWord.flags] & (access.write << translationFlag.deniedShift)) !== 0
+    return this.deniesWrites(this.entry)
+  }
+  private deniesWrites(entry: number): boolean {
+    return (this.tlb.entries[entry + entryWord.flags] & (access.write << translationFlag.deniedShift)) !== 0
   }
   /** True: #AC(0) is stored. */
   private misaligned(lo: number, sizeAndFlags: number): boolean {
@@ -354,9 +357,20 @@ export class Mmu extends TranslationCaches {
   }
 
   private rareWrite(lo: number, hi: number, sizeAndFlags: number): number {
-    if (this.words[word.stepping] === 0) return this.needsStep()
+    if (this.words[word.stepping] === 0) return this.writeInRow(lo, hi, sizeAndFlags)
     if (!this.translateBoth(lo, hi, access.write, sizeAndFlags)) return this.fault()
     return this.pending.write((sizeAndFlags & accessFlag.modify) !== 0)
+  }
+
+  /** Two pages of plain memory that lie one behind the other, as a kernel's mostly do, are one piece; anything else needs a step. */
+  private writeInRow(lo: number, hi: number, sizeAndFlags: number): number {
+    const twoPages = (lo & 0xfff) + (sizeAndFlags & 0xff) > 4096
+    if (!twoPages || this.observer || this.words[word.apicAccessPage] !== 0) return this.needsStep()
+    if (!this.translateBoth(lo, hi, access.write, sizeAndFlags)) return this.fault()
+    const place = this.pending.placeInRow()
+    if (place === 0 || this.isOnlyThisWrite()) return this.needsStep()
+    const first = this.tlb.find(lo, hi, this.tag, this.globalTag)
+    return first < 0 || this.deniesWrites(first) ? this.needsStep() : place
   }
 
   /**

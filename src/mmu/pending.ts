@@ -36,6 +36,16 @@ export class PendingStores {
     return this.physical.pagePlace(parts[0], parts[1]) !== 0 && this.physical.pagePlace(parts[3], parts[4]) !== 0
   }
 
+  /** The place of the first byte, when both parts are RAM that nobody watches, and the second follows the first in linear memory; else 0. */
+  placeInRow(): number {
+    const { parts, physical } = this
+    const first = physical.pagePlace(parts[0], parts[1])
+    const second = physical.pagePlace(parts[3], parts[4])
+    if (first === 0 || second !== first + 4096) return 0
+    if ((physical.pageFlags[first >>> 12] | physical.pageFlags[second >>> 12]) !== 0) return 0
+    return (first + (parts[0] & 0xfff)) | 0
+  }
+
   /** Reads now; the place of the slot that holds the bytes. */
   read(): number {
     const place = this.takeSlot()
