@@ -23,6 +23,9 @@ if (installed ? major >= 20 : major >= pinnedMajor()) {
   if (major === 26) setFlagsFromString('--no-function-context-cells')
   // Before anything is loaded, and the same in all threads: code that was compiled under other flags is not used again.
   setFlagsFromString('--no-wasm-lazy-compilation')
+  // Bytes of a function of generated code that are executed before it is optimised. Regions are large and most of them run seldom:
+  // with V8's 13 million the optimiser is busy with code that does not pay for it, while the machine wants the processor.
+  setFlagsFromString('--wasm-tiering-budget=60000000')
   // Keeps types stripped and code compiled between runs, in the temporary folder: a third of the time to the first instruction.
   nodeModule.enableCompileCache?.()
   // In the source every import is a path with its ending: nothing to look for, which takes a seventh of that time in Node's own resolution.

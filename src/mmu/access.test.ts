@@ -84,7 +84,7 @@ test('a write over the end of a page is one piece where the next page follows in
   machine.physical.pageHoldsCode(machine.physical.pagePlace(0x6000, 0))
   assert.equal(outcome(machine, 'write', 0x3ffdn), 'needs step')
   write64(machine, leaf, 0x6000n | P)
-  machine.control.invlpg(0x4000n)
+  machine.control.invlpg(0x4000, 0)
   assert.equal(outcome(machine, 'write', 0x3ffdn), '#PF at 4000')
 })
 

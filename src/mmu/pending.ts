@@ -36,7 +36,7 @@ export class PendingStores {
     return this.physical.pagePlace(parts[0], parts[1]) !== 0 && this.physical.pagePlace(parts[3], parts[4]) !== 0
   }
 
-  /** The place of the first byte, when both parts are RAM that nobody watches, and the second follows the first in linear memory; else 0. */
+  /** The place of the first byte, when both parts are RAM that nobody watches and the second follows the first in linear memory; or 0. */
   placeInRow(): number {
     const { parts, physical } = this
     const first = physical.pagePlace(parts[0], parts[1])
