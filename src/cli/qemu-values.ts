@@ -86,11 +86,20 @@ export function memory(settings: QemuSettings, text: string): void {
   }
 }
 
+/** QEMU's other names for the same devices. */
+const deviceAliases: Readonly<Record<string, string>> = {
+  'virtio-blk': 'virtio-blk-pci', 'virtio-net': 'virtio-net-pci', 'virtio-rng': 'virtio-rng-pci', 'virtio-9p': 'virtio-9p-pci',
+  'e1000-82540em': 'e1000',
+}
+
 export function device(settings: QemuSettings, text: string): void {
   if (isHelp(text)) return void (settings.help = 'devices')
-  const selection = parseDevice(text)
+  const given = parseDevice(text)
+  const selection = { ...given, name: deviceAliases[given.name] ?? given.name }
   if (Object.keys(selection.properties).some(isHelp)) settings.help = { device: selection.name }
-  else if (selection.name === 'isa-debugcon' && 'chardev' in selection.properties) {
+  else if (selection.name === 'isa-serial' && 'chardev' in selection.properties) {
+    settings.serials.push(`chardev:${selection.properties.chardev}`)
+  } else if (selection.name === 'isa-debugcon' && 'chardev' in selection.properties) {
     const { chardev: id, ...properties } = selection.properties
     settings.debugConsole = `chardev:${id}`
     settings.devices.push({ name: selection.name, properties })

@@ -138,6 +138,15 @@ test('-debugcon, -global and the older -net', async () => {
   assert.match((await qemu('-kernel', 'kernel', '-nographic', '-net', 'nic')).errors, /expected as many nic as user, found 1 and 0/)
 })
 
+test('other names of devices; isa-serial is one more serial port', async () => {
+  const { request } = await qemu(
+    '-kernel', 'kernel', '-serial', 'stdio', '-device', 'virtio-9p,fsdev=f,mount_tag=t', '-fsdev', 'local,path=folder,id=f',
+    '-chardev', 'file,id=c,path=x', '-device', 'isa-serial,chardev=c',
+  )
+  assert.deepEqual(request!.machine.devices!.map(({ name }) => name), ['virtio-9p-pci'])
+  assert.deepEqual(request!.serials, [{ port: 1, target: { file: 'x' } }])
+})
+
 test('-d and -D: events as a trace, the machine\'s words beside them in a file', async () => {
   const { request } = await qemu('-kernel', 'kernel', '-nographic', '-d', 'int,guest_errors,unimp', '-D', 'log')
   assert.deepEqual(request!.trace, { kinds: ['events'], file: 'log', log: true })
