@@ -31,6 +31,15 @@ const registerLetters = 'EGRZSCDVWUPQNHF'
 const memoryLetters = 'EMWQO'
 const modrmLetters = 'EGRMSCDVWUPQN'
 
+const hexDigits = '0123456789ABCDEF'
+/** `0F`; `B8+r` and `D0+i`, with a register in the low three bits. */
+function isByte(word: string): boolean {
+  if (word.length < 2 || !hexDigits.includes(word[0]) || !hexDigits.includes(word[1])) return false
+  return word.length === 2 || (word.length === 4 && (word.endsWith('+r') || word.endsWith('+i')))
+}
+/** Immediates, branch displacements and memory offsets: operands say what they are. */
+const furtherOn: ReadonlySet<string> = new Set(['ib', 'iw', 'id', 'iz', 'iv', 'i16', 'cb', 'cz', 'mo'])
+
 function parse(row: Instruction, form: Form, number: number): { opcodes: number[]; map: number; candidate: Candidate } {
   const words = form.encoding.split(/\s+/)
   let prefix = 'any' as Candidate['prefix']
@@ -48,17 +57,13 @@ function parse(row: Instruction, form: Form, number: number): { opcodes: number[
     else if (bytes.length === 0 && !mandatory && (word === '66' || word === 'F3' || word === 'F2') && words.length > 1) {
       prefix = word.toLowerCase() as Candidate['prefix']
       mandatory = true
+    } else if (isByte(word)) {
+      bytes.push(parseInt(word, 16))
+      plusR ||= word.endsWith('+r')
+      plusI ||= word.endsWith('+i')
     } else if (word === '/r') slashR = true
-    else if (/^\/[0-7]$/.test(word)) digit = Number(word[1])
-    else if (/^[0-9A-F]{2}\+r$/.test(word)) {
-      bytes.push(parseInt(word, 16))
-      plusR = true
-    } else if (/^[0-9A-F]{2}\+i$/.test(word)) {
-      bytes.push(parseInt(word, 16))
-      plusI = true
-    } else if (/^[0-9A-F]{2}$/.test(word)) bytes.push(parseInt(word, 16))
-    else if (/^(i[bwdzv]|i16|c[bz]|mo)$/.test(word)) continue
-    else throw new Error(`${row.name}: cannot read '${word}' in the encoding '${form.encoding}'`)
+    else if (word.length === 2 && word >= '/0' && word <= '/7') digit = Number(word[1])
+    else if (!furtherOn.has(word)) throw new Error(`${row.name}: cannot read '${word}' in the encoding '${form.encoding}'`)
   }
   const [first, second] = bytes
   const escaped = first === 0x0f && bytes.length > 1
@@ -98,7 +103,7 @@ export function buildTables(rows: readonly Instruction[]): OpcodeTables {
       const { opcodes, map, candidate } = parse(row, form, number++)
       for (const opcode of opcodes) tables[map * 256 + opcode].push(candidate)
     }
-  for (const list of tables) list.sort((a, b) => strictness(b) - strictness(a))
+  for (const list of tables) if (list.length > 1) list.sort((a, b) => strictness(b) - strictness(a))
   return tables
 }
 

@@ -44,23 +44,39 @@ export function settle(view: EntryView): void {
   vmcs.settled()
 }
 
-const alwaysChecked = Object.fromEntries(
-  Object.entries(ruleGroups).map(([name, rules]) => [name, rules.filter(rule => rule.always)]),
-) as unknown as Record<RuleGroup, readonly Rule[]>
+interface Selections {
+  /** By group: the rules that are always checked. */
+  readonly always: Record<RuleGroup, readonly Rule[]>
+  /** By group and field: the rules that name it. */
+  readonly ofField: Record<RuleGroup, readonly (readonly Rule[])[]>
+  /** The same of all groups. */
+  readonly everyAlways: readonly Rule[]
+  readonly everyOfField: readonly (readonly Rule[])[]
+}
 
-/** By group and field: the rules that name it. */
-const rulesOf = Object.fromEntries(Object.entries(ruleGroups).map(([name, rules]) => [name,
-  fieldList.map(field => rules.filter(rule => rule.fields.includes(field.name as FieldName)))])) as unknown as
-  Record<RuleGroup, readonly (readonly Rule[])[]>
+let made: Selections | undefined
+/** Made at the first VM entry: most machines never get there. */
+const selections = (): Selections => (made ??= select())
 
-const everyAlways = Object.values(alwaysChecked).flat()
-const everyOf = fieldList.map((_, number) => Object.values(rulesOf).flatMap(byField => byField[number]))
+function select(): Selections {
+  const byGroup = <T>(of: (rules: readonly Rule[]) => T): Record<RuleGroup, T> =>
+    ({ controls: of(ruleGroups.controls), host: of(ruleGroups.host), guest: of(ruleGroups.guest) })
+  const always = byGroup(rules => rules.filter(rule => rule.always))
+  const ofField = byGroup(rules => fieldList.map(field => rules.filter(rule => rule.fields.includes(field.name as FieldName))))
+  return {
+    always,
+    ofField,
+    everyAlways: Object.values(always).flat(),
+    everyOfField: fieldList.map((_, number) => Object.values(ofField).flatMap(byField => byField[number])),
+  }
+}
 
 /** True: what was written since the last entry breaks no rule of any group, and nothing else can. False says nothing. */
 export function passesAsBefore(view: EntryView): boolean {
   const { vmcs } = view
+  const { everyAlways, everyOfField } = selections()
   if (mustRunAll(vmcs, view.hostIsLong) || anyFails(everyAlways, view)) return false
-  for (let i = vmcs.changedFields(changed) - 1; i >= 0; i--) if (anyFails(everyOf[changed[i]], view)) return false
+  for (let i = vmcs.changedFields(changed) - 1; i >= 0; i--) if (anyFails(everyOfField[changed[i]], view)) return false
   return true
 }
 
@@ -69,8 +85,9 @@ export function firstBroken(view: EntryView, group: RuleGroup): Rule | undefined
   const { vmcs } = view
   const all = ruleGroups[group]
   if (mustRunAll(vmcs, view.hostIsLong)) return all.find(rule => fails(rule, view))
-  const rules = rulesOf[group]
-  let broken = anyFails(alwaysChecked[group], view)
+  const { always, ofField } = selections()
+  const rules = ofField[group]
+  let broken = anyFails(always[group], view)
   for (let i = vmcs.changedFields(changed) - 1; i >= 0 && !broken; i--) broken = anyFails(rules[changed[i]], view)
   return broken ? all.find(rule => fails(rule, view)) : undefined
 }
