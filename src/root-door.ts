@@ -28,7 +28,7 @@ export function hardwareOf(options: HypervisorOptions, internals: Internals = {}
   return new RootDoor(machine, cpus)
 }
 
-export class RootDoor implements HardwarePort {
+class RootDoor implements HardwarePort {
   readonly processors: readonly ProcessorPort[]
   readonly memory: MemoryPort
   readonly vendor: 'intel' | 'amd'

@@ -5,22 +5,14 @@
  */
 import type { VmExit } from '../cpu/virtualization.ts'
 import { translationFlag } from './paging.ts'
-import { shadowAccess, type SecondStage, type ShadowAccess } from './second-stage.ts'
+import { SecondStageFields, type SecondStage } from './second-stage.ts'
 
 const bit20 = 1 << 20
 /** Of state.vmxFlags. */
 export const inVmxOperation = 1
 
-export class A20Mask implements SecondStage {
-  lo = 0
-  hi = 0
-  readonly flags = translationFlag.dirty
-  guestFlags = 0
-  accessLength = 0
-  shadow: ShadowAccess = shadowAccess.none
-  tablesWritable = true
-  linearLo = 0
-  linearHi = 0
+export class A20Mask extends SecondStageFields implements SecondStage {
+  override flags: number = translationFlag.dirty
   readonly readsPdptes = false
 
   table(lo: number, hi: number): true {

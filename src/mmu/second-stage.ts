@@ -46,3 +46,16 @@ export interface SecondStage {
   linearLo: number
   linearHi: number
 }
+
+/** What every second stage has of it: what it is asked with, and what it answers. */
+export abstract class SecondStageFields {
+  lo = 0
+  hi = 0
+  flags = 0
+  guestFlags = 0
+  accessLength = 0
+  shadow: ShadowAccess = shadowAccess.none
+  tablesWritable = true
+  linearLo = 0
+  linearHi = 0
+}

@@ -8,7 +8,7 @@ const prefixes = [0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0x
 const mostOperandBytes = 10
 
 /** One instruction of a form, which may have any operands; trailing bytes may belong to it or not. */
-export function randomInstruction(random: Random, form: Form = random.pick(forms)): number[] {
+function randomInstruction(random: Random, form: Form = random.pick(forms)): number[] {
   const bytes: number[] = []
   if (random.chance(4)) bytes.push(random.pick(prefixes))
   let rex = random.chance(3) ? 0x40 | random.below(16) : 0

@@ -17,7 +17,7 @@ interface Message {
   readonly summary: string
 }
 
-export function randomMessage(random: Random): Message {
+function randomMessage(random: Random): Message {
   const notes: string[] = []
   const may = (oneIn: number, note: string): boolean => {
     const happens = random.chance(oneIn)

@@ -4,7 +4,7 @@ import type { Mode, State } from '../../test/vectors/state.ts'
 import { COMPLETED, hasErrorCode } from '../../test/vectors/format.ts'
 import type { Fault } from '../../test/vectors/format.ts'
 
-export const MAX_CODE = 24
+const MAX_CODE = 24
 const INPUT_SIZE = 8 + MAX_CODE + 17 * 8 + 512 + 256
 const OUTPUT_SIZE = 16 + 16 + 18 * 8 + 512 + 256 + 4
 const MASK_64 = (1n << 64n) - 1n

@@ -9,8 +9,8 @@ import type { Mode, State } from '../../test/vectors/state.ts'
 import { float32, float64, integer, wide } from './random.ts'
 import type { Domain, Random } from './random.ts'
 
-export const FLAG = { c: 1, p: 4, a: 0x10, z: 0x40, s: 0x80, d: 0x400, o: 0x800 } as const
-export const STATUS_FLAGS = 0x8d5
+const FLAG = { c: 1, p: 4, a: 0x10, z: 0x40, s: 0x80, d: 0x400, o: 0x800 } as const
+const STATUS_FLAGS = 0x8d5
 
 /** Flags by letters: `flags('osz')`. */
 export function flags(letters: string): number {

@@ -52,7 +52,7 @@ function codePokes(code: Uint8Array): Poke[] {
   return [...new BigUint64Array(padded.buffer)].map((value, i) => ({ address: place.code + i * 8, bytes: 8, value }))
 }
 
-export function makeCase(snippet: Snippet, mode: ModeName, nested: boolean, more: Fields = {}): NamedCase {
+function makeCase(snippet: Snippet, mode: ModeName, nested: boolean, more: Fields = {}): NamedCase {
   codeOf ??= assembleAll()
   const fields = { ...modes[mode].fields, ...snippet.fields, ...(nested ? { nestedControl: 1n } : {}), ...more }
   const first: Poke[] = [...codePokes(codeOf(snippet, modes[mode].bits)), ...fieldPokes(fields),

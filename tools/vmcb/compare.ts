@@ -78,7 +78,7 @@ export interface Comparison {
   readonly explained: ReadonlyMap<string, number>
 }
 
-export function compareOutcomes(cases: readonly NamedCase[], ours: ReadonlyMap<number, Outcome>, theirs: ReadonlyMap<number,
+function compareOutcomes(cases: readonly NamedCase[], ours: ReadonlyMap<number, Outcome>, theirs: ReadonlyMap<number,
   Outcome>): Comparison {
   const [exits, explained, differences] = [new Map<string, number>(), new Map<string, number>(), [] as Difference[][]]
   const count = (map: Map<string, number>, what: string): void => void map.set(what, (map.get(what) ?? 0) + 1)

@@ -18,7 +18,7 @@ export interface Outcome {
 const number = (text: string): number => parseInt(text, 16)
 
 /** By the case's number. */
-export function outcomesOf(lines: readonly string[]): Map<number, Outcome> {
+function outcomesOf(lines: readonly string[]): Map<number, Outcome> {
   const all = new Map<number, { exits: Changes[]; fault?: number }>()
   const at = (i: number): { exits: Changes[]; fault?: number } => all.get(i) ?? all.set(i, { exits: [] }).get(i)!
   for (const line of lines) {

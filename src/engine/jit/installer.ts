@@ -13,7 +13,6 @@ export class Installer {
   private readonly memory: WebAssembly.Memory
   private readonly bytes: Uint8Array
   private readonly words: Int32Array
-  private readonly view: DataView
   private readonly code: CodeCache
   private readonly interpreter: Interpreter
   private readonly helper: (number: number, record: number) => number
@@ -26,7 +25,6 @@ export class Installer {
     this.memory = memory
     this.bytes = new Uint8Array(memory.buffer)
     this.words = new Int32Array(memory.buffer)
-    this.view = new DataView(memory.buffer)
     this.code = code
     this.interpreter = interpreter
     this.helper = helper

@@ -8,7 +8,7 @@ import { VmExit } from '../../cpu/virtualization.ts'
 import type { Mmu } from '../../mmu/mmu.ts'
 import { access, control, controlsOf, errorBit, insidePage, privilege, translationFlag, type PagingModel } from '../../mmu/paging.ts'
 import { computeRights, rightsOf, rightsSize } from '../../mmu/rights.ts'
-import { shadowAccess, type SecondStage, type ShadowAccess } from '../../mmu/second-stage.ts'
+import { SecondStageFields, shadowAccess, type SecondStage } from '../../mmu/second-stage.ts'
 import { PageWalk } from '../../mmu/walk.ts'
 import { exitCode } from './exit-codes.ts'
 import { svmWord } from './state.ts'
@@ -21,16 +21,7 @@ const cacheEntries = 32768
 /** Page (bit 0: valid), its high half, generation, flags, physical page. */
 const entryWords = 6
 
-export class NestedPaging implements SecondStage {
-  lo = 0
-  hi = 0
-  flags = 0
-  linearLo = 0
-  linearHi = 0
-  guestFlags = 0
-  tablesWritable = true
-  accessLength = 0
-  shadow: ShadowAccess = shadowAccess.none
+export class NestedPaging extends SecondStageFields implements SecondStage {
   readonly readsPdptes = true
   private readonly mmu: Mmu
   private readonly walker: PageWalk
@@ -47,6 +38,7 @@ export class NestedPaging implements SecondStage {
   private lastGeneration = 0
 
   constructor(mmu: Mmu, model: PagingModel) {
+    super()
     this.mmu = mmu
     this.words = mmu.physical.words
     this.walker = new PageWalk(mmu.physical, model, svmWord.nestedCr3, true)

@@ -8,7 +8,7 @@ import { VmExit } from '../../cpu/virtualization.ts'
 import { walkScratch } from '../../memory/map.ts'
 import type { PhysicalMemory } from '../../memory/physical.ts'
 import { access, insidePage, translationFlag } from '../../mmu/paging.ts'
-import { shadowAccess, type SecondStage, type ShadowAccess } from '../../mmu/second-stage.ts'
+import { SecondStageFields, shadowAccess, type SecondStage } from '../../mmu/second-stage.ts'
 import { eptBit, secondaryBit, tertiaryBit } from './controls.ts'
 import { reason } from './exit-reasons.ts'
 import { at as field } from './fields.ts'
@@ -63,16 +63,7 @@ type SppFailure = 'sppMiss' | 'sppMisconfiguration'
 /** Exit qualification: bit 11 is a miss. */
 const sppQualification: Readonly<Record<SppFailure, bigint>> = { sppMiss: 0x800n, sppMisconfiguration: 0n }
 
-export class Ept implements SecondStage {
-  lo = 0
-  hi = 0
-  flags = 0
-  linearLo = 0
-  linearHi = 0
-  guestFlags = 0
-  tablesWritable = true
-  accessLength = 0
-  shadow: ShadowAccess = shadowAccess.none
+export class Ept extends SecondStageFields implements SecondStage {
   readonly readsPdptes = false
   /** The exit of an access that failed for another reason than the tables. */
   instead: VmExit | undefined
@@ -130,6 +121,7 @@ export class Ept implements SecondStage {
   private used = 0
 
   constructor(physical: PhysicalMemory, running: () => VmxUnit) {
+    super()
     this.physical = physical
     this.words = physical.words
     this.running = running
