@@ -10,8 +10,6 @@ import { flag } from '../cpu/rflags.ts'
 import { mode as codeMode } from '../cpu/mode.ts'
 import { Fault, vector as exception } from '../cpu/fault.ts'
 import { deriveState } from '../cpu/derive.ts'
-import { deliver, type Delivery } from '../cpu/interrupt.ts'
-import { deliverQuickly } from '../cpu/interrupt-quick.ts'
 import { debugException, exceptionFrom, type CpuEvent } from '../cpu/event.ts'
 import {
   after,
@@ -35,6 +33,7 @@ import { Copies } from './copies.ts'
 import type { CpuParts } from './cpu-parts.ts'
 import type { DataWatch } from './data-watch.ts'
 import { DebugTraps } from './debug-traps.ts'
+import { Deliveries } from './deliveries.ts'
 import { Endbranches } from './endbranch.ts'
 import { Events, type InterruptibleCpu } from './events.ts'
 import { InterruptShadow } from './interrupt-shadow.ts'
@@ -42,7 +41,7 @@ import type { Interpreter } from './interpreter.ts'
 import { pseudo } from './handler-code.ts'
 import { leave } from './leave.ts'
 import { Quantum } from './quantum.ts'
-import { RecentEvents, type RecentEvent } from './recent-events.ts'
+import type { RecentEvent } from './recent-events.ts'
 import { RecordOperation } from './record-operation.ts'
 import { word } from './state-words.ts'
 import { StoredFault } from './stored-fault.ts'
@@ -50,11 +49,6 @@ import { UndefinedOpcodes } from './undefined-opcode.ts'
 
 /** Of state.systemCalls. */
 const sysretLoadsSs = 2
-/** Virtual nanoseconds of delivering an exception or interrupt, as of INT n. */
-const deliveryTime = 30
-/** Faults that delivery need not know more of than vector and error code. */
-const quickFaults = (1 << exception.DE) | (1 << exception.NM) | (1 << exception.SS) | (1 << exception.GP) | (1 << exception.PF)
-  | (1 << exception.MF) | (1 << exception.AC) | (1 << exception.XM)
 /** A CPU besides its state area: instructions retired, and at which of them the shadow of STI or MOV SS ends (-1: there is none). */
 export interface CpuSavedState {
   retired: number
@@ -109,7 +103,7 @@ export class Cpu implements InterruptibleCpu {
   granted = 0
   /** The last events delivered, newest last, for reports. */
   get recentEvents(): readonly RecentEvent[] {
-    return this.recent.list()
+    return this.deliveries.list()
   }
 
   private readonly parts: CpuParts
@@ -126,7 +120,7 @@ export class Cpu implements InterruptibleCpu {
   private readonly shadow: InterruptShadow
   private readonly fault: StoredFault
   private readonly undefinedOpcodes: UndefinedOpcodes
-  private readonly recent: RecentEvents
+  private readonly deliveries: Deliveries
   /** Of the instruction whose helper runs; 0: none. */
   private currentRecord = 0
   /** Instructions retired at the start of that instruction = retiredMark - budget - left - spent. */
@@ -160,7 +154,7 @@ export class Cpu implements InterruptibleCpu {
     this.shadow = new InterruptShadow(this.words)
     this.fault = new StoredFault(parts.state, parts.mmu)
     this.events = new Events(this, this.words)
-    this.recent = new RecentEvents(this.words)
+    this.deliveries = new Deliveries(this, this.words, this.debug.branches)
     this.undefinedOpcodes = new UndefinedOpcodes(parts.state, length => this.codeBytes(length), message => this.log(message))
   }
 
@@ -381,18 +375,7 @@ export class Cpu implements InterruptibleCpu {
   }
 
   deliver(event: CpuEvent): 'delivered' | 'shutdown' {
-    if (this.onEvent && !this.onEvent(event)) return 'delivered'
-    this.recent.note(event, this.retired)
-    // A handler that faults at once must not keep a quantum from its end.
-    this.spend(deliveryTime)
-    this.granted = 0
-    const { branches } = this.debug
-    const recording = branches.recording
-    const from = recording ? this.state.rip : 0n
-    if (recording) branches.interrupted()
-    const result: Delivery = deliver(this, event)
-    if (recording && result.outcome === 'delivered' && branches.recording) branches.record(from, this.state.rip)
-    return result.outcome === 'shutdown' ? 'shutdown' : 'delivered'
+    return this.deliveries.deliver(event)
   }
 
   private needsSteps(): boolean {
@@ -497,38 +480,16 @@ export class Cpu implements InterruptibleCpu {
   }
 
   private deliverStoredFault(): void {
-    if (!this.fault.isValue && this.deliverFaultQuickly()) return
+    if (!this.fault.isValue && this.deliveries.faultQuickly()) {
+      this.leftFor = leftFor.fault
+      return
+    }
     const fault = this.fault.take()
     if (fault instanceof VmExit) return this.virt!.exit(fault)
     if (fault.vector === exception.UD && this.view.getUint16(this.words[word.leaveRecord], true) === pseudo.undefined)
       this.undefinedOpcodes.met()
     if (fault.rip !== undefined) this.state.rip = fault.rip
     this.deliver(exceptionFrom(fault))
-  }
-
-  /** Delivers the stored fault as `deliver` would do it, without an event in between; false: nothing has happened. */
-  private deliverFaultQuickly(): boolean {
-    const { words, guest } = this
-    const number = words[word.faultVector]
-    const error = words[word.faultHasError] ? words[word.faultError] : -1
-    if (number > 31 || !(quickFaults & (1 << number)) || this.debug.branches.recording) return false
-    if (this.onEvent || this.onDelivery) return false
-    if (guest && guest.passes?.(number, error) !== true) return false
-    const { retired } = this
-    this.recent.noteFault(error, retired)
-    if (!deliverQuickly(this, number, error, 0, words[word.rip], words[word.rip + 1], flag.RF)) {
-      this.recent.dropLast()
-      return false
-    }
-    if (number === exception.PF) {
-      words[word.cr2] = words[word.faultAddress]
-      words[word.cr2 + 1] = words[word.faultAddress + 1]
-    }
-    this.spend(deliveryTime)
-    this.granted = 0
-    guest?.delivered()
-    this.leftFor = leftFor.fault
-    return true
   }
 
   /** Up to `length` bytes at RIP, as far as they can be read without side effects. */
@@ -630,7 +591,7 @@ export class Cpu implements InterruptibleCpu {
   restoreState({ retired, shadowAt }: CpuSavedState): void {
     this.retired = retired
     this.shadow.at = shadowAt
-    this.recent.clear()
+    this.deliveries.forget()
   }
 
   /** The interrupt controller's request may have changed. */
