@@ -23,6 +23,7 @@ export const statusTable = [
   '128+N  ended by signal N',
 ].join('\n')
 
+/** The exit status of a run, as `vitrine run --help` lists them. */
 export function statusOf({ ending, panic }: Pick<RunResult, 'ending' | 'panic'>): number {
   switch (ending.kind) {
     case 'power-off': case 'left': return statuses.powerOff.status

@@ -33,6 +33,7 @@ export function parseTrace(text: string): { kinds: TraceKind[]; file?: string } 
   return { kinds: kinds as TraceKind[], ...(file === undefined ? {} : { file }) }
 }
 
+/** Seconds above 0, such as `60` or `0.5`. */
 export function parseSeconds(text: string, option: string): number {
   const value = /^\d+(\.\d+)?$/.test(text) ? Number(text) : 0
   if (!(value > 0)) throw new InputError(`${option} '${text}': expected a number of seconds above 0`)
@@ -117,10 +118,12 @@ export function parseIommu(text: string): IommuOptions {
   return { model: name, properties }
 }
 
+/** The end of an error about a word that nobody knows. */
 export function suggest(word: string, known: readonly string[]): string {
   return known.length === 0 ? '' : `; the nearest is '${nearest(word, known)}'`
 }
 
+/** A line a name, for `help` as a value. */
 export function listChoices(choices: readonly Choice[]): string {
   const width = Math.max(...choices.map(({ name }) => name.length))
   return choices.map(({ name, description, properties = {} }) => {

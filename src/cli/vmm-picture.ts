@@ -10,6 +10,7 @@ const microseconds = (nanoseconds: number): string => (nanoseconds / 1000).toFix
 const count = (value: number): string => value.toLocaleString('en')
 const percent = (part: number, whole: number): string => `${((100 * part) / whole).toFixed(1)} %`
 
+/** What `vitrine vmm` prints of a demonstration. */
 export function picture(report: DemoReport): string {
   const { vendor, processors, vcpus, begin, end } = report
   const title = `${vendors[vendor]}, ${processors} processor${processors === 1 ? '' : 's'}`

@@ -14,6 +14,7 @@ export interface Describable {
 const names = ['rax', 'rcx', 'rdx', 'rbx', 'rsp', 'rbp', 'rsi', 'rdi', 'r8 ', 'r9 ', 'r10', 'r11', 'r12', 'r13', 'r14', 'r15']
 const hex = (value: bigint | number, digits: number): string => value.toString(16).padStart(digits, '0')
 
+/** Registers, the events delivered last and the code at RIP: lines for people. */
 export function describeCpu(machine: Describable, cpu: number): string {
   const r = machine.registers(cpu)
   const lines = [`CPU ${cpu}: rip ${hex(r.rip, 16)}  rflags ${hex(r.rflags, 8)}  cpl ${(r.segments.ss.attributes >> 5) & 3}`]

@@ -18,6 +18,7 @@ export const nameFinder = (symbols: Symbols | undefined): NameOf => address => {
 const hex = (value: bigint | number): string => `0x${value.toString(16)}`
 export const seconds = (nanoseconds: number): string => (nanoseconds / 1e9).toFixed(9).padStart(14)
 
+/** In hexadecimal, with its name behind it if it has one. */
 export function codeAddress(address: bigint, nameOf: NameOf): string {
   const name = nameOf(address)
   return name === undefined ? hex(address) : `${hex(address)} (${name})`

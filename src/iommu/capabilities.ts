@@ -51,6 +51,7 @@ function quad(fields: readonly Field[]): Quad {
 
 const bit = (on: boolean): number => (on ? 1 : 0)
 
+/** VT-d specification, "Capability Register". */
 export function capabilityOf(options: UnitOptions): Quad {
   const sagaw = levelsOf(options).reduce((mask, levels) => mask | (1 << (levels - 2)), 0)
   return quad([
@@ -75,6 +76,7 @@ export function capabilityOf(options: UnitOptions): Quad {
   ])
 }
 
+/** VT-d specification, "Extended Capability Register". */
 export function extendedCapabilityOf(options: UnitOptions): Quad {
   const { scalableMode, interruptRemapping } = options
   return quad([

@@ -46,6 +46,7 @@ export interface RootPointer {
 const present = 1
 const silentBit = 2
 
+/** From the root table to the context entry of a requester, in legacy or scalable mode; a fault says which entry decided. */
 export function readContext(tables: TableMemory, options: UnitOptions, root: RootPointer, source: SourceId): Found<ContextEntry> {
   if (root.invalid) return fault(faultReasons.rootRegisterInvalid, false)
   return root.scalable ? readScalable(tables, options, root.table, source) : readLegacy(tables, options, root.table, source)
@@ -116,6 +117,7 @@ function readScalable(tables: TableMemory, options: UnitOptions, table: number, 
 
 const kinds = ['first', 'second', 'nested', 'pass-through'] as const
 
+/** From a context entry in scalable mode to the entry of a PASID (20 bits). */
 export function readPasid(
   tables: TableMemory, options: UnitOptions, context: ContextEntry & { kind: 'scalable' }, pasid: number,
 ): Found<PasidEntry> {

@@ -4,6 +4,7 @@ import { faultReason, isInterruptFault } from './fault-reasons.ts'
 import type { Remapped } from './interrupts.ts'
 import { type EntryPlace, hex, quadText, type RemappedInterrupt, type RemappingFault, sourceText } from './ports.ts'
 
+/** One line: who asked for what, which entry decided, and the reason in words and by its number. */
 export function explainFault({ source, info, write, pasid }: FaultRecord, { reason, entry, detail }: RemappingFault): string {
   const { code, words, number } = faultReason(reason)
   const asked = isInterruptFault(reason)

@@ -134,6 +134,7 @@ export function unmaskEvent(registers: RegisterFile, control: number, deliver: (
   deliver(messageOf(registers, control))
 }
 
+/** `control`: the offset of an event control register. Its interrupt was sent, or there is nothing more to tell. */
 export function clearPending(registers: RegisterFile, control: number): void {
   registers.set(control, registers.get(control) & ~eventControl.pending)
 }

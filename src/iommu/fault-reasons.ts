@@ -76,6 +76,7 @@ export const faultReasons = {
 
 const byNumber = new Map<number, FaultReason>(Object.values(faultReasons).map(reason => [reason.number, reason]))
 
+/** Throws an Error for a number that the table does not have: a bug of ours. */
 export function faultReason(number: number): FaultReason {
   const reason = byNumber.get(number)
   if (!reason) throw new Error(`no fault reason has the number ${number}`)

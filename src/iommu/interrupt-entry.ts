@@ -16,6 +16,7 @@ export type InterruptEntry = { silent: boolean; check: SourceCheck; place: Entry
 /** Bits that the source ID qualifier leaves out of the comparison: of the function number. */
 const ignoredFunctionBits = [0, 4, 6, 7]
 
+/** SVT, SQ and SID of an interrupt entry. VT-d specification, "Interrupt Remapping Table Entry (IRTE) for Remapped Interrupts". */
 export function admits({ kind, qualifier, source }: SourceCheck, requester: SourceId): boolean {
   if (kind === 0) return true
   if (kind === 1) return ((source ^ requester) & ~ignoredFunctionBits[qualifier] & 0xffff) === 0

@@ -38,6 +38,7 @@ const refuse = (index: number, reason: FaultReason, silent = false, entry?: Entr
   kind: 'fault', index, fault: { reason: reason.number, silent, ...(entry ? { entry } : {}) },
 })
 
+/** VT-d specification, "Interrupt Remapping": a request passes as it is, becomes a message or a posting, or is refused with a reason. */
 export function remap(unit: InterruptUnit, request: InterruptRequest): Remapped {
   const { address, data } = request
   const remappable = (address & 0x10) !== 0

@@ -216,6 +216,7 @@ export function runContextCommand(unit: InvalidationUnit): void {
   registers.set(offsets.contextCommand + 4, (high & 0x6000_0003) | (done ? granularity << 27 : 0))
 }
 
+/** A write to the IOTLB invalidate register: done at once, and the register says so; while the queue is on it is ignored. */
 export function runIotlbCommand(unit: InvalidationUnit): void {
   const { registers, caches } = unit
   const high = registers.get(offsets.iotlbInvalidate + 4)

@@ -58,6 +58,7 @@ function pageOf(quad: Quad, address: number, level: number): { input: number; si
   return { input: Math.floor(address / size) * size, size, output: output - (output % size) }
 }
 
+/** `address`: guest-physical, or a device's in legacy mode. VT-d specification, "Second-Stage Translation". */
 export function walkSecondStage(context: StageContext, stage: SecondStage, address: number, write: boolean): Walked {
   const { tables, caches } = context
   const words = stage.scalable
@@ -118,6 +119,7 @@ export interface StageRequest {
   privileged: boolean
 }
 
+/** With the tables of processors, nested in a second stage if there is one. VT-d specification, "First-Stage Translation". */
 export function walkFirstStage(context: StageContext, stage: FirstStage, request: StageRequest): Walked {
   const { caches } = context
   const { address, write } = request

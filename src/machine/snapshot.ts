@@ -82,7 +82,7 @@ function restoreProcessor(processors: Processors, index: number, saved: SavedCpu
   Object.assign(slot, { nmi, smi, init, startup })
 }
 
-/** Caches of nested page tables are no plain data yet. */
+/** What is cached of nested page tables, and the VMCBs of a processor, are no plain data. */
 function refuseVirtualization(processors: Processors, index: number): void {
   if (processors.fieldOf(index, 'efer') & svmEnabled) {
     throw new InputError(`the machine cannot be saved now: processor ${index} has SVM switched on`)

@@ -87,6 +87,7 @@ export function completeStringRead(vcpu: Vcpu, access: DeviceAccess, value: bigi
   const bytes = Uint8Array.from({ length: access.size }, (_, i) => Number((value >> BigInt(i * 8)) & 0xffn))
   if (writeOperand(vcpu, at, bytes, address => virtualizer.setFaultAddress(vcpu, address))) completeStringElement(vcpu, access)
 }
+/** One element of a string instruction was answered: its registers go on, and RIP when it was the last. */
 export function completeStringElement(vcpu: Vcpu, { string, size, length }: DeviceAccess): void {
   if (finishElement(vcpu, string!, size)) vcpu.set('rip', vcpu.get('rip') + BigInt(length))
 }

@@ -30,6 +30,7 @@ export interface PagingRegisters {
   readonly efer: bigint
 }
 
+/** From a guest's control registers; `levels` is 0 without paging. Intel SDM vol. 3, "Paging Modes and Control Bits". */
 export function pagingMode({ cr0, cr3, cr4, efer }: PagingRegisters): PagingMode {
   const noExecute = (efer & eferBit.nxe) !== 0n
   if (!(cr0 & cr0Bit.paging)) return { levels: 0, root: 0, largePages: false, noExecute }

@@ -18,6 +18,7 @@ export type Outcome = 'ready' | 'yields' | 'waiting' | 'stopped'
 const low32 = 0xffffffffn
 const generalProtection = 13
 
+/** What the handler of that kind of exit answers; undefined: there is none, or it leaves the exit to others. */
 export function callHandler(handlers: Handlers, exit: Exit, vcpu: Vcpu): unknown {
   return (handlers[exit.kind] as ((exit: Exit, vcpu: Vcpu) => unknown) | undefined)?.(exit, vcpu)
 }
@@ -132,6 +133,7 @@ const appliers: Appliers = {
   other: (vcpu, _exit, answer, virtualizer) => (answer === 'fault' ? fault(vcpu) : answer === 'skip' ? after(vcpu, virtualizer) : 'ready'),
 }
 
+/** Does to the vCPU what an answer means for that kind of exit. */
 export function applyAnswer(vcpu: Vcpu, exit: Exit, answer: unknown, virtualizer: Virtualizer): Outcome {
   if (answer === 'stop') return 'stopped'
   const apply = appliers[exit.kind] as (vcpu: Vcpu, exit: Exit, answer: unknown, virtualizer: Virtualizer) => Outcome

@@ -57,6 +57,7 @@ function structureOf(fields: readonly Field[]): DataView<ArrayBuffer> {
   return view
 }
 
+/** CNS 01h: 4096 bytes. `namespaces`: how many there are. Base specification, "Identify Controller Data Structure". */
 export function identifyController(serial: string, namespaces: number): Uint8Array {
   const bytes = new Uint8Array(structureOf(controllerFields(namespaces)).buffer)
   setText(bytes, 4, 20, serial)
@@ -66,6 +67,7 @@ export function identifyController(serial: string, namespaces: number): Uint8Arr
   return bytes
 }
 
+/** CNS 00h: 4096 bytes, with one LBA format. NVM command set specification, "Identify Namespace Data Structure". */
 export function identifyNamespace({ blocks, blockSize, store }: Namespace): Uint8Array {
   const view = structureOf([
     { at: 99, width: 1, value: store.readOnly ? 1 : 0 }, // NSATTR: write protected

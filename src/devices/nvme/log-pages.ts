@@ -43,6 +43,7 @@ export interface Health {
   isHot: boolean
 }
 
+/** 512 bytes. Base specification, "SMART / Health Information". */
 export function healthLog({ statistics, errors, powerOn, isReadOnly, isHot }: Health): Uint8Array {
   const view = new DataView(new ArrayBuffer(512))
   const setCount = (at: number, value: number): void => view.setBigUint64(at, BigInt(Math.floor(value)), true)
@@ -62,6 +63,7 @@ export function healthLog({ statistics, errors, powerOn, isReadOnly, isHot }: He
   return new Uint8Array(view.buffer)
 }
 
+/** 512 bytes: one slot, active. Base specification, "Firmware Slot Information". */
 export function firmwareLog(): Uint8Array {
   const bytes = new Uint8Array(512)
   bytes[0] = 1
@@ -70,6 +72,7 @@ export function firmwareLog(): Uint8Array {
   return bytes
 }
 
+/** 4096 bytes: which commands there are, and which change blocks. Base specification, "Commands Supported and Effects". */
 export function effectsLog(): Uint8Array {
   const view = new DataView(new ArrayBuffer(4096))
   const writes: readonly number[] = [opcode.write, opcode.writeZeroes, opcode.datasetManagement]

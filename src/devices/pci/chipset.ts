@@ -50,6 +50,7 @@ const devactbApmcEnable = 1 << 25
 /** What firmware chooses, as QEMU's does. */
 const firmwareRoute = [10, 10, 11, 11]
 
+/** Host bridge and LPC bridge of a Q35. `pmBase`: the port of ACPI's registers; `ecamBase`, `lowTop`: physical addresses. */
 export function q35Functions(pmBase: number, ecamBase: number, lowTop: number): ChipsetFunctions {
   const mch = new PlainFunction('q35-mch', { vendor: 0x8086, device: 0x29c0, classCode: bridgeClass.host, ...qemuSubsystem })
   const pciexbar = 0x60
@@ -69,6 +70,7 @@ export function q35Functions(pmBase: number, ecamBase: number, lowTop: number): 
   }
 }
 
+/** Host bridge, ISA bridge and power management of an i440FX. `pmBase`: the port of ACPI's registers. */
 export function pcFunctions(pmBase: number): ChipsetFunctions {
   const host = new PlainFunction('i440fx', { vendor: 0x8086, device: 0x1237, classCode: bridgeClass.host, revision: 2, ...qemuSubsystem })
   const isa = new PlainFunction('piix3-isa', {

@@ -89,6 +89,7 @@ function layOut(items: readonly Item[], base: number, place: (item: Item, at: nu
   return next
 }
 
+/** As firmware does it: bridges' windows and BARs, the largest first. Throws an Error when a window is too small for its devices. */
 export function placeResources(tree: BusTree, windows: Windows, placeBar: PlaceBar): void {
   for (const kind of windowKinds) {
     const { base, size } = windows[kind]

@@ -37,6 +37,7 @@ export function isQcow2(file: BlockStore): boolean {
   return file.byteLength >= 72 && file.read(0, magic) === 'ok' && new DataView(magic.buffer).getUint32(0) === qcow2Magic
 }
 
+/** Of a file that `isQcow2`. Throws an InputError for what is damaged or not offered. */
 export function parseQcow2Header(file: BlockStore): Qcow2Header {
   const view = readView(file, 0, Math.min(headerBytes, file.byteLength))
   const version = view.getUint32(4)

@@ -30,12 +30,14 @@ const STAR = 0x2a
 const ESCAPE = 0x7d
 const ESCAPE_XOR = 0x20
 
+/** Binary data as text, a character a byte: what a packet is made of here. */
 export function bytesToPayload(bytes: Uint8Array): string {
   let text = ''
   for (let i = 0; i < bytes.length; i += 8192) text += String.fromCharCode(...bytes.subarray(i, i + 8192))
   return text
 }
 
+/** The way back. Throws an Error for a character above FFh. */
 export function payloadToBytes(payload: string): Uint8Array {
   const bytes = new Uint8Array(payload.length)
   for (let i = 0; i < payload.length; i++) {
@@ -173,6 +175,7 @@ export function toHexLittleEndian(value: bigint, bytes: number): string {
   return text
 }
 
+/** A register's value from two digits a byte, lowest byte first; bytes that are not known (`xx`) are 0. */
 export function fromHexLittleEndian(text: string): bigint {
   let big = ''
   for (let i = text.length - 2; i >= 0; i -= 2) big += text[i] + text[i + 1]

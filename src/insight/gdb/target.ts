@@ -125,6 +125,7 @@ export function unpackRegisters(registers: readonly TargetRegister[], hex: strin
   return values
 }
 
+/** The answer to `g`: all registers in the target description's order; those without a value are 0. */
 export function packRegisters(registers: readonly TargetRegister[], values: RegisterValues): string {
   return registers.map((register) => toHexLittleEndian(values[register.name] ?? 0n, register.bits / 8)).join('')
 }

@@ -65,6 +65,7 @@ export function differences(left: PeerState, right: PeerState, ignore: ReadonlyS
   return found
 }
 
+/** Bits of the code segment, by EFER.LMA, CR0.PE and the attributes of CS. */
 export function codeSizeOf(registers: Pick<CpuRegisters, 'segments' | 'efer' | 'cr0'>): CodeSize {
   const attributes = registers.segments.cs.attributes
   if ((registers.efer & 0x400n) !== 0n && (attributes & 0x2000) !== 0) return 64
@@ -139,6 +140,7 @@ const FLAGS: [string, number][] = [
   ['ID', 21],
 ]
 
+/** The names of the flags that are 1, with spaces between them. */
 export function flagNames(rflags: bigint): string {
   return FLAGS.filter(([, bit]) => (rflags >> BigInt(bit)) & 1n)
     .map(([name]) => name)

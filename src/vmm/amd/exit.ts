@@ -16,6 +16,7 @@ const eventTypes = ['interrupt', 'interrupt', 'nmi', 'exception', 'software', 'i
 const isMov = 1n << 63n
 const isShift = { string: 4, read: 1 } as const
 
+/** EXITCODE and what belongs to it, as the exit that handlers see. */
 export function readExit(vcpu: Vcpu, vmcb: Vmcb): AnyExit {
   const code = Number(BigInt.asIntN(64, vmcb.read('exitCode')))
   const raw: RawExit = { name: exitName(code), code, info1: vmcb.read('exitInfo1'), info2: vmcb.read('exitInfo2') }

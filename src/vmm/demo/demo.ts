@@ -62,6 +62,7 @@ function numbers(seed: number): (below: number) => number {
 /** Policy that `vmm` has to have for the demonstration. */
 export const demoPolicy = (): FairPolicy => new FairPolicy(demoSlice)
 
+/** Makes the guests of the demonstration, and runs them to their end. The same seed (32 bits) gives the same run. */
 export function runDemo(vmm: Vmm, seed: number): DemoReport {
   const next = numbers(seed)
   const limit = 700 + next(500)

@@ -18,6 +18,7 @@ const qualified = new Set<number>([reason.controlRegister, reason.io, reason.ept
 const interrupting = new Set<number>([reason.apicAccess, reason.exceptionOrNmi,
   reason.eptViolation, reason.eptMisconfiguration, reason.taskSwitch])
 
+/** The exit reason and what belongs to it, as the exit that handlers see. */
 export function readExit(vcpu: Vcpu, vmcs: Vmcs): AnyExit {
   const basic = number(vmcs.read('exitReason')) & 0xffff
   const info1 = qualified.has(basic) ? vmcs.read('exitQualification') : 0n

@@ -4,12 +4,14 @@ import { FolderError } from './folder.ts'
 /** Text is bytes, one a character. */
 const bytesOf = (text: string): Uint8Array => Uint8Array.from(text, each => each.charCodeAt(0))
 
+/** A name as Latin-1, a character a byte: what is no UTF-8 passes unchanged. */
 export function textOf(bytes: Uint8Array): string {
   let text = ''
   for (let at = 0; at < bytes.length; at += 4096) text += String.fromCharCode(...bytes.subarray(at, at + 4096))
   return text
 }
 
+/** An offset in a file, as a number; EINVAL from 2^53 on. */
 export function placeFrom(value: bigint): number {
   if (value > BigInt(Number.MAX_SAFE_INTEGER)) throw new FolderError('EINVAL')
   return Number(value)
