@@ -54,10 +54,10 @@ type Engine = 'interpreter' | 'jit' | 'step'
 
 /** What all CPUs have, between two runs. */
 function lookAt(machine: VitrineMachine): Look {
-  const look: Record<string, bigint | number> = { time: machine.now, instructions: machine.retired }
+  const look: Record<string, bigint | number> = { time: machine.now }
   for (let cpu = 0; cpu < cpus; cpu++) {
     const { gpr, rip, rflags } = machine.registers(cpu)
-    Object.assign(look, { [`rip${cpu}`]: rip, [`rflags${cpu}`]: rflags })
+    Object.assign(look, { [`instructions${cpu}`]: machine.cpuAt(cpu).retired, [`rip${cpu}`]: rip, [`rflags${cpu}`]: rflags })
     gpr.forEach((value, i) => (look[`r${i}.${cpu}`] = value))
   }
   return look

@@ -121,10 +121,13 @@ export class CodeCache {
    * The instruction of a record by itself, followed by a continuation: for regions that leave their first instruction to the interpreter.
    */
   copyForInterpreter(record: number): number {
-    // one that crosses a page has its guard before it
-    const size = this.isGuard(record) ? 2 * recordSize : recordSize
+    // what guards it and what makes its address come before it, as records of their own
+    let next = record
+    if (this.isGuard(next)) next += recordSize
+    if (this.installed.plainHandler(next) === pseudo.segmentAddress) next += recordSize
+    next += recordSize
+    const size = next - record
     const copy = this.allocate(size + recordSize)
-    const next = record + size
     this.bytes.copyWithin(copy, record, next)
     if (this.isResume(next)) this.bytes.copyWithin(copy + size, next, next + recordSize)
     else {
