@@ -101,6 +101,9 @@ export class Jit {
   private readonly considered = new Set<number>()
   /** Pages of entries of regions that earlier runs have made: they have looked at the rest of these pages, too. */
   private readonly familiar = new Set<number>()
+  /** How often a region of an earlier run was at hand, and how often code was looked at because none was. */
+  private found = 0
+  private looked = 0
   /** Records whose regions are worth their cost only after so many arrivals. */
   private readonly postponed = new Map<number, number>()
 
@@ -154,7 +157,8 @@ export class Jit {
     if (this.fromLibrary(page, offset, mode, pageAt)) return
     const arrivals = this.words[(hotCounters >> 2) + hotCounterOf(record)]
     if (arrivals < (this.postponed.get(record) ?? 0)) return
-    if (this.familiar.has(page) && arrivals < familiarFactor * this.threshold) return
+    if ((this.familiar.has(page) || this.found > this.looked) && arrivals < familiarFactor * this.threshold) return
+    this.looked++
     if (this.background && !this.started) this.start(this.background)
     const places = new Map([[0, page]])
     const view: CodeView = {
@@ -196,7 +200,10 @@ export class Jit {
   }
   private put(region: LibraryRegion, place: { page: number; offset: number; mode: number }, placeOf: PlaceOf): boolean {
     if (!this.installer.install(region, place, placeOf)) return false
-    if (region.of.isKept) this.familiar.add(place.page)
+    if (region.of.isKept) {
+      this.familiar.add(place.page)
+      this.found++
+    }
     this.statistics.regions++
     this.statistics.instructions += region.plan.instructions.length / 2
     return true
