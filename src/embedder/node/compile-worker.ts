@@ -1,4 +1,5 @@
 /** The thread that compiles: blueprints of regions in, modules out. Modules of earlier runs come first, and new ones are kept for later. */
+import * as nodeModule from 'node:module'
 import { setFlagsFromString } from 'node:v8'
 import { workerData } from 'node:worker_threads'
 import type { Builder, BuilderSetup } from '../../engine/jit/build.ts'
@@ -80,6 +81,9 @@ async function work(): Promise<void> {
   compiled = 0
   working = false
 }
+// As the main thread does (main.ts, keepOwnCode).
+setTimeout(() => nodeModule.flushCompileCache?.(), 3000)
+
 const failed = (error: unknown): void => send({ error: String((error as Error).stack ?? error) })
 
 port.on('message', (order: CompileOrder) => {
