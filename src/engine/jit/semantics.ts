@@ -267,6 +267,10 @@ export class RegionSemantics extends RegionVectors {
   protected givenOut(): Node {
     return this.ofRecord('left')
   }
+  /** Also of the block: what follows in it has been given out to the region, and not to the interpreter's run. */
+  override affords(nanoseconds: number): Node {
+    return this.and(super.affords(nanoseconds), this.geS(this.get(this.budget), nanoseconds))
+  }
   override spend(nanoseconds: number): void {
     this.set(this.budget, this.sub(this.get(this.budget), nanoseconds))
     super.setState('extraTime', this.add(super.state('extraTime'), nanoseconds))
@@ -385,6 +389,9 @@ export class RegionSemantics extends RegionVectors {
     }
     this.set(this.tables.read, super.state('tlbRead'))
     this.set(this.tables.write, super.state('tlbWrite'))
+    // the block may be longer than the interpreter's run: what is left may do for the run, and not for the block
+    const short = this.ltS(super.state('budget'), this.sub(this.i32(this.remaining), this.ofRecord('left')))
+    this.plainIf(this.and(this.eqz(this.get(this.status)), short), () => this.set(this.status, leave.after))
     this.plainIf(this.get(this.status), () => {
       this.set(this.status, this.or(this.get(this.status), leave.byHelper))
       this.set(this.resume, record)

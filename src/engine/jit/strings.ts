@@ -131,7 +131,7 @@ export class RegionStrings extends RegionSemantics {
     const charged = this.shrU(this.add(this.get(bytes), bytesPerNanosecond - 1), Math.log2(bytesPerNanosecond))
     const time = this.select(this.gtU(this.get(bytes), shortestTimed), charged, 0)
     const left = this.sub(this.get(this.budget), time)
-    this.brIf(slow, this.ltS(this.sub(this.add(left, this.remaining), this.ofRecord('left')), 0))
+    this.brIf(slow, this.or(this.ltS(left, 0), this.ltS(this.sub(this.add(left, this.remaining), this.ofRecord('left')), 0)))
     this.set(this.budget, left)
     this.setState('extraTime', this.add(this.state('extraTime'), time))
   }
