@@ -8,7 +8,7 @@ export interface Status {
 
 export const statuses = {
   powerOff: { status: 0, meaning: 'the machine was powered off, or reset with --no-reboot; or its console was left (Ctrl-A X) or closed' },
-  usage: { status: 2, meaning: 'the command line or an input file is wrong' },
+  usage: { status: 2, meaning: 'the command line is wrong, or a file cannot be read or written' },
   internal: { status: 70, meaning: 'an error of our own: please report it' },
   panic: { status: 116, meaning: "the guest's kernel panicked, and stays there or reset the machine (--no-reboot); a report is printed" },
   halted: { status: 118, meaning: 'every CPU is halted and nothing can wake it' },
