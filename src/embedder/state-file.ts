@@ -44,8 +44,9 @@ export function decodeState(file: Uint8Array): MachineState {
       if (start + offset + length > file.length) throw new RangeError('it ends early')
       return file.subarray(start + offset, start + offset + length)
     }) as Partial<MachineState> | null
-    const isThere = (value: unknown): boolean => (typeof value === 'object' && value !== null) || typeof value === 'string'
-    const absent = parts.find(part => !isThere(state?.[part]))
+    const isThere = (part: (typeof parts)[number]): boolean =>
+      typeof state?.[part] === (part === 'configuration' ? 'string' : 'object') && state?.[part] !== null
+    const absent = parts.find(part => !isThere(part))
     if (absent !== undefined) throw new TypeError(`expected its '${absent}', found none`)
     return state as MachineState
   } catch (error) {
