@@ -12,8 +12,6 @@ import { knownWords } from './system-read.ts'
 
 const v86Attributes = 0xf3
 const realAttributes = 0x93
-/** Present, privilege level, kind and type. */
-const rightsMask = 0xff
 
 /** Writes all of a segment register from a descriptor that has been checked. */
 export function setSegment(state: CpuState, index: number, selector: number, descriptor: Descriptor): void {
@@ -24,14 +22,13 @@ export function setSegment(state: CpuState, index: number, selector: number, des
 }
 
 /**
- * Real-address mode keeps limit and attributes, unless the segment was unusable, but CS can always be written there: loaders count on it
- * after their way back from protected mode. Virtual-8086 mode sets limit and attributes.
+ * Real-address mode keeps limit and attributes, CS's too, unless the segment was unusable: who sets CR0.PE and goes on without a far jump
+ * runs in the code segment of before (hypervisors look at its type). Virtual-8086 mode sets limit and attributes.
  */
 export function setParagraph(state: CpuState, index: number, selector: number): void {
   state.segSelector[index] = selector
   state.segBase[index] = BigInt(selector << 4)
   if (!isProtected(state)) {
-    if (index === segment.cs) state.segAttributes[index] = (state.segAttributes[index] & ~rightsMask) | realAttributes
     if (!(state.segAttributes[index] & attribute.unusable)) return
     state.segLimit[index] = 0xffff
     state.segAttributes[index] = realAttributes

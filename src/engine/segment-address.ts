@@ -68,7 +68,7 @@ export class SegmentAddressing {
     const last = offset + size - 1
     const isCode = (attributes & attribute.code) !== 0
     let allowed = (attributes & attribute.present) !== 0
-    if (write) allowed &&= !isCode && (attributes & attribute.writable) !== 0
+    if (write) allowed &&= (!isCode && (attributes & attribute.writable) !== 0) || this.isWritableCode(number)
     else if (isCode) allowed &&= (attributes & attribute.writable) !== 0 // a code segment's bit 1 means readable
     if (!isCode && attributes & attribute.expandDown)
       allowed &&= offset > limit && last <= (attributes & attribute.big ? 0xffffffff : 0xffff)
@@ -81,6 +81,11 @@ export class SegmentAddressing {
       return 1
     }
     return this.store((offset + words[(at.segBase >> 2) + number * 2]) | 0, 0)
+  }
+
+  /** In real-address mode CS keeps the type that it was loaded with in protected mode, and can be written all the same. */
+  private isWritableCode(number: number): boolean {
+    return number === segment.cs && (this.words[at.mode >> 2] & codeMode.real) !== 0
   }
 
   private store(low: number, high: number): number {
