@@ -1,8 +1,7 @@
 /** Compiles regions in a worker thread, so that the machine's own runs on (Node.js documentation, "Worker threads"). */
-import * as nodeModule from 'node:module'
-import { dirname } from 'node:path'
 import { MessageChannel, receiveMessageOnPort, Worker, type MessagePort } from 'node:worker_threads'
 import type { BackgroundBuilder, Blueprint, BuilderAnswer, BuilderSetup } from '../../engine/jit/build.ts'
+import { withOwnCode } from './own-code.ts'
 import { preferThisThread } from './thread-priority.ts'
 
 export type CompileOrder = { readonly id: number; readonly blueprints: readonly Blueprint[] } | { readonly setup: BuilderSetup }
@@ -19,12 +18,6 @@ export interface CompileThreadData {
 }
 
 const script = new URL(`./compile-worker${import.meta.url.endsWith('.ts') ? '.ts' : '.js'}`, import.meta.url)
-
-/** The thread's own source is stripped of its types and compiled in earlier runs, too. Node.js documentation, "Module compile cache". */
-function withCompileCache(): NodeJS.ProcessEnv {
-  const folder = nodeModule.getCompileCacheDir?.()
-  return folder === undefined ? process.env : { ...process.env, NODE_COMPILE_CACHE: dirname(folder) }
-}
 
 export class CompileThread implements BackgroundBuilder {
   failure: string | undefined
@@ -50,7 +43,7 @@ export class CompileThread implements BackgroundBuilder {
     const { port1, port2 } = new MessageChannel()
     const data: CompileThreadData = { port: port2, answers: this.answers, keep: this.keep }
     try {
-      const thread = new Worker(this.script, { workerData: data, transferList: [port2], env: withCompileCache() })
+      const thread = new Worker(this.script, { workerData: data, transferList: [port2], env: withOwnCode() })
       thread.on('error', error => this.fail(error))
       thread.on('exit', status => this.fail(`it ended with status ${status}`))
       // Nobody waits for what is being compiled.

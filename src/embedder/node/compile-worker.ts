@@ -1,13 +1,14 @@
 /** The thread that compiles: blueprints of regions in, modules out. Modules of earlier runs come first, and new ones are kept for later. */
-import * as nodeModule from 'node:module'
 import { setFlagsFromString } from 'node:v8'
 import { workerData } from 'node:worker_threads'
 import type { Builder, BuilderSetup } from '../../engine/jit/build.ts'
 import { CodeStore, storeName, type StoredHandlers, type StoredModule } from './code-store.ts'
+import { keepOwnCode } from './own-code.ts'
 import { stepBack } from './thread-priority.ts'
 import type { CompileAnswer, CompileOrder, CompileThreadData } from './compile-thread.ts'
 
 stepBack()
+keepOwnCode()
 // What a module is compiled to is made here, not at the first call in the thread that runs the machine.
 setFlagsFromString('--no-wasm-lazy-compilation')
 
@@ -81,9 +82,6 @@ async function work(): Promise<void> {
   compiled = 0
   working = false
 }
-// As the main thread does (main.ts, keepOwnCode).
-setTimeout(() => nodeModule.flushCompileCache?.(), 3000)
-
 const failed = (error: unknown): void => send({ error: String((error as Error).stack ?? error) })
 
 port.on('message', (order: CompileOrder) => {

@@ -1,20 +1,11 @@
 /** The command line's process on Node: exits with the command's status, after everything written has been read. */
-import * as nodeModule from 'node:module'
 import type { Machine, MachineOptions } from '../../api.ts'
 import { InputError } from '../../errors.ts'
 import { createLinearMemory } from '../../memory/linear.ts'
 import { codeFolder, expectCodeFolder } from './code-folder.ts'
 import { reasonOf } from './files.ts'
+import { keepOwnCode } from './own-code.ts'
 import { type MachineFactory, nodeSystem } from './system.ts'
-
-/**
- * Node keeps our own source, stripped of types and compiled, when a process ends by itself. Runs that are killed, as tests and benchmarks
- * do with machines that never stop, shall start as quickly the next time. Node.js documentation, "Module compile cache".
- */
-function keepOwnCode(): void {
-  setTimeout(() => nodeModule.flushCompileCache?.(), ownCodeMilliseconds).unref()
-}
-const ownCodeMilliseconds = 3000
 
 /** The machine is loaded when one is made: help and errors need none. The thread that compiles looks for kept code meanwhile. */
 async function createMachine(options: MachineOptions, codeCache?: string): Promise<Machine> {
