@@ -37,6 +37,19 @@ test('long mode: LME, PAE and PG make LMA; 64-bit code begins with CS.L', () => 
   assert.deepEqual(faultOf(() => writeCr0(cpu, 0x11n)), gp)
 })
 
+test('long mode with a 16-bit TSS in TR: Intel refuses, AMD has no such check', () => {
+  for (const [model, refused] of [['intel', true], ['amd', false]] as const) {
+    const cpu = createTestProcessor(model)
+    enterProtected(cpu)
+    writeMsr(cpu, 0xc0000080, 0x100n)
+    writeCr4(cpu, 0x20n)
+    cpu.state.segAttributes[7] = 0x83
+    if (refused) assert.deepEqual(faultOf(() => writeCr0(cpu, paging)), gp)
+    else writeCr0(cpu, paging)
+    assert.equal(cpu.state.efer, refused ? 0x100n : 0x500n)
+  }
+})
+
 test('CR4: bits that the model lacks are #GP(0), PCIDE wants long mode and PCID 0', () => {
   const cpu = createTestProcessor('qemu64')
   assert.deepEqual(faultOf(() => writeCr4(cpu, 1n << 20n)), gp)

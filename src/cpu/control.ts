@@ -38,20 +38,21 @@ function change(cpu: Processor, next: { cr0: bigint; cr4: bigint; efer: bigint }
 }
 
 /** Bits that cannot be, whatever the register holds: they come before a hypervisor's intercepts. */
-export function checkCr0(state: CpuState, value: bigint): void {
+export function checkCr0(cpu: Processor, value: bigint): void {
+  const { state } = cpu
   if (value >> 32n) throw generalProtection()
   const bits = Number(value)
   if (bits & cr0.PG && !(bits & cr0.PE)) throw generalProtection()
   if (bits & cr0.NW && !(bits & cr0.CD)) throw generalProtection()
   if (~bits & state.fixedCr0) throw generalProtection()
   const old = state.cr0
-  if (~old & value & PG && state.efer & big(efer.LME)) checkLongModeActivation(state)
+  if (~old & value & PG && state.efer & big(efer.LME)) checkLongModeActivation(cpu)
   if (old & ~value & PG && (is64(state) || state.cr4 & big(cr4.PCIDE))) throw generalProtection()
 }
 
 export function writeCr0(cpu: Processor, value: bigint): void {
   const { state } = cpu
-  checkCr0(state, value)
+  checkCr0(cpu, value)
   const old = state.cr0
   const next = (value & cr0Defined) | big(cr0.ET)
   let nextEfer = state.efer
@@ -68,12 +69,15 @@ export function writeCr0(cpu: Processor, value: bigint): void {
   change(cpu, { cr0: next, cr4: state.cr4, efer: nextEfer }, ((old ^ next) & cr0LoadsPdptes) !== 0n)
 }
 
-/** Intel SDM vol. 3, "Initializing IA-32e Mode". */
-function checkLongModeActivation(state: CpuState): void {
+/**
+ * Intel SDM vol. 3, "Initializing IA-32e Mode". AMD's list (APM vol. 2, "Long Mode Consistency Checks") does not have TR in it: KVM
+ * gives a processor that wakes by INIT a busy 16-bit TSS there, and Linux activates long mode with it.
+ */
+function checkLongModeActivation({ model, state }: Processor): void {
   const busyTss16 = 3
   if (!(state.cr4 & big(cr4.PAE))) throw generalProtection()
   if (state.segAttributes[1] & attribute.long) throw generalProtection()
-  if ((state.segAttributes[7] & 0x1f) === busyTss16) throw generalProtection()
+  if (model.vendor === 'GenuineIntel' && (state.segAttributes[7] & 0x1f) === busyTss16) throw generalProtection()
 }
 
 const cr4Features: readonly (readonly [number, string])[] = [

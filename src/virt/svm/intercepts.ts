@@ -72,7 +72,7 @@ function writeCr(unit: Svm): VmExit | undefined {
   if (cr === 3) checkCr3(unit.cpu, value)
   else if (cr === 4) checkCr4(unit.cpu, value)
   else if (cr === 0) {
-    checkCr0(state, value)
+    checkCr0(unit.cpu, value)
     return writeCr0(unit, value, movInfo(unit, gpr))
   }
   if (unit.words[svmWord.crIntercepts] & (0x10000 << cr)) return instructionExit(unit, exitCode.writeCr0 + cr, movInfo(unit, gpr))
