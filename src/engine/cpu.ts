@@ -2,8 +2,6 @@
  * One CPU as the run loop drives it: finds records, runs them, and does in TypeScript what generated code left for - faults, slow accesses,
  * single steps, interrupts. What a helper sees of the CPU (Processor) is this object too.
  */
-import { is64 } from '../cpu/bits.ts'
-import { at } from '../cpu/layout.ts'
 import type { CpuState } from '../cpu/state.ts'
 import type { CpuModel } from '../cpu/model.ts'
 import { flag } from '../cpu/rflags.ts'
@@ -23,10 +21,8 @@ import {
 import { activity } from '../cpu/reset.ts'
 import { VmExit, type Taken, type Virtualization } from '../cpu/virtualization.ts'
 import { countersArmed, takeOverflows, timeToOverflow } from '../cpu/performance.ts'
-import { leaveStatus, pageNumber, type AccessObserver, type Mmu, type WatchedPages } from '../mmu/mmu.ts'
+import { leaveStatus, pageNumber, type Mmu, type WatchedPages } from '../mmu/mmu.ts'
 import { recordField } from '../decode/record.ts'
-import { scratchRecords } from '../memory/map.ts'
-import { BusLocks } from './bus-locks.ts'
 import type { CodeCache } from './code-cache.ts'
 import { CodeFinder, highWord, linearRip, lowWord } from './code-finder.ts'
 import { Copies } from './copies.ts'
@@ -36,14 +32,15 @@ import { DebugTraps } from './debug-traps.ts'
 import { Deliveries } from './deliveries.ts'
 import { Endbranches } from './endbranch.ts'
 import { Events, type InterruptibleCpu } from './events.ts'
+import { GeneratedCode } from './generated-code.ts'
 import { InterruptShadow } from './interrupt-shadow.ts'
-import type { Interpreter } from './interpreter.ts'
 import { pseudo } from './handler-code.ts'
 import { leave } from './leave.ts'
 import { Quantum } from './quantum.ts'
 import type { RecentEvent } from './recent-events.ts'
 import { RecordOperation } from './record-operation.ts'
 import { word } from './state-words.ts'
+import { Steps, type SteppedCpu } from './steps.ts'
 import { StoredFault } from './stored-fault.ts'
 import { UndefinedOpcodes } from './undefined-opcode.ts'
 
@@ -69,15 +66,7 @@ export interface CodeWatch {
 /** A fault was delivered; RIP is to be translated; or there is more to look at. */
 const leftFor = { runLoop: 0, fault: 1, lookup: 2 } as const
 
-function both(one: AccessObserver | undefined, other: AccessObserver | undefined): AccessObserver | undefined {
-  if (!one || !other) return one ?? other
-  return (lo, hi, size, write) => {
-    one(lo, hi, size, write)
-    other(lo, hi, size, write)
-  }
-}
-
-export class Cpu implements InterruptibleCpu {
+export class Cpu implements InterruptibleCpu, SteppedCpu {
   readonly index: number
   readonly state: CpuState
   readonly model: CpuModel
@@ -89,8 +78,6 @@ export class Cpu implements InterruptibleCpu {
   readonly operation: CurrentOperation
   readonly mmu: Mmu
   virt: Virtualization | undefined
-  /** Instructions retired since power-on. */
-  retired = 0
   /** Is told of every event before it is delivered; `false` keeps it from the guest (vectors, lockstep). */
   onEvent: ((event: CpuEvent) => boolean) | undefined
   onDelivery: ((event: CpuEvent) => void) | undefined
@@ -101,6 +88,10 @@ export class Cpu implements InterruptibleCpu {
   /** Outside of guests it executes only as many instructions as were granted: a program of the embedder's drives it (root-door.ts). */
   driven = false
   granted = 0
+  /** Instructions retired since power-on, at a border between instructions. */
+  get retired(): number {
+    return this.generated.retired
+  }
   /** The last events delivered, newest last, for reports. */
   get recentEvents(): readonly RecentEvent[] {
     return this.deliveries.list()
@@ -111,9 +102,9 @@ export class Cpu implements InterruptibleCpu {
   private readonly view: DataView
   private readonly bytes: Uint8Array
   private readonly code: CodeCache
-  private readonly interpreter: Interpreter
   private readonly finder: CodeFinder
-  private readonly copies: Copies
+  private readonly generated: GeneratedCode
+  private readonly steps: Steps
   private readonly endbranches: Endbranches
   private readonly quantum: Quantum
   private readonly events: Events
@@ -121,12 +112,7 @@ export class Cpu implements InterruptibleCpu {
   private readonly fault: StoredFault
   private readonly undefinedOpcodes: UndefinedOpcodes
   private readonly deliveries: Deliveries
-  /** Of the instruction whose helper runs; 0: none. */
-  private currentRecord = 0
-  /** Instructions retired at the start of that instruction = retiredMark - budget - left - spent. */
-  private retiredMark = 0
   private readonly debug: DebugTraps
-  private readonly busLocks: BusLocks
 
   constructor(parts: CpuParts) {
     this.parts = parts
@@ -138,20 +124,21 @@ export class Cpu implements InterruptibleCpu {
     this.apic = parts.apic
     this.mmu = parts.mmu
     this.code = parts.code
-    this.interpreter = parts.interpreter
     this.words = new Int32Array(parts.memory.buffer)
     this.debug = new DebugTraps(this.words, parts.state, parts.model)
-    this.busLocks = new BusLocks(parts.mmu)
     this.ports = this.debug.watchPorts(parts.ports)
     this.smm = parts.smm
     this.bytes = new Uint8Array(parts.memory.buffer)
     this.view = new DataView(parts.memory.buffer)
-    this.operation = new RecordOperation(this.view, () => this.currentRecord)
+    this.operation = new RecordOperation(this.view, () => this.generated.helperRecord)
     this.finder = new CodeFinder(this.words, parts.state, parts.mmu, parts.code)
-    this.copies = new Copies(parts.memory, parts.state, parts.mmu, parts.code, this.finder)
     this.endbranches = new Endbranches(this.view, parts.state, parts.mmu, parts.linear, this.finder)
     this.quantum = new Quantum(this.words)
     this.shadow = new InterruptShadow(this.words)
+    this.generated = new GeneratedCode(parts.memory, parts.interpreter, parts.mmu, this.quantum, this.shadow)
+    const { words, view, mmu, generated, quantum, shadow, debug } = this
+    const copies = new Copies(parts.memory, parts.state, parts.mmu, parts.code, this.finder)
+    this.steps = new Steps(this, { words, view, mmu, generated, copies, quantum, shadow, debug })
     this.fault = new StoredFault(parts.state, parts.mmu)
     this.events = new Events(this, this.words)
     this.deliveries = new Deliveries(this, this.words, this.debug.branches)
@@ -165,15 +152,10 @@ export class Cpu implements InterruptibleCpu {
   }
   /** Virtual nanoseconds: exact at the instruction whose helper runs, or at the border where the run loop stands. */
   now(): number {
-    return this.quantum.reached - this.left()
+    return this.quantum.reached - this.generated.left()
   }
   spend(nanoseconds: number): void {
     this.quantum.spend(nanoseconds)
-  }
-  /** Instructions of its run, itself included, that the instruction whose helper runs has before it: they are paid for. */
-  private left(): number {
-    const record = this.currentRecord
-    return record ? this.bytes[record + recordField.left] : 0
   }
   singleStep(trap: boolean): void {
     this.debug.decide(trap)
@@ -189,20 +171,17 @@ export class Cpu implements InterruptibleCpu {
 
   /** Imported by generated code: runs helper `number` for the operation of `record`. */
   readonly callHelper = (number: number, record: number): number => {
-    const words = this.words
-    this.currentRecord = record
-    this.shadow.settle(this.retiredMark)
-    const offset = this.view.getUint16(record + recordField.offset, true)
-    this.setRip(offset)
+    const { words, generated } = this
+    const offset = generated.enterHelper(record)
     const drops = this.code.drops
     try {
       let status: number = this.parts.helpers[number](this)
       if (status === after.proceed) {
-        this.currentRecord = 0
+        generated.helperRecord = 0
         return after.next
       }
       if (status === after.exit) {
-        this.currentRecord = 0
+        generated.helperRecord = 0
         return leave.abort
       }
       if (status === after.translated) status = this.finder.isAtHand(record, offset) ? after.next : after.leave
@@ -212,10 +191,10 @@ export class Cpu implements InterruptibleCpu {
       if (status === after.next && (words[word.budget] < 0 || this.code.drops !== drops || this.mustLook(waited !== 0)))
         status = after.leave
       if (this.shadow.any && this.shadow.at < 0) this.shadow.at = this.retiredNow() + 1
-      this.currentRecord = 0
+      generated.helperRecord = 0
       return status
     } catch (thrown) {
-      this.currentRecord = 0
+      generated.helperRecord = 0
       if (!(thrown instanceof Fault)) throw thrown
       this.fault.store(thrown)
       return leave.abort
@@ -230,13 +209,6 @@ export class Cpu implements InterruptibleCpu {
     )
   }
 
-  /** RIP = codePage + offset. */
-  private setRip(offset: number): void {
-    const words = this.words
-    const low = (words[word.codePage] >>> 0) + offset
-    words[word.rip] = low | 0
-    words[word.rip + 1] = words[word.codePage + 1] + (low > 0xffffffff ? 1 : 0)
-  }
   exitGuest(exit: Fault): After {
     this.fault.store(exit)
     return after.exit
@@ -410,18 +382,11 @@ export class Cpu implements InterruptibleCpu {
     if (this.parts.jit?.arrived(record)) this.compileHere()
     const left = this.bytes[record + recordField.left]
     const before = words[word.budget]
-    this.quantum.spent = 0
-    if (left > before) return this.runCopies(record, before)
+    if (left > before) return this.steps.ofRun(record, before)
     words[word.budget] = before - left
-    this.retiredMark = this.retired + before
-    const status = this.interpreter.run(record)
-    this.mmu.follow()
-    this.shadow.settle(this.retiredMark)
-    this.settle(status)
-    this.retired += before - words[word.budget] - this.quantum.spent
-    this.quantum.spent = 0
+    const status = this.generated.run(record, before)
     // a region's first block may be longer than the run of its entry: then the run goes instruction by instruction
-    if (status === leave.budget && words[word.budget] === before) return this.runCopies(record, left)
+    if (status === leave.budget && words[word.budget] === before) return this.steps.ofRun(record, left)
     this.finish(status)
   }
 
@@ -432,34 +397,7 @@ export class Cpu implements InterruptibleCpu {
     this.mmu.dropCodeTable()
   }
 
-  /** Makes RIP and budget true after generated code has left. */
-  private settle(status: number): void {
-    const words = this.words
-    const record = words[word.leaveRecord]
-    const offset = this.view.getUint16(record + recordField.offset, true)
-    const left = this.bytes[record + recordField.left]
-    switch (status) {
-      case leave.abort:
-      case leave.crossing:
-        words[word.budget] += left
-        return this.setRip(offset)
-      case leave.after:
-        words[word.budget] += left - 1
-        return this.setRip(offset + (this.bytes[record + recordField.length] & 15))
-      case leave.jumped:
-        words[word.budget] += left - 1
-        return
-      case leave.again:
-        // what comes between two iterations returns to the middle of an instruction
-        words[word.eflags] |= flag.RF
-        words[word.budget] += left - 1
-        return this.setRip(offset)
-      case leave.stop:
-        return this.setRip(offset)
-    }
-  }
-
-  private finish(status: number): void {
+  finish(status: number): void {
     if (status === leave.hot) return this.compileHere()
     if (status === leave.lookup) this.leftFor = leftFor.lookup
     if (status === leave.abort) return this.refused()
@@ -479,7 +417,7 @@ export class Cpu implements InterruptibleCpu {
     if (place !== 0) this.parts.jit?.request((place & ~4095) >>> 0, place & 4095, this.words[word.mode], this.state.rip, pageAt)
   }
 
-  private deliverStoredFault(): void {
+  deliverStoredFault(): void {
     if (!this.fault.isValue && this.deliveries.faultQuickly()) {
       this.leftFor = leftFor.fault
       return
@@ -500,10 +438,10 @@ export class Cpu implements InterruptibleCpu {
   // ---- performance counters ----
 
   retiredNow(): number {
-    return this.currentRecord ? this.retiredMark - this.words[word.budget] - this.left() - this.quantum.spent : this.retired
+    return this.generated.retiredNow()
   }
   unhaltedTime(): number {
-    return Number(this.state.unhalted) + this.quantum.elapsed(this.left())
+    return Number(this.state.unhalted) + this.quantum.elapsed(this.generated.left())
   }
   countersChanged(): void {
     this.overflowAt = countersArmed(this.words) ? this.now() + timeToOverflow(this) : Infinity
@@ -517,69 +455,17 @@ export class Cpu implements InterruptibleCpu {
 
   // ---- exact execution of a few instructions ----
 
-  /** Runs the first `count` instructions of a run. */
-  private runCopies(record: number, count: number): void {
-    this.executeCopies(this.copies.ofRun(record, count))
-  }
-  /** Executes what has been copied, `count` instructions at the most, as if no more budget were left. */
-  private executeCopies(count: number): number {
-    const words = this.words
-    const rest = this.quantum.putAside(count)
-    this.quantum.spent = 0
-    this.retiredMark = this.retired + count
-    const status = this.interpreter.run(scratchRecords)
-    this.mmu.follow()
-    this.shadow.settle(this.retiredMark)
-    this.settle(status)
-    this.retired += count - words[word.budget] - this.quantum.spent
-    this.quantum.takeBack(rest)
-    this.quantum.spent = 0
-    if (words[word.stepping]) this.endStep(status)
-    this.finish(status)
-    return status
-  }
-
-  /** Of the instruction whose helper runs, or that is stepped. */
-  get instructionLength(): number {
-    return this.currentRecord ? this.operation.length : this.copies.length
-  }
-
-  /** RIP of the instruction that is stepped, also when its stores are done at its end; undefined: none is. */
-  get storingRip(): bigint | undefined {
-    if (!this.words[word.stepping]) return undefined
-    const page = this.view.getBigUint64(at.codePage, true)
-    return BigInt.asUintN(64, page + BigInt(this.copies.offset))
-  }
-
   /** Executes one instruction; accesses to devices, watched and code pages are performed. */
   stepOne(): void {
-    const { words, guest } = this
-    const shadow = this.shadowed()
-    if (!this.copies.ofInstruction()) return this.deliverStoredFault()
-    const watchesLocks = guest?.watchesBusLocks === true && this.busLocks.begin(this.codeBytes(15), is64(this.state))
-    this.debug.begin(() => this.codeBytes(1))
-    const { dataWatch } = this
-    dataWatch?.begin()
-    const observer = both(both(this.debug.observer, watchesLocks ? this.busLocks.noteAccess : undefined), dataWatch?.noteAccess)
-    if (observer) this.mmu.observe(observer)
-    const { length } = this.copies
-    const { retired } = this
-    words[word.stepping] = 1
-    const status = this.executeCopies(1)
-    words[word.stepping] = 0
-    if (observer) this.mmu.observe(undefined)
-    if (this.retired === retired) return
-    if (watchesLocks && this.busLocks.end()) guest.busLocked?.()
-    guest?.stepped?.()
-    if (shadow && this.retired !== this.shadow.at) this.shadow.end()
-    this.debug.end(length, status === leave.again)
-    dataWatch?.end()
+    this.steps.one()
   }
-  private endStep(status: number): void {
-    if (status === leave.abort) this.mmu.dropPendingStores()
-    else this.mmu.commitPendingStores()
-    this.words[word.budget] -= this.mmu.physical.takeDeviceTime()
-    this.words[word.stepping] = 0
+  /** Of the instruction whose helper runs, or that is stepped. */
+  get instructionLength(): number {
+    return this.generated.helperRecord ? this.operation.length : this.steps.instructionLength
+  }
+  /** RIP of the instruction that is stepped, also when its stores are done at its end; undefined: none is. */
+  get storingRip(): bigint | undefined {
+    return this.steps.storingRip
   }
 
   // ---- signals ----
@@ -589,7 +475,7 @@ export class Cpu implements InterruptibleCpu {
     return { retired: this.retired, shadowAt: this.shadow.at }
   }
   restoreState({ retired, shadowAt }: CpuSavedState): void {
-    this.retired = retired
+    this.generated.retired = retired
     this.shadow.at = shadowAt
     this.deliveries.forget()
   }
