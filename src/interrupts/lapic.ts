@@ -1,6 +1,6 @@
 /**
- * The local APIC of one CPU: its registers as software sees them in xAPIC and x2APIC mode, acceptance of interrupts, IPIs. Its parts are in
- * files beside it: mode and base address, priority, local vector table, timer, errors.
+ * The local APIC of one CPU: its registers as software sees them in xAPIC and x2APIC mode, and acceptance of interrupts. Its parts are in
+ * files beside it: mode and base address, priority, local vector table, timer, interrupt command, errors.
  * Intel SDM vol. 3, "Advanced Programmable Interrupt Controller (APIC)". Not there: APR, RRD, CMCI, suppression of EOI broadcasts.
  */
 import type { AccessSize, DeviceState, InterruptPin, LogUnhandled, MmioHandler, Stateful } from '../devices/ports.ts'
@@ -8,6 +8,7 @@ import type { ApicBus, ApicBusMember } from './bus.ts'
 import { ApicBase, type LapicMode } from './lapic-base.ts'
 import { matchesX2apic, matchesXapic, x2apicLogicalId } from './lapic-destination.ts'
 import { ErrorStatus, type ErrorState } from './lapic-errors.ts'
+import { InterruptCommand } from './lapic-icr.ts'
 import type { InterruptAcknowledger, LapicOptions, LapicSignals } from './lapic-options.ts'
 import { LocalVectorTable } from './lapic-lvt.ts'
 import type { LvtState } from './lapic-lvt.ts'
@@ -19,7 +20,7 @@ import {
   esrBits, lapicRegisters, lvt, lvtBits, msrApicBase, msrTscDeadline, msrX2apicFirst, msrX2apicLast, timerModeShift,
 } from './lapic-registers.ts'
 import type { LapicRegister } from './lapic-registers.ts'
-import { broadcastDestination, deliveryMode, widenDestination } from './message.ts'
+import { broadcastDestination, deliveryMode } from './message.ts'
 import type { InterruptMessage } from './message.ts'
 
 export type { InterruptAcknowledger, LapicOptions, LapicSignals } from './lapic-options.ts'
@@ -63,11 +64,10 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
   #ldr = 0
   #dfr = 0xffff_ffff
   #svr = 0xff
-  #icr = 0
-  #icrHigh = 0
   readonly #priority: PriorityRegisters
   readonly #lvt = new LocalVectorTable((mode, vector, level) => this.deliver({ destination: this.id, logical: false, mode, vector, level }))
   readonly #errors = new ErrorStatus(() => this.#lvt.isMasked(lvt.error), () => this.#lvt.raise(lvt.error))
+  readonly #command: InterruptCommand
   /** An ExtINT message came; the PIC was not asked yet. */
   #extIntLatched = false
   #intr = false
@@ -81,6 +81,7 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
     this.#hasTscDeadline = options.tscDeadline ?? true
     this.#log = options.log ?? (() => {})
     this.#priority = options.priority ?? new InterruptPriority()
+    this.#command = new InterruptCommand(this, options.bus, this.#errors, this.#log)
     this.#base = new ApicBase(options.bootstrap, options.x2apic ?? true, options.physicalAddressBits ?? 39)
     this.timer = new LapicTimer({
       name: `lapic.${options.id}.timer`,
@@ -192,10 +193,11 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
   }
 
   #resetRegisters(): void {
-    this.#priority.tpr = this.#ldr = this.#icr = this.#icrHigh = 0
+    this.#priority.tpr = this.#ldr = 0
     this.#dfr = 0xffff_ffff
     this.#svr = 0xff
     this.#extIntLatched = false
+    this.#command.reset()
     this.#errors.reset()
     this.#lvt.reset()
     this.#priority.clearVectors()
@@ -212,7 +214,7 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
     const register = this.#x2apicRegister(index)
     if (register === undefined || !register.x2apic.includes('r')) return undefined
     const low = BigInt(this.#read(register))
-    return register.name === 'icr' ? low | (BigInt(this.#icrHigh) << 32n) : low
+    return register.name === 'icr' ? low | (BigInt(this.#command.high) << 32n) : low
   }
 
   /** False for #GP: no such register, read-only, reserved bits, or an illegal change of mode. */
@@ -227,7 +229,7 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
     const low = Number(value & 0xffff_ffffn)
     const high = Number((value >> 32n) & 0xffff_ffffn)
     if ((low & ~register.writable) !== 0 || (high !== 0 && register.name !== 'icr')) return false
-    if (register.name === 'icr') this.#icrHigh = high
+    if (register.name === 'icr') this.#command.high = high
     this.#write(register, low)
     return true
   }
@@ -307,8 +309,8 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
       case 'tmr': return this.#priority.tmr.words[register.index]
       case 'irr': return this.#priority.irr.words[register.index]
       case 'esr': return this.#errors.register
-      case 'icr': return this.#icr
-      case 'icrHigh': return this.#icrHigh
+      case 'icr': return this.#command.low
+      case 'icrHigh': return this.#command.high
       case 'lvt': return this.#lvt.entries[register.index]
       case 'initialCount': return this.timer.initialCount
       case 'currentCount': return this.timer.currentCount
@@ -326,8 +328,8 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
       case 'dfr': this.#dfr = (value | 0x0fff_ffff) >>> 0; break
       case 'svr': this.#writeSvr(value); break
       case 'esr': this.#errors.write(); break
-      case 'icr': this.#writeIcr(value); break
-      case 'icrHigh': this.#icrHigh = value; break
+      case 'icr': this.#command.write(value); break
+      case 'icrHigh': this.#command.high = value; break
       case 'lvt': this.#writeLvt(register.index, value); break
       case 'initialCount': this.timer.initialCount = value; break
       case 'divide': this.timer.divideRegister = value; break
@@ -439,38 +441,9 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
 
   // ---- interprocessor interrupts
 
-  /** An illegal vector is reported by the sender and sent all the same: the receivers report it, too. */
-  #writeIcr(value: number): void {
-    this.#icr = value & ~0x1000
-    const mode = (value >>> 8) & 7
-    const vector = value & 0xff
-    if (vector < 16 && (mode === deliveryMode.fixed || mode === deliveryMode.lowestPriority)) this.#errors.report(esrBits.sendIllegalVector)
-    const levelDeassert = (value & 0xc000) === 0x8000
-    if (mode === deliveryMode.init && levelDeassert) return // resynchronised arbitration IDs on the APIC bus; means nothing since
-    this.#send({ destination: this.#icrDestination(), logical: (value & 0x800) !== 0, mode, vector, level: false }, (value >>> 18) & 3)
-  }
-
-  #icrDestination(): number {
-    return this.mode === 'x2apic' ? this.#icrHigh : widenDestination(this.#icrHigh >>> 24)
-  }
-
-  #send(message: InterruptMessage, shorthand: number): void {
-    if (message.mode === 3 || message.mode === deliveryMode.extInt) {
-      this.#log('lapic', `IPI with reserved delivery mode ${message.mode}`)
-      return
-    }
-    switch (shorthand) {
-      case 0: this.#bus.deliver(message); break
-      case 1: this.deliver(message); break
-      case 2: this.#bus.deliverToAll(message); break
-      default: this.#bus.deliverToAll(message, this)
-    }
-  }
-
   /** A notification of posted interrupts, which the processor sends. `destination` as NDST of a posted-interrupt descriptor has it. */
   notify(destination: number, vector: number): void {
-    const wide = this.mode === 'x2apic' ? destination : widenDestination((destination >>> 8) & 0xff)
-    this.#bus.deliver({ destination: wide, logical: false, mode: deliveryMode.fixed, vector, level: false })
+    this.#command.notify(destination, vector)
   }
 
   #sendSelf(vector: number): void {
@@ -483,7 +456,7 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
   saveState(): DeviceState {
     const state: LapicState = {
       apicBase: this.#base.value.toString(), xapicId: this.#xapicId, ldr: this.#ldr, dfr: this.#dfr, svr: this.#svr,
-      ...this.#errors.saveState(), icr: this.#icr, icrHigh: this.#icrHigh,
+      ...this.#errors.saveState(), icr: this.#command.low, icrHigh: this.#command.high,
       extIntLatched: this.#extIntLatched, lvt: this.#lvt.saveState(), priority: this.#priority.saveState(), timer: this.timer.saveState(),
     }
     return state
@@ -497,8 +470,8 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
     this.#dfr = state.dfr
     this.#svr = state.svr
     this.#errors.restoreState(state)
-    this.#icr = state.icr
-    this.#icrHigh = state.icrHigh
+    this.#command.low = state.icr
+    this.#command.high = state.icrHigh
     this.#lvt.restoreState(state.lvt)
     this.#priority.restoreState(state.priority)
     this.#extIntLatched = state.extIntLatched
