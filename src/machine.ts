@@ -10,9 +10,8 @@ import { createCore, type Core } from './engine/core.ts'
 import type { BackgroundBuilder } from './engine/jit/build.ts'
 import type { Cpu, CpuStop } from './engine/cpu.ts'
 import type { TextScreen } from './devices/vga/vga.ts'
-import { pageNumber } from './mmu/mmu.ts'
 import { cpusOf, memoryMapOf, modelOf, pcOptionsOf } from './machine/configuration.ts'
-import { DataWatch } from './engine/data-watch.ts'
+import { DebugStops } from './machine/debug-stops.ts'
 import { delivered } from './machine/delivered.ts'
 import { LapicPages } from './machine/lapic-pages.ts'
 import { Processors } from './machine/processors.ts'
@@ -70,6 +69,7 @@ export class VitrineMachine implements Machine {
   private readonly options: MachineOptions
   private readonly processors: Processors
   private readonly lapicPages: LapicPages
+  private readonly debugStops: DebugStops
   private stop: StopReason | undefined
   private resetRequested = false
   /** S3: no CPU runs until the chipset wakes the machine. */
@@ -112,6 +112,7 @@ export class VitrineMachine implements Machine {
     const nextDeadline = (): number => this.clock.nextDeadline() ?? Infinity
     for (const [index, lapic] of this.pc.lapics.entries())
       this.processors.add(this.core.createCpu(index, lapic, this.pc.ports, nextDeadline, smm))
+    this.debugStops = new DebugStops(this.processors, reason => this.stopWith(reason))
     this.observeGuests()
     this.clock.source = () => this.core.running!.now()
     this.mapLapics()
@@ -345,36 +346,19 @@ export class VitrineMachine implements Machine {
     return reason
   }
 
-  /** Code of the pages that they lie in is stepped, about a million instructions a second; the rest runs at full speed. */
   setBreakpoints(linear: ReadonlySet<bigint>): void {
-    const hit = (cpu: Cpu): boolean => {
-      if (this.steppingOver || !linear.has(this.instructionAddress(cpu))) return false
-      this.stopWith({ kind: 'breakpoint', cpu: cpu.index })
-      return true
-    }
-    const pages = new Set([...linear].map(address => pageNumber(Number(address & 0xffffffffn), Number(BigInt.asUintN(64, address) >> 32n))))
-    for (const { cpu } of this.processors.slots) cpu.watchCode(linear.size === 0 ? undefined : { pages, before: hit })
+    this.debugStops.setBreakpoints(linear)
   }
   setWatchpoints(ranges: readonly WatchedRange[]): void {
-    for (const { cpu } of this.processors.slots) {
-      const tell = (range: WatchedRange): void => this.stopWith({ kind: 'watchpoint', cpu: cpu.index, range })
-      cpu.dataWatch = ranges.length === 0 ? undefined : new DataWatch(ranges, tell)
-    }
-  }
-  /** A step executes also what a breakpoint is set on. */
-  private steppingOver = false
-
-  private instructionAddress({ state }: Cpu): bigint {
-    const long = (state.efer & 0x400n) !== 0n && (state.segAttributes[1] & 0x2000) !== 0
-    return long ? state.rip : (state.segBase[1] + state.rip) & 0xffffffffn
+    this.debugStops.setWatchpoints(ranges)
   }
 
   step(index = 0): StopReason | undefined {
-    this.steppingOver = true
+    this.debugStops.steppingOver = true
     try {
       return this.stepOver(index)
     } finally {
-      this.steppingOver = false
+      this.debugStops.steppingOver = false
     }
   }
 
