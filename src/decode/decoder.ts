@@ -2,7 +2,7 @@
 import { at, gprAddress, segment } from '../cpu/layout.ts'
 import { mode as codeMode } from '../cpu/mode.ts'
 import type { Operand, OperandSpec } from '../isa/operands.ts'
-import type { RowContext } from '../isa/builder.ts'
+import type { RowContext } from '../isa/state-builder.ts'
 import type { Instruction } from '../isa/define.ts'
 import { operandBits, operandClass } from './shape.ts'
 import type { Candidate, OpcodeTables } from './tables.ts'

@@ -3,11 +3,12 @@
  * handler. When they are made, and who calls them: interpreter.ts.
  */
 import { at, segment } from '../cpu/layout.ts'
-import { accessFlag, Semantics, type RowContext } from '../isa/builder.ts'
+import { accessFlag, Semantics } from '../isa/builder.ts'
 import type { Instruction, InterceptName } from '../isa/define.ts'
 import { interceptNumber } from '../cpu/intercepts.ts'
 import { mode } from '../cpu/mode.ts'
 import type { Operand } from '../isa/operands.ts'
+import type { RowContext } from '../isa/state-builder.ts'
 import type { Label, Node, Variable } from '../wasm/function.ts'
 import { recordField, recordSize, slotField } from '../decode/record.ts'
 import { hotCounterCount, hotCounters, tlbEntrySize, tlbFetchEntries } from '../memory/map.ts'

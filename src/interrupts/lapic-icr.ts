@@ -1,4 +1,4 @@
-/** The interrupt command register of one local APIC, by which it sends interrupts. Intel SDM vol. 3, "Issuing Interprocessor Interrupts". */
+/** The interrupt command register of a local APIC, by which it sends interrupts. Intel SDM vol. 3, "Issuing Interprocessor Interrupts". */
 import type { LogUnhandled } from '../devices/ports.ts'
 import type { ApicBus, ApicBusMember } from './bus.ts'
 import type { LapicMode } from './lapic-base.ts'

@@ -5,7 +5,7 @@
  * Positions are offsets from the start of the entry's page in linear addresses; a called function has blocks of its own for each call that
  * leads to it, so that its return knows where it goes.
  */
-import type { RowContext } from '../../isa/builder.ts'
+import type { RowContext } from '../../isa/state-builder.ts'
 import type { Instruction } from '../../isa/define.ts'
 import type { KnownCode } from './known-code.ts'
 

@@ -3,7 +3,8 @@
  * come from. Intel SDM vol. 1, "Status Flags".
  */
 import type { FieldName } from '../../cpu/layout.ts'
-import { Semantics, type FlagOrigin, type FlagPieces } from '../../isa/builder.ts'
+import { Semantics } from '../../isa/builder.ts'
+import type { FlagOrigin, FlagPieces } from '../../isa/state-builder.ts'
 import type { Label, Node, Variable } from '../../wasm/function.ts'
 
 const flagNames = ['flagZero', 'flagSign', 'flagAux', 'flagCarry'] as const

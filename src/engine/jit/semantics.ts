@@ -5,9 +5,10 @@
  */
 import { at, segBaseAddress, segment } from '../../cpu/layout.ts'
 import type { FieldName } from '../../cpu/layout.ts'
-import type { FlagOrigin, Requirement } from '../../isa/builder.ts'
+import type { Requirement } from '../../isa/builder.ts'
 import type { Check } from '../../isa/define.ts'
 import type { Operand } from '../../isa/operands.ts'
+import type { FlagOrigin } from '../../isa/state-builder.ts'
 import { tlbDataEntries, tlbEntrySize } from '../../memory/map.ts'
 import type { Label, Node, Operand as Value, Variable } from '../../wasm/function.ts'
 import { leave } from '../leave.ts'
