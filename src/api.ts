@@ -149,7 +149,7 @@ export interface MachineOptions extends BootOptions {
 export type StopReason =
   | { kind: 'budget' } // the instruction budget given to run() is used up
   | { kind: 'time' } // the deadline in virtual time given to run() is reached
-  | { kind: 'idle' } // every CPU is halted and no alarm is set: only outside input can wake the machine
+  | { kind: 'idle' } // every CPU is halted and no alarm is set: only outside input can wake it. It is `untilTime` now, if that was given
   | { kind: 'power-off' }
   | { kind: 'reset' } // software asked for a reset and noReboot is set
   | { kind: 'debug-exit'; status: number } // isa-debug-exit: status is (value << 1) | 1
@@ -162,11 +162,8 @@ export type StopReason =
 export interface RunLimits {
   /** At most this many instructions (of all CPUs together), exactly. */
   maxInstructions?: number
-  /** Stop when the virtual clock reaches this time. */
+  /** Stop when the virtual clock reaches this time. With all CPUs halted it jumps to the next alarm, and never further than here. */
   untilTime?: Nanoseconds
-  /**
-   * With all CPUs halted, jump to the next alarm (default), or return `{ kind: 'time' }` at `untilTime` to let an embedder pace the run.
-   */
 }
 
 /** Architectural registers of one CPU as plain data; 64-bit values are BigInt. */

@@ -300,8 +300,9 @@ export class VitrineMachine implements Machine {
       const index = this.asleep ? -1 : this.processors.next(now)
       if (index < 0) {
         const next = Math.min(this.clock.nextDeadline() ?? Infinity, this.processors.guestDeadline())
-        if (next === Infinity && until === Infinity) return { kind: 'idle' }
-        this.advance(Math.min(next, until))
+        const end = Math.min(next, until)
+        if (end !== Infinity) this.advance(end)
+        if (next === Infinity) return { kind: 'idle' }
         continue
       }
       const stopped = this.turn(index, Math.min(until - now, lastRetired - this.retired))

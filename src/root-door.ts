@@ -57,7 +57,9 @@ class RootDoor implements HardwarePort {
     const stop = this.machine.run({ untilTime })
     switch (stop.kind) {
       case 'root': return stop
-      case 'time': case 'idle': return { kind: stop.kind }
+      case 'time': return { kind: 'time' }
+      // somebody outside may do something at that time
+      case 'idle': return { kind: untilTime === undefined ? 'idle' : 'time' }
       case 'triple-fault': return { kind: 'stopped', reason: `a triple fault in root mode\n${stop.report}` }
       default: return { kind: 'stopped', reason: stop.kind }
     }

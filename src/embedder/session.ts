@@ -88,7 +88,7 @@ export class Session {
       if (ending && ending.kind !== 'idle') return ending
       // Without alarms and without input nothing can ever happen again.
       if (ending && !this.#surroundings.inputOpen()) return ending
-      const rest = this.#held ? heldRest : ending ? Infinity : this.#pace.rest(this.#surroundings.wall(), this.#machine.now)
+      const rest = this.#held ? heldRest : this.#pace.rest(this.#surroundings.wall(), this.#machine.now)
       await this.#rest(Math.min(rest, deadline - this.#surroundings.wall()))
     }
   }

@@ -35,7 +35,7 @@ export class FakeMachine implements Machine {
 
   run({ maxInstructions = Infinity, untilTime = Infinity }: RunLimits = {}): StopReason {
     this.slices++
-    const stop = this.#prompt()
+    const stop = this.#prompt(untilTime)
     if (stop) return stop
     const budget = this.retired + maxInstructions
     for (;;) {
@@ -56,10 +56,12 @@ export class FakeMachine implements Machine {
   }
 
   /** What the guest does at once. */
-  #prompt(): StopReason | undefined {
+  #prompt(untilTime: number): StopReason | undefined {
     switch (this.#guest) {
       case 'echo': return this.#echo()
-      case 'halt': return { kind: 'idle' }
+      case 'halt':
+        if (untilTime !== Infinity) this.now = untilTime
+        return { kind: 'idle' }
       case 'exit': return { kind: 'debug-exit', status: (this.#argument << 1) | 1 }
       case 'triple': return { kind: 'triple-fault', report: 'double fault at rip 0x1234' }
       case 'panic':
