@@ -316,7 +316,7 @@ export class VitrineMachine implements Machine {
     const { processors } = this
     this.switchTo(index)
     const result = this.execute(Math.min(most, processors.slots.length > 1 ? processors.turnEnd - this.clock.now() : longestRun))
-    this.core.jit?.tick()
+    this.core.jit?.tick(this.retired)
     this.cpu.stopRequested = false
     if (result !== 'time') processors.turnEnd = 0
     if (result === 'shutdown') return { kind: 'triple-fault', report: this.describe(index) }

@@ -26,10 +26,20 @@ export interface HandlerSource {
   writesMemory(spec: HandlerSpec): boolean
 }
 
-export const entryFilterSize = 1 << 16
-/** By an instruction's offset in its page and its first byte. */
-export const entryIndex = (offset: number, firstByte: number): number =>
-  ((offset << 8) ^ (offset >>> 7) ^ firstByte) & (entryFilterSize - 1)
+/** Bits by an instruction's offset in its page and its first byte. */
+export class EntryFilter {
+  private readonly words = new Int32Array((4096 << 8) / 32)
+
+  has(offset: number, firstByte: number): boolean {
+    return (this.words[(offset << 3) | (firstByte >>> 5)] & (1 << (firstByte & 31))) !== 0
+  }
+  add(offset: number, firstByte: number): void {
+    this.words[(offset << 3) | (firstByte >>> 5)] |= 1 << (firstByte & 31)
+  }
+  clear(): void {
+    this.words.fill(0)
+  }
+}
 
 /** What lies behind conditional branches may never run: a run is decoded so far, and goes on when somebody comes there. */
 const decodedAhead = 32
@@ -138,8 +148,8 @@ export class CodeCache {
     return copy
   }
 
-  /** By `entryIndex`: 0 where no compiled region that is at hand begins with the byte at the offset. */
-  entryFilter: Uint8Array = new Uint8Array(entryFilterSize)
+  /** Where compiled regions that are at hand begin. */
+  entryFilter = new EntryFilter()
   /** Whether one may begin with the instruction at `offset` of the page at this place. */
   mayBegin: (page: number, offset: number, mode: number) => boolean = () => false
 
@@ -303,7 +313,7 @@ export class CodeCache {
         length = decoded.length
         if (decoded.result === 'ok' && next === to + recordSize) this.learn(page + offset, mode, to, decoded, ends)
       }
-      if (entryFilter[entryIndex(offset, this.bytes[page + offset])] !== 0 && this.mayBegin(page, offset, mode)) this.trapped.push(to)
+      if (entryFilter.has(offset, this.bytes[page + offset]) && this.mayBegin(page, offset, mode)) this.trapped.push(to)
       counted[count++] = to
       to = next
       offset += length

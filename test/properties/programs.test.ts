@@ -210,7 +210,7 @@ class Rig {
       stop = cpu.execute(now, Math.min(quantum, 3_000_000 - (now - start)))
       if (this.forgets) core.mmu.flushAll()
       core.jit?.compile()
-      core.jit?.tick()
+      core.jit?.tick(cpu.retired)
     }
     const memory = new Uint8Array(0x8000)
     physical.peek(place.data, memory)

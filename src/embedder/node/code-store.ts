@@ -1,36 +1,47 @@
 /**
- * Modules of compiled code, kept in a folder from one run to the next: a file for each setup of the compiler. A file is a cache and may be
- * deleted at any time. It is only ever appended to, a module at a time with its digest: what a crash cut off, or another version wrote, is
- * not read. Guests' memory decides what of it is used (CodeLibrary.fits), so nothing in it changes a run but its speed.
+ * Modules of compiled code, kept in a folder from one run to the next: a file for each setup of the compiler and each kernel that a
+ * machine starts. A file is a cache and may be deleted at any time. It is only ever appended to, a module at a time with its digests: what
+ * a crash cut off, or another version wrote, is not read. Guests' memory decides what of it is used (CodeLibrary.fits), so nothing in it
+ * changes a run but its speed. Code is read when it is asked for: most of what a long-used file holds is not needed in a run, or not yet.
  */
 import { createHash } from 'node:crypto'
-import { appendFileSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, truncateSync, utimesSync } from 'node:fs'
+import {
+  appendFileSync, closeSync, fstatSync, mkdirSync, openSync, readdirSync, readSync, rmSync, statSync, truncateSync, utimesSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { deserialize, serialize } from 'node:v8'
-import type { BuilderSetup, BuiltModule, HandlerModule } from '../../engine/jit/build.ts'
+import type { BuilderSetup, BuiltModule, HandlerModule, KeptModule } from '../../engine/jit/build.ts'
 
 /** What is kept of a module. */
-export type StoredModule = Pick<BuiltModule, 'poolSize' | 'plans' | 'bytes'>
+export type StoredModule = KeptModule & Pick<BuiltModule, 'bytes'>
+
+/** A module in the file: its code lies at an offset of it. */
+export interface ModuleEntry extends KeptModule {
+  readonly offset: number
+  readonly length: number
+  readonly digest: Uint8Array
+}
 
 /** The interpreter's handlers that were made ahead. */
 export type StoredHandlers = Omit<HandlerModule, 'module'> & { readonly bytes: Uint8Array }
 
 /** A file that has grown beyond this is begun anew. */
-const largestFile = 32 << 20
-/** Files that nobody has used for so long are deleted. */
+const largestFile = 64 << 20
+/** Files that nobody has used for so long are deleted, and those used longest ago where all together are larger than that. */
 const longestUnused = 30 * 24 * 3600 * 1000
+const largestFolder = 512 << 20
 const extension = '.code'
-const magic = 'vitrine code 1\n'
-/** Before each module: u32 length, and the start of the digest of what follows. */
+const magic = 'vitrine code 2\n'
+/** Before each module: lengths of what describes it and of its code (u32 each), and the starts of their digests. */
 const digestBytes = 16
-const frameBytes = 4 + digestBytes
+const frameBytes = 8 + 2 * digestBytes
 
 const digestOf = (data: Uint8Array): Buffer => createHash('sha256').update(data).digest().subarray(0, digestBytes)
 
-/** Of everything that generated code depends on: our own files, the engine that runs them, and the machine's processor. */
-export function storeName(setup: BuilderSetup, program = new URL('../../', import.meta.url)): string {
-  const hash = createHash('sha256').update(JSON.stringify([process.versions.node, process.versions.v8, process.arch, setup]))
+/** Of all that generated code depends on - our own files, the engine that runs them, the machine's processor - and of what is started. */
+export function storeName(setup: BuilderSetup, started = '', program = new URL('../../', import.meta.url)): string {
+  const hash = createHash('sha256').update(JSON.stringify([process.versions.node, process.versions.v8, process.arch, setup, started]))
   const root = fileURLToPath(program)
   for (const name of readdirSync(root, { recursive: true, encoding: 'utf8' }).sort()) {
     if (!/\.[jt]s$/.test(name)) continue
@@ -50,56 +61,109 @@ export class CodeStore {
     this.file = join(folder, name)
     // no folder, no store: runs go on without
     mkdirSync(folder, { recursive: true, mode: 0o700 })
-    for (const other of readdirSync(folder)) {
-      const path = join(folder, other)
-      if (other.endsWith(extension) && Date.now() - statSync(path).mtimeMs > longestUnused) rmSync(path, { force: true })
-    }
+    tidy(folder, name)
   }
 
-  /** What earlier runs kept, as far as it is whole; what is not is cut off. */
-  load(): StoredModule[] {
-    let data: Uint8Array
+  /** What earlier runs kept, as far as it is whole, in the order in which it was asked for in its run; what is not is cut off. */
+  load(): ModuleEntry[] {
+    const modules: ModuleEntry[] = []
+    let file: number
     try {
-      data = readFileSync(this.file)
+      file = openSync(this.file, 'r')
       utimesSync(this.file, new Date(), new Date())
     } catch {
       return []
     }
-    const modules: StoredModule[] = []
-    const view = new DataView(data.buffer, data.byteOffset, data.byteLength)
-    let at = magic.length
-    if (Buffer.from(data.subarray(0, at)).toString('latin1') !== magic || data.length > largestFile) at = 0
-    else
-      while (at + frameBytes <= data.length) {
-        const start = at + frameBytes
-        const end = start + view.getUint32(at, true)
-        if (end > data.length) break
-        const content = data.subarray(start, end)
-        if (!digestOf(content).equals(data.subarray(at + 4, start))) break
-        const stored = deserialize(content) as StoredModule | StoredHandlers
-        if ('plans' in stored) modules.push(stored)
-        else this.handlers = stored
-        at = end
+    try {
+      const total = fstatSync(file).size
+      let at = 0
+      if (total <= largestFile && Buffer.from(read(file, 0, magic.length)).toString('latin1') === magic) {
+        at = magic.length
+        for (let next = this.loadFrame(file, at, total, modules); next > 0; next = this.loadFrame(file, at, total, modules)) at = next
       }
-    if (at < data.length) truncateSync(this.file, at)
-    this.size = at
-    return modules
+      if (at < total) truncateSync(this.file, at)
+      this.size = at
+    } finally {
+      closeSync(file)
+    }
+    return modules.sort((a, b) => a.made - b.made)
+  }
+  /** Where the frame at this offset ends; 0 when it is none, or not whole. */
+  private loadFrame(file: number, at: number, total: number, modules: ModuleEntry[]): number {
+    const frame = read(file, at, frameBytes)
+    if (frame.length < frameBytes) return 0
+    const view = new DataView(frame.buffer)
+    const described = view.getUint32(0, true)
+    const length = view.getUint32(4, true)
+    const offset = at + frameBytes + described
+    if (offset + length > total) return 0
+    const content = read(file, at + frameBytes, described)
+    if (!digestOf(content).equals(frame.subarray(8, 8 + digestBytes))) return 0
+    const digest = frame.subarray(8 + digestBytes)
+    const stored = deserialize(content) as Omit<StoredModule, 'bytes'> | Omit<StoredHandlers, 'bytes'>
+    if ('plans' in stored) modules.push({ ...stored, offset, length, digest })
+    else {
+      const bytes = read(file, offset, length)
+      if (digestOf(bytes).equals(digest)) this.handlers = { ...stored, bytes }
+    }
+    return offset + length
   }
 
-  add({ poolSize, plans, bytes }: StoredModule): void {
-    this.append({ poolSize, plans, bytes })
+  /** The code of a module; undefined when it is not what was written. */
+  code({ offset, length, digest }: ModuleEntry): Uint8Array<ArrayBuffer> | undefined {
+    let file: number
+    try {
+      file = openSync(this.file, 'r')
+    } catch {
+      return undefined
+    }
+    try {
+      const bytes = read(file, offset, length)
+      return digestOf(bytes).equals(digest) ? bytes : undefined
+    } finally {
+      closeSync(file)
+    }
+  }
+
+  add({ made, poolSize, plans, bytes }: StoredModule): void {
+    this.append({ made, poolSize, plans }, bytes)
   }
   addHandlers({ keys, writers, bytes }: StoredHandlers): void {
-    this.append({ keys, writers, bytes })
+    this.append({ keys, writers }, bytes)
   }
-  private append(stored: StoredModule | StoredHandlers): void {
+  private append(description: Omit<StoredModule, 'bytes'> | Omit<StoredHandlers, 'bytes'>, code: Uint8Array): void {
     if (this.size > largestFile) return
-    const content = serialize(stored)
+    const content = serialize(description)
     const frame = Buffer.alloc(frameBytes)
     frame.writeUInt32LE(content.length)
-    digestOf(content).copy(frame, 4)
-    const all = Buffer.concat(this.size === 0 ? [Buffer.from(magic), frame, content] : [frame, content])
+    frame.writeUInt32LE(code.length, 4)
+    digestOf(content).copy(frame, 8)
+    digestOf(code).copy(frame, 8 + digestBytes)
+    const all = Buffer.concat([...(this.size === 0 ? [Buffer.from(magic)] : []), frame, content, code])
     appendFileSync(this.file, all, { mode: 0o600 })
     this.size += all.length
   }
 }
+
+/** As much as the file has of these bytes. */
+function read(file: number, offset: number, length: number): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(length)
+  let done = 0
+  for (let count = -1; done < length && count !== 0; done += count) count = readSync(file, bytes, done, length - done, offset + done)
+  return bytes.subarray(0, done)
+}
+
+/** Deletes what was not used for long, and what is too much, but never the file that is to be used now. */
+function tidy(folder: string, used: string): void {
+  const files = readdirSync(folder)
+    .filter(name => name.endsWith(extension) && name !== used)
+    .map(name => ({ path: join(folder, name), ...statOf(join(folder, name)) }))
+    .sort((a, b) => b.mtimeMs - a.mtimeMs)
+  let total = 0
+  for (const { path, size, mtimeMs } of files) {
+    total += size
+    if (total > largestFolder || Date.now() - mtimeMs > longestUnused) rmSync(path, { force: true })
+  }
+}
+/** Another process may have deleted it. */
+const statOf = (path: string): { size: number; mtimeMs: number } => statSync(path, { throwIfNoEntry: false }) ?? { size: 0, mtimeMs: 0 }

@@ -25,7 +25,10 @@ const options = { memory: 4 << 20, raw: { image: loop, at: 0x100000, mode: 'long
  */
 async function runBeside(background: CompileThread, awaited = 0): Promise<{ machine: VitrineMachine; logged: string[] }> {
   const machine = createMachine(options, { background }) as VitrineMachine
-  while (background.waiting < awaited) await new Promise(resolve => setTimeout(resolve, 5))
+  for (let turn = 0; background.waiting < awaited; turn++) {
+    assert.ok(turn < 4000, `${background.waiting} answers came from the thread that compiles, ${awaited} were expected`)
+    await new Promise(resolve => setTimeout(resolve, 5))
+  }
   const logged: string[] = []
   machine.onLog = line => logged.push(line)
   for (let step = 0; step < steps; step++) {
@@ -54,7 +57,7 @@ test('code of an earlier run is run, and a folder that cannot be is no matter', 
     const keep = join(folder, 'code')
     const first = await runBeside(new CompileThread({ keep }))
     assert.ok(first.machine.core.jit!.statistics.modules > 0)
-    // which modules there are, and the first of them
+    // the handlers, and which modules there are
     const second = await runBeside(new CompileThread({ keep }), 2)
     const { regions, modules } = second.machine.core.jit!.statistics
     assert.ok(regions > 0, 'nothing was kept')

@@ -4,7 +4,17 @@ import type { BackgroundBuilder, Blueprint, BuilderAnswer, BuilderSetup } from '
 import { withOwnCode } from './own-code.ts'
 import { preferThisThread } from './thread-priority.ts'
 
-export type CompileOrder = { readonly id: number; readonly blueprints: readonly Blueprint[] } | { readonly setup: BuilderSetup }
+export interface BuildOrder {
+  readonly id: number
+  readonly blueprints: readonly Blueprint[]
+  /** Instructions that the machine has retired. */
+  readonly made: number
+}
+export type CompileOrder =
+  | BuildOrder
+  | { readonly setup: BuilderSetup }
+  | { readonly want: number }
+  | { readonly due: number }
 export type CompileAnswer =
   | BuilderAnswer
   /** Why something could not be built. */
@@ -15,6 +25,8 @@ export interface CompileThreadData {
   readonly answers: Int32Array
   /** Folder of modules that outlive the run. */
   readonly keep: string | undefined
+  /** What the machine starts. */
+  readonly started: string | undefined
 }
 
 const script = new URL(`./compile-worker${import.meta.url.endsWith('.ts') ? '.ts' : '.js'}`, import.meta.url)
@@ -24,24 +36,26 @@ export class CompileThread implements BackgroundBuilder {
   readonly keeps: boolean
   private readonly script: URL
   private readonly keep: string | undefined
+  private readonly started: string | undefined
   private readonly answers = new Int32Array(new SharedArrayBuffer(4))
   private port: MessagePort | undefined
   private taken = 0
 
   /**
    * `keep`: a folder for compiled code, made when there is none: what was compiled in one run is at hand in the next. The thread then
-   * starts at once. `worker`: what the thread runs; tests give others.
+   * starts at once. `started` names what the machine starts: each has code of its own. `worker`: what the thread runs; tests give others.
    */
-  constructor({ keep, worker = script }: { keep?: string | undefined; worker?: URL } = {}) {
+  constructor({ keep, started, worker = script }: { keep?: string | undefined; started?: string | undefined; worker?: URL } = {}) {
     this.script = worker
     this.keep = keep
+    this.started = started
     this.keeps = keep !== undefined
     if (this.keeps) this.open()
   }
 
   private open(): MessagePort {
     const { port1, port2 } = new MessageChannel()
-    const data: CompileThreadData = { port: port2, answers: this.answers, keep: this.keep }
+    const data: CompileThreadData = { port: port2, answers: this.answers, keep: this.keep, started: this.started }
     try {
       const thread = new Worker(this.script, { workerData: data, transferList: [port2], env: withOwnCode() })
       thread.on('error', error => this.fail(error))
@@ -64,8 +78,14 @@ export class CompileThread implements BackgroundBuilder {
     const port = this.port ?? this.open()
     this.send(port, { setup })
   }
-  submit(id: number, blueprints: readonly Blueprint[]): void {
-    this.send(this.port!, { id, blueprints })
+  submit(id: number, blueprints: readonly Blueprint[], made: number): void {
+    this.send(this.port!, { id, blueprints, made })
+  }
+  want(number: number): void {
+    this.send(this.port!, { want: number })
+  }
+  wantAllBefore(number: number): void {
+    this.send(this.port!, { due: number })
   }
   private send(port: MessagePort, order: CompileOrder): void {
     port.postMessage(order)

@@ -5,6 +5,7 @@ import { createLinearMemory } from '../../memory/linear.ts'
 import { codeFolder, expectCodeFolder } from './code-folder.ts'
 import { reasonOf } from './files.ts'
 import { keepOwnCode } from './own-code.ts'
+import { nameOfStarted } from './started.ts'
 import { type MachineFactory, nodeSystem } from './system.ts'
 
 /** The machine is loaded when one is made: help and errors need none. The thread that compiles looks for kept code meanwhile. */
@@ -12,7 +13,8 @@ async function createMachine(options: MachineOptions, codeCache?: string): Promi
   if (codeCache !== undefined) expectCodeFolder(codeCache)
   const linearMemory = createLinearMemory()
   const { CompileThread } = await import('./compile-thread.ts')
-  const background = options.engine === 'jit' ? new CompileThread({ keep: codeFolder(codeCache) }) : undefined
+  const background =
+    options.engine === 'jit' ? new CompileThread({ keep: codeFolder(codeCache), started: nameOfStarted(options) }) : undefined
   const { createMachine: create } = await import('../../machine.ts')
   keepOwnCode()
   return create(options, { background, linearMemory })

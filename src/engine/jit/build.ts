@@ -11,37 +11,23 @@ import { encodeHandlers } from '../interpreter.ts'
 import { warmKeys } from '../warm.ts'
 import type { Block, BoundInstruction } from './discover.ts'
 import { bindInstruction } from './known-code.ts'
+import { packPlans, type PackedPlans, type RegionPlan } from './plan.ts'
 import { RegionFunction } from './region.ts'
-
-/** What is needed to install a region, and to know that it fits: the instructions that it was made of. Plain data. */
-export interface RegionPlan {
-  readonly name: string
-  readonly mode: number
-  /** Distances of the pages of its code from the entry's page. */
-  readonly pages: Int32Array
-  /** Of each instruction its offset from the start of the entry's page, and its length; the entry's comes first. */
-  readonly instructions: Int32Array
-  /** Their bytes, one after another. */
-  readonly code: Uint8Array
-  /** Of each entry of its exit table: instructions not executed, and the offset. */
-  readonly exits: Int32Array
-  /** Where its pool begins in that of its module. */
-  readonly pool: number
-}
 
 export interface BuiltModule {
   readonly module: WebAssembly.Module
   readonly size: number
   /** Bytes of the pool that its regions share. */
   readonly poolSize: number
-  /** Region i is the export `r{i}`; undefined: it is not worth one. */
-  readonly plans: readonly (RegionPlan | undefined)[]
+  /** Of those that are worth it: region i is the export `r{i}`. */
+  readonly plans: PackedPlans
   /** The module as it was encoded, for whoever keeps it. */
   readonly bytes: Uint8Array
 }
 
 /** A region to be made: its plan as far as it is known before, and its blocks. */
-export interface RegionOrder extends Pick<RegionPlan, 'name' | 'mode' | 'pages' | 'instructions' | 'code'> {
+export interface RegionOrder extends Pick<RegionPlan, 'mode' | 'pages' | 'instructions' | 'code'> {
+  readonly name: string
   readonly blocks: readonly Block[]
 }
 
@@ -69,13 +55,13 @@ export function buildModule(
     functions: useful.map(({ body }) => body),
     exports: useful.map(({ i }, index) => ({ name: `r${i}`, functionIndex: index + 1 })),
   })
-  const plans = orders.map(({ name, mode, pages, instructions, code }, i): RegionPlan | undefined => {
+  const plans = orders.map(({ mode, pages, instructions, code }, i): RegionPlan | undefined => {
     const body = bodies[i]
     if (!body) return undefined
     const exits = Int32Array.from(body.exits.flatMap(({ remaining, offset }) => [remaining, offset]))
-    return { name, mode, pages, instructions, code, exits, pool: body.input.pool }
+    return { mode, pages, instructions, code, exits, pool: body.input.pool }
   })
-  return { module: new WebAssembly.Module(bytes), size: bytes.length, poolSize: pool, plans, bytes }
+  return { module: new WebAssembly.Module(bytes), size: bytes.length, poolSize: pool, plans: packPlans(plans), bytes }
 }
 
 // ---- for another thread ----
@@ -191,7 +177,10 @@ export class Builder {
 }
 
 /** A module that an earlier run has made, without its code. */
-export type KeptModule = Pick<BuiltModule, 'poolSize' | 'plans'>
+export interface KeptModule extends Pick<BuiltModule, 'poolSize' | 'plans'> {
+  /** When that was: instructions that the machine had retired. */
+  readonly made: number
+}
 
 /** Handlers of the interpreter (`encodeHandlers`). */
 export interface HandlerModule {
@@ -203,10 +192,10 @@ export interface HandlerModule {
 export type BuilderAnswer =
   | { readonly handlers: HandlerModule }
   | { readonly id: number; readonly built: BuiltModule | undefined }
-  /** All modules of earlier runs: sent once, if at all. Their code follows. */
+  /** Some more modules of earlier runs, in the order in which they were made there. Their code comes when it is wanted. */
   | { readonly kept: readonly KeptModule[] }
-  /** `number`: its place among them. */
-  | { readonly number: number; readonly module: WebAssembly.Module }
+  /** `number`: its place among all of them. Without a module: its code is lost. */
+  | { readonly number: number; readonly module: WebAssembly.Module | undefined }
 
 /** Another thread that builds modules. */
 export interface BackgroundBuilder {
@@ -214,7 +203,12 @@ export interface BackgroundBuilder {
   readonly keeps?: boolean
   /** Called once, before anything else. */
   start(setup: BuilderSetup): void
-  submit(id: number, blueprints: readonly Blueprint[]): void
+  /** `made`: instructions that the machine has retired. */
+  submit(id: number, blueprints: readonly Blueprint[], made: number): void
+  /** One that keeps: the machine waits for a module of an earlier run. */
+  want?(number: number): void
+  /** The same of all before this one, which will be wanted soon. */
+  wantAllBefore?(number: number): void
   /** What became ready since the last call. Must cost next to nothing when nothing did. */
   take(): readonly BuilderAnswer[]
   /** Why it builds no more: what was submitted and not taken is lost. */

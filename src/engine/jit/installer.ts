@@ -4,7 +4,7 @@ import type { CodeCache } from '../code-cache.ts'
 import type { Interpreter } from '../interpreter.ts'
 import type { CodePlace, LibraryModule, LibraryRegion, ModuleInstance, PlaceOf } from './library.ts'
 import { exitEntrySize, exitField, pageWordSize } from './pool.ts'
-import type { RegionPlan } from './build.ts'
+import type { RegionPlan } from './plan.ts'
 
 /** Pools begin at records' alignment. */
 const pooled = (size: number): number => Math.ceil(size / recordSize) * recordSize

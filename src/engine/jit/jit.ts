@@ -17,7 +17,7 @@ import {
 import { Discovery, type Block, type CodeView, type Limits } from './discover.ts'
 import { Installer } from './installer.ts'
 import { KnownCode } from './known-code.ts'
-import { CodeLibrary, type LibraryModule, type LibraryRegion, type PlaceOf } from './library.ts'
+import { CodeLibrary, type CodePlace, type LibraryModule, type LibraryRegion, type PlaceOf } from './library.ts'
 import { expectedPath } from './structure.ts'
 import { trapFunction } from './trap.ts'
 
@@ -27,6 +27,12 @@ const batch = { regions: 8, instructions: 500 } as const
 const patience = 20
 /** Live modules at the most; then all code is dropped and what is hot is compiled again. */
 const mostModules = 2500
+
+/**
+ * So many instructions before the time at which an earlier run made a region it is looked for, and compiled: a quarter of a second of the
+ * fastest code, and more of most. A large store then costs no run what only others need.
+ */
+const ahead = 600e6
 
 /** What earlier runs did not compile has to become so many times as hot before it is looked at. */
 const familiarFactor = 4
@@ -195,12 +201,13 @@ export class Jit {
     if (!region) return false
     const place = { page, offset, mode }
     if (region.of.module) return this.put(region, place, placeOf)
+    if (region.wanted.length === 0) this.background?.want?.(region.of.keptAs!)
     region.wanted.push(place)
     return true
   }
   private put(region: LibraryRegion, place: { page: number; offset: number; mode: number }, placeOf: PlaceOf): boolean {
     if (!this.installer.install(region, place, placeOf)) return false
-    if (region.of.isKept) {
+    if (region.of.keptAs !== undefined) {
       this.familiar.add(place.page)
       this.found++
     }
@@ -251,13 +258,16 @@ export class Jit {
     return this.installer.instances > mostModules
   }
 
-  /** Called between runs: what waits for others to share a module with does not wait for ever. */
-  tick(): void {
+  /** Called between runs, with the instructions retired: what waits for others to share a module with does not wait for ever. */
+  tick(retired: number): void {
+    this.retired = retired
     this.takeBuilt()
+    this.lookAhead()
     if (this.pending.length === 0) this.waited = 0
     else if (++this.waited >= patience) this.compile()
   }
   private waited = 0
+  private retired = 0
   /** Instructions of what is pending. */
   private waiting = 0
 
@@ -283,7 +293,7 @@ export class Jit {
   private submit(prepared: Prepared[], background: BackgroundBuilder): void {
     const id = this.nextBatch++
     this.inFlight.set(id, prepared)
-    background.submit(id, prepared.map(({ order }) => blueprintOf(order)))
+    background.submit(id, prepared.map(({ order }) => blueprintOf(order)), this.retired)
   }
   private nextBatch = 0
   private readonly inFlight = new Map<number, Prepared[]>()
@@ -301,17 +311,41 @@ export class Jit {
     }
     if (background.failure !== undefined) this.goOnAlone(background.failure)
   }
-  /** Regions that earlier runs have made, in the order in which their modules will be ready. */
   private expect(modules: readonly KeptModule[]): void {
-    for (const { poolSize, plans } of modules) this.kept.push(this.library.add(poolSize, plans))
+    for (const { made, poolSize, plans } of modules) {
+      const of = this.library.add(poolSize, plans, this.kept.length)
+      of.early = true
+      this.kept.push(of)
+      this.madeAt.push(made)
+    }
   }
-  private ready(of: LibraryModule, module: WebAssembly.Module): void {
+  /** Of each of `kept`. */
+  private readonly madeAt: number[] = []
+  /** The first of them that is early. */
+  private due = 0
+  private wantedBefore = 0
+  /** What an earlier run made at about this time is wanted soon. */
+  private lookAhead(): void {
+    while (this.due < this.kept.length && this.madeAt[this.due] <= this.retired + ahead) {
+      const of = this.kept[this.due++]
+      of.early = false
+      for (const { seen } of of.regions) this.trap(seen.splice(0))
+    }
+    const before = this.wantedBefore
+    while (this.wantedBefore < this.due && this.madeAt[this.wantedBefore] <= this.retired + ahead) this.wantedBefore++
+    if (this.wantedBefore > before) this.background?.wantAllBefore?.(this.wantedBefore)
+  }
+  private ready(of: LibraryModule, module: WebAssembly.Module | undefined): void {
     of.module = module
-    for (const { wanted } of of.regions)
-      for (const { page, offset, mode } of wanted.splice(0)) {
-        const record = this.code.knownRecord(page, offset, mode)
-        if (record !== 0) this.code.installed.trap(record, page)
-      }
+    // then its code is like any other
+    if (!module) this.library.remove(of)
+    for (const { wanted } of of.regions) this.trap(wanted.splice(0))
+  }
+  private trap(places: readonly CodePlace[]): void {
+    for (const { page, offset, mode } of places) {
+      const record = this.code.knownRecord(page, offset, mode)
+      if (record !== 0) this.code.installed.trap(record, page)
+    }
   }
   /** What the other thread was to build becomes hot once more, and is built here. */
   private goOnAlone(failure: string): void {

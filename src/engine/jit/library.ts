@@ -2,16 +2,18 @@
  * Compiled regions by the instructions that they were made of: of this run, and of earlier ones. Code that comes back - after it was
  * dropped, at another place in memory, in the next run - needs neither discovery nor a compiler.
  */
-import { entryFilterSize, entryIndex } from '../code-cache.ts'
-import type { RegionPlan } from './build.ts'
+import { EntryFilter } from '../code-cache.ts'
+import { packedPlans, type PackedPlan, type PackedPlans, type RegionPlan } from './plan.ts'
 
 /** Regions of a module; the module itself may still be in the making. */
 export interface LibraryModule {
   readonly poolSize: number
   readonly regions: LibraryRegion[]
   module: WebAssembly.Module | undefined
-  /** An earlier run has made it. */
-  readonly isKept: boolean
+  /** An earlier run has made it: its number among those. */
+  readonly keptAs: number | undefined
+  /** It is not wanted yet: its regions are found when code becomes hot, not when it is decoded. */
+  early: boolean
   readonly instances: ModuleInstance[]
 }
 
@@ -26,12 +28,24 @@ export interface ModuleInstance {
   readonly used: Set<number>
 }
 
-export interface LibraryRegion {
+export class LibraryRegion {
   readonly of: LibraryModule
-  readonly number: number
-  readonly plan: RegionPlan
+  readonly packed: PackedPlan
+  /** Where it may begin, while its module is early. */
+  readonly seen: CodePlace[] = []
   /** Where it was wanted before its module was ready. */
-  readonly wanted: CodePlace[]
+  readonly wanted: CodePlace[] = []
+
+  constructor(of: LibraryModule, packed: PackedPlan) {
+    this.of = of
+    this.packed = packed
+  }
+  get number(): number {
+    return this.packed.number
+  }
+  get plan(): RegionPlan {
+    return this.packed.unpack()
+  }
 }
 
 /** The instruction at an offset of the page at a place in linear memory. */
@@ -46,6 +60,8 @@ export type PlaceOf = (distance: number) => number
 
 /** Instructions that decide whether a whole region is worth a comparison. */
 const compared = 3
+/** Places that are remembered of a region whose module is early. */
+const mostSeen = 8
 
 const keyOf = (offset: number, firstByte: number): number => (offset << 8) | firstByte
 
@@ -53,41 +69,55 @@ export class CodeLibrary {
   /** Linear memory. */
   private readonly bytes: Uint8Array
   private readonly byStart = new Map<number, LibraryRegion[]>()
-  /** By `entryIndex`, 1: some region may begin so. */
-  readonly filter = new Uint8Array(entryFilterSize)
+  readonly filter = new EntryFilter()
   modules = 0
 
   constructor(bytes: Uint8Array) {
     this.bytes = bytes
   }
 
-  /** Without a module it is one of an earlier run, and will be ready later. */
-  add(poolSize: number, plans: readonly (RegionPlan | undefined)[], module?: WebAssembly.Module): LibraryModule {
-    const of: LibraryModule = { poolSize, regions: [], module, isKept: module === undefined, instances: [] }
+  /** A module that is ready, or one of an earlier run, by its number, which will be. */
+  add(poolSize: number, plans: PackedPlans, code: WebAssembly.Module | number): LibraryModule {
+    const [module, keptAs] = typeof code === 'number' ? [undefined, code] : [code, undefined]
+    const of: LibraryModule = { poolSize, regions: [], module, keptAs, early: false, instances: [] }
     this.modules++
-    plans.forEach((plan, number) => {
-      if (!plan) return
-      const key = keyOf(plan.instructions[0], plan.code[0])
-      const region: LibraryRegion = { of, number, plan, wanted: [] }
+    for (const packed of packedPlans(plans)) {
+      const region = new LibraryRegion(of, packed)
       of.regions.push(region)
+      const key = keyOf(packed.offset, packed.firstByte)
       const others = this.byStart.get(key)
       if (others) others.push(region)
       else this.byStart.set(key, [region])
-      this.filter[entryIndex(plan.instructions[0], plan.code[0])] = 1
-    })
+      this.filter.add(packed.offset, packed.firstByte)
+    }
     return of
+  }
+  remove({ regions }: LibraryModule): void {
+    this.modules--
+    for (const region of regions) {
+      const others = this.byStart.get(keyOf(region.packed.offset, region.packed.firstByte))
+      others?.splice(others.indexOf(region), 1)
+    }
   }
 
   clear(): void {
     this.byStart.clear()
-    this.filter.fill(0)
+    this.filter.clear()
     this.modules = 0
   }
 
-  /** Whether a region may begin with the instruction at `offset` of the page at `page`: the first instructions are compared, no more. */
+  /**
+   * Whether a region may begin with the instruction at `offset` of the page at `page`: the first instructions are compared, no more. What
+   * is early remembers the place.
+   */
   mayStart(page: number, offset: number, mode: number): boolean {
-    const all = this.byStart.get(keyOf(offset, this.bytes[page + offset]))
-    return all?.some(({ plan }) => plan.mode === mode && this.startsLike(plan, page)) ?? false
+    let may = false
+    for (const { of, packed, seen } of this.byStart.get(keyOf(offset, this.bytes[page + offset])) ?? none) {
+      if (packed.mode !== mode || !this.startsLike(packed.unpack(), page)) continue
+      if (!of.early) may = true
+      else if (seen.length < mostSeen && !seen.some(place => place.page === page)) seen.push({ page, offset, mode })
+    }
+    return may
   }
   private startsLike({ instructions, code }: RegionPlan, page: number): boolean {
     let at = 0
@@ -100,7 +130,7 @@ export class CodeLibrary {
   /** Regions that begin with the instruction at `offset` of the page at `page`, as far as a look at that page tells. */
   startingAt(page: number, offset: number, mode: number): readonly LibraryRegion[] {
     const all = this.byStart.get(keyOf(offset, this.bytes[page + offset]))
-    return all ? all.filter(({ plan }) => plan.mode === mode && this.agrees(plan, distance => (distance === 0 ? page : 0))) : none
+    return all ? all.filter(({ packed, plan }) => packed.mode === mode && this.agrees(plan, distance => (distance === 0 ? page : 0))) : none
   }
   /** Every page of its code is at hand, and has its instructions. */
   fits(plan: RegionPlan, placeOf: PlaceOf): boolean {
