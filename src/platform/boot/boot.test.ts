@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import test from 'node:test'
-import { createMemoryMap } from '../memory-map.ts'
+import { createMemoryMap, isUsable } from '../memory-map.ts'
 import { loadBootImage } from './boot.ts'
 import { parseElf, physicalEntry } from './elf.ts'
 import { BootError, type BootImage, viewOf } from './image.ts'
@@ -179,6 +179,14 @@ function elfFile(options: ElfOptions = {}): Uint8Array {
 
 const multiboot = (kernel: Uint8Array, modules: BootModule[] = [], commandLine = 'foo bar'): BootImage =>
   loadMultiboot({ kernel, kernelName: 'x.flat', commandLine, modules, e820: map.e820 })
+
+test('multiboot: ESP, which the specification leaves open, is the end of a free KiB of RAM, as under GRUB', () => {
+  const image = multiboot(elfFile())
+  const top = Number(image.registers.gpr[4])
+  assert.ok(isUsable(map.e820, top - 1024, 1024))
+  const pieces = [...image.writes.map(({ address, bytes }) => ({ address, length: bytes.length })), ...image.zeros]
+  assert.deepEqual(pieces.filter(({ address, length }) => address < top && address + length > top - 1024), [])
+})
 
 test('multiboot: flags, memory, command line and map as QEMU 7.2 gives them', () => {
   const image = multiboot(elfFile())

@@ -66,7 +66,8 @@ export function loadMultiboot(boot: MultibootBoot): BootImage {
   const page = choosePage(kernel)
   const [infoAddress, gdtAddress, mapAddress] = [page + structure.info, page + structure.gdt, page + structure.memoryMap]
   const modules = placeModules(boot, kernel.end)
-  const registers = makeRegisters('protected32', kernel.entry, { rax: loaderMagic, rbx: infoAddress })
+  // ESP is undefined by the specification; kernels that were only tried under GRUB call before they have a stack of their own
+  const registers = makeRegisters('protected32', kernel.entry, { rax: loaderMagic, rbx: infoAddress, rsp: page + pageSize })
   registers.gdt = { base: gdtAddress, limit: flatGdt.length * 8 - 1 }
   registers.selectors = bootSelectors
   const image: BootImage = {

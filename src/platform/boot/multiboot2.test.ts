@@ -102,6 +102,12 @@ const fails = (pattern: RegExp, run: () => unknown): void =>
     return !error.message.includes('\n')
   })
 
+test('multiboot 2: ESP, which the specification leaves open, is the end of a free KiB of RAM, as under GRUB', () => {
+  const image = boot(flat(), 'multiboot2')
+  const top = Number(image.registers.gpr[4])
+  assert.ok(memoryAt(image, top - 1024, 1024).every(byte => byte === 0))
+})
+
 test('multiboot 2: a flat kernel, and the information that it gets', () => {
   const image = boot(flat(), 'multiboot2', two)
   assert.deepEqual([image.registers.mode, image.registers.rip, image.registers.gpr[0]], ['protected32', 0x100010, 0x36d76289n])

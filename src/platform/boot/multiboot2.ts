@@ -21,6 +21,7 @@ const i386 = 0
 /** The header lies wholly in this much of the file, on a 64-bit boundary. */
 const searchLength = 32768
 const pageSize = 4096
+const stackSize = 4096
 const oneMiB = 0x100000
 
 /** "OS image format": tags of the header. */
@@ -131,7 +132,8 @@ export function loadMultiboot2(boot: Multiboot2Boot): BootImage {
     tag(infoTag.end, []),
   ])
   const address = free.put(information, 'multiboot 2 information')
-  const registers = makeRegisters('protected32', kernel.entry, { rax: loaderMagic, rbx: address })
+  const stack = free.put(new Uint8Array(stackSize), 'stack') // undefined by the specification, used by kernels all the same
+  const registers = makeRegisters('protected32', kernel.entry, { rax: loaderMagic, rbx: address, rsp: stack + stackSize })
   registers.gdt = { base: free.put(gdtBytes(flatGdt), 'GDT'), limit: flatGdt.length * 8 - 1 }
   registers.selectors = bootSelectors
   const image: BootImage = { writes: [...kernel.writes, ...free.writes], zeros: kernel.zeros, registers, bios: true }
