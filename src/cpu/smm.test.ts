@@ -72,7 +72,7 @@ test('an SMI saves the state in each vendor\'s format, and RSM takes back what t
 
 test('the handler runs from SMBASE + 8000h with flat segments, interrupts off and paging off', () => {
   const { machine, run } = guest([...enableCommandSmi, ...commandSmi, ...exit(1)], [hlt])
-  assert.equal(run().kind, 'time')
+  assert.equal(run().kind, 'idle')
   const { segments, rip, rflags, cr0, cr4, efer, dr } = machine.registers()
   assert.equal(segments.cs.selector, 0x3000)
   assert.equal(segments.cs.base, 0x30000n)
@@ -95,9 +95,9 @@ test('SMBASE moves with the saved value', () => {
 
 test('RSM goes back into HLT, or past it when the handler clears the flag of auto HALT restart', () => {
   // an SMI by IPI from the second processor's point of view is the same as one from outside: the machine's signal
-  for (const [clear, kind] of [[false, 'time'], [true, 'debug-exit']] as const) {
+  for (const [clear, kind] of [[false, 'idle'], [true, 'debug-exit']] as const) {
     const { machine, run, read32 } = guest([hlt, ...exit(1)], [...increment(count), ...(clear ? store8(smbase + 0xff02, 0) : []), ...rsm])
-    assert.equal(run().kind, 'time')
+    assert.equal(run().kind, 'idle')
     machine.cpuAt().smi()
     assert.equal(run().kind, kind)
     assert.equal(read32(count), 1)
