@@ -4,6 +4,7 @@
  */
 import { featureWords } from './features.ts'
 import type { Cache, CpuModel } from './model.ts'
+import { counterLeaf } from './pmu-intel.ts'
 import { extendedStateLayout, supportedXcr0, supportedXss, xsaveSizes } from './xsave-layout.ts'
 
 export type CpuidResult = readonly [eax: number, ebx: number, ecx: number, edx: number]
@@ -143,6 +144,7 @@ const leaves: Readonly<Record<number, Leaf>> = {
     if (subleaf === 1) return [featureBits(model, 7, 1, 0), 0, 0, 0]
     return subleaf === 2 ? [0, 0, 0, featureBits(model, 7, 2, 3)] : nothing
   },
+  0xa: model => counterLeaf(model.counters),
   0xb: topologyLeaf,
   0xd: extendedStateLeaf,
   0x15: model => (isIntel(model) ? [1, tscRatio, crystalHertz, 0] : nothing),

@@ -75,12 +75,12 @@ const modern = `
   fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr sse sse2 ht pni pclmulqdq ssse3 cx16 pcid
   sse4_1 sse4_2 x2apic movbe popcnt aes xsave rdrand fsgsbase smep erms invpcid rdseed adx smap clflushopt clwb sha_ni umip pku rdpid fsrm
   xsaveopt xsavec xgetbv1 xsaves syscall nx pdpe1gb rdtscp lm lahf_lm abm 3dnowprefetch nonstop_tsc arat`
-export const intelOnly = `vmx ss tsc_deadline_timer tsc_adjust ${mitigated} bhi_ctrl`
+export const intelOnly = `vmx ss pdcm tsc_deadline_timer tsc_adjust ${mitigated} bhi_ctrl`
 export const amdOnly = `
   mmxext fxsr_opt cmp_legacy cr8_legacy misalignsse topoext clzero wbnoinvd xsaveerptr amd_ibpb amd_ibrs amd_stibp amd_ssbd
   amd_ssb_no btc_no amd_ibpb_ret lfence_rdtsc null_sel_clr_base autoibrs srso_no tsa_sq_no tsa_l1_no
   svm npt lbrv svm_lock nrip_save tsc_scale vmcb_clean flushbyasid decodeassists pausefilter pfthreshold v_vmsave_vmload vgif
-  vnmi svme_addr_chk shstk`
+  vnmi svme_addr_chk shstk perfctr_core`
 
 const intelServer: ModelData = {
   ...intel, signature: [6, 0x6a, 6], brand: 'Vitrine virtual Xeon (Ice Lake) @ 1.00GHz', physicalBits: 46, basicLeaves: 0x16,

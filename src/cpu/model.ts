@@ -11,6 +11,17 @@ export interface CpuModel {
    */
   has(feature: string): boolean
   readonly identity: CpuIdentity
+  readonly counters: CounterSet
+}
+
+/** The performance counters of a model. */
+export interface CounterSet {
+  /** Of Intel's architectural performance monitoring; 0: there is none. */
+  readonly version: number
+  /** How many of each kind, and the bits of each. */
+  readonly general: number
+  readonly fixed: number
+  readonly width: number
 }
 
 /** What CPUID says besides features. */

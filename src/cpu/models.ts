@@ -3,7 +3,9 @@
  * The models themselves are in model-table.ts, features in features.ts.
  */
 import { featureName, featureNames, nearest } from './features.ts'
-import type { Cache, CpuIdentity, CpuModel } from './model.ts'
+import type { Cache, CounterSet, CpuIdentity, CpuModel } from './model.ts'
+import { amdCounters } from './pmu-amd.ts'
+import { intelCounters } from './pmu-intel.ts'
 import { amdOnly, amdServer, intelOnly, modelTable, type ModelData } from './model-table.ts'
 
 type Vendor = CpuModel['vendor']
@@ -20,11 +22,11 @@ export const modelNames: readonly string[] = Object.keys(modelTable)
 
 /** What nothing behind CPUID implements yet; asking for it is answered, not obeyed. */
 export const notImplemented: ReadonlySet<string> = new Set(words(`
-  psfd ipred_ctrl rrsba_ctrl ddpd_u mcdt_no amd_psfd smx est tm2 dtes64 ds_cpl cid sdbg fma xtpr pdcm dca avx f16c sgx bmi1 bmi2 hle
+  psfd ipred_ctrl rrsba_ctrl ddpd_u mcdt_no amd_psfd smx est tm2 dtes64 ds_cpl cid sdbg fma xtpr dca avx f16c sgx bmi1 bmi2 hle
   rtm avx2 cqm mpx rdt_a avx512f avx512dq avx512ifma intel_pt avx512pf avx512er avx512cd avx512bw avx512vl avx512vbmi
   avx512_vbmi2 gfni vaes vpclmulqdq avx512_vnni avx512_bitalg tme avx512_vpopcntdq bus_lock_detect cldemote movdiri movdir64b
   enqcmd sgx_lc avx512_vp2intersect serialize tsxldtrk pconfig arch_lbr core_capabilities avx_vnni avx512_bf16 3dnowext 3dnow
-  sse4a osvw ibs xop skinit wdt lwp fma4 nodeid_msr tbm perfctr_core perfctr_nb bpext ptsc perfctr_llc mwaitx extapic irperf rdpru
+  sse4a osvw ibs xop skinit wdt lwp fma4 nodeid_msr tbm perfctr_nb bpext ptsc perfctr_llc mwaitx extapic irperf rdpru
   virt_ssbd avic pn dts acpi tm pbe tce amx_bf16 avx512_fp16 amx_tile amx_int8`))
 
 /** Implemented, but offered only to who asks by name: MWAIT wakes at once, so an operating system that idles in it never rests. */
@@ -41,7 +43,7 @@ const needs: readonly (readonly [string, string])[] = [
 
 /** Keys of QEMU's models that mean nothing here. */
 const ignoredKeys: ReadonlySet<string> = new Set([
-  'host-phys-bits', 'host-phys-bits-limit', 'migratable', 'pmu', 'l3-cache', 'check', 'kvm', 'legacy-cache', 'host-cache-info', 'cpuid-0xb',
+  'host-phys-bits', 'host-phys-bits-limit', 'migratable', 'l3-cache', 'check', 'kvm', 'legacy-cache', 'host-cache-info', 'cpuid-0xb',
   'min-level', 'min-xlevel', 'full-cpuid-auto-level', 'fill-mtrr-mask', 'x-vendor-cpuid-only',
 ])
 
@@ -69,6 +71,8 @@ interface Settings {
   basicLeaves: number
   extendedLeaves: number
   enforce: boolean
+  /** QEMU's `pmu=off`: no performance counters. AMD's four are always there. */
+  pmu: boolean
 }
 
 /**
@@ -82,7 +86,7 @@ export function createModel(specification: string, options: ModelOptions = {}): 
   const features = new Set(words(data.features))
   const asked = new Set<string>()
   const vmxAsked: string[] = []
-  const settings: Settings = { ...data, signature: [...data.signature], enforce: false }
+  const settings: Settings = { ...data, signature: [...data.signature], enforce: false, pmu: true }
   for (const change of changes) {
     const sign = change[0]
     if (vmxCapability.test(change)) vmxAsked.push(...(sign === '+' ? [change.slice(1)] : []))
@@ -98,10 +102,12 @@ export function createModel(specification: string, options: ModelOptions = {}): 
   const notOffered = [...[...asked].filter(feature => notImplemented.has(feature)), ...vmxAsked]
   if (settings.enforce && notOffered.length > 0) throw new Error(`CPU model '${specification}': not implemented: ${notOffered.join(', ')}`)
   takeOut(features, asked, options.processors ?? 1)
+  const counters = countersOf(settings, features)
   return {
     name, vendor: settings.vendor, physicalBits: settings.physicalBits, linearBits: features.has('la57') ? 57 : 48,
     has: feature => features.has(feature),
     identity: identityOf(settings, data, options),
+    counters,
     notOffered,
     lacking: silicon.filter(feature => !features.has(feature) && feature !== 'ht'),
   }
@@ -113,6 +119,15 @@ function takeOut(features: Set<string>, asked: ReadonlySet<string>, processors: 
   for (const feature of withheld) if (!asked.has(feature)) features.delete(feature)
   for (const [feature, base] of needs) if (!features.has(base)) features.delete(feature)
   if (processors === 1) features.delete('ht')
+}
+
+/** A processor of a family other than 6 has none of Intel's. */
+function countersOf({ vendor, signature: [family, number], pmu, basicLeaves }: Settings, features: Set<string>): CounterSet {
+  const isIntel = vendor === 'GenuineIntel'
+  const isThere = pmu && (!isIntel || (family === 6 && basicLeaves >= 0xa))
+  if (!isThere) for (const feature of ['perfctr_core', 'pdcm']) features.delete(feature)
+  if (!isIntel) return amdCounters(features.has('perfctr_core'))
+  return isThere ? intelCounters(number) : { version: 0, general: 0, fixed: 0, width: 0 }
 }
 
 function becomeAmd(settings: Settings, features: Set<string>): void {
@@ -154,6 +169,7 @@ function applyKey(settings: Settings, change: string, specification: string): vo
     case 'level': return void (settings.basicLeaves = checkedNumber(key, value, 1, 0x1f))
     case 'xlevel': return void (settings.extendedLeaves = checkedNumber(key, value, 0x80000000, 0x80000028))
     case 'model-id': return void (settings.brand = checkedBrand(value))
+    case 'pmu': return void (settings.pmu = value !== 'off')
     case 'enforce': return void (settings.enforce = value !== 'off')
   }
   if (ignoredKeys.has(key)) return

@@ -10,7 +10,8 @@ import { canonicalFor } from './bits.ts'
 import { lastBranchMsrs } from './last-branch.ts'
 import { isCetControl } from './control-flow.ts'
 import { supportedXss } from './xsave-layout.ts'
-import { counters, readCounter, writeControl, writeCounter } from './performance.ts'
+import { amdCounterMsrs } from './pmu-amd.ts'
+import { intelCounterMsrs, resetCounters } from './pmu-intel.ts'
 
 /** One register. A check or effect answers false for #GP. */
 export interface Msr {
@@ -174,8 +175,9 @@ const intelOnly: readonly Msr[] = [
   constant(0x10a, 'IA32_ARCH_CAPABILITIES', archCapabilities, { feature: 'arch_capabilities' }),
   // Set and locked by system software. Bits: lock, VMX inside and outside SMX.
   stored(0x3a, 'IA32_FEATURE_CONTROL', 0x7n, { ...intel, accepts: (_, cpu) => !(readSlot(cpu.state, 0x3a) & 1n) }),
-  // Fast strings on, automatic thermal control on, BTS and PEBS unavailable (read-only, as is performance monitoring).
-  { index: 0x1a0, name: 'IA32_MISC_ENABLE', ...intel, reset: 0x1809n, write: writeMiscEnable },
+  // Fast strings on, automatic thermal control on, BTS and PEBS unavailable (read-only, as is that there are performance counters).
+  { index: 0x1a0, name: 'IA32_MISC_ENABLE', ...intel, write: writeMiscEnable,
+    reset: model => (model.counters.version === 0 ? 0x1809n : 0x1889n) },
   stored(0xe1, 'IA32_UMWAIT_CONTROL', 0xffff_fffdn, { ...intel, feature: 'waitpkg' }),
   stored(0x1b0, 'IA32_ENERGY_PERF_BIAS', 0xfn, { ...intel, reset: 6n }),
   constant(0xce, 'MSR_PLATFORM_INFO', 0xa00n, intel),
@@ -222,10 +224,6 @@ const amdOnly: readonly Msr[] = [
   stored(0xc00110e3, 'ZEN2_SPECTRAL_CHICKEN', all, amd),
   constant(0xc0011004, 'CPUID_7_FEATURES', 0n, { ...amd, writable: all }),
   constant(0xc0011005, 'CPUID_EXT_FEATURES', 0n, { ...amd, writable: all }),
-  ...many(counters, (i): Msr => ({ index: 0xc0010000 + i, name: `PERF_CTL${i}`, ...amd, read: cpu => cpu.state.pmcControl[i],
-    write: (cpu, value) => (writeControl(cpu, i, value), true) })),
-  ...many(counters, (i): Msr => ({ index: 0xc0010004 + i, name: `PERF_CTR${i}`, ...amd, read: cpu => readCounter(cpu, i),
-    write: (cpu, value) => (writeCounter(cpu, i, value), true) })),
 ]
 
 /** Turned on and off here, shadow stacks and tracking make other code of calls and branches. */
@@ -253,7 +251,7 @@ const shadowStacks: readonly Msr[] = [
 
 /** Storage and constants. Registers that do more are in msr.ts. */
 export const msrTable: readonly Msr[] = [...mtrrs, ...machineCheck, ...system, ...shadowStacks, ...intelOnly, ...lastBranchMsrs,
-  ...amdOnly]
+  ...intelCounterMsrs, ...amdOnly, ...amdCounterMsrs]
 
 const slots = new Map<string, number>()
 for (const row of msrTable) if (row.field === undefined && !slots.has(slotKey(row.index))) slots.set(slotKey(row.index), slots.size)
@@ -301,6 +299,7 @@ export function resetMsrs(state: CpuState, model: CpuModel): void {
     if (row.field) state[row.field] = resetValue(row, model)
     else state.msrMisc[slotOf(row.index)] = resetValue(row, model)
   }
+  resetCounters(state, model.counters)
   state.msrPkrs = 0n
   state.msrXss = 0n
   state.msrUCet = 0n

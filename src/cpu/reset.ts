@@ -78,8 +78,6 @@ export function resetState(state: CpuState, model: CpuModel, bootstrap: boolean)
   state.pkru = 0
   state.tscOffset = 0n
   state.smbase = 0x30000n
-  state.pmcControl.fill(0n)
-  state.pmcValue.fill(0n)
   state.randomState = model.identity.seed
   resetMsrs(state, model)
   deriveState(state)

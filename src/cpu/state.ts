@@ -3,7 +3,7 @@ import { at, fieldBytes, fields, type FieldName } from './layout.ts'
 
 /** Fields with several elements: typed arrays, all others are scalars. `vector` is 8 words a register, `fpr` two. */
 export type ArrayField = 'gpr' | 'segBase' | 'segLimit' | 'segSelector' | 'segAttributes' | 'pdpte' | 'dr' | 'fpr' | 'vector' | 'msrMisc'
-  | 'argument' | 'bounce' | 'interceptMask' | 'vmxPause' | 'pmcControl' | 'pmcValue' | 'pmcStart' | 'lastBranch' | 'lastBranches'
+  | 'argument' | 'bounce' | 'interceptMask' | 'vmxPause' | 'pmcControl' | 'pmcValue' | 'pmcMark' | 'lastBranch' | 'lastBranches'
   | 'msrPlSsp'
 
 type ValueOf<Name extends FieldName> = (typeof fields)[Name]['type'] extends 'u32'
@@ -21,7 +21,7 @@ export interface MemoryViews {
 
 const arrayFields: ReadonlySet<string> = new Set<ArrayField>([
   'gpr', 'segBase', 'segLimit', 'segSelector', 'segAttributes', 'pdpte', 'dr', 'fpr', 'vector', 'msrMisc', 'argument', 'bounce',
-  'interceptMask', 'vmxPause', 'pmcControl', 'pmcValue', 'pmcStart', 'lastBranch', 'lastBranches', 'msrPlSsp',
+  'interceptMask', 'vmxPause', 'pmcControl', 'pmcValue', 'pmcMark', 'lastBranch', 'lastBranches', 'msrPlSsp',
 ])
 
 /** The state of the running CPU of the machine whose linear memory this is. The memory never grows, so views stay valid. */

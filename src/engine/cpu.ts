@@ -20,7 +20,7 @@ import {
 } from '../cpu/processor.ts'
 import { activity } from '../cpu/reset.ts'
 import { VmExit, type Taken, type Virtualization } from '../cpu/virtualization.ts'
-import { countersArmed, takeOverflows, timeToOverflow } from '../cpu/performance.ts'
+import { anyCounterEnabled, followPlace, placeChanges, placeMatters, settleCounters, timeToOverflow } from '../cpu/pmu.ts'
 import { leaveStatus, pageNumber, type Mmu, type WatchedPages } from '../mmu/mmu.ts'
 import { recordField } from '../decode/record.ts'
 import type { CodeCache } from './code-cache.ts'
@@ -65,6 +65,9 @@ export interface CodeWatch {
 
 /** A fault was delivered; RIP is to be translated; or there is more to look at. */
 const leftFor = { runLoop: 0, fault: 1, lookup: 2 } as const
+
+/** The same, and the run loop looks before the next instruction. */
+const leavingAfter = (status: number): number => (status === after.jump ? after.jumpAndLeave : status === after.next ? after.leave : status)
 
 export class Cpu implements InterruptibleCpu, SteppedCpu {
   readonly index: number
@@ -185,6 +188,7 @@ export class Cpu implements InterruptibleCpu, SteppedCpu {
         return leave.abort
       }
       if (status === after.translated) status = this.finder.isAtHand(record, offset) ? after.next : after.leave
+      if (this.counterPlaces && placeChanges(words)) status = leavingAfter(status)
       const waited = this.mmu.physical.takeDeviceTime()
       const time = waited + (status === after.again ? 0 : this.parts.helperTimes[number])
       if (time !== 0) this.spend(time)
@@ -249,7 +253,7 @@ export class Cpu implements InterruptibleCpu, SteppedCpu {
       if (deadline < this.quantum.end) this.quantum.shorten(deadline)
       if (this.virt) this.shortenForGuest(this.virt.nextDeadline())
       if (this.overflowAt !== Infinity) {
-        if (this.overflowAt <= this.reached) this.checkCounters()
+        if (this.overflowAt <= this.reached) this.takeOverflows()
         this.shortenForGuest(this.overflowAt)
       }
       const taken = this.takeEvents()
@@ -265,6 +269,10 @@ export class Cpu implements InterruptibleCpu, SteppedCpu {
         continue
       }
       if (words[word.mode] & codeMode.tracked && this.lacksEndbranch()) continue
+      if (this.counterPlaces && followPlace(this)) {
+        this.countersChanged()
+        this.shortenForGuest(this.overflowAt)
+      }
       const watched = this.watch?.pages.has(this.codePage()) === true
       if (watched && this.watch!.before(this)) return 'event'
       words[word.eflags] &= ~flag.RF
@@ -369,7 +377,7 @@ export class Cpu implements InterruptibleCpu, SteppedCpu {
     const { words, virt } = this
     if (words[word.budget] <= 0 || words[word.eflags] & flag.RF || words[word.interruptPending] || this.needsSteps()) return false
     if (words[word.pendingNmi] | words[word.pendingSmi] | words[word.pendingDebug] || this.stopRequested || this.driven) return false
-    if (words[word.activity] !== activity.running || words[word.mode] & codeMode.tracked || this.watch) return false
+    if (words[word.activity] !== activity.running || words[word.mode] & codeMode.tracked || this.watch || this.counterPlaces) return false
     return virt === undefined || !virt.ownsEvents || virt.isQuiet === true
   }
 
@@ -444,12 +452,17 @@ export class Cpu implements InterruptibleCpu, SteppedCpu {
     return Number(this.state.unhalted) + this.quantum.elapsed(this.generated.left())
   }
   countersChanged(): void {
-    this.overflowAt = countersArmed(this.words) ? this.now() + timeToOverflow(this) : Infinity
+    const enabled = anyCounterEnabled(this.words)
+    this.counterPlaces = enabled && placeMatters(this)
+    this.mmu.hideLevels(this.counterPlaces)
+    this.overflowAt = enabled ? this.now() + timeToOverflow(this) : Infinity
   }
+  /** Some counter counts only at one privilege level, or only in guests: levels then change where the run loop sees it. */
+  private counterPlaces = false
   /** Overflows are looked for then; Infinity: no counter asks for an interrupt. */
   private overflowAt = Infinity
-  private checkCounters(): void {
-    if (takeOverflows(this)) this.apic.performanceInterrupt?.(this.model.vendor === 'GenuineIntel')
+  private takeOverflows(): void {
+    settleCounters(this)
     this.countersChanged()
   }
 

@@ -71,6 +71,7 @@ export class GeneratedCode {
         // what comes between two iterations returns to the middle of an instruction
         words[word.eflags] |= flag.RF
         words[word.budget] += left - 1
+        if (++words[word.resumed] === 0) words[word.resumed + 1]++
         return this.setRip(offset)
       case leave.stop:
         return this.setRip(offset)

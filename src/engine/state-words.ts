@@ -12,6 +12,7 @@ export const word = {
   faultHasError: at.faultHasError >> 2,
   faultAddress: at.faultAddress >> 2,
   cr2: at.cr2 >> 2,
+  resumed: at.resumed >> 2,
   stepping: at.stepping >> 2,
   eflags: at.eflags >> 2,
   mode: at.mode >> 2,

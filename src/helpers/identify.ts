@@ -4,7 +4,9 @@ import { readTsc } from '../cpu/msr.ts'
 import { cpuid as cpuidLeaf } from '../cpu/cpuid.ts'
 import { generalProtection } from '../cpu/fault.ts'
 import { at } from '../cpu/layout.ts'
-import { readCounter } from '../cpu/performance.ts'
+import { readCounter } from '../cpu/pmu.ts'
+import { amdCounterNumber } from '../cpu/pmu-amd.ts'
+import { intelCounterNumber } from '../cpu/pmu-intel.ts'
 import { after, type After, type Processor } from '../cpu/processor.ts'
 import { flag } from '../cpu/rflags.ts'
 import { setArithmetic, writeGpr, writePair } from './registers.ts'
@@ -66,12 +68,14 @@ export function rdpid(cpu: Processor): After {
   return after.next
 }
 
-/** There are no performance counters but AMD's four. */
 export function rdpmc(cpu: Processor): After {
   const { state } = cpu
   if (!(cr4Low(state) & cr4.PCE) && state.cpl !== 0 && cr0Low(state) & cr0.PE) throw generalProtection()
-  if (cpu.model.vendor === 'GenuineIntel' || (state.gpr[1] & 0xffffffffn) > 3n) throw generalProtection()
-  writePair(state, readCounter(cpu, Number(state.gpr[1] & 3n)))
+  const { vendor, counters } = cpu.model
+  const ecx = Number(state.gpr[1] & 0xffffffffn)
+  const number = vendor === 'GenuineIntel' ? intelCounterNumber(counters, ecx) : amdCounterNumber(counters, ecx)
+  if (number === undefined) throw generalProtection()
+  writePair(state, readCounter(cpu, number))
   return after.next
 }
 

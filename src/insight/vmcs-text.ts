@@ -30,7 +30,7 @@ const rows: Readonly<Record<Section, readonly Row[]>> = {
     row('DR7 ?= ?#', 'guestDr7'), row('Sysenter RSP=#\\s+CS:RIP=#:#', 'guestSysenterEsp', 'guestSysenterCs', 'guestSysenterEip'),
     ...guestSegments, row('GDTR:\\s+(?:limit=)?#[, ]\\s*(?:base=)?#', 'guestGdtrLimit', 'guestGdtrBase'),
     row('IDTR:\\s+(?:limit=)?#[, ]\\s*(?:base=)?#', 'guestIdtrLimit', 'guestIdtrBase'),
-    row('EFER(?:\\(VMCS\\))? ?= ?#', 'guestEfer'), row('PAT ?= ?#', 'guestPat'),
+    row('EFER(?:\\(VMCS\\))? ?= ?#', 'guestEfer'), row('PAT ?= ?#', 'guestPat'), row('PerfGlobCtl ?= ?#', 'guestPerfGlobalCtrl'),
     row('DebugCtl ?= ?#', 'guestDebugctl'), row('DebugExceptions ?= ?#', 'guestPendingDebug'),
     row('Interruptibility ?= ?#', 'guestInterruptibility'), row('ActivityState ?= ?#', 'guestActivity'),
     row('InterruptStatus ?= ?#', 'guestInterruptStatus'), row('PreemptionTimer ?= ?#', 'preemptionTimer'),
@@ -44,7 +44,7 @@ const rows: Readonly<Record<Section, readonly Row[]>> = {
     row('FSBase=# GSBase=# TRBase=#', 'hostFsBase', 'hostGsBase', 'hostTrBase'), row('GDTBase=# IDTBase=#', 'hostGdtrBase', 'hostIdtrBase'),
     row('CR0=# CR3=# CR4=#', 'hostCr0', 'hostCr3', 'hostCr4'),
     row('Sysenter RSP=#\\s+CS:RIP=#:#', 'hostSysenterEsp', 'hostSysenterCs', 'hostSysenterEip'),
-    row('EFER ?= ?#', 'hostEfer'), row('PAT ?= ?#', 'hostPat'),
+    row('EFER ?= ?#', 'hostEfer'), row('PAT ?= ?#', 'hostPat'), row('PerfGlobCtl ?= ?#', 'hostPerfGlobalCtrl'),
   ],
   control: [
     row('PinBased=#', 'pinControls'), row('CPUBased=#', 'primaryControls'), row('SecondaryExec=#', 'secondaryControls'),

@@ -158,8 +158,16 @@ export class TranslationCaches implements PlaceKeeper {
     this.publishLevels()
   }
 
+  /** Generated code changes no privilege level while they are hidden. */
+  hideLevels(hidden: boolean): void {
+    if (hidden === this.levelsHidden) return
+    this.levelsHidden = hidden
+    this.publishLevels()
+  }
+  private levelsHidden = false
+
   private publishLevels(): void {
-    const levels = !this.observed && this.kernelSet >= 0
+    const levels = !this.observed && !this.levelsHidden && this.kernelSet >= 0
     this.publishLevel(word.kernelTables, levels && this.userSet >= 0 ? this.kernelSet : -1)
     this.publishLevel(word.userTables, levels ? this.userSet : -1)
     this.publishLevel(word.accessTables, levels ? this.accessSet : -1)

@@ -14,6 +14,8 @@ export interface ControlRow {
   readonly since?: Generation
   /** Only when the model has the CPUID feature, or one of them. */
   readonly feature?: string | readonly string[]
+  /** Only when it has performance counters. */
+  readonly counters?: true
 }
 type ControlTable = Readonly<Record<string, ControlRow>>
 
@@ -53,13 +55,15 @@ export const tertiary = {
 } as const satisfies ControlTable
 
 const exitControl = {
-  saveDebug: { bit: 2 }, host64: { bit: 9 }, acknowledgeInterrupt: { bit: 15 }, savePat: { bit: 18 }, loadPat: { bit: 19 },
+  saveDebug: { bit: 2 }, host64: { bit: 9 }, loadPerfGlobalCtrl: { bit: 12, counters: true }, acknowledgeInterrupt: { bit: 15 },
+  savePat: { bit: 18 }, loadPat: { bit: 19 },
   saveEfer: { bit: 20 }, loadEfer: { bit: 21 }, savePreemptionTimer: { bit: 22 }, loadCet: { bit: 28, feature: ['shstk', 'ibt'] },
   loadPkrs: { bit: 29, feature: 'pks' },
 } as const satisfies ControlTable
 
 const entryControl = {
-  loadDebug: { bit: 2 }, guest64: { bit: 9 }, loadPat: { bit: 14 }, loadEfer: { bit: 15 }, loadCet: { bit: 20, feature: ['shstk', 'ibt'] },
+  loadDebug: { bit: 2 }, guest64: { bit: 9 }, loadPerfGlobalCtrl: { bit: 13, counters: true }, loadPat: { bit: 14 },
+  loadEfer: { bit: 15 }, loadCet: { bit: 20, feature: ['shstk', 'ibt'] },
   loadPkrs: { bit: 22, feature: 'pks' },
 } as const satisfies ControlTable
 
@@ -108,7 +112,7 @@ const isSince = (model: CpuModel, since: Generation): boolean => generations.ind
 const hasFeature = (model: CpuModel, { feature }: ControlRow): boolean =>
   feature === undefined || [feature].flat().some(each => model.has(each))
 function offered(model: CpuModel, row: ControlRow): boolean {
-  return (row.since === undefined || isSince(model, row.since)) && hasFeature(model, row)
+  return (row.since === undefined || isSince(model, row.since)) && hasFeature(model, row) && (!row.counters || model.counters.version > 0)
 }
 
 /** Bits that may be 1 (not counting the reserved ones). */

@@ -3,6 +3,7 @@ import { efer, eferLow } from '../../cpu/bits.ts'
 import type { CpuEvent, EventKind } from '../../cpu/event.ts'
 import { vector } from '../../cpu/fault.ts'
 import { at } from '../../cpu/layout.ts'
+import { loadGlobalControl } from '../../cpu/pmu-intel.ts'
 import { after, type After } from '../../cpu/processor.ts'
 import { writeRflags } from '../../cpu/rflags.ts'
 import { firstBroken, passesAsBefore, settle, type RuleGroup } from './checker.ts'
@@ -73,6 +74,7 @@ function loadGuest(unit: VmxUnit, vmcs: Vmcs): void {
   }
   loadGuestEfer(unit, vmcs)
   if (entryControls & entryBit.loadPat) state.msrPat = vmcs.get('guestPat')
+  if (entryControls & entryBit.loadPerfGlobalCtrl) loadGlobalControl(unit.cpu, vmcs.get('guestPerfGlobalCtrl'), 1)
   if (entryControls & entryBit.loadPkrs) state.msrPkrs = vmcs.get('guestPkrs')
   if (entryControls & entryBit.loadCet) unit.copies.loadGuestCet(vmcs.base * 4)
   writeRflags(state, vmcs.get32(field.guestRflags))

@@ -57,9 +57,11 @@ const list = {
   pidPointerTable: [0x2042, execution],
   guestPhysicalAddress: [0x2400, information],
   vmcsLinkPointer: [0x2800, guestOther], guestDebugctl: [0x2802, guestRegisters], guestPat: [0x2804, guestRegisters],
-  guestEfer: [0x2806, guestRegisters], guestPdpte0: [0x280a, guestOther], guestPdpte1: [0x280c, guestOther],
+  guestEfer: [0x2806, guestRegisters], guestPerfGlobalCtrl: [0x2808, guestRegisters],
+  guestPdpte0: [0x280a, guestOther], guestPdpte1: [0x280c, guestOther],
   guestPdpte2: [0x280e, guestOther], guestPdpte3: [0x2810, guestOther], guestPkrs: [0x2818, guestRegisters],
-  hostPat: [0x2c00, hostState], hostEfer: [0x2c02, hostState], hostPkrs: [0x2c06, hostState],
+  hostPat: [0x2c00, hostState], hostEfer: [0x2c02, hostState], hostPerfGlobalCtrl: [0x2c04, hostState],
+  hostPkrs: [0x2c06, hostState],
 
   pinControls: [0x4000, execution], primaryControls: [0x4002, execution], exceptionBitmap: [0x4004, execution],
   pageFaultMask: [0x4006, execution], pageFaultMatch: [0x4008, execution], cr3TargetCount: [0x400a, execution],
@@ -122,7 +124,7 @@ export function fieldOf(number: number): VmcsField | undefined {
 }
 
 const upper = new RegExp('^(es|cs|ss|ds|fs|gs|ldtr|tr|gdtr|idtr|cr[0-4]|dr7|rip|rsp|rflags|efer|pat|msr|vmcs|eptp|pml|spp|tsc|pkrs|vpid|pid'
-  + '|hlat|rcx|rsi|rdi)$')
+  + '|perf|ctrl|hlat|rcx|rsi|rdi)$')
 
 /** The manual's words for it: `guestCsAccessRights` is "guest CS access rights". */
 export function fieldTitle(name: string): string {

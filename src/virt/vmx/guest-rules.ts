@@ -3,6 +3,7 @@
  */
 import { entryBit as entry, pinBit as pin, secondaryBit as secondary, cr0Fixed0, cr4Fixed0 } from './controls.ts'
 import { interruptionType } from './control-rules.ts'
+import { globalControlBits } from '../../cpu/pmu-intel.ts'
 import type { EntryView } from './entry-view.ts'
 import type { FieldName } from './fields.ts'
 import { segmentRules } from './guest-segment-rules.ts'
@@ -55,6 +56,10 @@ const registerRules: readonly Rule[] = [
   registers('each byte of IA32_PAT is a memory type', 'guestPat', v => isPat(v.b('guestPat')),
     { when: v => (v.entry & entry.loadPat) !== 0, wants: () => 0x0007040600070406n,
       breaks: [['entryControls', old => old | 0x4000n], ['guestPat', 2n]] }),
+  registers('reserved bits of IA32_PERF_GLOBAL_CTRL are 0', 'guestPerfGlobalCtrl', v =>
+    (v.b('guestPerfGlobalCtrl') & ~globalControlBits(v.model.counters)) === 0n,
+    { when: v => (v.entry & entry.loadPerfGlobalCtrl) !== 0, wants: v => v.b('guestPerfGlobalCtrl') & globalControlBits(v.model.counters),
+      breaks: [['entryControls', old => old | 0x2000n], ['guestPerfGlobalCtrl', 1n << 63n]] }),
   registers('reserved bits of IA32_EFER are 0', 'guestEfer', v => (v.b('guestEfer') & reservedEfer(v.model)) === 0n,
     { when: loadsEfer, wants: v => v.b('guestEfer') & ~reservedEfer(v.model),
       breaks: [['entryControls', old => old | 0x8000n], ['guestEfer', 0x502n]] }),

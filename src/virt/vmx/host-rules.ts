@@ -1,5 +1,6 @@
 /** Checks on the host-state area. Intel SDM vol. 3, "Checks on Host Control Registers, MSRs, and SSP" and those after it. Error 8. */
 import { exitBit as exit, cr0Fixed0, cr4Fixed0 } from './controls.ts'
+import { globalControlBits } from '../../cpu/pmu-intel.ts'
 import type { EntryView } from './entry-view.ts'
 import type { FieldName } from './fields.ts'
 import { cetRules, isPat, reservedEfer, efer } from './register-rules.ts'
@@ -36,6 +37,10 @@ export const hostRules: readonly Rule[] = [
   registers('each byte of IA32_PAT is a memory type', 'hostPat', v => isPat(v.b('hostPat')),
     { when: v => (v.exit & exit.loadPat) !== 0, wants: () => 0x0007040600070406n,
       breaks: [['exitControls', old => old | 0x80000n], ['hostPat', 2n]] }),
+  registers('reserved bits of IA32_PERF_GLOBAL_CTRL are 0', 'hostPerfGlobalCtrl', v =>
+    (v.b('hostPerfGlobalCtrl') & ~globalControlBits(v.model.counters)) === 0n,
+    { when: v => (v.exit & exit.loadPerfGlobalCtrl) !== 0, wants: v => v.b('hostPerfGlobalCtrl') & globalControlBits(v.model.counters),
+      breaks: [['exitControls', old => old | 0x1000n], ['hostPerfGlobalCtrl', 1n << 63n]] }),
   registers('reserved bits of IA32_EFER are 0', 'hostEfer', v => (v.b('hostEfer') & reservedEfer(v.model)) === 0n,
     { when: loadsEfer, wants: v => v.b('hostEfer') & ~reservedEfer(v.model),
       breaks: [['exitControls', old => old | 0x200000n], ['hostEfer', 0x502n]] }),
