@@ -8,18 +8,27 @@ import type { CpuState } from './state.ts'
 
 const mostRecords = 32
 
-/** By family 6 model number: Nehalem to Broadwell, Skylake to Ice Lake. */
-const depths: readonly (readonly [depth: number, models: readonly number[]])[] = [
-  [16, [0x1a, 0x1e, 0x2e, 0x25, 0x2c, 0x2a, 0x2d, 0x3a, 0x3e, 0x3c, 0x3f, 0x45, 0x3d, 0x47, 0x4f]],
-  [32, [0x4e, 0x5e, 0x55, 0x8e, 0x9e, 0x6a, 0x6c, 0x7d, 0x7e]],
+/** IA32_PERF_CAPABILITIES[5:0]: where the flags of a record are - in the source, there with those of transactions, in INFO. */
+const recordFormat = { source: 3, sourceWithTransactions: 4, info: 5 } as const
+/** By family 6 model number: Nehalem to Ivy Bridge, Haswell and Broadwell, Skylake to Ice Lake. */
+const stacks: readonly (readonly [depth: number, format: number, models: readonly number[]])[] = [
+  [16, recordFormat.source, [0x1a, 0x1e, 0x2e, 0x25, 0x2c, 0x2a, 0x2d, 0x3a, 0x3e]],
+  [16, recordFormat.sourceWithTransactions, [0x3c, 0x3f, 0x45, 0x3d, 0x47, 0x4f]],
+  [32, recordFormat.info, [0x4e, 0x5e, 0x55, 0x8e, 0x9e, 0x6a, 0x6c, 0x7d, 0x7e]],
 ]
 
-/** Records of the model's stack; 0: it has none of this kind. */
-export function stackDepth({ vendor, identity: { signature } }: CpuModel): number {
+function stackOf({ vendor, identity: { signature } }: CpuModel): readonly [depth: number, format: number] {
   const model = ((signature >> 12) & 0xf0) | ((signature >> 4) & 15)
-  if (vendor !== 'GenuineIntel' || ((signature >> 8) & 15) !== 6) return 0
-  return depths.find(([, models]) => models.includes(model))?.[0] ?? 0
+  if (vendor !== 'GenuineIntel' || ((signature >> 8) & 15) !== 6) return [0, 0]
+  const [depth, format] = stacks.find(([, , models]) => models.includes(model)) ?? [0, 0]
+  return [depth, format]
 }
+/** Records of the model's stack; 0: it has none of this kind. */
+export const stackDepth = (model: CpuModel): number => stackOf(model)[0]
+/** As IA32_PERF_CAPABILITIES[5:0] says it. */
+export const recordFormatOf = (model: CpuModel): number => stackOf(model)[1]
+/** Of a source in the formats that have flags there: it was predicted wrongly. Nothing is. */
+const mispredicted = 1n << 63n
 /** What of LBR_SELECT is obeyed: branches that end at CPL 0, or above, are not recorded. */
 const select = { privileged: 1n, user: 2n } as const
 
@@ -28,7 +37,7 @@ export function pushRecord(state: CpuState, depth: number, from: bigint, to: big
   if (state.lastBranchSelect & (state.cpl === 0 ? select.privileged : select.user)) return
   const top = Number(state.lastBranchTop + 1n) % depth
   state.lastBranchTop = BigInt(top)
-  lastBranches[top] = from
+  lastBranches[top] = depth === mostRecords ? from : from & ~mispredicted
   lastBranches[mostRecords + top] = to
   lastBranches[2 * mostRecords + top] = 0n
 }

@@ -22,6 +22,8 @@ export interface CounterSet {
   readonly general: number
   readonly fixed: number
   readonly width: number
+  /** Intel: IA32_A_PMCx take all bits. */
+  readonly fullWidth?: true
 }
 
 /** What CPUID says besides features. */

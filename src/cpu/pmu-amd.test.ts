@@ -1,4 +1,7 @@
-/** AMD's performance counters, at all privilege levels. Expectations: AMD APM vol. 2, "Performance Counters", "Performance Event-Select Registers". */
+/**
+ * AMD's performance counters, at all privilege levels. Expectations: AMD APM vol. 2, "Performance Counters", "Performance Event-Select
+ * Registers".
+ */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { VitrineMachine } from '../machine.ts'

@@ -3,7 +3,8 @@
  * "Architectural Performance Monitoring"; vol. 4. Counted are instructions, core cycles and reference cycles; CPUID says of all other
  * architectural events that they are not available.
  */
-import type { CounterSet } from './model.ts'
+import { recordFormatOf } from './last-branch.ts'
+import type { CounterSet, CpuModel } from './model.ts'
 import type { Msr } from './msr-table.ts'
 import type { CpuState } from './state.ts'
 import type { Processor } from './processor.ts'
@@ -12,14 +13,16 @@ import { changeCounters, firstFixed, overflowStatus, readCounter, statusBit, wri
 const fixed = 3
 const core2: CounterSet = { version: 2, general: 2, fixed, width: 40 }
 const nehalem: CounterSet = { version: 3, general: 4, fixed, width: 48 }
-const skylake: CounterSet = { version: 4, general: 4, fixed, width: 48 }
+const sandyBridge: CounterSet = { ...nehalem, fullWidth: true }
+const skylake: CounterSet = { ...sandyBridge, version: 4 }
 /** Silicon's fourth fixed counter counts pipeline slots. */
-const icelake: CounterSet = { version: 5, general: 8, fixed, width: 48 }
+const icelake: CounterSet = { ...skylake, version: 5, general: 8 }
 
 /** By family 6 model number; what is not listed is newer. */
 const byModel: readonly (readonly [CounterSet, readonly number[]])[] = [
   [core2, [0x0f, 0x17]],
-  [nehalem, [0x1a, 0x1e, 0x2e, 0x25, 0x2c, 0x2a, 0x2d, 0x3a, 0x3e, 0x3c, 0x3f, 0x45, 0x3d, 0x47, 0x4f]],
+  [nehalem, [0x1a, 0x1e, 0x2e, 0x25, 0x2c]],
+  [sandyBridge, [0x2a, 0x2d, 0x3a, 0x3e, 0x3c, 0x3f, 0x45, 0x3d, 0x47, 0x4f]],
   [skylake, [0x4e, 0x5e, 0x55, 0x8e, 0x9e]],
 ]
 
@@ -90,7 +93,8 @@ const rows = (count: number, row: (i: number) => Msr): Msr[] => Array.from({ len
 const anyValue = ones(64)
 /** IA32_PMC0 takes 32 bits, with their sign; IA32_A_PMC0 all that the counter has, where IA32_PERF_CAPABILITIES.FW_WRITE says so. */
 const fullWidthWrites = 1n << 13n
-const capabilities = (set: CounterSet): bigint => (set.version >= 3 ? fullWidthWrites : 0n)
+const capabilities = (model: CpuModel): bigint =>
+  (model.counters.fullWidth ? fullWidthWrites : 0n) | BigInt(recordFormatOf(model))
 
 const setStatus = (next: (status: bigint, value: bigint) => bigint) => (cpu: Processor, value: bigint): void =>
   changeCounters(cpu, () => {
@@ -100,8 +104,8 @@ const setStatus = (next: (status: bigint, value: bigint) => bigint) => (cpu: Pro
 export const intelCounterMsrs: readonly Msr[] = [
   ...rows(8, i => counting(0xc1 + i, `IA32_PMC${i}`, 1, cpu => readCounter(cpu, i), () => anyValue,
     (cpu, value) => writeCounter(cpu, i, BigInt.asIntN(32, value)))),
-  ...rows(8, i => ({ ...counting(0x4c1 + i, `IA32_A_PMC${i}`, 3, cpu => readCounter(cpu, i), ({ width }) => ones(width),
-    (cpu, value) => writeCounter(cpu, i, value)), feature: 'pdcm' })),
+  ...rows(8, i => ({ ...counting(0x4c1 + i, `IA32_A_PMC${i}`, 1, cpu => readCounter(cpu, i), ({ width }) => ones(width),
+    (cpu, value) => writeCounter(cpu, i, value)), when: model => model.has('pdcm') && model.counters.fullWidth === true })),
   ...rows(8, i => counting(0x186 + i, `IA32_PERFEVTSEL${i}`, 1, cpu => cpu.state.pmcControl[i], selectBits,
     (cpu, value) => writeSelect(cpu, i, value))),
   ...rows(3, i => counting(0x309 + i, `IA32_FIXED_CTR${i}`, 2, cpu => readCounter(cpu, firstFixed + i), () => anyValue,
@@ -116,7 +120,7 @@ export const intelCounterMsrs: readonly Msr[] = [
   counting(0x390, 'IA32_PERF_GLOBAL_OVF_CTRL', 2, () => 0n, statusBits, setStatus((status, value) => status & ~value)),
   counting(0x391, 'IA32_PERF_GLOBAL_STATUS_SET', 4, () => 0n, statusBits, setStatus((status, value) => status | value)),
   { index: 0x392, name: 'IA32_PERF_GLOBAL_INUSE', ...version(4), field: 'none', read: inUse },
-  { index: 0x345, name: 'IA32_PERF_CAPABILITIES', feature: 'pdcm', field: 'none', read: cpu => capabilities(setOf(cpu)) },
+  { index: 0x345, name: 'IA32_PERF_CAPABILITIES', feature: 'pdcm', field: 'none', read: cpu => capabilities(cpu.model) },
 ]
 
 /** Selects that name an event, fixed counters that count for somebody, and (bit 63) any that interrupts. */

@@ -69,7 +69,9 @@ function machineOf({ model, select, counter, start, stop }: Vendor, engine: 'int
 
 /** Everything is the program's to use, in pages of 2 MiB; flat segments; an interrupt gate for NMI and a stack for it. */
 function writeTables(machine: VitrineMachine): void {
-  const quads = (at: number, ...values: bigint[]): void => machine.writePhysical(at, Uint8Array.from(values.flatMap(each => bytes(each, 8))))
+  const quads = (at: number, ...values: bigint[]): void => {
+    machine.writePhysical(at, Uint8Array.from(values.flatMap(each => bytes(each, 8))))
+  }
   quads(place.tables, BigInt(place.tables + 0x1000) | 7n)
   quads(place.tables + 0x1000, BigInt(place.tables + 0x2000) | 7n)
   quads(place.tables + 0x2000, 0x87n, 0x200087n)
