@@ -86,10 +86,12 @@ function writeTables(machine: VitrineMachine): void {
 const engines = ['interpreter', 'jit', 'step'] as const
 const pieces = { interpreter: 1e6, jit: 1e6, step: 997 } as const
 
+interface Outcome { machine: VitrineMachine; counts: bigint[]; hash: string }
+const run = (vendor: Vendor, engine: (typeof engines)[number], first: bigint): Outcome =>
+  finish(vendor, machineOf(vendor, engine, first), pieces[engine])
 /** Runs to the end; answers what the counters say, and the hash of the state. */
-function run(vendor: Vendor, engine: (typeof engines)[number], first: bigint): { machine: VitrineMachine; counts: bigint[]; hash: string } {
-  const machine = machineOf(vendor, engine, first)
-  while (machine.now < 10_000_000) machine.run({ maxInstructions: pieces[engine], untilTime: 10_000_000 })
+function finish(vendor: Vendor, machine: VitrineMachine, piece: number): Outcome {
+  while (machine.now < 10_000_000) machine.run({ maxInstructions: piece, untilTime: 10_000_000 })
   const counts = [0, 1].map(i => readMsr(machine.cpuAt(0), vendor.counter(i))!)
   return { machine, counts, hash: machine.stateHash() }
 }
@@ -105,7 +107,7 @@ for (const vendor of vendors) {
     for (const { hash } of results) assert.equal(hash, results[0].hash)
   })
 
-  test(`${vendor.model}: an overflow interrupts between the instructions that it lies between, in every engine`, () => {
+  test(`${vendor.model}: an overflow interrupts between the instructions that it lies between, in every engine and after a snapshot`, () => {
     // after the mov and 9,999 rounds of 5 come nop, nop, syscall and dec
     const results = engines.map(engine => run(vendor, engine, (1n << 48n) - 50_000n))
     for (const { machine, hash } of results) {
@@ -114,5 +116,10 @@ for (const vendor of vendors) {
       assert.equal(machine.registers().gpr[15], 10_000n)
       assert.equal(hash, results[0].hash)
     }
+    const half = machineOf(vendor, 'interpreter', (1n << 48n) - 50_000n)
+    half.run({ maxInstructions: 30_001 })
+    const other = machineOf(vendor, 'jit', (1n << 48n) - 50_000n)
+    other.restoreState(half.saveState())
+    assert.equal(finish(vendor, other, 1e6).hash, results[0].hash)
   })
 }

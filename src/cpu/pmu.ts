@@ -208,7 +208,7 @@ export function overflowStatus(cpu: Processor): bigint {
 
 // ---- for the run loop ----
 
-/** Whether any counter is switched on. Cheap: asked at the start of each turn. */
+/** Whether any counter is switched on. */
 export function anyCounterEnabled(words: ArrayLike<number>): boolean {
   if (words[word.fixed] !== 0) return true
   for (let at = word.control; at < word.control + 2 * firstFixed; at += 2) if (words[at] & selectBit.enable) return true

@@ -223,7 +223,8 @@ export class Cpu implements InterruptibleCpu, SteppedCpu {
   /** Runs for up to `nanoseconds` of virtual time from `start`. Returns the time reached: `reached`. */
   execute(start: number, nanoseconds: number): CpuStop {
     this.quantum.begin(start, nanoseconds)
-    this.countersChanged()
+    if (this.countersRestored) this.countersChanged()
+    this.mmu.hideLevels(this.counterPlaces)
     const stop = this.loop()
     this.state.unhalted += BigInt(this.quantum.finish())
     return stop
@@ -452,6 +453,7 @@ export class Cpu implements InterruptibleCpu, SteppedCpu {
     return Number(this.state.unhalted) + this.quantum.elapsed(this.generated.left())
   }
   countersChanged(): void {
+    this.countersRestored = false
     const enabled = anyCounterEnabled(this.words)
     this.counterPlaces = enabled && placeMatters(this)
     this.mmu.hideLevels(this.counterPlaces)
@@ -461,6 +463,8 @@ export class Cpu implements InterruptibleCpu, SteppedCpu {
   private counterPlaces = false
   /** Overflows are looked for then; Infinity: no counter asks for an interrupt. */
   private overflowAt = Infinity
+  /** Their registers are another run's: what follows from them is not known yet. */
+  private countersRestored = false
   private takeOverflows(): void {
     settleCounters(this)
     this.countersChanged()
@@ -490,6 +494,7 @@ export class Cpu implements InterruptibleCpu, SteppedCpu {
   restoreState({ retired, shadowAt }: CpuSavedState): void {
     this.generated.retired = retired
     this.shadow.at = shadowAt
+    this.countersRestored = true
     this.deliveries.forget()
   }
 
