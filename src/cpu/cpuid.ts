@@ -144,7 +144,7 @@ const leaves: Readonly<Record<number, Leaf>> = {
     if (subleaf === 1) return [featureBits(model, 7, 1, 0), 0, 0, 0]
     return subleaf === 2 ? [0, 0, 0, featureBits(model, 7, 2, 3)] : nothing
   },
-  0xa: model => counterLeaf(model.counters),
+  0xa: model => (isIntel(model) ? counterLeaf(model.counters) : nothing),
   0xb: topologyLeaf,
   0xd: extendedStateLeaf,
   0x15: model => (isIntel(model) ? [1, tscRatio, crystalHertz, 0] : nothing),
@@ -176,6 +176,7 @@ const leaves: Readonly<Record<number, Leaf>> = {
   0x8000001d: (model, subleaf) => (model.has('topoext') ? cacheLeaf(model, model.identity.caches[subleaf]) : nothing),
   0x8000001e: (model, _, { apicId }) => (model.has('topoext') ? [apicId, apicId & 0xff, 0, 0] : nothing),
   0x80000021: model => [featureBits(model, 0x80000021, 0, 0), 0, featureBits(model, 0x80000021, 0, 2), 0],
+  0x80000022: model => (model.has('perfmon_v2') ? [featureBits(model, 0x80000022, 0, 0), model.counters.general, 0, 0] : nothing),
 }
 
 /** AMD leaf 80000005H: size in KiB, associativity, lines per tag, line size. */

@@ -59,6 +59,7 @@ export const featureWords: readonly FeatureWord[] = [
     vgif @25 vnmi @28 svme_addr_chk @30 idle_hlt`),
   word(0x80000021, 0, 0, '@2 lfence_rdtsc @6 null_sel_clr_base @8 autoibrs @29 srso_no'),
   word(0x80000021, 0, 2, '@1 tsa_sq_no tsa_l1_no'),
+  word(0x80000022, 0, 0, 'perfmon_v2'),
 ]
 
 /** Other people's spellings. */

@@ -16,7 +16,7 @@ export interface CpuModel {
 
 /** The performance counters of a model. */
 export interface CounterSet {
-  /** Of Intel's architectural performance monitoring; 0: there is none. */
+  /** Of Intel's architectural performance monitoring, or of AMD's, whose second one is the first with a number; 0: there is none. */
   readonly version: number
   /** How many of each kind, and the bits of each. */
   readonly general: number

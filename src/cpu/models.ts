@@ -38,7 +38,7 @@ const needs: readonly (readonly [string, string])[] = [
     'sse2'], ['pclmulqdq', 'sse2'], ['sha_ni', 'sse2'],
   ['xsaveopt', 'xsave'], ['xsavec', 'xsave'], ['xgetbv1', 'xsave'], ['xsaves', 'xsave'], ['pku', 'xsave'], ['xsaves',
     'xsavec'], ['invpcid', 'lm'], ['pcid', 'lm'], ['la57', 'lm'], ['x2apic', 'apic'],
-  ['tsc_deadline_timer', 'apic'],
+  ['tsc_deadline_timer', 'apic'], ['perfmon_v2', 'perfctr_core'],
 ]
 
 /** Keys of QEMU's models that mean nothing here. */
@@ -125,8 +125,8 @@ function takeOut(features: Set<string>, asked: ReadonlySet<string>, processors: 
 function countersOf({ vendor, signature: [family, number], pmu, basicLeaves }: Settings, features: Set<string>): CounterSet {
   const isIntel = vendor === 'GenuineIntel'
   const isThere = pmu && (!isIntel || (family === 6 && basicLeaves >= 0xa))
-  if (!isThere) for (const feature of ['perfctr_core', 'pdcm']) features.delete(feature)
-  if (!isIntel) return amdCounters(features.has('perfctr_core'))
+  if (!isThere) for (const feature of ['perfctr_core', 'perfmon_v2', 'pdcm']) features.delete(feature)
+  if (!isIntel) return amdCounters(features.has('perfctr_core'), features.has('perfmon_v2'))
   return isThere ? intelCounters(number) : { version: 0, general: 0, fixed: 0, width: 0 }
 }
 

@@ -32,6 +32,32 @@ test('a counter counts its event while it is enabled, modulo 2^48', () => {
   }
 })
 
+test('the six counters have new addresses; the first four keep their old ones', () => {
+  const cpu = createTestProcessor('amd')
+  assert.ok(writeMsr(cpu, 0xc0010207, 55n))
+  assert.equal(readMsr(cpu, 0xc0010007), 55n)
+  assert.ok(writeMsr(cpu, 0xc001020b, 66n))
+  assert.equal(readMsr(cpu, 0xc001020b), 66n)
+  assert.equal(readMsr(createTestProcessor('Opteron_G3'), 0xc0010200), undefined)
+})
+
+test('PerfMonV2: all counters are enabled after RESET, one register switches them, one keeps their overflows', () => {
+  const cpu = createTestProcessor('amd')
+  assert.equal(readMsr(cpu, 0xc0000301), 0x3fn)
+  assert.ok(writeMsr(cpu, 0xc001020b, (1n << 48n) - 5n))
+  assert.ok(writeMsr(cpu, 0xc0000301, 0x1fn))
+  assert.ok(writeMsr(cpu, 0xc001020a, enable | both | instructions))
+  cpu.time += 100
+  assert.equal(readMsr(cpu, 0xc001020b), (1n << 48n) - 5n)
+  assert.ok(writeMsr(cpu, 0xc0000301, 0x20n))
+  cpu.time += 7
+  assert.deepEqual([readMsr(cpu, 0xc001020b), readMsr(cpu, 0xc0000300)], [2n, 0x20n])
+  assert.ok(writeMsr(cpu, 0xc0000302, 0x20n))
+  assert.equal(readMsr(cpu, 0xc0000300), 0n)
+  assert.ok(!writeMsr(cpu, 0xc0000301, 0x40n))
+  assert.equal(readMsr(createTestProcessor('EPYC-Milan'), 0xc0000301), undefined)
+})
+
 test('an event that this processor does not count leaves the counter alone', () => {
   const cpu = createTestProcessor('amd')
   assert.ok(writeMsr(cpu, 0xc0010001, enable | both | 0x41n))

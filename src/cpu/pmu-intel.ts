@@ -8,7 +8,7 @@ import type { CounterSet, CpuModel } from './model.ts'
 import type { Msr } from './msr-table.ts'
 import type { CpuState } from './state.ts'
 import type { Processor } from './processor.ts'
-import { changeCounters, firstFixed, overflowStatus, readCounter, statusBit, writeCounter, writeSelect } from './pmu.ts'
+import { changeCounters, firstFixed, loadGlobalControl, overflowStatus, readCounter, statusBit, writeCounter, writeSelect } from './pmu.ts'
 
 const fixed = 3
 const core2: CounterSet = { version: 2, general: 2, fixed, width: 40 }
@@ -54,13 +54,6 @@ export function resetCounters(state: CpuState, { version, general }: CounterSet)
   state.pmcFixedControl = 0n
   state.pmcGlobalControl = version === 0 ? 0n : ones(general)
   state.pmcStatus = 0n
-}
-
-/** IA32_PERF_GLOBAL_CTRL at world switches. `more`: instructions that retire before it holds. */
-export function loadGlobalControl(cpu: Processor, value: bigint, more: number): void {
-  changeCounters(cpu, () => {
-    cpu.state.pmcGlobalControl = value
-  }, more)
 }
 
 const bufferOverflow = 1n << 62n
@@ -115,7 +108,7 @@ export const intelCounterMsrs: readonly Msr[] = [
       cpu.state.pmcFixedControl = value
     })),
   counting(0x38f, 'IA32_PERF_GLOBAL_CTRL', 2, cpu => cpu.state.pmcGlobalControl, counterBits,
-    (cpu, value) => loadGlobalControl(cpu, value, 0)),
+    (cpu, value) => loadGlobalControl(cpu, value)),
   { index: 0x38e, name: 'IA32_PERF_GLOBAL_STATUS', ...version(2), field: 'none', read: overflowStatus },
   counting(0x390, 'IA32_PERF_GLOBAL_OVF_CTRL', 2, () => 0n, statusBits, setStatus((status, value) => status & ~value)),
   counting(0x391, 'IA32_PERF_GLOBAL_STATUS_SET', 4, () => 0n, statusBits, setStatus((status, value) => status | value)),

@@ -107,7 +107,7 @@ for (const vendor of vendors) {
     for (const { hash } of results) assert.equal(hash, results[0].hash)
   })
 
-  test(`${vendor.model}: an overflow interrupts between the instructions that it lies between, in every engine and after a snapshot`, () => {
+  test(`${vendor.model}: an overflow interrupts between its instruction and the next, in every engine and after a snapshot`, () => {
     // after the mov and 9,999 rounds of 5 come nop, nop, syscall and dec
     const results = engines.map(engine => run(vendor, engine, (1n << 48n) - 50_000n))
     for (const { machine, hash } of results) {

@@ -168,7 +168,7 @@ export function settleCounters(cpu: Processor, more = 0): void {
 function interruptOnOverflow(cpu: Processor): void {
   const { state, model } = cpu
   const { version } = model.counters
-  if (version >= 2 && state.words[word.debugctl] & freezeOnInterrupt) {
+  if (model.vendor === 'GenuineIntel' && version >= 2 && state.words[word.debugctl] & freezeOnInterrupt) {
     if (version >= 4) state.pmcStatus |= statusBit.frozen
     else state.pmcGlobalControl = 0n
   }
@@ -197,6 +197,13 @@ export function writeSelect(cpu: Processor, index: number, value: bigint): void 
   const low = Number(value & 0xffff_ffffn)
   if (low & selectBit.enable && eventOf(cpu.model, low, Number(value >> 32n)) === undefined)
     cpu.log(`performance counter ${index}: event select ${value.toString(16)} is not counted`)
+}
+
+/** Replaces IA32_PERF_GLOBAL_CTRL, or PerfCntrGlobalCtl. `more`: instructions that retire before it holds, at world switches. */
+export function loadGlobalControl(cpu: Processor, value: bigint, more = 0): void {
+  changeCounters(cpu, () => {
+    cpu.state.pmcGlobalControl = value
+  }, more)
 }
 
 /** IA32_PERF_GLOBAL_STATUS: the bits that are set and those of overflows that nobody has looked for yet. */

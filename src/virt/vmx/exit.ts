@@ -4,7 +4,7 @@
 import { attribute, efer } from '../../cpu/bits.ts'
 import type { CpuEvent } from '../../cpu/event.ts'
 import { at, segment } from '../../cpu/layout.ts'
-import { loadGlobalControl } from '../../cpu/pmu-intel.ts'
+import { loadGlobalControl } from '../../cpu/pmu.ts'
 import { activity } from '../../cpu/reset.ts'
 import { readRflags, writeRflags } from '../../cpu/rflags.ts'
 import type { VmExit } from '../../cpu/virtualization.ts'
@@ -177,7 +177,7 @@ function loadHost(unit: VmxUnit, vmcs: Vmcs, byNmi: boolean): void {
   loadHostEfer(unit, vmcs, long)
   if (!long) words[(at.rip >> 2) + 1] = 0
   if (unit.exitControls & exitBit.loadPat) state.msrPat = vmcs.get('hostPat')
-  if (unit.exitControls & exitBit.loadPerfGlobalCtrl) loadGlobalControl(unit.cpu, vmcs.get('hostPerfGlobalCtrl'), 0)
+  if (unit.exitControls & exitBit.loadPerfGlobalCtrl) loadGlobalControl(unit.cpu, vmcs.get('hostPerfGlobalCtrl'))
   if (unit.exitControls & exitBit.loadPkrs) state.msrPkrs = vmcs.get('hostPkrs')
   if (unit.exitControls & exitBit.loadCet) unit.copies.loadHostCet(vmcs.base * 4)
   words[dr7Word] = 0x400
