@@ -37,6 +37,7 @@ import { chooseFirmware, type FlashUnit, openFlash, placeFlash } from './flash.t
 import { e820File, fwCfgItems } from './fw-cfg-items.ts'
 import { firstPciGsi, InterruptLines } from './interrupt-lines.ts'
 import { type MemoryMap, openWindow, reserveRanges } from './memory-map.ts'
+import { mpTable } from './mp-table.ts'
 import { Networks } from './networks.ts'
 import type { PcEmbedding, PcOptions } from './pc-options.ts'
 import { biosWrites, startBios } from './legacy-bios.ts'
@@ -134,7 +135,8 @@ export class Pc {
     this.lapics.forEach((lapic, cpu) => this.#stateful.set(`lapic.${cpu}`, lapic))
     const acpiImages = this.#acpi.map(({ signature, address, bytes }) => ({ address, bytes, what: `ACPI table ${signature}` }))
     const legacy = this.boot?.bios ? biosWrites(map.e820) : []
-    this.#firmwareImages = bios ? [] : [...acpiImages, ...(this.#smbios?.writes ?? []), ...legacy]
+    const mp = processor ? mpTable({ ...this.#acpiOptions(), processor }) : []
+    this.#firmwareImages = bios ? [] : [...acpiImages, ...mp, ...(this.#smbios?.writes ?? []), ...legacy]
     if (options.bios) embedding.addRom(romBase(options.bios), options.bios)
     placeFlash(this.#flash, embedding).forEach((flash, unit) => {
       this.#stateful.set(`flash.${unit}`, flash)
