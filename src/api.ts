@@ -149,7 +149,9 @@ export interface MachineOptions extends BootOptions {
 export type StopReason =
   | { kind: 'budget' } // the instruction budget given to run() is used up
   | { kind: 'time' } // the deadline in virtual time given to run() is reached
-  | { kind: 'idle' } // every CPU is halted and no alarm is set: only outside input can wake it. It is `untilTime` now, if that was given
+  // every CPU is halted, and no alarm is set or interrupts are off for 10 s of virtual time: only outside input can go on with it. It is
+  // `untilTime` now, if that was given
+  | { kind: 'idle' }
   | { kind: 'power-off' }
   | { kind: 'reset' } // software asked for a reset and noReboot is set
   | { kind: 'debug-exit'; status: number } // isa-debug-exit: status is (value << 1) | 1

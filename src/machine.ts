@@ -296,13 +296,14 @@ export class VitrineMachine implements Machine {
       this.advance(now)
       if (this.stop || this.resetRequested || this.wakeRegisters) continue
       if (this.retired >= lastRetired) return { kind: 'budget' }
-      if (now >= until) return { kind: 'time' }
+      if (now >= until) return { kind: this.processors.standForGood(now) ? 'idle' : 'time' }
       const index = this.asleep ? -1 : this.processors.next(now)
       if (index < 0) {
         const next = Math.min(this.clock.nextDeadline() ?? Infinity, this.processors.guestDeadline())
         const end = Math.min(next, until)
         if (end !== Infinity) this.advance(end)
-        if (next === Infinity) return { kind: 'idle' }
+        if (!this.asleep) this.processors.stand(now)
+        if (next === Infinity || (until === Infinity && this.processors.standForGood(end))) return { kind: 'idle' }
         continue
       }
       const stopped = this.turn(index, Math.min(until - now, lastRetired - this.retired))

@@ -13,6 +13,8 @@ import type { VirtualClock } from '../platform/clock.ts'
 
 /** Virtual nanoseconds that a CPU runs before the next one gets its turn. */
 const quantum = 20_000
+/** CPUs that are halted with interrupts off wait so many virtual nanoseconds for an NMI, of a watchdog say. */
+const longestNmiPeriod = 10e9
 
 /** A CPU, and what can reach it while another one's state is loaded. */
 export interface CpuSlot {
@@ -195,6 +197,27 @@ export class Processors {
     return first
   }
 
+  /** Since when they are deaf, as far as it was noticed. It says only why a run ends, and is no part of the state. */
+  private deafSince: number | undefined
+  /** At this time no CPU has anything to do. */
+  stand(now: number): void {
+    if (!this.areDeaf) this.deafSince = undefined
+    else this.deafSince ??= now
+  }
+  /** Nothing that is under way will end it: a watchdog's NMI would have come. */
+  standForGood(now: number): boolean {
+    return this.deafSince !== undefined && now - this.deafSince >= longestNmiPeriod
+  }
+  /** No interrupt of a device ends what the CPUs wait for: all are outside of guests, and halted with IF or GIF 0, or wait for a SIPI. */
+  private get areDeaf(): boolean {
+    return this.slots.every((_, index) => {
+      if (this.wordOf(index, 'guestMode') !== 0) return false
+      const state = this.wordOf(index, 'activity')
+      const off = (this.wordOf(index, 'eflags') & flag.IF) === 0 || this.wordOf(index, 'interruptGate') === 2
+      return state === activity.waitForSipi || (state === activity.halt && off)
+    })
+  }
+
   /** The CPU whose turn it is: round robin among those that have something to do; -1 when all are halted. */
   next(now: number): number {
     if (now < this.turnEnd && this.isBusy(this.last)) return this.last
@@ -204,6 +227,7 @@ export class Processors {
       if (!this.isBusy(index)) continue
       this.last = index
       this.turnEnd = now + quantum
+      this.deafSince = undefined
       return index
     }
     this.turnEnd = 0
