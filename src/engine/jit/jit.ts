@@ -163,7 +163,8 @@ export class Jit {
     if (this.fromLibrary(page, offset, mode, pageAt)) return
     const arrivals = this.words[(hotCounters >> 2) + hotCounterOf(record)]
     if (arrivals < (this.postponed.get(record) ?? 0)) return
-    if ((this.familiar.has(page) || this.found > this.looked) && arrivals < familiarFactor * this.threshold) return
+    const likeEarlier = this.awaited > 0 || this.familiar.has(page) || this.found > this.looked
+    if (likeEarlier && arrivals < familiarFactor * this.threshold) return
     this.looked++
     if (this.background && !this.started) this.start(this.background)
     const places = new Map([[0, page]])
@@ -323,20 +324,23 @@ export class Jit {
   private readonly madeAt: number[] = []
   /** The first of them that is early. */
   private due = 0
-  private wantedBefore = 0
+  /** Modules before that whose code is still to come: much of what becomes hot meanwhile is in them. */
+  private awaited = 0
   /** What an earlier run made at about this time is wanted soon. */
   private lookAhead(): void {
+    const before = this.due
     while (this.due < this.kept.length && this.madeAt[this.due] <= this.retired + ahead) {
       const of = this.kept[this.due++]
       of.early = false
+      if (!of.module) this.awaited++
       for (const { seen } of of.regions) this.trap(seen.splice(0))
     }
-    const before = this.wantedBefore
-    while (this.wantedBefore < this.due && this.madeAt[this.wantedBefore] <= this.retired + ahead) this.wantedBefore++
-    if (this.wantedBefore > before) this.background?.wantAllBefore?.(this.wantedBefore)
+    if (this.due > before) this.background?.wantAllBefore?.(this.due)
   }
   private ready(of: LibraryModule, module: WebAssembly.Module | undefined): void {
     of.module = module
+    // of what is early and lost, in advance
+    if (!of.early || !module) this.awaited--
     // then its code is like any other
     if (!module) this.library.remove(of)
     for (const { wanted } of of.regions) this.trap(wanted.splice(0))
