@@ -236,6 +236,29 @@ for (const [engine, hypervisor] of machines)
       load(place.idt + 13 * 16, Array.from({ length: 16 }, () => 0))
     })
 
+    test('an injected INT1 leaves no debug exception pending; an injected INT3 does, behind a MOV SS', () => {
+      const handler = place.guest + 0x100
+      const gate = [handler & 0xff, (handler >> 8) & 0xff, 8, 0, 0, 0x8e, handler >> 16, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+      const cases = [
+        [0x80000501n, 2n, 0x4000n, 'vmcall'], [0x80000603n, 2n, 0x4000n, 'exceptionOrNmi'], [0x80000603n, 0n, 0x1001n, 'vmcall'],
+      ] as const
+      for (const [interruption, movSs, pending, exit] of cases) {
+        const vector = Number(interruption & 0xffn)
+        assert.equal(launch(bytes.nop, () => {
+          load(place.idt + vector * 16, gate)
+          load(handler, bytes.vmcall)
+          write('entryInterruption', interruption)
+          write('entryInstructionLength', 1n)
+          write('exceptionBitmap', 2n)
+          write('guestRflags', 0x102n)
+          write('guestInterruptibility', movSs)
+          write('guestPendingDebug', pending)
+        }), exit)
+        assert.equal(read('guestRip'), BigInt(handler))
+        load(place.idt + vector * 16, Array.from({ length: 16 }, () => 0))
+      }
+    })
+
     test('an MSR that the entry list cannot load fails the entry with reason 34 and its number', () => {
       const reserved = [...new Uint8Array(BigUint64Array.of(0xc0000100n, 0n).buffer)]
       launch(bytes.nop, () => { write('entryMsrLoadCount', 1n); write('entryMsrLoadAddress', BigInt(place.msrs)); load(place.msrs,

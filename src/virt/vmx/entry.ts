@@ -136,7 +136,15 @@ function beginGuest(unit: VmxUnit, vmcs: Vmcs): void {
     unit.state.vmxFlags |= vmxFlag.trapPending
     return
   }
+  if (dropsPendingDebug(type, unit.state.interruptShadow)) unit.state.pendingDebug = 0
   inject(unit, injectedEvent(unit, vmcs, info, kinds[type]))
+}
+
+/** "Delivery of Pending Debug Exceptions after VM Entry": only what a program itself raises right behind a MOV SS leaves them pending. */
+function dropsPendingDebug(type: number, interruptShadow: number): boolean {
+  const blockingByMovSs = 2
+  const bySoftware = type === interruptionType.softwareInterrupt || type === interruptionType.softwareException
+  return !bySoftware || !(interruptShadow & blockingByMovSs)
 }
 
 function injectedEvent(unit: VmxUnit, vmcs: Vmcs, info: number, kind: EventKind): CpuEvent {
