@@ -205,21 +205,46 @@ export class CodeCache {
     return this.dropCrossings(page, true)
   }
 
+  /**
+   * Whether a write of these bytes, which lie in one page, may be done in place: none of them is of a decoded instruction. Now and then it
+   * may not all the same, so that `written` has the page forget its code.
+   */
+  isBeside(place: number, length: number): boolean {
+    const page = place >>> 12
+    for (const mode of this.modes) {
+      const table = this.tables.get(page * modeCount + mode)
+      if (table !== undefined && this.meets(table, place & 4095, length)) return false
+    }
+    if (this.crossings.has(page) && (place & 4095) < longestInstruction) return false
+    const writes = this.dataWrites.get(page)
+    // the last of them is counted by `givesUp`
+    return writes !== undefined && ++writes.count < writes.limit
+  }
+
+  /** Bytes from an offset on may be of an instruction that the table has a record of. */
+  private meets(table: number, offset: number, length: number): boolean {
+    const last = Math.min(4096, offset + length)
+    for (let i = Math.max(0, offset - longestInstruction + 1); i < last; i++) {
+      const record = this.words[(table >> 2) + i]
+      if (record !== 0 && this.reaches(record, i, offset)) return true
+    }
+    return false
+  }
+  /** The instruction at `offset`, whose record this is, may have bytes from `from` on. */
+  private reaches(record: number, offset: number, from: number): boolean {
+    // of what has no length of its own, or records before it, nothing is known
+    return offset + (this.bytes[record + recordField.length] & 15) > from || this.installed.plainHandler(record) < pseudo.count
+  }
+
   private dropWritten(page: number, place: number, length: number): boolean {
-    const first = Math.max(0, (place & 4095) - longestInstruction + 1)
-    const last = Math.min(4096, (place & 4095) + length)
     let clean = true
     for (const mode of this.modes) {
       const table = this.tables.get(page * modeCount + mode)
       if (table === undefined) continue
-      const words = this.words.subarray(table >> 2, (table >> 2) + 4096)
-      let hit = false
-      for (let i = first; i < last && !hit; i++) hit = words[i] !== 0
-      if (hit) {
-        this.dropTable(table, page)
-      } else if (clean) clean = !this.counts.get(table)
+      if (this.meets(table, place & 4095, length)) this.dropTable(table, page)
+      else if (clean) clean = !this.counts.get(table)
     }
-    return this.dropCrossings(page, first === 0 && (place & 4095) < longestInstruction) && clean
+    return this.dropCrossings(page, (place & 4095) < longestInstruction) && clean
   }
 
   private dropTable(table: number, page: number): void {

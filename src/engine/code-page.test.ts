@@ -48,3 +48,28 @@ test('filling memory takes the same time whether its page holds decoded code or 
   }
   assert.equal(timeWith(0x8000), timeWith(0x9000))
 })
+
+for (const engine of ['interpreter', 'jit', 'step'] as const)
+  test(`a loop that stores beside its own instructions, and into them, runs what it has stored (${engine})`, () => {
+    const turns = 5000
+    const program = [
+      0xb9, turns & 0xff, turns >> 8, // mov cx, turns
+      0x88, 0x0e, 0x0a, 0x7c, //         loop: mov [value], cl
+      0x90, 0x90, //                     nop; nop
+      0xb0, 0x00, //                     mov al, value
+      0xb4, 0x00, //                     mov ah, 0
+      0x01, 0xc3, //                     add bx, ax
+      0xff, 0x06, 0x16, 0x7c, //         inc word [count]
+      0xe2, 0xee, //                     loop
+      0xf4, //                           hlt
+      0x00, 0x00, //                     count, behind the last instruction
+    ]
+    const machine = new VitrineMachine({ engine, raw: { image: Uint8Array.from(program), at: 0x7c00, mode: 'real16' }, memory: 2 << 20 })
+    machine.core.jit?.compileEagerly()
+    machine.run({ untilTime: 1e8 })
+    let sum = 0
+    for (let cx = turns; cx > 0; cx--) sum += cx & 0xff
+    assert.equal(machine.registers().gpr[3] & 0xffffn, BigInt(sum & 0xffff))
+    assert.deepEqual([...machine.readPhysical(0x7c16, 2)], [turns & 0xff, turns >> 8])
+    assert.equal(machine.retired, 1 + 7 * turns + turns + 1)
+  })

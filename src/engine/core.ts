@@ -110,6 +110,7 @@ export function createCore(options: CoreOptions): Core {
     written: (place, length) => {
       if (code.written(place >>> 0, length)) physical.pageIsClean(place)
     },
+    isBeside: (place, length) => code.isBeside(place >>> 0, length),
     forget: place => {
       if (code.forget(place >>> 0)) physical.pageIsClean(place)
     },

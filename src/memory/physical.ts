@@ -17,6 +17,8 @@ export interface CodeTracking {
   tableFor(place: number): number
   /** Bytes of a page that holds code are about to change: drop what depends on them. May call `pageIsClean`. */
   written(place: number, length: number): void
+  /** No decoded instruction has any of these bytes: they may be changed in place. False also when the page shall forget its code. */
+  isBeside(place: number, length: number): boolean
   /** Drops all that was decoded from a page. May call `pageIsClean`. */
   forget(place: number): void
 }
@@ -153,6 +155,11 @@ export class PhysicalMemory extends PhysicalMap {
     if (this.pageFlags[place >>> 12] & pageFlag.code) return
     this.pageFlags[place >>> 12] |= pageFlag.code
     this.keeper?.dropWritePlaces(place & ~0xfff)
+  }
+
+  /** Bytes within a page of RAM that holds code and is not watched, none of them of a decoded instruction. */
+  isBesideCode(place: number, length: number): boolean {
+    return this.pageFlags[place >>> 12] === pageFlag.code && (this.code?.isBeside(place, length) ?? false)
   }
 
   /** Has a page's code forgotten; true when the page is plain RAM then. */

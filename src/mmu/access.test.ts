@@ -80,7 +80,7 @@ test('a write over the end of a page is one piece where the next page follows in
   map(machine, 0x8000n, 0x5000n | P | W)
   map(machine, 0x9000n, 0x7000n | P | W)
   assert.equal(outcome(machine, 'write', 0x8ffdn), 'needs step')
-  machine.physical.code = { tableFor: () => 0, written: () => {}, forget: () => {} }
+  machine.physical.code = { tableFor: () => 0, written: () => {}, isBeside: () => false, forget: () => {} }
   machine.physical.pageHoldsCode(machine.physical.pagePlace(0x6000, 0))
   assert.equal(outcome(machine, 'write', 0x3ffdn), 'needs step')
   write64(machine, leaf, 0x6000n | P)
@@ -184,6 +184,10 @@ class Code implements CodeTracking {
   written(place: number, length: number): void {
     this.heard.push([this.machine.physical.addressOf(place), length])
   }
+  /** Code is what lies below 100h. */
+  isBeside(place: number): boolean {
+    return (place & 0xfff) >= 0x100
+  }
   forget(place: number): void {
     this.machine.physical.pageIsClean(place)
   }
@@ -207,6 +211,8 @@ test('a page that starts to hold code leaves every write table and stays out unt
     assert.ok(!firstLevelHit(machine, 'write', 0x7000n))
     assert.ok(firstLevelHit(machine, 'write', 0x9000n))
     assert.equal(outcome(machine, 'write', 0x1000n), 'needs step')
+    assert.equal(outcome(machine, 'write', 0x1100n), 0x5100)
+    assert.ok(!firstLevelHit(machine, 'write', 0x1100n))
     assert.equal(outcome(machine, 'read', 0x1000n), 0x5000)
   }
   machine.state.stepping = 1

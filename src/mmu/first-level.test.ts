@@ -68,7 +68,7 @@ function compare(machine: TestMachine, what: 'read' | 'write', linear: bigint): 
 for (const seed of [1, 2, 3])
   test(`the first level agrees with the TLB over random operations, seed ${seed}`, () => {
     const machine = testMachine({ cpus: 2, ram: [{ base: 0, size: 16 * MiB }] })
-    machine.physical.code = { tableFor: () => 0x1000000, written: () => {}, forget: () => {} }
+    machine.physical.code = { tableFor: () => 0x1000000, written: () => {}, isBeside: () => false, forget: () => {} }
     const choose = generator(seed)
     const tops = [root, 0x180000]
     setPaging(machine, 'level4', { cr4: CR4.PCIDE | CR4.PGE })

@@ -238,10 +238,13 @@ export class Mmu extends TranslationCaches {
     if ((lo & 0xfff) + (sizeAndFlags & 0xff) > 4096) return this.rareWrite(lo, hi, sizeAndFlags)
     if (!this.translate(lo, hi, access.write, sizeAndFlags) || this.misaligned(lo, sizeAndFlags)) return this.fault()
     const place = this.placeHere()
-    if (place === 0 || this.physical.pageFlags[place >>> 12] !== 0 || this.isOnlyThisWrite()) return this.rareWrite(lo, hi, sizeAndFlags)
+    if (place === 0 || this.isOnlyThisWrite()) return this.rareWrite(lo, hi, sizeAndFlags)
+    const at = (place + (lo & 0xfff)) | 0
+    if (this.physical.pageFlags[place >>> 12] === 0) this.keepWrite(lo, hi, place, sizeAndFlags)
+    else if (this.words[word.stepping] !== 0 || !this.physical.isBesideCode(at, sizeAndFlags & 0xff))
+      return this.rareWrite(lo, hi, sizeAndFlags)
     if (this.observer) this.notice(lo, hi, sizeAndFlags, true)
-    this.keepWrite(lo, hi, place, sizeAndFlags)
-    return (place + (lo & 0xfff)) | 0
+    return at
   }
 
   /** The translation that was just found for a write denies writes: the second stage allows them to a part of the page. */
