@@ -103,9 +103,10 @@ export class Qemu {
     const open = async (): Promise<Qemu> => {
       const gdb = new GdbClient(await connectWhenReady(file('gdb'), () => child.exitCode !== null))
       const qemu = new Qemu(gdb, child, ram, options.memory, oneInstruction)
+      await gdb.connect()
+      // Only now has it started: it listens before it looks at the rest of its command line, and says then what it does not like.
       child.stderr!.removeListener('data', collect)
       child.stderr!.on('data', qemu.#collect)
-      await gdb.connect()
       rmSync(directory, { recursive: true, force: true }) // all is open: when we are killed, nothing stays behind
       if (options.start) await gdb.resumeTo(linearStart(options.start))
       return qemu
