@@ -22,7 +22,7 @@ export const modelNames: readonly string[] = Object.keys(modelTable)
 
 /** What nothing behind CPUID implements yet; asking for it is answered, not obeyed. */
 export const notImplemented: ReadonlySet<string> = new Set(words(`
-  psfd ipred_ctrl rrsba_ctrl ddpd_u mcdt_no amd_psfd smx est tm2 dtes64 ds_cpl cid sdbg fma xtpr dca avx f16c sgx bmi1 bmi2 hle
+  psfd ipred_ctrl rrsba_ctrl ddpd_u mcdt_no amd_psfd smx est tm2 dtes64 ds_cpl cid sdbg fma xtpr dca avx f16c sgx hle
   rtm avx2 cqm mpx rdt_a avx512f avx512dq avx512ifma intel_pt avx512pf avx512er avx512cd avx512bw avx512vl avx512vbmi
   avx512_vbmi2 gfni vaes vpclmulqdq avx512_vnni avx512_bitalg tme avx512_vpopcntdq bus_lock_detect cldemote movdiri movdir64b
   enqcmd sgx_lc avx512_vp2intersect serialize tsxldtrk pconfig arch_lbr core_capabilities avx_vnni avx512_bf16 3dnowext 3dnow

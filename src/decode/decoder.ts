@@ -5,7 +5,7 @@ import type { Operand, OperandSpec } from '../isa/operands.ts'
 import type { RowContext } from '../isa/state-builder.ts'
 import type { Instruction } from '../isa/define.ts'
 import { operandBits, operandClass } from './shape.ts'
-import type { Candidate, OpcodeTables } from './tables.ts'
+import type { Candidate, OpcodeTables, VexDemands } from './tables.ts'
 
 export type DecodeResult = 'ok' | 'more' | 'undefined' | 'tooLong'
 
@@ -77,6 +77,9 @@ export class Decoder {
   private mode = 0
   private prefix66 = false
   private prefixRepeat = 0
+  /** VEX.L; VEX.vvvv, not inverted any more. */
+  private vexLength = 0
+  private vexRegister = 0
 
   /** `offers` tells whether the CPU model has a CPUID feature. */
   constructor(tables: OpcodeTables, offers: (feature: string) => boolean) {
@@ -132,6 +135,9 @@ export class Decoder {
         map = opcode === 0x38 ? 2 : 3
         opcode = this.byte()
       }
+    } else if ((opcode === 0xc4 || opcode === 0xc5) && this.isVex()) {
+      map = this.readVex(opcode === 0xc5)
+      opcode = this.byte()
     }
     const candidates = (this.candidates = this.tables[map * 256 + opcode])
     const modrm = this.at < this.end ? code[this.at] : ((this.ranOut = this.ranOut || candidates.some(c => c.hasModrm)), 0)
@@ -190,6 +196,31 @@ export class Decoder {
     return [0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3].includes(byte) || (byte >= 0x40 && byte <= 0x4f)
   }
 
+  /** C4 and C5 are LES and LDS outside of 64-bit mode, but for a ModR/M byte that names a register. */
+  private isVex(): boolean {
+    return this.isWide || (!(this.mode & codeMode.real) && this.at < this.end && this.code[this.at] >= 0xc0)
+  }
+  /** Its bits take the place of REX and the mandatory prefixes. Answers the map; one without operations when the prefix is not legal. */
+  private readVex(short: boolean): number {
+    const isAlone = !this.prefix66 && !this.prefixRepeat && !this.rex && !this.decoded.lock
+    const first = this.byte()
+    const last = short ? first : this.byte()
+    const map = short ? 1 : first & 31
+    const bits = (first & 0x80 ? 0 : 4) | (short ? 0 : (first & 0x40 ? 0 : 2) | (first & 0x20 ? 0 : 1) | ((last >> 4) & 8))
+    this.rex = 0x40 | (this.isWide ? bits : bits & 8)
+    this.vexRegister = (~last >> 3) & (this.isWide ? 15 : 7)
+    this.vexLength = (last >> 2) & 1
+    const prefix = last & 3
+    this.prefix66 = prefix === 1
+    this.prefixRepeat = prefix === 2 ? 1 : prefix === 3 ? 2 : 0
+    return isAlone && map >= 1 && map <= 3 ? 4 + map : 4
+  }
+  private fitsVex({ l, w, wideOnly, usesV }: VexDemands): boolean {
+    if (l >= 0 && l !== this.vexLength) return false
+    if (w >= 0 && w !== (wideOnly && !this.isWide ? 0 : (this.rex >> 3) & 1)) return false
+    return usesV || this.vexRegister === 0
+  }
+
   private choose(candidates: readonly Candidate[], modrm: number): Candidate | undefined {
     const wide = this.isWide
     for (const c of candidates) {
@@ -206,6 +237,7 @@ export class Decoder {
       if (c.form.options.only && (c.form.options.only === '64') !== wide) continue
       if (c.form.options.noRexB && this.rex & 1) continue
       if (c.row.feature && !this.offers(c.row.feature)) continue
+      if (c.vex && !this.fitsVex(c.vex)) continue
       return c
     }
     return undefined
@@ -345,7 +377,13 @@ export class Decoder {
       case 'M':
         return
       case 'H':
-        throw new Error('VEX operands are not decoded')
+        d.slots[slot] = vectorBase + this.vexRegister * 64
+        return
+      case 'B':
+        d.slots[slot] = gprAddress(this.vexRegister)
+        return
+      case 'X':
+        throw new Error('VSIB is not decoded')
     }
   }
   private readImmediate(spec: OperandSpec): void {

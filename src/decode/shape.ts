@@ -21,14 +21,14 @@ export function operandBits(spec: OperandSpec, size: number): number {
 export function operandClass(spec: OperandSpec, memory: boolean): Operand['class'] {
   switch (spec.letter) {
     case 'E': case 'R': return memory ? 'memory' : 'gpr'
-    case 'G': case 'Z': case 'F': return 'gpr'
+    case 'G': case 'Z': case 'F': case 'B': return 'gpr'
     case 'M': case 'O': return 'memory'
     case 'I': return 'immediate'
     case 'J': return 'relative'
     case 'S': return 'segment'
     case 'C': return 'control'
     case 'D': return 'debug'
-    case 'V': case 'U': case 'H': return 'vector'
+    case 'V': case 'U': case 'H': case 'X': return 'vector'
     case 'W': return memory ? 'memory' : 'vector'
     case 'P': case 'N': return 'mmx'
     case 'Q': return memory ? 'memory' : 'mmx'

@@ -2,6 +2,17 @@
 import type { Form, Instruction } from '../isa/define.ts'
 import type { OperandSpec } from '../isa/operands.ts'
 
+/** What a form with a VEX prefix demands of it. Intel SDM vol. 2, "The VEX Prefix". */
+export interface VexDemands {
+  /** VEX.L and VEX.W, or -1. */
+  readonly l: number
+  readonly w: number
+  /** W chooses the width of a general register, and means nothing outside of 64-bit mode. */
+  readonly wideOnly: boolean
+  /** VEX.vvvv names an operand; otherwise it must be 1111b. */
+  readonly usesV: boolean
+}
+
 /** One form of one instruction, its encoding taken apart. */
 export interface Candidate {
   readonly row: Instruction
@@ -22,12 +33,13 @@ export interface Candidate {
   readonly modrmKind: 0 | 1 | 2 | 3
   /** Where each operand's register number goes: record slots, in the order of register operands. */
   readonly slots: readonly (0 | 1 | 2)[]
+  readonly vex: VexDemands | undefined
 }
 
-/** map 0: one byte; 1: 0F; 2: 0F 38; 3: 0F 3A. Index: map * 256 + opcode. */
+/** map 0: one byte; 1: 0F; 2: 0F 38; 3: 0F 3A; the same from 4 on with a VEX prefix. Index: map * 256 + opcode. */
 export type OpcodeTables = Candidate[][]
 
-const registerLetters = 'EGRZSCDVWUPQNHF'
+const registerLetters = 'EGRZSCDVWUPQNHFBX'
 const memoryLetters = 'EMWQO'
 const modrmLetters = 'EGRMSCDVWUPQN'
 
@@ -40,9 +52,28 @@ function isByte(word: string): boolean {
 /** Immediates, branch displacements and memory offsets: operands say what they are. */
 const furtherOn: ReadonlySet<string> = new Set(['ib', 'iw', 'id', 'iz', 'iv', 'i16', 'cb', 'cz', 'mo'])
 
+const vexMaps: Readonly<Record<string, number>> = { '0F': 5, '0F38': 6, '0F3A': 7 }
+const vexLengths: Readonly<Record<string, number>> = { 128: 0, LZ: 0, 256: 1, LIG: -1 }
+
+/** `VEX.256.66.0F38.W0`; `undefined`: another word. */
+function parseVex(form: Form): { map: number; prefix: Candidate['prefix']; demands: VexDemands } | undefined {
+  const [first, length, prefix, map, w] = form.encoding.split(/[ .]/)
+  if (first !== 'VEX') return undefined
+  const l = vexLengths[length]
+  const place = vexMaps[map]
+  if (l === undefined || place === undefined || !['NP', '66', 'F3', 'F2'].includes(prefix) || !['W0', 'W1', 'WIG'].includes(w))
+    throw new Error(`cannot read the VEX prefix of '${form.encoding}'`)
+  const { operands } = form
+  const wideOnly = operands.some(o => 'EGRB'.includes(o.letter))
+  const usesV = operands.some(o => o.letter === 'H' || o.letter === 'B')
+  const demands = { l, w: w === 'WIG' ? -1 : Number(w[1]), wideOnly, usesV }
+  return { map: place, prefix: prefix === 'NP' ? 'none' : (prefix.toLowerCase() as Candidate['prefix']), demands }
+}
+
 function parse(row: Instruction, form: Form, number: number): { opcodes: number[]; map: number; candidate: Candidate } {
-  const words = form.encoding.split(/\s+/)
-  let prefix = 'any' as Candidate['prefix']
+  const vex = parseVex(form)
+  const words = form.encoding.split(/\s+/).slice(vex ? 1 : 0)
+  let prefix: Candidate['prefix'] = vex?.prefix ?? 'any'
   let mandatory = false
   let w = -1
   const bytes: number[] = []
@@ -54,7 +85,7 @@ function parse(row: Instruction, form: Form, number: number): { opcodes: number[
     if (bytes.length === 0 && word === 'REX.W') w = 1
     else if (bytes.length === 0 && word === 'W0') w = 0
     else if (bytes.length === 0 && word === 'NP') prefix = 'none'
-    else if (bytes.length === 0 && !mandatory && (word === '66' || word === 'F3' || word === 'F2') && words.length > 1) {
+    else if (bytes.length === 0 && !vex && !mandatory && (word === '66' || word === 'F3' || word === 'F2') && words.length > 1) {
       prefix = word.toLowerCase() as Candidate['prefix']
       mandatory = true
     } else if (isByte(word)) {
@@ -67,8 +98,9 @@ function parse(row: Instruction, form: Form, number: number): { opcodes: number[
   }
   const [first, second] = bytes
   const escaped = first === 0x0f && bytes.length > 1
-  const map = !escaped ? 0 : second === 0x38 && bytes.length > 2 ? 2 : second === 0x3a && bytes.length > 2 ? 3 : 1
-  bytes.splice(0, map === 0 ? 0 : map === 1 ? 1 : 2)
+  const legacyMap = !escaped ? 0 : second === 0x38 && bytes.length > 2 ? 2 : second === 0x3a && bytes.length > 2 ? 3 : 1
+  if (!vex) bytes.splice(0, legacyMap === 0 ? 0 : legacyMap === 1 ? 1 : 2)
+  const map = vex?.map ?? legacyMap
   const opcode = bytes[0]
   const fixedModrm = bytes.length > 1 ? bytes[1] : -1
   const rm = form.operands.find(o => 'ERMWUQN'.includes(o.letter))
@@ -77,7 +109,7 @@ function parse(row: Instruction, form: Form, number: number): { opcodes: number[
   let slot = 0
   const slots = form.operands.map(o => (registerLetters.includes(o.letter) ? (Math.min(slot++, 2) as 0 | 1 | 2) : 0))
   const hasModrm = slashR || digit >= 0 || fixedModrm >= 0 || form.operands.some(o => modrmLetters.includes(o.letter))
-  const candidate: Candidate = { row, form, number, prefix, hasModrm, digit, fixedModrm, plusI, w, modrmKind, slots }
+  const candidate: Candidate = { row, form, number, prefix, hasModrm, digit, fixedModrm, plusI, w, modrmKind, slots, vex: vex?.demands }
   const opcodes = plusR ? [0, 1, 2, 3, 4, 5, 6, 7].map(r => opcode + r) : [opcode]
   return { opcodes, map, candidate }
 }
@@ -96,7 +128,7 @@ function strictness(candidate: Candidate): number {
 }
 
 export function buildTables(rows: readonly Instruction[]): OpcodeTables {
-  const tables: OpcodeTables = Array.from({ length: 4 * 256 }, () => [])
+  const tables: OpcodeTables = Array.from({ length: 8 * 256 }, () => [])
   let number = 0
   for (const row of rows)
     for (const form of row.forms) {

@@ -11,6 +11,7 @@
  * +r (register in the opcode's low bits) or +i (x87 register in a fixed ModR/M byte). Immediates follow from the operands (`ib`, `iz` may
  * be
  * written for the reader; they are ignored). `REX.W` at the front demands REX.W = 1, `W0` demands 0.
+ * A VEX prefix is written as in the manual, its length first: `VEX.LZ.NP.0F38.W0 F2 /r`.
  * In a body reads come before writes: register and flag writes take effect together at the end of the row, so a fault changes nothing.
  */
 import type { Node } from '../wasm/function.ts'

@@ -7,10 +7,10 @@
  * E: ModR/M r/m, register or memory. G: ModR/M reg. R: r/m, register only. M: r/m, memory only. Z: register in the opcode's low three bits.
  * I: immediate. J: relative branch. O: moffs. S: segment register (reg). C: control register (reg). D: debug register (reg).
  * V, W, U: vector register (reg; r/m register or memory; r/m register only). P, Q, N: the same for MMX. H: VEX.vvvv vector register.
- * A: far pointer immediate. F: a fixed register or constant.
+ * B: VEX.vvvv general register. X: the vector of indexes that a VSIB byte names. A: far pointer immediate. F: a fixed register or constant.
  */
 export type OperandLetter =
-  'E' | 'G' | 'R' | 'M' | 'Z' | 'I' | 'J' | 'O' | 'S' | 'C' | 'D' | 'V' | 'W' | 'U' | 'P' | 'Q' | 'N' | 'H' | 'A' | 'F'
+  'E' | 'G' | 'R' | 'M' | 'Z' | 'I' | 'J' | 'O' | 'S' | 'C' | 'D' | 'V' | 'W' | 'U' | 'P' | 'Q' | 'N' | 'H' | 'A' | 'F' | 'B' | 'X'
 
 /**
  * b 8, w 16, d 32, q 64, v operand size, y 32 or 64, z 16 or 32 (immediates of v operands), x 128 bits, p far pointer of the operand size,
@@ -45,6 +45,7 @@ export const Rd = spec('R', 'd'),
   Rq = spec('R', 'q'),
   Rv = spec('R', 'v'),
   Ry = spec('R', 'y')
+export const By = spec('B', 'y')
 export const Mb = spec('M', 'b'),
   Mw = spec('M', 'w'),
   Md = spec('M', 'd'),
