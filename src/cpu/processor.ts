@@ -163,6 +163,8 @@ export interface Processor {
   stateChanged(): void
   /** The instruction has not happened, a VM exit happens: as by throwing it, at a tenth of the cost. */
   exitGuest(exit: Fault): After
+  /** The shadow of STI and MOV SS begins anew, after this instruction or where state says so. */
+  shadowCast(): void
   /** RIP is the target of a branch after which the tracker waits: goes on there, or to the run loop, which asks for an ENDBRANCH. */
   branchTracked(): After
   /** Is told of each event that goes through the IDT, before it does; undefined while nobody listens. */

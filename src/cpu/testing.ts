@@ -57,6 +57,7 @@ export function createTestProcessor(modelName = 'intel'): TestProcessor {
   }
   const cpu: TestProcessor = {
     index: 0, state, model, calls, absent, time: 0, portValue: 0, slow: false, known: false, onDelivery: undefined,
+    shadowCast: () => void calls.push('shadowCast'),
     memory: {
       read8: (address, as) => view.getUint8(place(address, false, as)),
       read16: (address, as) => view.getUint16(place(address, false, as), true),

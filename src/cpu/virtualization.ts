@@ -142,8 +142,6 @@ export interface VirtualizedCpu extends Processor {
   takeHostEvents(shadow: boolean): Taken
   /** Takes the latched SMI now. */
   enterSmm(): void
-  /** The shadow of STI and MOV SS was changed by something else than these. */
-  shadowCast(): void
   /** Up to `length` bytes at RIP, without side effects. */
   codeBytes(length: number): Uint8Array
   /** RIP of the instruction whose store a watcher hears of; undefined: no instruction's. */

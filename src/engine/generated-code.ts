@@ -87,10 +87,11 @@ export class GeneratedCode {
 
   // ---- inside a helper ----
 
-  /** The helper of `record` begins: RIP is its instruction's. Answers the offset of that in its page. */
+  /** The helper of `record` begins: RIP is its instruction's, a shadow that is over has ended. Answers the offset of that in its page. */
   enterHelper(record: number): number {
     this.helperRecord = record
     this.shadow.settle(this.mark)
+    if (this.shadow.any) this.shadow.covers(this.retiredNow())
     const offset = this.view.getUint16(record + recordField.offset, true)
     this.setRip(offset)
     return offset

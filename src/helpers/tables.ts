@@ -114,11 +114,19 @@ export function verw(cpu: Processor): After {
   return after.next
 }
 
-const blockedByMovSs = 2
+const [blockedBySti, blockedByMovSs] = [1, 2]
 
-/** A new SS holds off interrupts and debug traps for one instruction, and may change the width of the stack. */
+/**
+ * A new SS holds off interrupts and debug traps for one instruction, and may change the width of the stack. Of several instructions in a
+ * row that hold them off the first is certain to do it; Intel's processors go on where MOV SS follows STI, AMD's do not.
+ */
 function stackSegmentLoaded(cpu: Processor): After {
-  cpu.state.interruptShadow |= blockedByMovSs
+  const { state } = cpu
+  if (cpu.model.vendor === 'GenuineIntel' && (state.interruptShadow & (blockedBySti | blockedByMovSs)) === blockedBySti) {
+    state.interruptShadow &= ~blockedBySti
+    cpu.shadowCast()
+  }
+  state.interruptShadow |= blockedByMovSs
   cpu.stateChanged()
   return after.leave
 }
