@@ -17,7 +17,7 @@ const formats = `FILE is one of
   lines of FIELD = VALUE, hexadecimal; FIELD as --explain names it ("guest CS access rights"), or an encoding (0x4816)
   what KVM logs when an entry fails (dump_vmcs), or Xen's debug key v shows
 
-Where a region of Vitrine's has what: dword 0 the revision identifier 56495452h, dword 1 the VMX-abort indicator, dword 2 the launch
+Where a region of Vitrine's has what: dword 0 the revision identifier 16495452h, dword 1 the VMX-abort indicator, dword 2 the launch
 state, then from byte 64 on 8 bytes a field, in the order of src/virt/vmx/fields.ts.
 `
 

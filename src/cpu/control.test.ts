@@ -149,6 +149,14 @@ test('IA32_FEATURE_CONTROL can be written until it is locked', () => {
   assert.equal(readMsr(cpu, 0x3a), 5n)
 })
 
+test("IA32_PERF_CTL: the target in bits 15:0 and IDA in bit 32 can be written on Intel's models, nothing else", () => {
+  const cpu = createTestProcessor()
+  assert.ok(writeMsr(cpu, 0x199, 0x1_0000_0800n))
+  assert.equal(readMsr(cpu, 0x199), 0x1_0000_0800n)
+  assert.equal(writeMsr(cpu, 0x199, 0x1_0000n), false)
+  assert.equal(readMsr(createTestProcessor('amd'), 0x199), undefined)
+})
+
 test('writing the TSC moves TSC_ADJUST by as much, and the other way round', () => {
   const cpu = createTestProcessor()
   cpu.time = 1000

@@ -185,6 +185,8 @@ const intelOnly: readonly Msr[] = [
   { index: 0x34, name: 'MSR_SMI_COUNT', ...intel },
   constant(0x2a, 'MSR_EBL_CR_POWERON', 0n, intel),
   constant(0x198, 'IA32_PERF_STATUS', 0xa00n, intel),
+  // the state that is asked for is the only one; hypervisors read and write this without asking for EIST
+  stored(0x199, 'IA32_PERF_CTL', 0x1_0000_ffffn, { ...intel, reset: 0xa00n }),
   stored(0x19a, 'IA32_CLOCK_MODULATION', 0x1fn, intel),
   stored(0x19b, 'IA32_THERM_INTERRUPT', 0x1ffffffn, intel),
   constant(0x19c, 'IA32_THERM_STATUS', 0n, intel),

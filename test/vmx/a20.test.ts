@@ -8,6 +8,7 @@ import { test } from 'node:test'
 import { vector } from '../../src/cpu/fault.ts'
 import { activity } from '../../src/cpu/reset.ts'
 import { createMachine } from '../../src/machine.ts'
+import { vmcsRevision } from '../../src/virt/vmx/fields.ts'
 import { createHypervisor, place } from './hypervisor.ts'
 
 const engines = ['step', 'interpreter', 'jit'] as const
@@ -76,7 +77,7 @@ test('VMXON in A20M mode is #GP(0); in VMX operation A20M# waits for VMXOFF', ()
   const vmxoff = [0x0f, 0x01, 0xc4]
   const fetch = [0x8a, 0x04, 0x25, 0x00, 0x05, 0x30, 0x00] // mov al, [300500h]
   load(0x20500, [...new Uint8Array(BigUint64Array.of(BigInt(place.vmxon)).buffer)])
-  load(place.vmxon, [...new Uint8Array(Uint32Array.of(0x56495452).buffer)])
+  load(place.vmxon, [...new Uint8Array(Uint32Array.of(vmcsRevision).buffer)])
   load(0x200500, [1])
   load(0x300500, [2])
   let fault: [number, number | undefined] | undefined
