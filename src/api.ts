@@ -189,6 +189,8 @@ export interface CpuRegisters {
   dr: bigint[]
   /** 16 (xmm), low and high half each. */
   xmm: { low: bigint; high: bigint }[]
+  /** 16: bits 255:128 of the YMM registers. */
+  ymmHigh: { low: bigint; high: bigint }[]
   mxcsr: number
   /** x87: control, status, tag (16-bit, two bits a register), and st(0)..st(7) as 80-bit integers. */
   x87: { control: number; status: number; tag: number; st: bigint[] }

@@ -3,6 +3,7 @@
  * to/from Control Registers", "MOV-Move to/from Debug Registers", "XSETBV"; vol. 3, "Control Registers".
  */
 import { attribute, cr0, cr4, efer, is64 } from './bits.ts'
+import { deriveFpu } from './derive.ts'
 import { Fault, generalProtection, invalidOpcode, vector } from './fault.ts'
 import type { CpuModel } from './model.ts'
 import type { Processor } from './processor.ts'
@@ -157,7 +158,9 @@ export function loadMachineStatusWord(cpu: Processor, value: number): void {
 
 export function writeXcr(cpu: Processor, index: number, value: bigint): void {
   if (index !== 0 || !(value & component.x87) || value & ~supportedXcr0(cpu.model)) throw generalProtection()
+  if (value & component.avx && !(value & component.sse)) throw generalProtection()
   cpu.state.xcr0 = value
+  deriveFpu(cpu.state)
 }
 
 const dr7 = { GD: 1n << 13n } as const

@@ -10,7 +10,7 @@ const index = {
   cr0: at.cr0 >> 2, cr4: at.cr4 >> 2, efer: at.efer >> 2, eflags: at.eflags >> 2, csAttributes: (at.segAttributes >> 2) + 1,
   ssAttributes: (at.segAttributes >> 2) + 2, csBase: (at.segBase >> 2) + 2,
   mode: at.mode >> 2, addressMask: at.addressMask >> 2, codeBase: at.codeBase >> 2, mxcsr: at.mxcsr >> 2, sseNative: at.sseNative >> 2,
-  fpuTrap: at.fpuTrap >> 2, systemCalls: at.systemCalls >> 2,
+  xcr0: at.xcr0 >> 2, fpuTrap: at.fpuTrap >> 2, systemCalls: at.systemCalls >> 2,
 } as const
 
 /**
@@ -19,9 +19,12 @@ const index = {
 const nativeMask = 0xffe0
 const nativeValue = 0x1fa0
 
+/** SSE and AVX state in XCR0. */
+const vectorState = 6
+
 /**
- * fpuTrap: the vectors that x87 (bits 0-7), SSE (8-15) and MMX (16-23) instructions raise, 0 for none. Intel SDM vol. 3, "Control
- * Registers" and "SSE exceptions".
+ * fpuTrap: the vectors that x87 (bits 0-7), SSE (8-15), MMX (16-23) and AVX (24-31) instructions raise, 0 for none. Intel SDM vol. 3,
+ * "Control Registers" and "SSE exceptions"; vol. 2, "Exception Classifications of VEX-Encoded Instructions".
  */
 export function deriveFpu(state: CpuState): void {
   const { words } = state
@@ -29,7 +32,9 @@ export function deriveFpu(state: CpuState): void {
   const x87 = words[index.cr0] & (cr0.EM | cr0.TS) ? vector.NM : 0
   const mmx = emulate ? vector.UD : x87
   const sse = emulate || !(words[index.cr4] & cr4.OSFXSR) ? vector.UD : x87
-  words[index.fpuTrap] = x87 | (sse << 8) | (mmx << 16)
+  const isEnabled = (words[index.cr4] & cr4.OSXSAVE) !== 0 && (words[index.xcr0] & vectorState) === vectorState
+  const avx = !isEnabled ? vector.UD : words[index.cr0] & cr0.TS ? vector.NM : 0
+  words[index.fpuTrap] = x87 | (sse << 8) | (mmx << 16) | (avx << 24)
   words[index.sseNative] = (words[index.mxcsr] & nativeMask) === nativeValue ? 1 : 0
 }
 

@@ -140,7 +140,7 @@ export const fields = {
   tlbWrite: derived32('linear address of the write table'),
   tlbFetch: derived32('linear address of the fetch table'),
   sseNative: derived32('1 when SSE arithmetic may run natively: all exceptions masked, round to nearest, no DAZ or FTZ, PE already set'),
-  fpuTrap: derived32('vector raised by CR0.EM, CR0.TS, CR4.OSFXSR, or 0: bits 0-7 for x87, bits 8-15 for SSE, bits 16-23 for MMX'),
+  fpuTrap: derived32('vector raised by CR0.EM, TS, CR4.OSFXSR, OSXSAVE and XCR0, or 0: bits 0-7 x87, 8-15 SSE, 16-23 MMX, 24-31 AVX'),
   kernelTables: derived32('tlbRead, tlbWrite, tlbFetch of level 0 in this address space; 0 while they or userTables are unknown', 3),
   userTables: derived32('the same of privilege level 3', 3),
   accessTables: derived32('the same of level 0 with RFLAGS.AC set (STAC); 0 while they or kernelTables are unknown', 3),

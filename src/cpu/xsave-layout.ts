@@ -12,19 +12,20 @@ export interface StateComponent {
 
 /** By component number. 0 and 1 lie in the legacy area. */
 export const extendedStateLayout: Readonly<Record<number, StateComponent>> = {
+  2: { size: 256, offset: 576, supervisor: false, aligned: false },
   9: { size: 8, offset: 2688, supervisor: false, aligned: false },
   11: { size: 16, offset: 0, supervisor: true, aligned: false },
   12: { size: 24, offset: 0, supervisor: true, aligned: false },
 }
 
-export const component = { x87: 1n, sse: 2n, pkru: 1n << 9n, userCet: 1n << 11n, supervisorCet: 1n << 12n } as const
+export const component = { x87: 1n, sse: 2n, avx: 4n, pkru: 1n << 9n, userCet: 1n << 11n, supervisorCet: 1n << 12n } as const
 /** The same as numbers: all components have bits below 32. */
-export const componentBit = { x87: 1, sse: 2, pkru: 1 << 9, userCet: 1 << 11, supervisorCet: 1 << 12 } as const
+export const componentBit = { x87: 1, sse: 2, avx: 4, pkru: 1 << 9, userCet: 1 << 11, supervisorCet: 1 << 12 } as const
 export const legacyBytes = 512
 export const headerBytes = 64
 
 export const supportedXcr0 = (model: CpuModel): bigint => (model.has('xsave') ? component.x87 | component.sse
-  | (model.has('pku') ? component.pkru : 0n) : 0n)
+  | (model.has('avx') ? component.avx : 0n) | (model.has('pku') ? component.pkru : 0n) : 0n)
 export const supportedXss = (model: CpuModel): bigint => (model.has('xsaves') && (model.has('shstk') || model.has('ibt'))
   ? component.userCet | component.supervisorCet : 0n)
 

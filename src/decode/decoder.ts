@@ -80,6 +80,8 @@ export class Decoder {
   /** VEX.L; VEX.vvvv, not inverted any more. */
   private vexLength = 0
   private vexRegister = 0
+  /** Of a VSIB byte. */
+  private vectorIndex = 0
 
   /** `offers` tells whether the CPU model has a CPUID feature. */
   constructor(tables: OpcodeTables, offers: (feature: string) => boolean) {
@@ -237,7 +239,7 @@ export class Decoder {
       if (c.form.options.only && (c.form.options.only === '64') !== wide) continue
       if (c.form.options.noRexB && this.rex & 1) continue
       if (c.row.feature && !this.offers(c.row.feature)) continue
-      if (c.vex && !this.fitsVex(c.vex)) continue
+      if (c.vex && (!this.fitsVex(c.vex) || (c.row.besides && !this.offers(c.row.besides)))) continue
       return c
     }
     return undefined
@@ -265,7 +267,7 @@ export class Decoder {
     if (candidate.hasModrm) {
       this.byte()
       this.identityEnd = this.at
-      if (modrm < 0xc0 && candidate.fixedModrm < 0 && candidate.modrmKind !== 3) this.readMemoryOperand(modrm)
+      if (modrm < 0xc0 && candidate.fixedModrm < 0 && candidate.modrmKind !== 3) this.readMemoryOperand(modrm, candidate.vex?.vsib ?? false)
       d.displacementSize = this.at - this.identityEnd
       if (candidate.row.addressAfterPop && d.memory && d.base === 4) d.displacement += BigInt(2 << d.operandSize)
     }
@@ -274,7 +276,7 @@ export class Decoder {
     if (candidate.plusI) d.slots[0] = modrm & 7
   }
 
-  private readMemoryOperand(modrm: number): void {
+  private readMemoryOperand(modrm: number, vsib: boolean): void {
     const d = this.decoded
     d.memory = true
     const kind = modrm >> 6
@@ -285,7 +287,8 @@ export class Decoder {
       const sib = this.byte()
       this.identityEnd = this.at
       const index = ((sib >> 3) & 7) | ((this.rex & 2) << 2)
-      d.index = index === 4 ? -1 : index
+      if (vsib) this.vectorIndex = index
+      d.index = index === 4 || vsib ? -1 : index
       d.scale = sib >> 6
       base = sib & 7
     }
@@ -382,8 +385,10 @@ export class Decoder {
       case 'B':
         d.slots[slot] = gprAddress(this.vexRegister)
         return
-      case 'X':
-        throw new Error('VSIB is not decoded')
+      case 'X': // the SIB byte's index is a vector: the address has none, the scale is an immediate
+        d.slots[slot] = vectorBase + this.vectorIndex * 64
+        d.immediate = BigInt(d.scale)
+        return
     }
   }
   private readImmediate(spec: OperandSpec): void {

@@ -11,6 +11,8 @@ export interface VexDemands {
   readonly wideOnly: boolean
   /** VEX.vvvv names an operand; otherwise it must be 1111b. */
   readonly usesV: boolean
+  /** The memory operand has a SIB byte whose index is a vector register. */
+  readonly vsib: boolean
 }
 
 /** One form of one instruction, its encoding taken apart. */
@@ -66,7 +68,7 @@ function parseVex(form: Form): { map: number; prefix: Candidate['prefix']; deman
   const { operands } = form
   const wideOnly = operands.some(o => 'EGRB'.includes(o.letter))
   const usesV = operands.some(o => o.letter === 'H' || o.letter === 'B')
-  const demands = { l, w: w === 'WIG' ? -1 : Number(w[1]), wideOnly, usesV }
+  const demands = { l, w: w === 'WIG' ? -1 : Number(w[1]), wideOnly, usesV, vsib: operands.some(o => o.letter === 'X') }
   return { map: place, prefix: prefix === 'NP' ? 'none' : (prefix.toLowerCase() as Candidate['prefix']), demands }
 }
 

@@ -92,6 +92,35 @@ test('XSAVEC and XSAVES use the compacted format', () => {
   }
 })
 
+test('AVX state is component 2: bits 255:128 of each register, at byte 576 in both formats when it is the first', () => {
+  for (const [save, restore] of [[xsave, xrstor], [xsavec, xrstor], [xsaves, xrstors]]) {
+    const cpu = prepare(0x206n)
+    cpu.state.xcr0 = 0x207n
+    cpu.state.vector[2] = 0x1234n
+    cpu.state.vector[15 * 8 + 3] = 0x5678n
+    save(cpu)
+    assert.equal(cpu.memory.read64(area + 512n), 0x206n)
+    assert.deepEqual([cpu.memory.read64(area + 576n), cpu.memory.read64(area + 576n + 15n * 16n + 8n)], [0x1234n, 0x5678n])
+    assert.equal(cpu.memory.read64(area + (save === xsave ? 2688n : 832n)), 0x55555554n)
+    cpu.state.vector.fill(0n)
+    restore(cpu)
+    assert.deepEqual([cpu.state.vector[0], cpu.state.vector[2], cpu.state.vector[123]], [0x1111n, 0x1234n, 0x5678n])
+    cpu.memory.write64(area + 512n, 0x202n)
+    restore(cpu)
+    assert.deepEqual([cpu.state.vector[0], cpu.state.vector[2]], [0x1111n, 0n], 'not in XSTATE_BV: its initial state')
+  }
+})
+test('XRSTOR of AVX state alone loads MXCSR in the standard format, and not in the compacted one', () => {
+  for (const [save, expected] of [[xsave, 0x1f80], [xsavec, 0x1fa0]] as const) {
+    const cpu = prepare(0x4n)
+    cpu.state.xcr0 = 7n
+    save(cpu)
+    cpu.state.mxcsr = 0x1fa0
+    xrstor(cpu)
+    assert.equal(cpu.state.mxcsr, expected)
+  }
+})
+
 test('XRSTOR checks the header', () => {
   const bad = (offset: bigint, value: bigint, restore = xrstor): unknown => {
     const cpu = prepare()

@@ -27,6 +27,8 @@ const initialMxcsr = 0x1f80
 const vectorBytes = 64
 const vectorWords = vectorBytes / 4
 const firstVector = at.vector >> 2
+/** Bits 255:128 of the vector registers. */
+const firstUpper = firstVector + 4
 const firstFpr = at.fpr >> 2
 /** Of the x87 status. */
 const topMask = 0x3800
@@ -208,6 +210,7 @@ function inUse(state: CpuState): number {
     | words[index.ip] | words[index.ip + 1] | words[index.dp] | words[index.dp + 1] | words[index.cs] | words[index.ds]) === 0
   if (!x87Initial || !allZero(words, firstFpr, 8, 4)) bits |= component.x87
   if (!allZero(words, firstVector, vectorCount(state), vectorWords)) bits |= component.sse
+  if (words[index.xcr0] & component.avx && !allZero(words, firstUpper, vectorCount(state), vectorWords)) bits |= component.avx
   if (words[index.pkru] !== 0) bits |= component.pkru
   const pointers = index.pointers
   if ((words[index.userCet] | words[index.userCet + 1] | words[pointers + 6] | words[pointers + 7]) !== 0) bits |= component.userCet
@@ -245,6 +248,27 @@ function writeLegacy(cpu: Processor, address: bigint, which: number, withMxcsr: 
 /** Words `start` to `end` of the area. */
 function writePart(cpu: Processor, address: bigint, start: number, end: number): void {
   copyOut(cpu, address + BigInt(start * 4), buffer, start, end - start)
+}
+
+const avxNumber = 2
+const upperWord = (i: number): number => firstUpper + (i >> 2) * vectorWords + (i & 3)
+/** The AVX component on its way: bits 255:128 of each register, one after the other. */
+const uppers = new Uint32Array(16 * 4)
+function saveAvx(cpu: Processor, address: bigint): void {
+  const { words } = cpu.state
+  const count = vectorCount(cpu.state) * 4
+  for (let i = 0; i < count; i++) uppers[i] = words[upperWord(i)]
+  copyOut(cpu, address, uppers, 0, count)
+}
+/** Into `uppers`; `undefined`: the initial state. */
+function readAvx(cpu: Processor, address: bigint | undefined): void {
+  if (address === undefined) uppers.fill(0)
+  else copyIn(cpu, address, uppers, 0, vectorCount(cpu.state) * 4)
+}
+function takeAvx(state: CpuState): void {
+  const { words } = state
+  const count = vectorCount(state) * 4
+  for (let i = 0; i < count; i++) words[upperWord(i)] = uppers[i]
 }
 
 const pkruNumber = 9
@@ -302,8 +326,9 @@ function saveStandard(cpu: Processor, optimised: boolean): After {
   const headerAddress = address + BigInt(legacyBytes)
   memory.probeWrite(address, areaWords * 4)
   const written = optimised ? requested & used : requested
+  if (written & component.avx) saveAvx(cpu, address + placeOf(avxNumber, undefined))
   if (written & component.pkru) memory.write32(address + placeOf(pkruNumber, undefined), state.pkru)
-  writeLegacy(cpu, address, written, (requested & component.sse) !== 0)
+  writeLegacy(cpu, address, written, (requested & (component.sse | component.avx)) !== 0)
   memory.write64(headerAddress, (memory.read64(headerAddress) & ~BigInt(requested)) | BigInt(used & requested))
   return after.next
 }
@@ -321,6 +346,7 @@ function saveCompact(cpu: Processor, available: number): After {
   const inFirst = wordsInFirstPage(state)
   const first = memory.placeForWrite(address) >>> 2
   const second = inFirst === areaWords ? first : memory.placeForWrite(address + BigInt(inFirst * 4)) >>> 2
+  if (used & component.avx) saveAvx(cpu, address + placeOf(avxNumber, requested))
   if (used & component.pkru) {
     const pkru = address + placeOf(pkruNumber, requested)
     memory.probeWrite(pkru, 8)
@@ -371,10 +397,14 @@ function restore(cpu: Processor, available: number, compactOnly: boolean): After
   const present = from[place + header.present]
   const load = requested & present
   const initialise = requested & ~present
-  const loadsMxcsr = ((isCompact ? load : requested) & component.sse) !== 0
+  // in the standard format it belongs to both
+  const givesMxcsr = isCompact ? component.sse : component.sse | component.avx
+  const loadsMxcsr = ((isCompact ? load : requested) & givesMxcsr) !== 0
   const mxcsr = loadsMxcsr ? checkMxcsr(cpu, from[place + legacy.mxcsr]) : initialMxcsr
   const listed = isCompact ? from[place + header.format] : undefined
   const pkru = load & component.pkru ? memory.read32(address + placeOf(pkruNumber, listed)) : 0
+
+  if (requested & component.avx) readAvx(cpu, load & component.avx ? address + placeOf(avxNumber, listed) : undefined)
 
   const control = requested & cetMask ? cetComponents.filter(number => requested & (1 << number)) : []
   const values = control.map(number => checkCet(cpu, number, load & (1 << number) ? address + placeOf(number, listed) : undefined))
@@ -384,7 +414,8 @@ function restore(cpu: Processor, available: number, compactOnly: boolean): After
   else if (initialise & component.x87) initX87(state)
   if (load & component.sse) takeSse(state, from, place)
   else if (initialise & component.sse) initSse(state)
-  if (requested & component.sse) state.mxcsr = mxcsr
+  if (requested & component.avx) takeAvx(state)
+  if (requested & givesMxcsr) state.mxcsr = mxcsr
   deriveFpu(state)
   if (requested & component.pkru && state.pkru !== pkru) {
     state.pkru = pkru

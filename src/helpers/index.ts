@@ -8,6 +8,7 @@ import * as fpu from './fpu-state.ts'
 import * as guest from './guest.ts'
 import * as identify from './identify.ts'
 import * as integer from './integer.ts'
+import * as masked from './masked.ts'
 import * as ports from './ports.ts'
 import { sseFloat } from './sse-float.ts'
 import * as shadowStack from './shadow-stack.ts'
@@ -31,6 +32,7 @@ export const helpers = {
   ...identify,
   ...guest,
   ...integer,
+  ...masked,
   in: ports.in,
   out: ports.out,
   ...sseFloat,

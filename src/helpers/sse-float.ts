@@ -4,6 +4,7 @@
  *
  * Operands are places in linear memory (registers, or memory that the row has translated): argument[0] the destination register,
  * argument[1] and [2] the sources, argument[3] an immediate. Results are put together aside: an unmasked exception writes nothing.
+ * With a VEX prefix bits 31:16 of argument[0] are the length / 128, and bits 63:32 the place of the register that a scalar's rest is from.
  */
 import { cr4, cr4Low } from '../cpu/bits.ts'
 import { deriveFpu } from '../cpu/derive.ts'
@@ -22,7 +23,7 @@ import { writeGpr } from './registers.ts'
 const word = { argument: at.argument >> 2, mxcsr: at.mxcsr >> 2, sseNative: at.sseNative >> 2 } as const
 
 const status = floatStatus()
-const results = new DataView(new ArrayBuffer(16))
+const results = new DataView(new ArrayBuffer(32))
 const resultBytes = new Uint8Array(results.buffer)
 /** Linear memory of the machine that ran last: a view is dear to make. */
 let memory: DataView = results
@@ -33,6 +34,10 @@ export function viewOf(state: CpuState): DataView {
 }
 
 const argument = (cpu: Processor, index: number): number => cpu.state.words[word.argument + 2 * index]
+/** Lanes of 128 bits with a VEX prefix; 0: there is none. */
+const lengthOf = (cpu: Processor): number => argument(cpu, 0) >>> 16
+/** Bytes of packed sources and results. */
+const packedBytes = (cpu: Processor): number => (lengthOf(cpu) === 2 ? 32 : 16)
 
 function begin(cpu: Processor): void {
   viewOf(cpu.state)
@@ -50,10 +55,17 @@ function settleMxcsr(cpu: Processor, found: FloatStatus): void {
 
 function write(cpu: Processor, bytes: number): After {
   settleMxcsr(cpu, status)
-  const to = argument(cpu, 0)
+  const to = argument(cpu, 0) & 0xffff
   const { words } = cpu.state
+  if (lengthOf(cpu) > 0) writeRest(words, to >> 2, bytes, words[word.argument + 1] >> 2)
   for (let i = 0; i < bytes; i += 4) words[(to + i) >> 2] = results.getUint32(i, true)
   return after.next
+}
+
+/** What a VEX prefix writes besides: the rest of the first source's 128 bits, and zeroes. */
+function writeRest(words: Uint32Array, to: number, bytes: number, rest: number): void {
+  if (bytes < 16) for (let i = 0; i < 4; i++) words[to + i] = words[rest + i]
+  if (bytes <= 16) for (let i = 4; i < 8; i++) words[to + i] = 0
 }
 
 // ---- elements: places in, a result at `to` out ----
@@ -89,9 +101,9 @@ function exactly(bits: 32 | 64, operation: Bits): Element {
 /** One element of `bits` (scalar), or all of a register. */
 function elementwise(bits: 32 | 64, packed: boolean, element: Element): Helper {
   const step = bits / 8
-  const bytes = packed ? 16 : step
   return cpu => {
     begin(cpu)
+    const bytes = packed ? packedBytes(cpu) : step
     const left = argument(cpu, 1)
     const right = argument(cpu, 2)
     for (let i = 0; i < bytes; i += step) element(left + i, right + i, i)
@@ -105,8 +117,9 @@ function alternating(bits: 32 | 64): Helper {
   const elements = [subtract(bits), add(bits)]
   return cpu => {
     begin(cpu)
-    for (let i = 0; i < 16; i += step) elements[(i / step) & 1](argument(cpu, 1) + i, argument(cpu, 2) + i, i)
-    return write(cpu, 16)
+    const bytes = packedBytes(cpu)
+    for (let i = 0; i < bytes; i += step) elements[(i / step) & 1](argument(cpu, 1) + i, argument(cpu, 2) + i, i)
+    return write(cpu, bytes)
   }
 }
 /** HADDPS and its family: neighbours are combined; the left operand's results come first. */
@@ -114,13 +127,15 @@ function horizontal(bits: 32 | 64, element: Element): Helper {
   const step = bits / 8
   return cpu => {
     begin(cpu)
-    for (let i = 0; i < 8; i += step) {
-      const left = argument(cpu, 1) + 2 * i
-      const right = argument(cpu, 2) + 2 * i
-      element(left, left + step, i)
-      element(right, right + step, i + 8)
-    }
-    return write(cpu, 16)
+    const bytes = packedBytes(cpu)
+    for (let lane = 0; lane < bytes; lane += 16)
+      for (let i = 0; i < 8; i += step) {
+        const left = argument(cpu, 1) + lane + 2 * i
+        const right = argument(cpu, 2) + lane + 2 * i
+        element(left, left + step, lane + i)
+        element(right, right + step, lane + i + 8)
+      }
+    return write(cpu, bytes)
   }
 }
 
@@ -141,7 +156,7 @@ const comparePredicate = (bits: 32 | 64, packed: boolean): Helper => {
   const compare: Bits = (format, x, y, found) => (exact.comparePredicate(format, x, y, predicate, found) ? ones : 0n)
   const run = elementwise(bits, packed, exactly(bits, compare))
   return cpu => {
-    predicate = argument(cpu, 3) & 7
+    predicate = argument(cpu, 3) & 31
     return run(cpu)
   }
 }
@@ -179,8 +194,10 @@ function conversion(from: Width, to: Width, count: number, bytes: number, one: C
     begin(cpu)
     resultBytes.fill(0)
     const source = argument(cpu, 1)
-    for (let i = 0; i < count; i++) set(i * to, one(read(source + i * from), status))
-    return write(cpu, bytes)
+    const isWide = lengthOf(cpu) === 2
+    const elements = isWide ? 2 * count : count
+    for (let i = 0; i < elements; i++) set(i * to, one(read(source + i * from), status))
+    return write(cpu, isWide && to >= from ? 2 * bytes : bytes)
   }
 }
 
@@ -238,19 +255,20 @@ function dotProduct(bits: 32 | 64): Helper {
   return cpu => {
     begin(cpu)
     const immediate = argument(cpu, 3)
+    const bytes = packedBytes(cpu)
     let terms: bigint[] = []
-    for (let i = 0; i < count; i++) {
-      const selected = (immediate >> (4 + i)) & 1
-      terms.push(selected ? exact.multiply(format, read(argument(cpu, 1) + i * step), read(argument(cpu, 2) + i * step), status) : 0n)
+    for (let at = 0; at < bytes; at += step) {
+      const selected = (immediate >> (4 + (at / step) % count)) & 1
+      terms.push(selected ? exact.multiply(format, read(argument(cpu, 1) + at), read(argument(cpu, 2) + at), status) : 0n)
     }
-    while (terms.length > 1) {
+    while (terms.length > bytes / 16) {
       settleMxcsr(cpu, status)
       const sums: bigint[] = []
       for (let i = 0; i < terms.length; i += 2) sums.push(exact.add(format, terms[i], terms[i + 1], status))
       terms = sums
     }
-    for (let i = 0; i < count; i++) set(i * step, (immediate >> i) & 1 ? terms[0] : 0n)
-    return write(cpu, 16)
+    for (let at = 0; at < bytes; at += step) set(at, (immediate >> (at / step) % count) & 1 ? terms[at >> 4] : 0n)
+    return write(cpu, bytes)
   }
 }
 

@@ -46,6 +46,22 @@ export function mpsadbw(cpu: Processor): After {
   return after.next
 }
 
+/** argument[0]: the destination's place; [1] and [2]: the sources' places; [3]: the immediate, three bits a lane. */
+export function vmpsadbw(cpu: Processor): After {
+  const { bytes, words } = cpu.state
+  const argument = at.argument >> 2
+  const [to, left, right, selector] = [words[argument], words[argument + 2], words[argument + 4], words[argument + 6]]
+  const sums = new Uint16Array(16)
+  for (let i = 0; i < 16; i++) {
+    const lane = i & 8
+    const bits = lane ? selector >> 3 : selector
+    for (let k = 0; k < 4; k++)
+      sums[i] += Math.abs(bytes[left + 2 * lane + (bits & 4) + (i & 7) + k] - bytes[right + 2 * lane + (bits & 3) * 4 + k])
+  }
+  bytes.set(new Uint8Array(sums.buffer), to)
+  return after.next
+}
+
 /** The least of eight unsigned words and its position. */
 export function phminposuw(cpu: Processor): After {
   const { bytes } = cpu.state

@@ -159,6 +159,17 @@ export abstract class Semantics extends StateBuilder {
         throw new Error(`${this.name}: cannot write a ${operand.class} operand`)
     }
   }
+  /** Writes bits 255:128 of a vector register at the end of the row. */
+  writeUpper(operand: Operand, value: Node): void {
+    const place = this.registerPlace(operand)
+    value.uses++
+    place.uses++
+    this.pending.push(() => {
+      value.uses--
+      place.uses--
+      this.store('v128', place, value, 16)
+    })
+  }
   /**
    * Reads, computes and writes one operand with a single translation; the write's permission is tested before anything changes. Returns
    * nothing: use the values inside.
@@ -276,6 +287,8 @@ export abstract class Semantics extends StateBuilder {
         return this.trap(0)
       case 'sse':
         return this.trap(8)
+      case 'avx':
+        return this.trap(24)
       case 'mmx': {
         this.trap(16)
         // ES of the x87 status with CR0.NE: an exception that waits

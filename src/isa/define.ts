@@ -54,12 +54,15 @@ export type Check =
   | 'fpu' // #NM by CR0.EM, TS; pending x87 exceptions are the row's business
   | 'mmx' // #UD by CR0.EM, #NM by CR0.TS
   | 'sse' // #UD or #NM by CR0.EM, CR4.OSFXSR, CR0.TS
+  | 'avx' // #UD by CR4.OSXSAVE and XCR0, #NM by CR0.TS
 
 export interface Definition {
   forms: Form[]
   semantics: Body
   /** CPUID feature (Linux's name): #UD when the CPU model does not offer it. */
   feature?: string
+  /** Another one that a form with a VEX prefix needs besides. */
+  besides?: string
   checks?: Check[]
   /** What a guest's controls may keep it from executing: tested after the checks, before any effect. */
   intercept?: InterceptName

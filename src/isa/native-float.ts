@@ -21,7 +21,7 @@ export interface Shape {
   readonly name: ShapeName
   readonly bits: Bits
   readonly packed: boolean
-  load(b: Semantics, place: Node): Node
+  load(b: Semantics, place: Node, offset?: number): Node
   /** Each fact is a requirement of its own; for vectors all elements are asked at once. */
   requirements(b: Semantics, facts: readonly Requirement[]): Requirement[]
   both(b: Semantics, p: Fact, q: Fact): Fact
@@ -57,7 +57,7 @@ function scalar(name: ShapeName, bits: Bits): Shape {
   const { shift, max } = encoding[bits]
   return {
     name, bits, packed: false,
-    load: (b, place) => b.load(bits === 64 ? 'f64' : 'f32', place),
+    load: (b, place, offset) => b.load(bits === 64 ? 'f64' : 'f32', place, offset),
     both: (b, p, q) => b.and(p, q),
     either: (b, p, q) => b.or(p, q),
     every: (_, p) => p,
@@ -93,7 +93,7 @@ function packed(name: ShapeName, bits: Bits): Shape {
   const zero: OneValue = (b, value) => vector(b, eq, value, everyElement(b, bits, 0))
   return {
     name, bits, packed: true,
-    load: (b, place) => b.load('v128', place),
+    load: (b, place, offset) => b.load('v128', place, offset),
     both: (b, p, q) => vector(b, simd.and, p, q),
     either: (b, p, q) => vector(b, simd.or, p, q),
     every: (b, p) => b.simd(all, 'i32', [p]),

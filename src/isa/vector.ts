@@ -6,8 +6,8 @@ import { vector as exception } from '../cpu/fault.ts'
 import type { Node } from '../wasm/function.ts'
 import { simd } from '../wasm/opcodes.ts'
 import type { Semantics } from './builder.ts'
-import { form, instruction, type Body, type Instruction } from './define.ts'
-import { Pq, Qq, Vx, Wx, type Operand } from './operands.ts'
+import { form, instruction, type Body } from './define.ts'
+import { Pq, Qq, type Operand } from './operands.ts'
 
 /**
  * A 16-byte memory operand of a legacy SSE instruction must be aligned: #GP(0). Vector registers are read whole, MMX registers
@@ -69,20 +69,9 @@ export const combine = (compute: Compute): Body => (b, destination, source) => {
   writeVector(b, destination, compute(b, readVector(b, destination), right))
 }
 
-/** An operation that MMX (no prefix) and SSE2 (66) share, at 0F `opcode`. */
-export function mmxAndSse(name: string, opcode: string, compute: Compute, feature?: string): Instruction[] {
-  return [
-    instruction(
-      name, { forms: [form(`NP 0F ${opcode} /r`, Pq, Qq)], checks: ['mmx'], feature: feature ?? 'mmx', semantics: combine(compute) },
-    ),
-    instruction(
-      name, { forms: [form(`66 0F ${opcode} /r`, Vx, Wx)], checks: ['sse'], feature: feature ?? 'sse2', semantics: combine(compute) },
-    ),
-  ]
-}
-/** An SSE operation with any encoding. */
-export function sse(name: string, encoding: string, compute: Compute, feature = 'sse2'): Instruction {
-  return instruction(name, { forms: [form(`${encoding} /r`, Vx, Wx)], checks: ['sse'], feature, semantics: combine(compute) })
+/** An operation on MMX registers. */
+export function mmx(name: string, encoding: string, compute: Compute, feature = 'mmx', source = Qq): void {
+  instruction(name, { forms: [form(`${encoding} /r`, Pq, source)], checks: ['mmx'], feature, semantics: combine(compute) })
 }
 
 /** destination = op(destination, source), one WebAssembly operation. */

@@ -51,6 +51,7 @@ export function readRegisters(state: CpuState, tpr: number): CpuRegisters {
     efer,
     dr: [...state.dr],
     xmm: Array.from({ length: 16 }, (_, i) => ({ low: state.vector[i * 8], high: state.vector[i * 8 + 1] })),
+    ymmHigh: Array.from({ length: 16 }, (_, i) => ({ low: state.vector[i * 8 + 2], high: state.vector[i * 8 + 3] })),
     mxcsr,
     x87: x87(state),
   }
@@ -74,6 +75,10 @@ export function writeRegisters(state: CpuState, registers: Partial<CpuRegisters>
   if (registers.gdtr) [state.gdtrBase, state.gdtrLimit] = [registers.gdtr.base, registers.gdtr.limit]
   if (registers.idtr) [state.idtrBase, state.idtrLimit] = [registers.idtr.base, registers.idtr.limit]
   registers.dr?.forEach((value, i) => (state.dr[i] = value))
+  registers.ymmHigh?.forEach(({ low, high }, i) => {
+    state.vector[i * 8 + 2] = low
+    state.vector[i * 8 + 3] = high
+  })
   registers.xmm?.forEach(({ low, high }, i) => {
     state.vector[i * 8] = low
     state.vector[i * 8 + 1] = high

@@ -210,6 +210,8 @@ export class CoreVectorEngine implements VectorEngine {
       state.gpr[i] = before.gpr[i]
       state.vector[i * 8] = before.xmm[i].low
       state.vector[i * 8 + 1] = before.xmm[i].high
+      state.vector[i * 8 + 2] = before.ymmHigh?.[i].low ?? 0n
+      state.vector[i * 8 + 3] = before.ymmHigh?.[i].high ?? 0n
     }
     state.rip = before.rip
     writeRflags(state, Number(before.rflags))
@@ -260,7 +262,7 @@ export class CoreVectorEngine implements VectorEngine {
       return state.fpr[at] | ((state.fpr[at + 1] & 0xffffn) << 64n)
     })
     out.x87 = { control: state.fpControl, status, tag: fullTag(state.fpTags, status, st), st }
-    out.ymmHigh = undefined
+    out.ymmHigh = Array.from({ length: 16 }, (_, i) => ({ low: state.vector[i * 8 + 2], high: state.vector[i * 8 + 3] }))
     physical.peek(tables.windowPages, out.memory)
     this.clearCode(vector)
     return out

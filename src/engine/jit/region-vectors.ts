@@ -1,8 +1,9 @@
 /**
- * Vector registers in a region: their low 128 bits are locals, and accesses to their places become lanes. What floating-point operations
+ * Vector registers in a region: their low 128 bits are locals, and so are bits 255:128 of those that code with VEX prefixes uses; accesses
+ * to their places become lanes. What floating-point operations
  * have proved about their elements is kept, so that the next operation need not ask again.
  */
-import { at, vectorAddress } from '../../cpu/layout.ts'
+import { at } from '../../cpu/layout.ts'
 import type { ValueType } from '../../wasm/encode.ts'
 import type { Node, Operand as Value, Variable } from '../../wasm/function.ts'
 import { simd, type LoadKind, type StoreKind } from '../../wasm/opcodes.ts'
@@ -10,6 +11,8 @@ import { RegionFlags } from './region-flags.ts'
 
 const vectorCount = 16
 const vectorStride = 64
+/** Parts of registers are numbered: four of 128 bits each. */
+const partBytes = 16
 
 interface Lane {
   readonly bytes: number
@@ -51,21 +54,21 @@ export abstract class RegionVectors extends RegionFlags {
   protected readonly folded = new WeakMap<Node, { base: Node; offset: number }>()
 
   protected loadVectors(): void {
-    for (const [index, variable] of this.vectors) this.set(variable, super.load('v128', 0, vectorAddress(index)))
+    for (const [part, variable] of this.vectors) this.set(variable, super.load('v128', 0, at.vector + part * partBytes))
   }
   protected storeVectors(): void {
-    for (const index of this.writtenVectors) super.store('v128', 0, this.get(this.vectors.get(index)!), vectorAddress(index))
+    for (const part of this.writtenVectors) super.store('v128', 0, this.get(this.vectors.get(part)!), at.vector + part * partBytes)
   }
 
-  /** The vector register and the byte in it that a constant address of `size` bytes means; undefined: the address is something else. */
+  /** The part of a vector register and the byte in it that a constant address of `size` bytes means; undefined: another address. */
   private vectorAt(address: Value, offset: number, size: number): { index: number; byte: number } | undefined {
     const constant = typeof address === 'object' ? this.constantOf(address) : address
     if (constant === undefined) return undefined
     const distance = Number(constant) + offset - at.vector
     if (distance < 0 || distance >= vectorCount * vectorStride) return undefined
-    const byte = distance % vectorStride
-    if (byte % size !== 0 || byte + size > 16) throw new Error(`${this.name}: ${size} bytes at byte ${byte} of a vector register`)
-    return { index: Math.floor(distance / vectorStride), byte }
+    const byte = distance % partBytes
+    if (byte % size !== 0 || byte + size > partBytes) throw new Error(`${this.name}: ${size} bytes at byte ${byte} of a vector register`)
+    return { index: Math.floor(distance / partBytes), byte }
   }
   private vectorVariable(index: number): Variable {
     let variable = this.vectors.get(index)

@@ -21,7 +21,7 @@ import { RegionVectors } from './region-vectors.ts'
 /** Pages of code are where they were (distances from the entry's page), checks do not trap, SSE is in its usual state. */
 export type Finding = number | Check | 'native'
 /** Checks whose outcome only helpers change that regions do not call. */
-const lasting: ReadonlySet<Check> = new Set(['fpu', 'sse'])
+const lasting: ReadonlySet<Check> = new Set(['fpu', 'sse', 'avx'])
 
 /** What holds at a point of the region whatever way led there. */
 interface Knowledge {

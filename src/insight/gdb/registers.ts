@@ -19,6 +19,7 @@ export function gdbRegisters(registers: CpuRegisters): RegisterValues {
   values.fs_base = registers.segments.fs.base
   values.gs_base = registers.segments.gs.base
   registers.xmm.forEach(({ low, high }, i) => (values[`xmm${i}`] = (high << 64n) | low))
+  registers.ymmHigh.forEach(({ low, high }, i) => (values[`ymm${i}h`] = (high << 64n) | low))
   registers.x87.st.forEach((value, i) => (values[`st${i}`] = value))
   values.fctrl = BigInt(registers.x87.control)
   values.fstat = BigInt(registers.x87.status)
@@ -41,6 +42,8 @@ export function registerChange(now: CpuRegisters, name: string, value: bigint): 
   }
   const vector = /^xmm(\d+)$/.exec(name)
   if (vector) return { xmm: now.xmm.with(Number(vector[1]), { low: value & LOW_64, high: value >> 64n }) }
+  const upper = /^ymm(\d+)h$/.exec(name)
+  if (upper) return { ymmHigh: now.ymmHigh.with(Number(upper[1]), { low: value & LOW_64, high: value >> 64n }) }
   const floating = /^st(\d)$/.exec(name)
   if (floating) return { x87: { ...now.x87, st: now.x87.st.with(Number(floating[1]), value) } }
   if (name === 'fctrl') return { x87: { ...now.x87, control: Number(value) } }

@@ -97,11 +97,13 @@ test('registers and memory are read and written', async () => {
   const machine = new NopMachine(1)
   machine.cpus[0].gpr = machine.cpus[0].gpr.map((_, i) => BigInt(0x1111 * (i + 1)))
   machine.cpus[0].xmm[3] = { low: 0x0123456789abcdefn, high: 0xfedcba9876543210n }
+  machine.cpus[0].ymmHigh[3] = { low: 0x55n, high: 0x66n << 56n }
   machine.cpus[0].cr4 = 0x6b0n
   machine.cpus[0].segments.gs.base = 0xffff888000000000n
   machine.memory.set([0xef, 0xbe, 0xad, 0xde], 0x3000)
   const output = await gdb(machine, [
-    'p/x $rdx', 'p/x $rsi', 'p/x $r15', 'p/x $xmm3.uint128', 'p/x $cr4', 'p/x $gs_base', 'p $eflags', 'x/wx 0x3000', 'x/i $pc',
+    'p/x $rdx', 'p/x $rsi', 'p/x $r15', 'p/x $xmm3.uint128', 'p/x $ymm3.v2_int128', 'p/x $cr4', 'p/x $gs_base', 'p $eflags',
+    'x/wx 0x3000', 'x/i $pc',
     'set $rbx = 0x1234567890abcdef', 'set $cr2 = 5', 'set {int}0x3004 = 0x11223344', 'x/wx 0x10000',
   ])
   const lines = output.split('\n')
@@ -110,6 +112,7 @@ test('registers and memory are read and written', async () => {
   printed('= 0x7777') // rsi has number 6 in the machine's order
   printed('= 0x11110')
   printed('= 0xfedcba98765432100123456789abcdef')
+  printed('= {0xfedcba98765432100123456789abcdef, 0x66000000000000000000000000000055}')
   printed('= 0x6b0')
   printed('= 0xffff888000000000')
   printed('0x3000:\t0xdeadbeef')

@@ -45,6 +45,7 @@ const FEATURES: Feature[] = [
     name: 'org.gnu.gdb.i386.sse',
     registers: [...numbered('xmm', 16, 128, 'vec128'), { name: 'mxcsr', bits: 32, type: 'int', group: 'vector' }],
   },
+  { name: 'org.gnu.gdb.i386.avx', registers: Array.from({ length: 16 }, (_, i) => ({ name: `ymm${i}h`, bits: 128, type: 'uint128' })) },
   { name: 'org.gnu.gdb.i386.segments', registers: integers('fs_base gs_base', 64, 'int') },
   {
     name: 'vitrine.system',

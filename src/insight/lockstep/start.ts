@@ -63,6 +63,7 @@ export function rawStart(image: Uint8Array, at: number, mode: RawMode): StartSta
     efer: mode === 'long64' ? 0x500n : 0n,
     dr: [0n, 0n, 0n, 0n, 0n, 0n, 0xffff0ff0n, 0x400n],
     xmm: Array.from({ length: 16 }, () => ({ low: 0n, high: 0n })),
+    ymmHigh: Array.from({ length: 16 }, () => ({ low: 0n, high: 0n })),
     mxcsr: 0x1f80,
     x87: { control: 0x37f, status: 0, tag: 0xffff, st: new Array<bigint>(8).fill(0n) },
   }

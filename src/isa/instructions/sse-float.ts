@@ -10,9 +10,11 @@ import type { Node } from '../../wasm/function.ts'
 import { simd } from '../../wasm/opcodes.ts'
 import type { Requirement, Semantics } from '../builder.ts'
 import { form, instruction, type Body, type Check } from '../define.ts'
+import { destinationOf, floatRow, keep, keepIf, lanesOf, sourcePlace, writeResult, type FloatBody, type Target } from '../float-rows.ts'
 import { proofs, shapes, everyElement, type Bits, type Shape, type ShapeName } from '../native-float.ts'
-import { Ey, Gy, Ib, Mq, Nq, Pq, Vx, Wd, Wq, Wx, type Operand, type OperandSpec } from '../operands.ts'
-import { alignedAddress, enterMmx, shuffle } from '../vector.ts'
+import { Ey, Gy, Hx, Mq, Nq, Pq, Vqq, Vx, Wd, Wq, Wqq, Wx, type Operand, type OperandSpec } from '../operands.ts'
+import { enterMmx, shuffle } from '../vector.ts'
+import { vexEncoding, vexRow } from '../vex.ts'
 
 const sse: Check[] = ['sse']
 const row = (name: string, encoding: string, operands: OperandSpec[], needs: string, semantics: Body, checks = sse): void => {
@@ -23,25 +25,7 @@ const sources: Record<ShapeName, OperandSpec> = { ps: Wx, pd: Wx, ss: Wd, sd: Wq
 const feature = (shape: Shape): string => (shape.bits === 64 ? 'sse2' : 'sse')
 const all = [shapes.ps, shapes.pd, shapes.ss, shapes.sd]
 
-/** Where a source lies: its register, or memory that is readable and, if 16 bytes wide, aligned. */
-function sourcePlace(b: Semantics, operand: Operand): Node {
-  if (operand.class !== 'memory') return b.registerPlace(operand)
-  return b.readablePlace(operand.bits === 128 ? alignedAddress(b, operand) : b.address(operand), operand.bits / 8)
-}
 const helper = (b: Semantics, name: HelperName, ...args: Node[]): void => b.helper(name, ...args)
-/** Keeps a result that is proved right, or lets the helper do it all; `numbers` are then known not to be denormal. */
-function keep(
-  b: Semantics, proof: Requirement[], { bits }: Shape, numbers: Node[], to: Operand, result: Node, name: HelperName, ...args: Node[]
-): void {
-  const then = (): void => {
-    for (const number of numbers) b.markPlain(number, bits)
-    b.write(to, result)
-  }
-  b.provedOr(proof, then, name, ...args)
-}
-/** The same for one condition (i32). */
-const keepIf = (b: Semantics, proved: Node, to: Operand, result: Node, name: HelperName, ...args: Node[]): void =>
-  b.provedOr([{ likely: () => proved }], () => b.write(to, result), name, ...args)
 const native = (b: Semantics): Node => b.state('sseNative')
 const vector = (b: Semantics, opcode: number, ...args: Node[]): Node => b.simd(opcode, 'v128', args)
 
@@ -80,34 +64,51 @@ const operations = {
 
 const mnemonics = { add: 'ADD', multiply: 'MUL', subtract: 'SUB', minimum: 'MIN', divide: 'DIV', maximum: 'MAX' } as const
 
-const elementwise = (name: HelperName, shape: Shape, operation: Operation): Body => (b, v, w) => {
-  const left = b.registerPlace(v)
-  const right = sourcePlace(b, w)
-  const x = shape.load(b, left)
-  const y = shape.load(b, right)
-  const result = operation.compute(b, shape, x, y)
-  const proof = operation.proof(b, shape, x, y, result)
-  keep(b, operation.exact ? proof : [b.nativeFloat, ...proof], shape, [x, y, result], v, result, name, left, left, right)
+const elementwise = (name: HelperName, shape: Shape, operation: Operation): FloatBody => (b, target, w) => {
+  const left = b.registerPlace(target.left)
+  const right = sourcePlace(b, w, target)
+  const numbers: Node[] = []
+  const results: Node[] = []
+  const proof: Requirement[] = operation.exact ? [] : [b.nativeFloat]
+  for (const offset of lanesOf(target, shape)) {
+    const x = shape.load(b, left, offset)
+    const y = shape.load(b, right, offset)
+    const result = operation.compute(b, shape, x, y)
+    proof.push(...operation.proof(b, shape, x, y, result))
+    numbers.push(x, y, result)
+    results.push(result)
+  }
+  keep(b, proof, shape, numbers, target, results, name, left, right)
 }
+/** The four forms of an operation on elements. */
+const ofShape = (shape: Shape): { feature: string; source: OperandSpec; scalar: boolean } =>
+  ({ feature: feature(shape), source: sources[shape.name], scalar: !shape.packed })
 
 for (const name of Object.keys(operations) as (keyof typeof operations)[])
   for (const shape of all) {
     const operation = operations[name]
-    const encoding = `${prefixes[shape.name]} 0F ${operation.opcode} /r`
-    const semantics = elementwise(`sse.${name}.${shape.name}`, shape, operation)
-    row(mnemonics[name] + shape.name.toUpperCase(), encoding, [Vx, sources[shape.name]], feature(shape), semantics)
+    const encoding = `${prefixes[shape.name]} 0F ${operation.opcode}`
+    const body = elementwise(`sse.${name}.${shape.name}`, shape, operation)
+    floatRow({ name: mnemonics[name] + shape.name.toUpperCase(), encoding, ...ofShape(shape), body })
   }
 
 for (const shape of all) {
   const packed = shape.bits === 64 ? simd.sqrtF64 : simd.sqrtF32
-  const semantics: Body = (b, v, w) => {
-    const place = sourcePlace(b, w)
-    const x = shape.load(b, place)
-    const result = shape.packed ? vector(b, packed, x) : b.unary('sqrt', x)
-    const proof = [b.nativeFloat, ...proofs.root(b, shape, x, result)]
-    keep(b, proof, shape, [x, result], v, result, `sse.squareRoot.${shape.name}`, b.registerPlace(v), place, place)
+  const body: FloatBody = (b, target, w) => {
+    const place = sourcePlace(b, w, target)
+    const numbers: Node[] = []
+    const results: Node[] = []
+    const proof: Requirement[] = [b.nativeFloat]
+    for (const offset of lanesOf(target, shape)) {
+      const x = shape.load(b, place, offset)
+      const result = shape.packed ? vector(b, packed, x) : b.unary('sqrt', x)
+      proof.push(...proofs.root(b, shape, x, result))
+      numbers.push(x, result)
+      results.push(result)
+    }
+    keep(b, proof, shape, numbers, target, results, `sse.squareRoot.${shape.name}`, place, place)
   }
-  row(`SQRT${shape.name.toUpperCase()}`, `${prefixes[shape.name]} 0F 51 /r`, [Vx, sources[shape.name]], feature(shape), semantics)
+  floatRow({ name: `SQRT${shape.name.toUpperCase()}`, encoding: `${prefixes[shape.name]} 0F 51`, ...ofShape(shape), operands: 2, body })
 }
 
 // ---- SSE3: sums of neighbours, alternating sums ----
@@ -119,12 +120,17 @@ const gather = (bits: Bits, odd: 0 | 1): number[] => {
 }
 type Arrange = (b: Semantics, x: Node, y: Node) => [Node, Node]
 /** Combines what `arrange` makes of the operands. */
-const arranged = (name: HelperName, shape: Shape, compute: Compute, arrange: Arrange): Body => (b, v, w) => {
-  const left = b.registerPlace(v)
-  const right = sourcePlace(b, w)
-  const [x, y] = arrange(b, shape.load(b, left), shape.load(b, right))
-  const result = compute(b, shape, x, y)
-  keep(b, [b.nativeFloat, ...proofs.sum(b, shape, x, y, result)], shape, [result], v, result, name, left, left, right)
+const arranged = (name: HelperName, shape: Shape, compute: Compute, arrange: Arrange): FloatBody => (b, target, w) => {
+  const left = b.registerPlace(target.left)
+  const right = sourcePlace(b, w, target)
+  const proof: Requirement[] = [b.nativeFloat]
+  const results = lanesOf(target, shape).map(offset => {
+    const [x, y] = arrange(b, shape.load(b, left, offset), shape.load(b, right, offset))
+    const result = compute(b, shape, x, y)
+    proof.push(...proofs.sum(b, shape, x, y, result))
+    return result
+  })
+  keep(b, proof, shape, results, target, results, name, left, right)
 }
 for (const [shape, prefix] of [[shapes.pd, '66'], [shapes.ps, 'F2']] as const) {
   const name = shape.name as 'ps' | 'pd'
@@ -136,28 +142,30 @@ for (const [shape, prefix] of [[shapes.pd, '66'], [shapes.ps, 'F2']] as const) {
     ['HSUB', '7D', arranged(`sse.hsub.${name}`, shape, subtract, neighbours)],
     ['ADDSUB', 'D0', arranged(`sse.addsub.${name}`, shape, add, negateEven)],
   ] as const
-  for (const [mnemonic, opcode, semantics] of rows)
-    row(mnemonic + name.toUpperCase(), `${prefix} 0F ${opcode} /r`, [Vx, Wx], 'pni', semantics)
+  for (const [mnemonic, opcode, body] of rows)
+    floatRow({ name: mnemonic + name.toUpperCase(), encoding: `${prefix} 0F ${opcode}`, feature: 'pni', source: Wx, body })
 }
 
 // ---- estimates and dot products: always by helper ----
 
-const whole = (name: HelperName): Body => (b, v, w, i) => {
-  const left = b.registerPlace(v)
-  helper(b, name, left, left, sourcePlace(b, w), i ? b.read(i) : b.i32(0))
-}
+const whole = (name: HelperName): FloatBody => (b, target, w, i) =>
+  helper(b, name, destinationOf(b, target), b.registerPlace(target.left), sourcePlace(b, w, target), i ? b.read(i) : b.i32(0))
 for (const [name, operation, opcode] of [['RCP', 'reciprocal', '53'], ['RSQRT', 'reciprocalRoot', '52']] as const)
-  for (const shape of ['ps', 'ss'] as const) {
-    const encoding = `${prefixes[shape]} 0F ${opcode} /r`
-    row(name + shape.toUpperCase(), encoding, [Vx, sources[shape]], 'sse', whole(`sse.${operation}.${shape}`))
+  for (const shape of [shapes.ps, shapes.ss]) {
+    const encoding = `${prefixes[shape.name]} 0F ${opcode}`
+    const body = whole(`sse.${operation}.${shape.name as 'ps' | 'ss'}`)
+    floatRow({ name: name + shape.name.toUpperCase(), encoding, ...ofShape(shape), operands: 2, body })
   }
-row('DPPS', '66 0F 3A 40 /r ib', [Vx, Wx, Ib], 'sse4_1', whole('sse.dot.ps'))
-row('DPPD', '66 0F 3A 41 /r ib', [Vx, Wx, Ib], 'sse4_1', whole('sse.dot.pd'))
+const dot = { feature: 'sse4_1', source: Wx, immediate: true } as const
+floatRow({ name: 'DPPS', encoding: '66 0F 3A 40', ...dot, body: whole('sse.dot.ps') })
+floatRow({ name: 'DPPD', encoding: '66 0F 3A 41', ...dot, packed: { 128: [Vx, Hx, Wx] }, body: whole('sse.dot.pd') })
 
 // ---- comparisons ----
 
 /** The relations that satisfy predicate n: bits 4n less, 4n + 1 equal, 4n + 2 greater (4n + 3 unordered). */
 const satisfying = 0x7ced8312
+/** The same from predicate 8 on, which a VEX prefix brings; those from 16 on differ in what they signal of NaNs. */
+const satisfyingMore = 0xf4650b9a | 0
 
 /** i32 0 or -1: whether the predicate counts this relation (0 less, 1 equal, 2 greater). */
 const counts = (b: Semantics, relations: Node, relation: Node | number): Node => b.sub(0, b.and(b.shrU(relations, relation), 1))
@@ -173,18 +181,24 @@ function comparePacked(b: Semantics, shape: Shape, x: Node, y: Node, relations: 
   return vector(b, simd.or, vector(b, simd.or, wanted[0], wanted[1]), wanted[2])
 }
 for (const shape of all) {
-  const semantics: Body = (b, v, w, i) => {
-    const left = b.registerPlace(v)
-    const right = sourcePlace(b, w)
-    const predicate = b.and(b.read(i), 7)
-    const x = shape.load(b, left)
-    const y = shape.load(b, right)
-    const relations = b.shrU(b.i32(satisfying), b.shl(predicate, 2))
-    const result = (shape.packed ? comparePacked : compareScalar)(b, shape, x, y, relations)
-    b.provedOr(proofs.comparison(b, shape, x, y), () => b.write(v, result), `sse.compare.${shape.name}`, left, left, right, predicate)
+  const body: FloatBody = (b, target, w, i) => {
+    const left = b.registerPlace(target.left)
+    const right = sourcePlace(b, w, target)
+    const predicate = b.and(b.read(i), target.length ? 31 : 7)
+    const table = target.length ? b.select(b.and(predicate, 8), satisfyingMore, b.i32(satisfying)) : b.i32(satisfying)
+    const relations = b.shrU(table, b.shl(target.length ? b.and(predicate, 7) : predicate, 2))
+    const proof: Requirement[] = []
+    const results = lanesOf(target, shape).map(offset => {
+      const x = shape.load(b, left, offset)
+      const y = shape.load(b, right, offset)
+      proof.push(...proofs.comparison(b, shape, x, y))
+      return (shape.packed ? comparePacked : compareScalar)(b, shape, x, y, relations)
+    })
+    const then = (): void => writeResult(b, target, results)
+    b.provedOr(proof, then, `sse.compare.${shape.name}`, destinationOf(b, target), left, right, predicate)
   }
-  const encoding = `${prefixes[shape.name]} 0F C2 /r ib`
-  row(`CMP${shape.name.toUpperCase()}`, encoding, [Vx, sources[shape.name], Ib], feature(shape), semantics)
+  const encoding = `${prefixes[shape.name]} 0F C2`
+  floatRow({ name: `CMP${shape.name.toUpperCase()}`, encoding, ...ofShape(shape), immediate: true, body })
 }
 
 for (const [name, key, opcode] of [['UCOMI', 'ucomi', '2E'], ['COMI', 'comi', '2F']] as const)
@@ -198,7 +212,9 @@ for (const [name, key, opcode] of [['UCOMI', 'ucomi', '2E'], ['COMI', 'comi', '2
       const flags = (): void => b.setFlags({ zero: b.extendU(b.ne(x, y)), sign: b.i64(1), aux: b.shl(b.extendU(less), 63n), carry: less })
       b.provedOr(proofs.comparison(b, shape, x, y), flags, `sse.${key}.${shape.name as 'ss' | 'sd'}`, left, left, right)
     }
-    row(name + shape.name.toUpperCase(), `${prefix} 0F ${opcode} /r`, [Vx, source], feature(shape), semantics)
+    const encoding = `${prefix} 0F ${opcode} /r`
+    row(name + shape.name.toUpperCase(), encoding, [Vx, source], feature(shape), semantics)
+    vexRow(`V${name}${shape.name.toUpperCase()}`, vexEncoding(encoding, 'LIG'), [Vx, source], semantics)
   }
 
 // ---- rounding ----
@@ -212,35 +228,42 @@ const toIntegral = (b: Semantics, shape: Shape, x: Node, rounding: Rounding): No
   shape.packed ? vector(b, packedRounding[shape.bits][rounding], x) : b.unary(rounding, x)
 
 for (const [shape, opcode] of [[shapes.ps, '08'], [shapes.pd, '09'], [shapes.ss, '0A'], [shapes.sd, '0B']] as const) {
-  const semantics: Body = (b, v, w, i) => {
-    const place = sourcePlace(b, w)
+  const body: FloatBody = (b, target, w, i) => {
+    const place = sourcePlace(b, w, target)
     const immediate = b.read(i)
-    const x = shape.load(b, place)
     const mode = b.select(b.and(immediate, 4), b.and(b.shrU(b.state('mxcsr'), 13), 3), b.and(immediate, 3))
-    const choose = (value: number, rounding: Rounding, otherwise: () => Node): Node =>
-      b.ifValue(b.eq(mode, value), x.type, () => toIntegral(b, shape, x, rounding), otherwise)
-    const result = choose(0, 'nearest', () => choose(1, 'floor', () => choose(2, 'ceil', () => toIntegral(b, shape, x, 'trunc'))))
     // bit 3 hides the precision exception, the only one that a number can raise
-    const unseen = b.and(b.or(native(b), b.and(immediate, 8)), shape.every(b, shape.both(b, shape.notNaN(b, x), shape.plain(b, x))))
-    const integral = shape.every(b, shape.equal(b, result, x))
-    keepIf(b, b.or(integral, unseen), v, result, `sse.round.${shape.name}`, b.registerPlace(v), place, place, immediate)
+    const isUnseen = b.or(native(b), b.and(immediate, 8))
+    const proved: Node[] = []
+    const results = lanesOf(target, shape).map(offset => {
+      const x = shape.load(b, place, offset)
+      const choose = (value: number, rounding: Rounding, otherwise: () => Node): Node =>
+        b.ifValue(b.eq(mode, value), x.type, () => toIntegral(b, shape, x, rounding), otherwise)
+      const result = choose(0, 'nearest', () => choose(1, 'floor', () => choose(2, 'ceil', () => toIntegral(b, shape, x, 'trunc'))))
+      const unseen = b.and(isUnseen, shape.every(b, shape.both(b, shape.notNaN(b, x), shape.plain(b, x))))
+      proved.push(b.or(shape.every(b, shape.equal(b, result, x)), unseen))
+      return result
+    })
+    keepIf(b, proved.reduce((p, q) => b.and(p, q)), target, results, `sse.round.${shape.name}`, place, place, immediate)
   }
-  row(`ROUND${shape.name.toUpperCase()}`, `66 0F 3A ${opcode} /r ib`, [Vx, sources[shape.name], Ib], 'sse4_1', semantics)
+  const name = `ROUND${shape.name.toUpperCase()}`
+  floatRow({ name, encoding: `66 0F 3A ${opcode}`, ...ofShape(shape), feature: 'sse4_1', operands: 2, immediate: true, body })
 }
 
 // ---- conversions between scalars ----
 
 /** From a general register or an integer in memory: exact if the number has room, else only PE can follow. */
 for (const [shape, prefix, bits] of [[shapes.sd, 'F2', 53], [shapes.ss, 'F3', 24]] as const) {
-  const semantics: Body = (b, v, e) => {
+  const body: FloatBody = (b, target, e) => {
     const value = b.read(e)
     const result = b.convert(`f${shape.bits}FromI${e.bits as Bits}`, value)
-    if (bits >= e.bits) return b.write(v, result)
+    if (bits >= e.bits) return writeResult(b, target, [result])
     const limit = 1n << BigInt(bits)
     const fits = b.leU(b.add(value, limit), 2n * limit)
-    keepIf(b, b.or(native(b), fits), v, result, `sse.si2${shape.name as 'ss' | 'sd'}`, b.registerPlace(v), b.widen(value, e.bits))
+    keepIf(b, b.or(native(b), fits), target, [result], `sse.si2${shape.name as 'ss' | 'sd'}`, b.widen(value, e.bits))
   }
-  row(`CVTSI2${shape.name.toUpperCase()}`, `${prefix} 0F 2A /r`, [Vx, Ey], feature(shape), semantics)
+  const name = `CVTSI2${shape.name.toUpperCase()}`
+  floatRow({ name, encoding: `${prefix} 0F 2A`, feature: feature(shape), source: Ey, scalar: true, body })
 }
 
 /** To a general register. What is out of range saturates in WebAssembly, and then differs from the rounded value. */
@@ -256,25 +279,31 @@ for (const [truncate, opcode, rounding] of [[true, '2C', 'trunc'], [false, '2D',
       // the largest 64-bit integer becomes 2^63 again
       const inRange = g.bits === 64 ? b.ltF(x, 2 ** 63) : b.i32(1)
       const proved = b.and(inRange, b.or(b.eq(back, x), b.and(native(b), b.eq(back, rounded))))
-      keepIf(b, proved, g, value, `sse.${truncate ? 'truncate.' : ''}${shape.name as 'ss' | 'sd'}2si`, b.i32(0), place)
+      const name: HelperName = `sse.${truncate ? 'truncate.' : ''}${shape.name as 'ss' | 'sd'}2si`
+      b.provedOr([{ likely: () => proved }], () => b.write(g, value), name, b.i32(0), place)
     }
-    row(`CVT${truncate ? 'T' : ''}${shape.name.toUpperCase()}2SI`, `${prefix} 0F ${opcode} /r`, [Gy, source], feature(shape), semantics)
+    const name = `CVT${truncate ? 'T' : ''}${shape.name.toUpperCase()}2SI`
+    const encoding = `${prefix} 0F ${opcode} /r`
+    row(name, encoding, [Gy, source], feature(shape), semantics)
+    vexRow(`V${name}`, vexEncoding(encoding, 'LIG'), [Gy, source], semantics)
   }
 
-row('CVTSS2SD', 'F3 0F 5A /r', [Vx, Wd], 'sse2', (b, v, w) => {
+const singleToDouble: FloatBody = (b, target, w) => {
   const place = sourcePlace(b, w)
   const x = shapes.ss.load(b, place)
   const result = b.convert('promote', x)
-  keepIf(b, b.and(shapes.ss.notNaN(b, x), shapes.ss.plain(b, x)), v, result, 'sse.ss2sd', b.registerPlace(v), place)
-})
-row('CVTSD2SS', 'F2 0F 5A /r', [Vx, Wq], 'sse2', (b, v, w) => {
+  keepIf(b, b.and(shapes.ss.notNaN(b, x), shapes.ss.plain(b, x)), target, [result], 'sse.ss2sd', place)
+}
+const doubleToSingle: FloatBody = (b, target, w) => {
   const place = sourcePlace(b, w)
   const x = shapes.sd.load(b, place)
   const result = b.convert('demote', x)
   const same = b.or(native(b), b.eq(b.convert('promote', result), x))
   const proved = b.or(b.and(shapes.ss.safe(b, result), same), shapes.sd.zero(b, x))
-  keepIf(b, proved, v, result, 'sse.sd2ss', b.registerPlace(v), place)
-})
+  keepIf(b, proved, target, [result], 'sse.sd2ss', place)
+}
+floatRow({ name: 'CVTSS2SD', encoding: 'F3 0F 5A', feature: 'sse2', source: Wd, scalar: true, body: singleToDouble })
+floatRow({ name: 'CVTSD2SS', encoding: 'F2 0F 5A', feature: 'sse2', source: Wq, scalar: true, body: doubleToSingle })
 
 // ---- conversions of vectors ----
 
@@ -286,27 +315,45 @@ const everywhere = (b: Semantics, condition: Node): Node => vector(b, simd.splat
 /** The result of a conversion and whether (i32) it is right as it is. */
 type Attempt = (b: Semantics, x: Node) => { result: Node; proved: Node }
 
-function convertVector(name: string, encoding: string, source: OperandSpec, fallback: HelperName, attempt: Attempt): void {
-  row(name, `${encoding} /r`, [Vx, source], 'sse2', (b, v, w) => {
-    const place = sourcePlace(b, w)
-    const { result, proved } = attempt(b, loadVector(b, w, place))
-    keepIf(b, proved, v, result, fallback, b.registerPlace(v), place)
-  })
+/** With 256 bits the sources of doubles fill one lane, and the results of doubles one. */
+type Change = 'same' | 'widens' | 'narrows'
+const operandsOf: Record<Change, Record<128 | 256, OperandSpec[]>> = {
+  same: { 128: [Vx, Wx], 256: [Vqq, Wqq] },
+  widens: { 128: [Vx, Wq], 256: [Vqq, Wx] },
+  narrows: { 128: [Vx, Wx], 256: [Vx, Wqq] },
+}
+function sourceLanes(b: Semantics, { length }: Target, change: Change, w: Operand, place: Node): Node[] {
+  if (length !== 256) return [loadVector(b, w, place)]
+  const low = b.load('v128', place)
+  if (change !== 'widens') return [low, b.load('v128', place, 16)]
+  return [low, shuffle(b, low, low, [8, 9, 10, 11, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15])]
+}
+function convertVector(name: string, encoding: string, change: Change, fallback: HelperName | undefined, attempt: Attempt): void {
+  const body: FloatBody = (b, target, w) => {
+    const place = sourcePlace(b, w, target)
+    const parts = sourceLanes(b, target, change, w, place).map(x => attempt(b, x))
+    const lanes = parts.map(({ result }) => result)
+    const isJoined = change === 'narrows' && lanes.length === 2
+    const results = isJoined ? [shuffle(b, lanes[0], lanes[1], [0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23])] : lanes
+    if (!fallback) return writeResult(b, target, results)
+    keepIf(b, parts.map(({ proved }) => proved).reduce((p, q) => b.and(p, q)), target, results, fallback, place)
+  }
+  floatRow({ name, encoding, feature: 'sse2', source: operandsOf[change][128][1], packed: operandsOf[change], body })
 }
 
-row('CVTDQ2PD', 'F3 0F E6 /r', [Vx, Wq], 'sse2', (b, v, w) => b.write(v, vector(b, simd.f64FromI32, loadVector(b, w, sourcePlace(b, w)))))
-convertVector('CVTDQ2PS', 'NP 0F 5B', Wx, 'sse.dq2ps', (b, x) => {
+convertVector('CVTDQ2PD', 'F3 0F E6', 'widens', undefined, (b, x) => ({ result: vector(b, simd.f64FromI32, x), proved: b.i32(1) }))
+convertVector('CVTDQ2PS', 'NP 0F 5B', 'same', 'sse.dq2ps', (b, x) => {
   const limit = b.v128(new Uint8Array(Uint32Array.of(1 << 24, 1 << 24, 1 << 24, 1 << 24).buffer))
   const large = b.simd(simd.anyTrue, 'i32', [vector(b, simd.gtI32, vector(b, simd.absI32, x), limit)])
   return { result: vector(b, simd.f32FromI32, x), proved: b.or(native(b), b.eqz(large)) }
 })
-convertVector('CVTPS2PD', 'NP 0F 5A', Wq, 'sse.ps2pd', (b, x) => {
+convertVector('CVTPS2PD', 'NP 0F 5A', 'widens', 'sse.ps2pd', (b, x) => {
   const result = vector(b, simd.promoteF32, x)
   // a denormal single is small, but normal, as a double; a NaN is neither small nor large
   const normal = vector(b, simd.leF64, everyElement(b, 64, 2 ** -126), vector(b, simd.andnot, result, everyElement(b, 64, -0)))
   return { result, proved: shapes.pd.every(b, shapes.pd.either(b, normal, shapes.pd.zero(b, result))) }
 })
-convertVector('CVTPD2PS', '66 0F 5A', Wx, 'sse.pd2ps', (b, x) => {
+convertVector('CVTPD2PS', '66 0F 5A', 'narrows', 'sse.pd2ps', (b, x) => {
   const { pd } = shapes
   const result = vector(b, simd.demoteF64, x)
   const back = vector(b, simd.promoteF32, result)
@@ -320,7 +367,7 @@ convertVector('CVTPD2PS', '66 0F 5A', Wx, 'sse.pd2ps', (b, x) => {
 for (const [truncate, prefixPs, prefixPd] of [[true, 'F3', '66'], [false, '66', 'F2']] as const) {
   const rounding = truncate ? 'trunc' : 'nearest'
   const key = truncate ? 'truncate.' : ''
-  convertVector(`CVT${truncate ? 'T' : ''}PS2DQ`, `${prefixPs} 0F 5B`, Wx, `sse.${key}ps2dq`, (b, x) => {
+  convertVector(`CVT${truncate ? 'T' : ''}PS2DQ`, `${prefixPs} 0F 5B`, 'same', `sse.${key}ps2dq`, (b, x) => {
     const { ps } = shapes
     const result = vector(b, simd.i32FromF32, toIntegral(b, ps, x, rounding))
     const notBelow = vector(b, simd.leF32, everyElement(b, 32, -(2 ** 31)), x)
@@ -328,7 +375,7 @@ for (const [truncate, prefixPs, prefixPd] of [[true, 'F3', '66'], [false, '66', 
     const same = ps.either(b, everywhere(b, native(b)), ps.equal(b, vector(b, simd.f32FromI32, result), x))
     return { result, proved: ps.every(b, ps.both(b, inRange, same)) }
   })
-  convertVector(`CVT${truncate ? 'T' : ''}PD2DQ`, `${prefixPd} 0F E6`, Wx, `sse.${key}pd2dq`, (b, x) => {
+  convertVector(`CVT${truncate ? 'T' : ''}PD2DQ`, `${prefixPd} 0F E6`, 'narrows', `sse.${key}pd2dq`, (b, x) => {
     const { pd } = shapes
     const rounded = toIntegral(b, pd, x, rounding)
     const result = vector(b, simd.i32FromF64, rounded)

@@ -1,12 +1,13 @@
 /** Packed integer arithmetic of MMX and SSE2 to SSE4.2. Intel SDM vol. 2, instruction reference. */
 import { form, instruction, type Body } from '../define.ts'
-import { Ib, Nq, Pq, Qd, Qq, Ux, Vx, Wd, Wq, Ww, Wx, type OperandSpec } from '../operands.ts'
+import { Hx, Ib, Nq, Pq, Qd, Qq, Uqq, Ux, Vqq, Vx, Wd, Wq, Ww, Wx, type Operand, type OperandSpec } from '../operands.ts'
 import type { Node } from '../../wasm/function.ts'
 import type { Semantics } from '../builder.ts'
 import { simd } from '../../wasm/opcodes.ts'
+import { combine, constantVector, direct, enterMmx, mmx, readVector, shuffle, writeVector, zeroVector, type Compute } from '../vector.ts'
 import {
-  combine, constantVector, direct, enterMmx, mmxAndSse, readVector, shuffle, sse, writeVector, zeroVector, type Compute,
-} from '../vector.ts'
+  H, lengths, mmxAndSse, readLanes, sse, sseBy, V, vexEncoding, vexRow, W, writeLanes, type LaneCompute, type Length,
+} from '../vex.ts'
 import { compareInline } from '../text.ts'
 
 // ---- one WebAssembly operation each ----
@@ -40,19 +41,15 @@ sse('PCMPGTQ', '66 0F 38 37', direct(simd.gtI64), 'sse4_2')
 // ---- packs and unpacks ----
 
 /** MMX packs two 64-bit operands: they are put side by side first. */
-const pack = (op: number): Body => (b, destination, source) => {
-  const high = readVector(b, source)
-  const low = readVector(b, destination)
-  if (destination.class !== 'mmx') return b.write(destination, b.simd(op, 'v128', [low, high]))
-  enterMmx(b)
+const pack = (op: number): Compute => (b, low, high) => {
   const both = shuffle(b, low, high, [0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23])
-  writeVector(b, destination, b.simd(op, 'v128', [both, both]))
+  return b.simd(op, 'v128', [both, both])
 }
 for (const [name, opcode, op] of [
   ['PACKSSWB', '63', simd.narrowI16S], ['PACKSSDW', '6B', simd.narrowI32S], ['PACKUSWB', '67', simd.narrowI16U],
 ] as const) {
-  instruction(name, { forms: [form(`NP 0F ${opcode} /r`, Pq, Qq)], checks: ['mmx'], feature: 'mmx', semantics: pack(op) })
-  instruction(name, { forms: [form(`66 0F ${opcode} /r`, Vx, Wx)], checks: ['sse'], feature: 'sse2', semantics: pack(op) })
+  mmx(name, `NP 0F ${opcode}`, pack(op))
+  sse(name, `66 0F ${opcode}`, direct(op))
 }
 sse('PACKUSDW', '66 0F 38 2B', direct(simd.narrowI32U), 'sse4_1')
 
@@ -65,30 +62,10 @@ function interleaved(size: number, from: number): number[] {
 }
 for (const [name, opcode, size] of [['BW', '0', 1], ['WD', '1', 2], ['DQ', '2', 4]] as const) {
   const high = { 0: '8', 1: '9', 2: 'A' }[opcode]
-  instruction(`PUNPCKL${name}`, {
-    forms: [form(`66 0F 6${opcode} /r`, Vx, Wx)],
-    checks: ['sse'],
-    feature: 'sse2',
-    semantics: combine((b, x, y) => shuffle(b, x, y, interleaved(size, 0))),
-  })
-  instruction(`PUNPCKH${name}`, {
-    forms: [form(`66 0F 6${high} /r`, Vx, Wx)],
-    checks: ['sse'],
-    feature: 'sse2',
-    semantics: combine((b, x, y) => shuffle(b, x, y, interleaved(size, 8))),
-  })
-  instruction(`PUNPCKL${name}`, {
-    forms: [form(`NP 0F 6${opcode} /r`, Pq, Qd)],
-    checks: ['mmx'],
-    feature: 'mmx',
-    semantics: combine((b, x, y) => shuffle(b, x, y, interleaved(size, 0))),
-  })
-  instruction(`PUNPCKH${name}`, {
-    forms: [form(`NP 0F 6${high} /r`, Pq, Qq)],
-    checks: ['mmx'],
-    feature: 'mmx',
-    semantics: combine((b, x, y) => shuffle(b, x, y, interleaved(size, 4))),
-  })
+  sse(`PUNPCKL${name}`, `66 0F 6${opcode}`, (b, x, y) => shuffle(b, x, y, interleaved(size, 0)))
+  sse(`PUNPCKH${name}`, `66 0F 6${high}`, (b, x, y) => shuffle(b, x, y, interleaved(size, 8)))
+  mmx(`PUNPCKL${name}`, `NP 0F 6${opcode}`, (b, x, y) => shuffle(b, x, y, interleaved(size, 0)), 'mmx', Qd)
+  mmx(`PUNPCKH${name}`, `NP 0F 6${high}`, (b, x, y) => shuffle(b, x, y, interleaved(size, 4)))
 }
 sse('PUNPCKLQDQ', '66 0F 6C', (b, x, y) => shuffle(b, x, y, interleaved(8, 0)))
 sse('PUNPCKHQDQ', '66 0F 6D', (b, x, y) => shuffle(b, x, y, interleaved(8, 8)))
@@ -135,6 +112,15 @@ function shifted(b: Semantics, shift: Shift, value: Node, count: Node): Node {
   const result = b.simd(shift.op, 'v128', [value, amount])
   return shift.arithmetic ? result : b.select(tooFar, zeroVector(b), result)
 }
+/** A shift by an immediate: the destination is VEX.vvvv. */
+function vexShift(name: string, encoding: string, length: Length, compute: LaneCompute): void {
+  const semantics: Body = (b, to, source, immediate) => {
+    const count = b.read(immediate)
+    writeLanes(b, to, readLanes(b, source).map((lane, i) => compute(b, lane, lane, count, i)))
+  }
+  const feature = length === 256 ? 'avx2' : 'avx'
+  vexRow(`V${name}`, vexEncoding(encoding, length), [H[length], length === 256 ? Uqq : Ux, Ib], semantics, { feature })
+}
 for (const shift of shifts) {
   const byRegister: Body = (b, destination, source) => {
     const count = b.simd(simd.extractI64, 'i64', [readVector(b, source)], 0)
@@ -159,28 +145,40 @@ for (const shift of shifts) {
     feature: 'sse2',
     semantics: byImmediate,
   })
+  for (const length of lengths) {
+    const feature = length === 256 ? 'avx2' : 'avx'
+    const byVector: Body = (b, to, value, source) => {
+      const count = b.simd(simd.extractI64, 'i64', [readLanes(b, source)[0]], 0)
+      writeLanes(b, to, readLanes(b, value).map(lane => shifted(b, shift, lane, count)))
+    }
+    vexRow(`V${shift.name}`, vexEncoding(`66 0F ${shift.opcode} /r`, length), [V[length], H[length], Wx], byVector, { feature })
+    vexShift(shift.name, `66 0F ${shift.group} /${shift.digit} ib`, length, (b, lane, _, count) =>
+      shifted(b, shift, lane, b.extendU(count)))
+  }
 }
 /** Whole-register byte shifts: swizzle gives 0 for lane numbers above 15. */
-const byteShift = (left: boolean): Body => (b, u, immediate) => {
-  const count = b.read(immediate)
+const byteShift = (left: boolean): LaneCompute => (b, value, _, count) => {
   const limited = b.select(b.gtU(count, 16), 16, count)
   const identity = constantVector(b, Array.from({ length: 16 }, (_, i) => i))
   const lanes = b.simd(left ? simd.subI8 : simd.addI8, 'v128', [identity, b.simd(simd.splatI8, 'v128', [limited])])
-  b.write(u, b.simd(simd.swizzle, 'v128', [b.read(u), lanes]))
+  return b.simd(simd.swizzle, 'v128', [value, lanes])
 }
-instruction('PSRLDQ', { forms: [form('66 0F 73 /3 ib', Ux, Ib)], checks: ['sse'], feature: 'sse2', semantics: byteShift(false) })
-instruction('PSLLDQ', { forms: [form('66 0F 73 /7 ib', Ux, Ib)], checks: ['sse'], feature: 'sse2', semantics: byteShift(true) })
+for (const [name, digit, left] of [['PSRLDQ', 3, false], ['PSLLDQ', 7, true]] as const) {
+  const encoding = `66 0F 73 /${digit} ib`
+  const compute = byteShift(left)
+  const semantics: Body = (b, u, immediate) => {
+    const value = b.read(u)
+    b.write(u, compute(b, value, value, b.read(immediate), 0))
+  }
+  instruction(name, { forms: [form(encoding, Ux, Ib)], checks: ['sse'], feature: 'sse2', semantics })
+  for (const length of lengths) vexShift(name, encoding, length, compute)
+}
 
 // ---- SSSE3 ----
 
-const ssse3 = (name: string, opcode: string, compute: Compute, narrow?: Compute): void => {
-  instruction(name, {
-    forms: [form(`NP 0F 38 ${opcode} /r`, Pq, Qq)],
-    checks: ['mmx'],
-    feature: 'ssse3',
-    semantics: combine(narrow ?? compute),
-  })
-  instruction(name, { forms: [form(`66 0F 38 ${opcode} /r`, Vx, Wx)], checks: ['sse'], feature: 'ssse3', semantics: combine(compute) })
+const ssse3 = (name: string, opcode: string, compute: Compute, narrow?: Compute, operands: 2 | 3 = 3): void => {
+  mmx(name, `NP 0F 38 ${opcode}`, narrow ?? compute, 'ssse3')
+  sse(name, `66 0F 38 ${opcode}`, compute, 'ssse3', operands)
 }
 const swizzled = (mask: number): Compute => (b, x, selector) =>
   b.simd(simd.swizzle, 'v128', [x, b.simd(simd.and, 'v128', [selector, b.simd(simd.splatI8, 'v128', [b.i32(mask)])])])
@@ -223,20 +221,22 @@ ssse3('PMULHRSW', '0B', (b, x, y) => {
   return b.simd(simd.xor, 'v128', [product, both])
 })
 for (const [name, opcode, op] of [['PABSB', '1C', simd.absI8], ['PABSW', '1D', simd.absI16], ['PABSD', '1E', simd.absI32]] as const)
-  ssse3(name, opcode, (b, _, y) => b.simd(op, 'v128', [y]))
+  ssse3(name, opcode, (b, _, y) => b.simd(op, 'v128', [y]), undefined, 2)
 
 /** The bytes of destination:source from byte `count` on. */
-const align = (width: 8 | 16): Body => (b, destination, source, immediate) => {
-  const low = readVector(b, source)
-  const high = readVector(b, destination)
-  if (destination.class === 'mmx') enterMmx(b)
-  const count = b.simd(simd.splatI8, 'v128', [b.select(b.gtU(b.read(immediate), 2 * width), 2 * width, b.read(immediate))])
+const align = (width: 8 | 16): LaneCompute => (b, high, low, immediate) => {
+  const count = b.simd(simd.splatI8, 'v128', [b.select(b.gtU(immediate, 2 * width), 2 * width, immediate)])
   const lanes = b.simd(simd.addI8, 'v128', [constantVector(b, Array.from({ length: 16 }, (_, i) => i)), count])
   const fromHigh = b.simd(simd.swizzle, 'v128', [high, b.simd(simd.subI8, 'v128', [lanes, b.simd(simd.splatI8, 'v128', [b.i32(width)])])])
-  writeVector(b, destination, b.simd(simd.or, 'v128', [b.simd(simd.swizzle, 'v128', [low, lanes]), fromHigh]))
+  return b.simd(simd.or, 'v128', [b.simd(simd.swizzle, 'v128', [low, lanes]), fromHigh])
 }
-instruction('PALIGNR', { forms: [form('66 0F 3A 0F /r ib', Vx, Wx, Ib)], checks: ['sse'], feature: 'ssse3', semantics: align(16) })
-instruction('PALIGNR', { forms: [form('NP 0F 3A 0F /r ib', Pq, Qq, Ib)], checks: ['mmx'], feature: 'ssse3', semantics: align(8) })
+sseBy('PALIGNR', '66 0F 3A 0F', align(16), 'ssse3')
+instruction('PALIGNR', {
+  forms: [form('NP 0F 3A 0F /r ib', Pq, Qq, Ib)],
+  checks: ['mmx'],
+  feature: 'ssse3',
+  semantics: (b, p, q, i) => combine((_, high, low) => align(8)(b, high, low, b.read(i), 0))(b, p, q),
+})
 
 // ---- SSE4.1 ----
 
@@ -251,66 +251,104 @@ const extensions: readonly [string, string, readonly number[], OperandSpec][] = 
   ['PMOVZXWD', '33', [simd.extendLowI16U], Wq], ['PMOVZXWQ', '34', [simd.extendLowI16U, simd.extendLowI32U], Wd],
   ['PMOVZXDQ', '35', [simd.extendLowI32U], Wq],
 ]
-for (const [name, opcode, ops, source] of extensions)
+for (const [name, opcode, ops, source] of extensions) {
+  const encoding = `66 0F 38 ${opcode} /r`
+  const extended = (b: Semantics, value: Node): Node => ops.reduce((x, op) => b.simd(op, 'v128', [x]), value)
+  const valueOf = (b: Semantics, w: Operand): Node =>
+    w.class === 'memory' && w.bits === 16 ? b.simd(simd.splatI16, 'v128', [b.read(w)]) : readVector(b, w)
   instruction(name, {
-    forms: [form(`66 0F 38 ${opcode} /r`, Vx, source)],
+    forms: [form(encoding, Vx, source)],
     checks: ['sse'],
     feature: 'sse4_1',
-    semantics: (b, v, w) => {
-      const value = w.class === 'memory' && w.bits === 16 ? b.simd(simd.splatI16, 'v128', [b.read(w)]) : readVector(b, w)
-      b.write(v, ops.reduce((x, op) => b.simd(op, 'v128', [x]), value))
-    },
+    semantics: (b, v, w) => b.write(v, extended(b, valueOf(b, w))),
   })
+  vexRow(`V${name}`, vexEncoding(encoding, 128), [Vx, source], (b, v, w) => writeLanes(b, v, [extended(b, valueOf(b, w))]))
+  // twice as many elements: those of the upper lane follow in the source
+  const bytes = Number(source.size) / 8
+  const twice = { 2: Wd, 4: Wq, 8: Wx }[bytes]!
+  const following = Array.from({ length: 16 }, (_, i) => (i + bytes) & 15)
+  const both: Body = (b, v, w) => {
+    const value = readLanes(b, w)[0]
+    writeLanes(b, v, [extended(b, value), extended(b, shuffle(b, value, value, following))])
+  }
+  vexRow(`V${name}`, vexEncoding(encoding, 256), [Vqq, twice], both, { feature: 'avx2' })
+}
 
-/** Blends by the sign of each element of XMM0. */
-const variableBlend = (mask: (b: Semantics, selector: Node) => Node): Compute => (b, x, y) =>
-  b.simd(simd.select, 'v128', [y, x, mask(b, b.load('v128', b.vectorPlace(0)))])
-sse('PBLENDVB', '66 0F 38 10', variableBlend((b, m) => b.simd(simd.gtI8, 'v128', [zeroVector(b), m])), 'sse4_1')
-sse('BLENDVPS', '66 0F 38 14', variableBlend((b, m) => b.simd(simd.shrI32S, 'v128', [m, b.i32(31)])), 'sse4_1')
-sse('BLENDVPD', '66 0F 38 15', variableBlend((b, m) => b.simd(simd.gtI64, 'v128', [zeroVector(b), m])), 'sse4_1')
-/** Blends by bits of the immediate: a mask of lanes is made from it. */
-const immediateBlend = (lanes: number, replace: number, wide: boolean): Body => (b, v, w, immediate) => {
-  const source = readVector(b, w)
-  const selector = b.read(immediate)
+/** Blends by the sign of each element of XMM0; with a VEX prefix, of the register that bits 7:4 of the immediate name. */
+function variableBlend(name: string, opcode: string, vexOpcode: string, mask: (b: Semantics, selector: Node) => Node): void {
+  const blend = (b: Semantics, x: Node, y: Node, selector: Node): Node => b.simd(simd.select, 'v128', [y, x, mask(b, selector)])
+  instruction(name, {
+    forms: [form(`66 0F 38 ${opcode} /r`, Vx, Wx)],
+    checks: ['sse'],
+    feature: 'sse4_1',
+    semantics: combine((b, x, y) => blend(b, x, y, b.load('v128', b.vectorPlace(0)))),
+  })
+  const named: Body = (b, to, left, right, immediate) => {
+    const y = readLanes(b, right)
+    const x = readLanes(b, left)
+    const number = b.and(b.shrU(b.read(immediate), 4), b.wide ? 15 : 7)
+    const place = b.add(b.vectorPlace(0), b.shl(number, 6))
+    writeLanes(b, to, y.map((lane, i) => blend(b, x[i], lane, b.load('v128', place, 16 * i))))
+  }
+  for (const length of lengths) {
+    const feature = length === 256 && name.startsWith('P') ? 'avx2' : 'avx'
+    const encoding = vexEncoding(`66 0F 3A ${vexOpcode} /r ib`, length, 'W0')
+    vexRow(`V${name}`, encoding, [V[length], H[length], W[length], Ib], named, { feature, modal: true })
+  }
+}
+variableBlend('PBLENDVB', '10', '4C', (b, m) => b.simd(simd.gtI8, 'v128', [zeroVector(b), m]))
+variableBlend('BLENDVPS', '14', '4A', (b, m) => b.simd(simd.shrI32S, 'v128', [m, b.i32(31)]))
+variableBlend('BLENDVPD', '15', '4B', (b, m) => b.simd(simd.gtI64, 'v128', [zeroVector(b), m]))
+/** Blends by bits of the immediate: a mask of lanes is made from it. `next`: each lane has bits of its own. */
+export const immediateBlend = (lanes: number, replace: number, next: boolean): LaneCompute => (b, left, source, selector, number) => {
   let mask = zeroVector(b)
   for (let lane = 0; lane < lanes; lane++) {
-    const bit = b.sub(b.i32(0), b.and(b.shrU(selector, lane), 1))
-    mask = b.simd(replace, 'v128', [mask, wide ? b.extendS(bit) : bit], lane)
+    const bit = b.sub(b.i32(0), b.and(b.shrU(selector, next ? lane + lanes * number : lane), 1))
+    mask = b.simd(replace, 'v128', [mask, lanes === 2 ? b.extendS(bit) : bit], lane)
   }
-  b.write(v, b.simd(simd.select, 'v128', [source, b.read(v), mask]))
+  return b.simd(simd.select, 'v128', [source, left, mask])
 }
-instruction('PBLENDW', {
-  forms: [form('66 0F 3A 0E /r ib', Vx, Wx, Ib)],
-  checks: ['sse'],
-  feature: 'sse4_1',
-  semantics: immediateBlend(8, simd.replaceI16, false),
-})
-instruction('BLENDPS', {
-  forms: [form('66 0F 3A 0C /r ib', Vx, Wx, Ib)],
-  checks: ['sse'],
-  feature: 'sse4_1',
-  semantics: immediateBlend(4, simd.replaceI32, false),
-})
-instruction('BLENDPD', {
-  forms: [form('66 0F 3A 0D /r ib', Vx, Wx, Ib)],
-  checks: ['sse'],
-  feature: 'sse4_1',
-  semantics: immediateBlend(2, simd.replaceI64, true),
-})
+sseBy('PBLENDW', '66 0F 3A 0E', immediateBlend(8, simd.replaceI16, false), 'sse4_1')
+sseBy('BLENDPS', '66 0F 3A 0C', immediateBlend(4, simd.replaceI32, true), 'sse4_1')
+sseBy('BLENDPD', '66 0F 3A 0D', immediateBlend(2, simd.replaceI64, true), 'sse4_1')
+/** ZF: no bit of the mask is in both operands; CF: none is in the source alone. The others are cleared. */
+export function testFlags(b: Semantics, left: readonly Node[], right: readonly Node[], masked: (value: Node) => Node): void {
+  const any = (op: (x: Node, y: Node) => Node): Node =>
+    b.simd(simd.anyTrue, 'i32', [right.map((y, i) => masked(op(left[i], y))).reduce((p, q) => b.simd(simd.or, 'v128', [p, q]))])
+  const both = any((x, y) => b.simd(simd.and, 'v128', [x, y]))
+  const outside = any((x, y) => b.simd(simd.andnot, 'v128', [y, x]))
+  const carry = b.eqz(outside)
+  b.setFlags({ zero: b.extendU(both), sign: b.i64(1), carry, aux: b.shl(b.extendU(carry), 63n) })
+}
 instruction('PTEST', {
   forms: [form('66 0F 38 17 /r', Vx, Wx)],
   checks: ['sse'],
   feature: 'sse4_1',
   semantics: (b, v, w) => {
     const y = readVector(b, w)
-    const x = b.read(v)
-    const any = b.simd(simd.anyTrue, 'i32', [b.simd(simd.and, 'v128', [x, y])])
-    const outside = b.simd(simd.anyTrue, 'i32', [b.simd(simd.andnot, 'v128', [y, x])])
-    const carry = b.eqz(outside)
-    // SF, PF, AF and OF are cleared
-    b.setFlags({ zero: b.extendU(any), sign: b.i64(1), carry, aux: b.shl(b.extendU(carry), 63n) })
+    testFlags(b, [b.read(v)], [y], value => value)
   },
 })
+/** Text comparisons and what has one source: no first source. */
+const twoOperands: ReadonlySet<string> = new Set(['AESKEYGENASSIST', 'AESIMC', 'PHMINPOSUW'])
+/** With a VEX prefix the helper finds the first source where it leaves the result. */
+function vexHelper(name: string, encoding: string, helper: string, immediate: boolean, feature: string): void {
+  if (feature === 'sha_ni') return
+  const isText = feature === 'sse4_2'
+  const isShort = isText || twoOperands.has(name)
+  const semantics: Body = (b, v, ...sources) => {
+    const source = readLanes(b, sources[isShort ? 0 : 1])[0]
+    const value = immediate ? [b.read(sources[isShort ? 1 : 2])] : []
+    if (!isShort) b.write(v, readLanes(b, sources[0])[0])
+    if (!isText) b.writeUpper(v, zeroVector(b))
+    else if (name.endsWith('M')) b.store('v128', b.vectorPlace(0), zeroVector(b), 16)
+    const halves = [0, 1].map(half => b.simd(simd.extractI64, 'i64', [source], half))
+    b.helper(helper, b.registerPlace(v), ...halves, ...value)
+  }
+  const operands = [Vx, ...(isShort ? [] : [Hx]), Wx, ...(immediate ? [Ib] : [])]
+  const besides = feature === 'aes' || feature === 'pclmulqdq' ? feature : undefined
+  vexRow(`V${name}`, `${vexEncoding(encoding, 128)} /r${immediate ? ' ib' : ''}`, operands, semantics, { besides })
+}
 const helperRow = (name: string, encoding: string, feature: string, helper: string): void => {
   instruction(name, {
     forms: [form(`${encoding} /r ib`, Vx, Wx, Ib)],
@@ -326,6 +364,7 @@ const helperRow = (name: string, encoding: string, feature: string, helper: stri
       )
     },
   })
+  vexHelper(name, encoding, helper, true, feature)
 }
 for (const [name, opcode] of [['PCMPESTRM', '60'], ['PCMPESTRI', '61'], ['PCMPISTRM', '62'], ['PCMPISTRI', '63']] as const)
   helperRow(name, `66 0F 3A ${opcode}`, 'sse4_2', name.toLowerCase())
@@ -346,6 +385,7 @@ const helperPair = (name: string, encoding: string, feature: string): void => {
       )
     },
   })
+  vexHelper(name, encoding, name.toLowerCase(), false, feature)
 }
 for (const [name, opcode] of [['AESIMC', 'DB'], ['AESENC', 'DC'], ['AESENCLAST', 'DD'], ['AESDEC', 'DE'], ['AESDECLAST', 'DF']] as const)
   helperPair(name, `66 0F 38 ${opcode}`, 'aes')

@@ -1,10 +1,14 @@
 /** Moves of vector data, shuffles, conversions between register files, MXCSR. Intel SDM vol. 2, instruction reference. */
 import { form, instruction, type Body } from '../define.ts'
-import { Ey, Gd, Ib, Md, Mq, Mx, Nq, Pq, Qq, Rd, Ux, Vx, Wd, Wq, Wx, type Operand, type OperandSpec } from '../operands.ts'
+import {
+  Ey, Gd, Hx, Ib, Md, Mq, Mqq, Mx, Nq, Pq, Qq, Uqq, Ux, Vx, Wd, Wq, Wqq, Wx, type Operand,
+} from '../operands.ts'
 import type { Node } from '../../wasm/function.ts'
 import type { Semantics } from '../builder.ts'
 import { simd } from '../../wasm/opcodes.ts'
-import { alignedAddress, enterMmx, markMmx, readLow, readVector, shuffle, sse, writeVector, zeroVector } from '../vector.ts'
+import { vector as exception } from '../../cpu/fault.ts'
+import { alignedAddress, enterMmx, readLow, readVector, shuffle, writeVector, zeroVector, type Compute } from '../vector.ts'
+import { lengths, readLanes, sse, sseBy, V, vexEncoding, vexRow, W, writeLanes, type LaneCompute } from '../vex.ts'
 
 const whole: Body = (b, destination, source) => {
   const value = source.class === 'memory' ? b.readMemory(alignedAddress(b, source), 'v128', 16) : b.read(source)
@@ -16,8 +20,21 @@ const unaligned: Body = (b, destination, source) => {
   if (destination.class === 'memory') b.writeMemory(b.address(destination), 'v128', value, 16)
   else b.write(destination, value)
 }
+/** With a VEX prefix: 16 or 32 bytes, which a move that says "aligned" wants aligned. */
+const vexMove = (isAligned: boolean): Body => (b, destination, source) => {
+  const memory = [destination, source].find(operand => operand.class === 'memory')
+  if (memory && isAligned) b.faultIf(b.and(b.wrap(b.address(memory)), memory.bits / 8 - 1), exception.GP, 0)
+  const lanes = readLanes(b, source)
+  if (destination.class !== 'memory') return writeLanes(b, destination, lanes)
+  const place = b.writablePlace(b.address(destination), destination.bits / 8)
+  lanes.forEach((lane, i) => b.store('v128', place, lane, 16 * i))
+}
 const moves = (name: string, feature: string, load: string, store: string, semantics: Body): void => {
   instruction(name, { forms: [form(`${load} /r`, Vx, Wx), form(`${store} /r`, Wx, Vx)], checks: ['sse'], feature, semantics })
+  for (const length of lengths) {
+    vexRow(`V${name}`, vexEncoding(`${load} /r`, length), [V[length], W[length]], vexMove(semantics === whole))
+    vexRow(`V${name}`, vexEncoding(`${store} /r`, length), [W[length], V[length]], vexMove(semantics === whole))
+  }
 }
 moves('MOVAPS', 'sse', 'NP 0F 28', 'NP 0F 29', whole)
 moves('MOVAPD', 'sse2', '66 0F 28', '66 0F 29', whole)
@@ -30,6 +47,14 @@ instruction('MOVNTPS', { forms: [form('NP 0F 2B /r', Mx, Vx)], checks: ['sse'], 
 instruction('MOVNTPD', { forms: [form('66 0F 2B /r', Mx, Vx)], checks: ['sse'], feature: 'sse2', semantics: whole })
 instruction('MOVNTDQ', { forms: [form('66 0F E7 /r', Mx, Vx)], checks: ['sse'], feature: 'sse2', semantics: whole })
 instruction('MOVNTDQA', { forms: [form('66 0F 38 2A /r', Vx, Mx)], checks: ['sse'], feature: 'sse4_1', semantics: whole })
+for (const length of lengths) {
+  const memory = length === 256 ? Mqq : Mx
+  vexRow('VLDDQU', vexEncoding('F2 0F F0 /r', length), [V[length], memory], vexMove(false))
+  for (const [name, encoding] of [['VMOVNTPS', 'NP 0F 2B /r'], ['VMOVNTPD', '66 0F 2B /r'], ['VMOVNTDQ', '66 0F E7 /r']] as const)
+    vexRow(name, vexEncoding(encoding, length), [memory, V[length]], vexMove(true))
+  const feature = length === 256 ? 'avx2' : 'avx'
+  vexRow('VMOVNTDQA', vexEncoding('66 0F 38 2A /r', length), [V[length], memory], vexMove(true), { feature })
+}
 instruction('MOVNTQ', {
   forms: [form('NP 0F E7 /r', Mq, Pq)],
   checks: ['mmx'],
@@ -59,63 +84,61 @@ instruction('MOVSD', {
   semantics: scalar(64),
 })
 
+/** With a VEX prefix a register move takes the rest from the first source; loads and stores have none. */
+for (const [name, bits, prefix, memory] of [['VMOVSS', 32, 'F3', Md], ['VMOVSD', 64, 'F2', Mq]] as const) {
+  const encoding = (opcode: string): string => vexEncoding(`${prefix} 0F ${opcode} /r`, 'LIG')
+  const merged: Body = (b, to, rest, source) => {
+    const low = readLow(b, source, bits)
+    const replace = bits === 64 ? simd.replaceI64 : simd.replaceI32
+    writeLanes(b, to, [b.simd(replace, 'v128', [b.read(rest), low], 0)])
+  }
+  vexRow(name, encoding('10'), [Vx, memory], (b, to, source) => writeLanes(b, to, [readVector(b, source)]))
+  vexRow(name, encoding('11'), [memory, Vx], (b, to, source) => b.write(to, readLow(b, source, bits)))
+  vexRow(name, encoding('10'), [Vx, Hx, Ux], merged)
+  vexRow(name, encoding('11'), [Ux, Hx, Vx], merged)
+}
+
 /** The low or high quadword of a vector register, as i64. */
 const quad = (b: Semantics, operand: Operand, high: boolean): Node => b.load('i64', b.registerPlace(operand), high ? 8 : 0)
 const setQuad = (b: Semantics, operand: Operand, high: boolean, value: Node): void =>
   b.write(operand, b.simd(simd.replaceI64, 'v128', [b.read(operand), value], high ? 1 : 0))
-for (const [name, prefix, feature] of [['MOVLPS', 'NP', 'sse'], ['MOVLPD', '66', 'sse2']] as const)
+/** The same beside the other half of a first source. */
+const mergeQuad = (b: Semantics, to: Operand, rest: Operand, high: boolean, value: Node): void =>
+  writeLanes(b, to, [b.simd(simd.replaceI64, 'v128', [b.read(rest), value], high ? 1 : 0)])
+for (const [suffix, prefix, feature] of [['PS', 'NP', 'sse'], ['PD', '66', 'sse2']] as const)
+  for (const [name, high, load, store] of [['MOVL', false, '12', '13'], ['MOVH', true, '16', '17']] as const) {
+    const loading = `${prefix} 0F ${load} /r`
+    const storing = `${prefix} 0F ${store} /r`
+    const toMemory: Body = (b, m, v) => b.write(m, quad(b, v, high))
+    instruction(name + suffix, {
+      forms: [form(loading, Vx, Mq)], checks: ['sse'], feature, semantics: (b, v, m) => setQuad(b, v, high, b.read(m)),
+    })
+    instruction(name + suffix, { forms: [form(storing, Mq, Vx)], checks: ['sse'], feature, semantics: toMemory })
+    vexRow(`V${name}${suffix}`, vexEncoding(loading, 128), [Vx, Hx, Mq], (b, v, h, m) => mergeQuad(b, v, h, high, b.read(m)))
+    vexRow(`V${name}${suffix}`, vexEncoding(storing, 128), [Mq, Vx], toMemory)
+  }
+for (const [name, encoding, high] of [['MOVHLPS', 'NP 0F 12 /r', false], ['MOVLHPS', 'NP 0F 16 /r', true]] as const) {
   instruction(name, {
-    forms: [form(`${prefix} 0F 12 /r`, Vx, Mq)],
-    checks: ['sse'],
-    feature,
-    semantics: (b, v, m) => setQuad(b, v, false, b.read(m)),
+    forms: [form(encoding, Vx, Ux)], checks: ['sse'], feature: 'sse', semantics: (b, v, u) => setQuad(b, v, high, quad(b, u, !high)),
   })
-for (const [name, prefix, feature] of [['MOVHPS', 'NP', 'sse'], ['MOVHPD', '66', 'sse2']] as const)
-  instruction(name, {
-    forms: [form(`${prefix} 0F 16 /r`, Vx, Mq)],
-    checks: ['sse'],
-    feature,
-    semantics: (b, v, m) => setQuad(b, v, true, b.read(m)),
-  })
-for (const [name, prefix, feature] of [['MOVLPS', 'NP', 'sse'], ['MOVLPD', '66', 'sse2']] as const)
-  instruction(name, {
-    forms: [form(`${prefix} 0F 13 /r`, Mq, Vx)],
-    checks: ['sse'],
-    feature,
-    semantics: (b, m, v) => b.write(m, quad(b, v, false)),
-  })
-for (const [name, prefix, feature] of [['MOVHPS', 'NP', 'sse'], ['MOVHPD', '66', 'sse2']] as const)
-  instruction(name, {
-    forms: [form(`${prefix} 0F 17 /r`, Mq, Vx)],
-    checks: ['sse'],
-    feature,
-    semantics: (b, m, v) => b.write(m, quad(b, v, true)),
-  })
-instruction('MOVHLPS', {
-  forms: [form('NP 0F 12 /r', Vx, Ux)],
-  checks: ['sse'],
-  feature: 'sse',
-  semantics: (b, v, u) => setQuad(b, v, false, quad(b, u, true)),
-})
-instruction('MOVLHPS', {
-  forms: [form('NP 0F 16 /r', Vx, Ux)],
-  checks: ['sse'],
-  feature: 'sse',
-  semantics: (b, v, u) => setQuad(b, v, true, quad(b, u, false)),
-})
+  vexRow(`V${name}`, vexEncoding(encoding, 128), [Vx, Hx, Ux], (b, v, h, u) => mergeQuad(b, v, h, high, quad(b, u, !high)))
+}
+const doubled: LaneCompute = (b, _, x) => b.simd(simd.splatI64, 'v128', [b.simd(simd.extractI64, 'i64', [x], 0)])
 instruction('MOVDDUP', {
   forms: [form('F2 0F 12 /r', Vx, Wq)],
   checks: ['sse'],
   feature: 'pni',
   semantics: (b, v, w) => b.write(v, b.simd(simd.splatI64, 'v128', [readLow(b, w, 64)])),
 })
-const dup = (odd: number): Body => (b, v, w) => {
-  const x = readVector(b, w)
+for (const [length, source] of [[128, Wq], [256, Wqq]] as const)
+  vexRow('VMOVDDUP', vexEncoding('F2 0F 12 /r', length), [V[length], source], (b, v, w) =>
+    writeLanes(b, v, readLanes(b, w).map((lane, i) => doubled(b, lane, lane, b.i32(0), i))))
+const dup = (odd: number): Compute => (b, _, x) => {
   const pair = (n: number): number[] => [0, 1, 2, 3].map(i => n + i)
-  b.write(v, shuffle(b, x, x, [...pair(4 * odd), ...pair(4 * odd), ...pair(8 + 4 * odd), ...pair(8 + 4 * odd)]))
+  return shuffle(b, x, x, [...pair(4 * odd), ...pair(4 * odd), ...pair(8 + 4 * odd), ...pair(8 + 4 * odd)])
 }
-instruction('MOVSLDUP', { forms: [form('F3 0F 12 /r', Vx, Wx)], checks: ['sse'], feature: 'pni', semantics: dup(0) })
-instruction('MOVSHDUP', { forms: [form('F3 0F 16 /r', Vx, Wx)], checks: ['sse'], feature: 'pni', semantics: dup(1) })
+sse('MOVSLDUP', 'F3 0F 12', dup(0), 'pni', 2)
+sse('MOVSHDUP', 'F3 0F 16', dup(1), 'pni', 2)
 
 const toVector: Body = (b, v, source) => {
   const value = b.read(source)
@@ -152,6 +175,13 @@ const mmxMove: Body = (b, destination, source) => {
   else b.write(destination, value)
   enterMmx(b)
 }
+const lowQuad = (b: Semantics, source: Operand): Node => b.simd(simd.replaceI64, 'v128', [zeroVector(b), readLow(b, source, 64)], 0)
+vexRow('VMOVD', 'VEX.128.66.0F.WIG 6E /r', [Vx, Ey], (b, v, e) =>
+  writeLanes(b, v, [b.simd(simd.replaceI64, 'v128', [zeroVector(b), b.widenUnsigned(b.read(e), e.bits)], 0)]))
+vexRow('VMOVD', 'VEX.128.66.0F.WIG 7E /r', [Ey, Vx], fromVector)
+vexRow('VMOVQ', 'VEX.128.F3.0F.WIG 7E /r', [Vx, Wq], (b, v, w) => writeLanes(b, v, [lowQuad(b, w)]))
+vexRow('VMOVQ', 'VEX.128.66.0F.WIG D6 /r', [Wq, Vx], (b, w, v) =>
+  w.class === 'memory' ? b.write(w, readLow(b, v, 64)) : writeLanes(b, w, [lowQuad(b, v)]))
 instruction('MOVQ', {
   forms: [form('NP 0F 6F /r', Pq, Qq), form('NP 0F 7F /r', Qq, Pq)],
   checks: ['mmx'],
@@ -215,14 +245,27 @@ instruction('MOVMSKPD', {
   feature: 'sse2',
   semantics: (b, g, u) => b.write(g, b.simd(simd.bitmaskI64, 'i32', [b.read(u)])),
 })
+/** Signs of all lanes, side by side. */
+const signsOf = (op: number, lanes: number): Body => (b, g, u) => {
+  const parts = readLanes(b, u).map((lane, i) => b.shl(b.simd(op, 'i32', [lane]), i * lanes))
+  b.write(g, parts.reduce((p, q) => b.or(p, q)))
+}
+for (const length of lengths) {
+  const operands = [Gd, length === 256 ? Uqq : Ux]
+  const feature = length === 256 ? 'avx2' : 'avx'
+  vexRow('VPMOVMSKB', vexEncoding('66 0F D7 /r', length), operands, signsOf(simd.bitmaskI8, 16), { feature })
+  vexRow('VMOVMSKPS', vexEncoding('NP 0F 50 /r', length), operands, signsOf(simd.bitmaskI32, 4))
+  vexRow('VMOVMSKPD', vexEncoding('66 0F 50 /r', length), operands, signsOf(simd.bitmaskI64, 2))
+}
 const maskedStore: Body = (b, v, mask) => b.helper('maskmov', b.i32(v.class === 'mmx' ? 8 : 16), b.registerPlace(v), b.registerPlace(mask))
 instruction('MASKMOVDQU', { forms: [form('66 0F F7 /r', Vx, Ux)], checks: ['sse'], feature: 'sse2', semantics: maskedStore })
+vexRow('VMASKMOVDQU', 'VEX.128.66.0F.WIG F7 /r', [Vx, Ux], maskedStore)
 instruction('MASKMOVQ', { forms: [form('NP 0F F7 /r', Pq, Nq)], checks: ['mmx'], feature: 'sse', semantics: maskedStore })
 
 // ---- shuffles by an immediate: lanes are chosen at run time, because a record holds the immediate ----
 
 /** Lane indices for swizzle: `picks` are 2-bit fields of the immediate, each a dword (4 bytes) of the source. */
-function selectDwords(b: Semantics, source: Node, selector: Node): Node {
+export function selectDwords(b: Semantics, source: Node, selector: Node): Node {
   let lanes = zeroVector(b)
   for (let i = 0; i < 4; i++) {
     const pick = b.and(b.shrU(selector, 2 * i), 3)
@@ -230,12 +273,7 @@ function selectDwords(b: Semantics, source: Node, selector: Node): Node {
   }
   return b.simd(simd.swizzle, 'v128', [source, lanes])
 }
-instruction('PSHUFD', {
-  forms: [form('66 0F 70 /r ib', Vx, Wx, Ib)],
-  checks: ['sse'],
-  feature: 'sse2',
-  semantics: (b, v, w, i) => b.write(v, selectDwords(b, readVector(b, w), b.read(i))),
-})
+sseBy('PSHUFD', '66 0F 70', (b, _, x, selector) => selectDwords(b, x, selector), 'sse2', 2)
 /** Words 0-3 (`from` 0) or 4-7 (`from` 4) are chosen among themselves. */
 function selectWords(b: Semantics, source: Node, selector: Node, from: number): Node {
   let lanes = b.v128(Uint8Array.from({ length: 16 }, (_, i) => i))
@@ -245,18 +283,8 @@ function selectWords(b: Semantics, source: Node, selector: Node, from: number): 
   }
   return b.simd(simd.swizzle, 'v128', [source, lanes])
 }
-instruction('PSHUFLW', {
-  forms: [form('F2 0F 70 /r ib', Vx, Wx, Ib)],
-  checks: ['sse'],
-  feature: 'sse2',
-  semantics: (b, v, w, i) => b.write(v, selectWords(b, readVector(b, w), b.read(i), 0)),
-})
-instruction('PSHUFHW', {
-  forms: [form('F3 0F 70 /r ib', Vx, Wx, Ib)],
-  checks: ['sse'],
-  feature: 'sse2',
-  semantics: (b, v, w, i) => b.write(v, selectWords(b, readVector(b, w), b.read(i), 4)),
-})
+sseBy('PSHUFLW', 'F2 0F 70', (b, _, x, selector) => selectWords(b, x, selector, 0), 'sse2', 2)
+sseBy('PSHUFHW', 'F3 0F 70', (b, _, x, selector) => selectWords(b, x, selector, 4), 'sse2', 2)
 instruction('PSHUFW', {
   forms: [form('NP 0F 70 /r ib', Pq, Qq, Ib)],
   checks: ['mmx'],
@@ -267,31 +295,17 @@ instruction('PSHUFW', {
     writeVector(b, p, selectWords(b, source, b.read(i), 0))
   },
 })
-instruction('SHUFPS', {
-  forms: [form('NP 0F C6 /r ib', Vx, Wx, Ib)],
-  checks: ['sse'],
-  feature: 'sse',
-  semantics: (b, v, w, i) => {
-    const high = readVector(b, w)
-    const selector = b.read(i)
-    const low = selectDwords(b, b.read(v), selector)
-    b.write(v, shuffle(b, low, selectDwords(b, high, selector), [0, 1, 2, 3, 4, 5, 6, 7, 24, 25, 26, 27, 28, 29, 30, 31]))
-  },
-})
-instruction('SHUFPD', {
-  forms: [form('66 0F C6 /r ib', Vx, Wx, Ib)],
-  checks: ['sse'],
-  feature: 'sse2',
-  semantics: (b, v, w, i) => {
-    const high = readVector(b, w)
-    const low = b.read(v)
-    const selector = b.read(i)
-    const pick = (x: Node, bit: number): Node =>
-      b.select(b.and(selector, bit), b.simd(simd.extractI64, 'i64', [x], 1), b.simd(simd.extractI64, 'i64', [x], 0))
-    const first = b.simd(simd.splatI64, 'v128', [pick(low, 1)])
-    b.write(v, b.simd(simd.replaceI64, 'v128', [first, pick(high, 2)], 1))
-  },
-})
+sseBy('SHUFPS', 'NP 0F C6', (b, x, y, selector) => {
+  const low = selectDwords(b, x, selector)
+  return shuffle(b, low, selectDwords(b, y, selector), [0, 1, 2, 3, 4, 5, 6, 7, 24, 25, 26, 27, 28, 29, 30, 31])
+}, 'sse')
+/** A quadword of each source; each lane has two bits of the immediate. */
+sseBy('SHUFPD', '66 0F C6', (b, low, high, selector, lane) => {
+  const pick = (x: Node, bit: number): Node =>
+    b.select(b.and(selector, bit << (2 * lane)), b.simd(simd.extractI64, 'i64', [x], 1), b.simd(simd.extractI64, 'i64', [x], 0))
+  const first = b.simd(simd.splatI64, 'v128', [pick(low, 1)])
+  return b.simd(simd.replaceI64, 'v128', [first, pick(high, 2)], 1)
+}, 'sse2')
 const interleave = (lanes: readonly number[]) => (b: Semantics, x: Node, y: Node): Node => shuffle(b, x, y, lanes)
 sse('UNPCKLPS', 'NP 0F 14', interleave([0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23]), 'sse')
 sse('UNPCKHPS', 'NP 0F 15', interleave([8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31]), 'sse')
@@ -319,111 +333,5 @@ instruction('STMXCSR', {
   semantics: (b, m) => b.write(m, b.state('mxcsr')),
 })
 
-/** Extracts and inserts by an immediate lane number: through memory, where the register lies anyway. */
-const lanePlace = (b: Semantics, v: Operand, index: Node, lanes: number, bytes: number): Node =>
-  b.add(b.registerPlace(v), b.mul(b.and(index, lanes - 1), bytes))
-instruction('PEXTRW', {
-  forms: [form('66 0F C5 /r ib', Gd, Ux, Ib)],
-  checks: ['sse'],
-  feature: 'sse2',
-  semantics: (b, g, u, i) => b.write(g, b.load('i32_16u', lanePlace(b, u, b.read(i), 8, 2))),
-})
-instruction('PEXTRW', {
-  forms: [form('NP 0F C5 /r ib', Gd, Nq, Ib)],
-  checks: ['mmx'],
-  feature: 'sse',
-  semantics: (b, g, n, i) => {
-    enterMmx(b)
-    b.write(g, b.load('i32_16u', lanePlace(b, n, b.read(i), 4, 2)))
-  },
-})
-const insert = (lanes: number, bytes: number, store: 'i32_8' | 'i32_16' | 'i32' | 'i64'): Body => (b, v, source, i) => {
-  const value = b.read(source)
-  b.store(store, lanePlace(b, v, b.read(i), lanes, bytes), value)
-  if (v.class === 'mmx') {
-    enterMmx(b)
-    markMmx(b, v)
-  }
-}
-/** A 32-bit register, or memory of `bits`. */
-const E = (bits: number): OperandSpec[] => [Rd, { letter: 'M', size: bits }]
-instruction('PINSRW', {
-  forms: E(16).map(source => form('66 0F C4 /r ib', Vx, source, Ib)),
-  checks: ['sse'],
-  feature: 'sse2',
-  semantics: insert(8, 2, 'i32_16'),
-})
-instruction('PINSRW', {
-  forms: E(16).map(source => form('NP 0F C4 /r ib', Pq, source, Ib)),
-  checks: ['mmx'],
-  feature: 'sse',
-  semantics: insert(4, 2, 'i32_16'),
-})
-instruction('PINSRB', {
-  forms: E(8).map(source => form('66 0F 3A 20 /r ib', Vx, source, Ib)),
-  checks: ['sse'],
-  feature: 'sse4_1',
-  semantics: insert(16, 1, 'i32_8'),
-})
-instruction('PINSRD', {
-  forms: [form('W0 66 0F 3A 22 /r ib', Vx, Ey, Ib)],
-  checks: ['sse'],
-  feature: 'sse4_1',
-  semantics: insert(4, 4, 'i32'),
-})
-instruction('PINSRQ', {
-  forms: [form('REX.W 66 0F 3A 22 /r ib', Vx, Ey, Ib)],
-  checks: ['sse'],
-  feature: 'sse4_1',
-  semantics: insert(2, 8, 'i64'),
-})
-const extract = (lanes: number, bytes: number, load: 'i32_8u' | 'i32_16u' | 'i32' | 'i64'): Body => (b, destination, v, i) =>
-  b.write(destination, b.load(load, lanePlace(b, v, b.read(i), lanes, bytes)))
-instruction('PEXTRB', {
-  forms: E(8).map(to => form('66 0F 3A 14 /r ib', to, Vx, Ib)),
-  checks: ['sse'],
-  feature: 'sse4_1',
-  semantics: extract(16, 1, 'i32_8u'),
-})
-instruction('PEXTRW', {
-  forms: E(16).map(to => form('66 0F 3A 15 /r ib', to, Vx, Ib)),
-  checks: ['sse'],
-  feature: 'sse4_1',
-  semantics: extract(8, 2, 'i32_16u'),
-})
-instruction('PEXTRD', {
-  forms: [form('W0 66 0F 3A 16 /r ib', Ey, Vx, Ib)],
-  checks: ['sse'],
-  feature: 'sse4_1',
-  semantics: extract(4, 4, 'i32'),
-})
-instruction('PEXTRQ', {
-  forms: [form('REX.W 66 0F 3A 16 /r ib', Ey, Vx, Ib)],
-  checks: ['sse'],
-  feature: 'sse4_1',
-  semantics: extract(2, 8, 'i64'),
-})
-instruction('EXTRACTPS', {
-  forms: E(32).map(to => form('66 0F 3A 17 /r ib', to, Vx, Ib)),
-  checks: ['sse'],
-  feature: 'sse4_1',
-  semantics: extract(4, 4, 'i32'),
-})
-instruction('INSERTPS', {
-  forms: [form('66 0F 3A 21 /r ib', Vx, Wd, Ib)],
-  checks: ['sse'],
-  feature: 'sse4_1',
-  semantics: (b, v, w, i) => {
-    const selector = b.read(i)
-    const value = w.class === 'memory' ? b.read(w) : b.load('i32', lanePlace(b, w, b.shrU(selector, 6), 4, 4))
-    const old = b.read(v)
-    const place = b.and(b.shrU(selector, 4), 3)
-    let result = old
-    for (let lane = 0; lane < 4; lane++) {
-      const current = b.simd(simd.extractI32, 'i32', [old], lane)
-      const chosen = b.select(b.eq(place, lane), value, current)
-      result = b.simd(simd.replaceI32, 'v128', [result, b.select(b.and(b.shrU(selector, lane), 1), 0, chosen)], lane)
-    }
-    b.write(v, result)
-  },
-})
+vexRow('VLDMXCSR', 'VEX.LZ.NP.0F.WIG AE /2', [Md], (b, m) => b.helper('ldmxcsr', b.address(m)))
+vexRow('VSTMXCSR', 'VEX.LZ.NP.0F.WIG AE /3', [Md], (b, m) => b.write(m, b.state('mxcsr')))
