@@ -22,7 +22,7 @@ export const modelNames: readonly string[] = Object.keys(modelTable)
 
 /** What nothing behind CPUID implements yet; asking for it is answered, not obeyed. */
 export const notImplemented: ReadonlySet<string> = new Set(words(`
-  psfd ipred_ctrl rrsba_ctrl ddpd_u mcdt_no amd_psfd smx est tm2 dtes64 ds_cpl cid sdbg fma xtpr dca f16c sgx hle
+  psfd ipred_ctrl rrsba_ctrl ddpd_u mcdt_no amd_psfd smx est tm2 dtes64 ds_cpl cid sdbg xtpr dca sgx hle
   rtm cqm mpx rdt_a avx512f avx512dq avx512ifma intel_pt avx512pf avx512er avx512cd avx512bw avx512vl avx512vbmi
   avx512_vbmi2 gfni vaes vpclmulqdq avx512_vnni avx512_bitalg tme avx512_vpopcntdq bus_lock_detect cldemote movdiri movdir64b
   enqcmd sgx_lc avx512_vp2intersect serialize tsxldtrk pconfig arch_lbr core_capabilities avx_vnni avx512_bf16 3dnowext 3dnow
@@ -36,7 +36,7 @@ const withheld: ReadonlySet<string> = new Set(['monitor'])
 const needs: readonly (readonly [string, string])[] = [
   ['sse', 'fxsr'], ['sse2', 'sse'], ['pni', 'sse2'], ['ssse3', 'pni'], ['sse4_1', 'ssse3'], ['sse4_2', 'sse4_1'], ['aes',
     'sse2'], ['pclmulqdq', 'sse2'], ['sha_ni', 'sse2'],
-  ['avx', 'xsave'], ['avx2', 'avx'],
+  ['avx', 'xsave'], ['avx2', 'avx'], ['fma', 'avx'], ['f16c', 'avx'],
   ['xsaveopt', 'xsave'], ['xsavec', 'xsave'], ['xgetbv1', 'xsave'], ['xsaves', 'xsave'], ['pku', 'xsave'], ['xsaves',
     'xsavec'], ['invpcid', 'lm'], ['pcid', 'lm'], ['la57', 'lm'], ['x2apic', 'apic'],
   ['tsc_deadline_timer', 'apic'], ['perfmon_v2', 'perfctr_core'],

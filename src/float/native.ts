@@ -9,16 +9,16 @@ import { flag } from './status.ts'
 import type { FloatStatus } from './status.ts'
 
 /** Not provable here. */
-const UNPROVEN = NaN
+export const UNPROVEN = NaN
 
 /** Zero, or far enough from the ends for the transformations of doubles: their error terms are normal too. False for infinity and NaN. */
-function isModerate(value: number): boolean {
+export function isModerate(value: number): boolean {
   const size = Math.abs(value)
   return (size > 2 ** -400 && size < 2 ** 400) || size === 0
 }
 
 /** A single that is zero, or normal whichever way its last bit was rounded, and no overflow. */
-function isModerateSingle(value: number): boolean {
+export function isModerateSingle(value: number): boolean {
   const size = Math.abs(value)
   return (size > 2 ** -125 && size < 2 ** 127) || size === 0
 }
@@ -30,7 +30,7 @@ function sumIsInexact(a: number, b: number, sum: number): boolean {
 }
 
 /** a × b − `product`, exactly, where `product` is near a × b. */
-function productError(a: number, b: number, product: number): number {
+export function productError(a: number, b: number, product: number): number {
   const splitA = 134217729 * a
   const highA = splitA - (splitA - a)
   const lowA = a - highA

@@ -5,6 +5,7 @@ import * as cipher from './cipher.ts'
 import * as control from './control.ts'
 import * as flags from './flags.ts'
 import * as fpu from './fpu-state.ts'
+import { fusedHelpers } from './fused.ts'
 import * as guest from './guest.ts'
 import * as identify from './identify.ts'
 import * as integer from './integer.ts'
@@ -29,6 +30,7 @@ export const helpers = {
   ...control,
   ...flags,
   ...fpu,
+  ...fusedHelpers,
   ...identify,
   ...guest,
   ...integer,

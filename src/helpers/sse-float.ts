@@ -22,8 +22,8 @@ import { writeGpr } from './registers.ts'
 
 const word = { argument: at.argument >> 2, mxcsr: at.mxcsr >> 2, sseNative: at.sseNative >> 2 } as const
 
-const status = floatStatus()
-const results = new DataView(new ArrayBuffer(32))
+export const status = floatStatus()
+export const results = new DataView(new ArrayBuffer(32))
 const resultBytes = new Uint8Array(results.buffer)
 /** Linear memory of the machine that ran last: a view is dear to make. */
 let memory: DataView = results
@@ -33,19 +33,19 @@ export function viewOf(state: CpuState): DataView {
   return memory
 }
 
-const argument = (cpu: Processor, index: number): number => cpu.state.words[word.argument + 2 * index]
+export const argument = (cpu: Processor, index: number): number => cpu.state.words[word.argument + 2 * index]
 /** Lanes of 128 bits with a VEX prefix; 0: there is none. */
-const lengthOf = (cpu: Processor): number => argument(cpu, 0) >>> 16
+export const lengthOf = (cpu: Processor): number => argument(cpu, 0) >>> 16
 /** Bytes of packed sources and results. */
-const packedBytes = (cpu: Processor): number => (lengthOf(cpu) === 2 ? 32 : 16)
+export const packedBytes = (cpu: Processor): number => (lengthOf(cpu) === 2 ? 32 : 16)
 
-function begin(cpu: Processor): void {
+export function begin(cpu: Processor): void {
   viewOf(cpu.state)
   loadMxcsr(status, cpu.state.words[word.mxcsr])
 }
 
 /** Raises #XM, or #UD without CR4.OSXMMEXCPT, after the flags have been set. */
-function settleMxcsr(cpu: Processor, found: FloatStatus): void {
+export function settleMxcsr(cpu: Processor, found: FloatStatus): void {
   if (found.flags === 0) return
   const { state } = cpu
   state.words[word.mxcsr] |= sseFlags(found)
@@ -53,7 +53,7 @@ function settleMxcsr(cpu: Processor, found: FloatStatus): void {
   if (state.words[word.sseNative] === 0) deriveFpu(state)
 }
 
-function write(cpu: Processor, bytes: number): After {
+export function write(cpu: Processor, bytes: number): After {
   settleMxcsr(cpu, status)
   const to = argument(cpu, 0) & 0xffff
   const { words } = cpu.state
@@ -76,8 +76,8 @@ type Bits = (format: Format, left: bigint, right: bigint, status: FloatStatus) =
 
 const single = (place: number): bigint => BigInt(memory.getUint32(place, true))
 const double = (place: number): bigint => memory.getBigUint64(place, true)
-const setSingle = (to: number, bits: bigint): void => results.setUint32(to, Number(BigInt.asUintN(32, bits)), true)
-const setDouble = (to: number, bits: bigint): void => results.setBigUint64(to, bits, true)
+export const setSingle = (to: number, bits: bigint): void => results.setUint32(to, Number(BigInt.asUintN(32, bits)), true)
+export const setDouble = (to: number, bits: bigint): void => results.setBigUint64(to, bits, true)
 
 /** Native where that is provably right, else exact integers. */
 function arithmetic(bits: 32 | 64, native: Values, exactly: Bits): Element {

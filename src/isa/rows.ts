@@ -20,6 +20,7 @@ import './instructions/sse-integer.ts'
 import './instructions/sse-float.ts'
 import './instructions/avx.ts'
 import './instructions/avx-masked.ts'
+import './instructions/fma.ts'
 import './instructions/x87.ts'
 import './instructions/vmx.ts'
 

@@ -14,7 +14,7 @@ const EXCEPTIONS: { group: string; form: RegExp; model: string; why: string }[] 
 ]
 
 /** What the two vendors' models do not offer unless they are asked. */
-const asked = '+bmi1,+bmi2,+avx,+avx2'
+const asked = '+bmi1,+bmi2,+avx,+avx2,+f16c,+fma'
 const vendorAmd = `amd,${asked}`
 const vendorIntel = `intel,${asked}`
 
