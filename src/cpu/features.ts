@@ -56,7 +56,7 @@ export const featureWords: readonly FeatureWord[] = [
     amd_ssb_no @28 amd_psfd btc_no amd_ibpb_ret`),
   word(0x8000000a, 0, 3, `
     npt lbrv svm_lock nrip_save tsc_scale vmcb_clean flushbyasid decodeassists @10 pausefilter @12 pfthreshold avic @15 v_vmsave_vmload
-    vgif @25 vnmi @28 svme_addr_chk @30 idle_hlt`),
+    vgif @18 x2avic @25 vnmi @28 svme_addr_chk @30 idle_hlt`),
   word(0x80000021, 0, 0, '@2 lfence_rdtsc @6 null_sel_clr_base @8 autoibrs @29 srso_no'),
   word(0x80000021, 0, 2, '@1 tsa_sq_no tsa_l1_no'),
   word(0x80000022, 0, 0, 'perfmon_v2'),

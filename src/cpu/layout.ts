@@ -130,6 +130,7 @@ export const fields = {
   vmxInSmm: i64('in SMM: VMX operation as it was (src/virt/vmx/smm.ts)', 11),
   svm: i64('state of AMD-V: src/virt/svm/state.ts has its names', 192),
   vmcbCache: u32('AMD-V with strict_clean_bits: what the processor keeps of the VMCB that it left last (src/virt/svm/clean-bits.ts)', 96),
+  doorbell: u32('1: an AVIC doorbell rang, and the guest\'s page has not been looked at since (src/virt/svm/avic.ts)'),
   randomState: i64('state of the generator behind RDRAND and RDSEED'),
   msrMisc: i64('other MSRs that are storage only; numbered by the MSR table', 128),
 

@@ -64,7 +64,7 @@ const zen2 = `${zen} cqm rdt_a clwb umip rdpid wbnoinvd rdpru amd_ibrs amd_stibp
 const zen3 = `${zen2} x2apic erms fsrm pcid invpcid pku vaes vpclmulqdq shstk svme_addr_chk lfence_rdtsc null_sel_clr_base`
 const zen4 = `
   ${zen3} avx512f avx512dq avx512ifma avx512cd avx512bw avx512vl avx512_bf16 avx512vbmi avx512_vbmi2 gfni avx512_vnni avx512_bitalg
-  avx512_vpopcntdq la57 flush_l1d autoibrs vnmi perfmon_v2`
+  avx512_vpopcntdq la57 flush_l1d autoibrs vnmi x2avic perfmon_v2`
 
 /** The least that 64-bit software expects. */
 const base64 =
@@ -80,7 +80,7 @@ export const amdOnly = `
   mmxext fxsr_opt cmp_legacy cr8_legacy misalignsse topoext clzero wbnoinvd xsaveerptr amd_ibpb amd_ibrs amd_stibp amd_ssbd
   amd_ssb_no btc_no amd_ibpb_ret lfence_rdtsc null_sel_clr_base autoibrs srso_no tsa_sq_no tsa_l1_no
   svm npt lbrv svm_lock nrip_save tsc_scale vmcb_clean flushbyasid decodeassists pausefilter pfthreshold v_vmsave_vmload vgif
-  vnmi svme_addr_chk shstk perfctr_core perfmon_v2`
+  avic x2avic vnmi svme_addr_chk shstk perfctr_core perfmon_v2`
 
 const intelServer: ModelData = {
   ...intel, signature: [6, 0x6a, 6], brand: 'Vitrine virtual Xeon (Ice Lake) @ 1.00GHz', physicalBits: 46, basicLeaves: 0x16,

@@ -27,7 +27,7 @@ export const notImplemented: ReadonlySet<string> = new Set(words(`
   avx512_vbmi2 gfni vaes vpclmulqdq avx512_vnni avx512_bitalg tme avx512_vpopcntdq bus_lock_detect cldemote movdiri movdir64b
   enqcmd sgx_lc avx512_vp2intersect serialize tsxldtrk pconfig arch_lbr core_capabilities avx_vnni avx512_bf16 3dnowext 3dnow
   sse4a osvw ibs xop skinit wdt lwp fma4 nodeid_msr tbm perfctr_nb bpext ptsc perfctr_llc mwaitx extapic irperf rdpru
-  virt_ssbd avic pn dts acpi tm pbe tce amx_bf16 avx512_fp16 amx_tile amx_int8`))
+  virt_ssbd pn dts acpi tm pbe tce amx_bf16 avx512_fp16 amx_tile amx_int8`))
 
 /** Implemented, but offered only to who asks by name: MWAIT wakes at once, so an operating system that idles in it never rests. */
 const withheld: ReadonlySet<string> = new Set(['monitor'])
@@ -40,6 +40,7 @@ const needs: readonly (readonly [string, string])[] = [
   ['xsaveopt', 'xsave'], ['xsavec', 'xsave'], ['xgetbv1', 'xsave'], ['xsaves', 'xsave'], ['pku', 'xsave'], ['xsaves',
     'xsavec'], ['invpcid', 'lm'], ['pcid', 'lm'], ['la57', 'lm'], ['x2apic', 'apic'],
   ['tsc_deadline_timer', 'apic'], ['perfmon_v2', 'perfctr_core'],
+  ['avic', 'svm'], ['avic', 'npt'], ['x2avic', 'avic'], ['x2avic', 'x2apic'],
 ]
 
 /** Keys of QEMU's models that mean nothing here. */

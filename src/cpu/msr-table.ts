@@ -212,6 +212,9 @@ const amdOnly: readonly Msr[] = [
   stored(0xc0010113, 'SMM_MASK', all, amd),
   // There is no SVM to enable when the model does not offer it.
   { index: 0xc0010114, name: 'VM_CR', ...amd, reset: model => (model.has('svm') ? 0n : 0x18n), write: writeVmCr },
+  // the processors' own manuals have 32 bits for the APIC ID, the APM has 8
+  { index: 0xc001011b, name: 'AVIC_DOORBELL', feature: 'avic', field: 'none', writeOnly: true,
+    write: (cpu, value) => value <= low32 && (cpu.apic.ringDoorbell?.(Number(value)), true) },
   { index: 0xc0010115, name: 'IGNNE', ...amd, writable: 1n },
   { index: 0xc0010117, name: 'VM_HSAVE_PA', feature: 'svm', writable: all,
     accepts: (value, cpu) => (value & 0xfffn) === 0n && (value & ~physicalMask(cpu)) === 0n },

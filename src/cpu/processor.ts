@@ -79,6 +79,8 @@ export interface ApicPort {
   writeMsr(index: number, value: bigint): boolean
   /** A performance counter overflowed. `masks`: the entry of the local vector table masks itself, as on Intel's processors. */
   performanceInterrupt?(masks: boolean): void
+  /** Rings the AVIC doorbell of the processor with this APIC ID. */
+  ringDoorbell?(apicId: number): void
 }
 
 /** The same as the source of external interrupts: what the run loop and virtual interrupts ask it. */

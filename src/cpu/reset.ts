@@ -52,6 +52,7 @@ function resetCommon(state: CpuState, model: CpuModel): void {
   state.interruptGate = 0
   clear(state, 'svm')
   clear(state, 'vmcbCache')
+  state.doorbell = 0
   for (const name of ['lastBranch', 'lastBranches', 'lastBranchTop', 'lastBranchSelect'] as const) clear(state, name)
   state.interceptMask.fill(0)
   state.translationSpace = 0

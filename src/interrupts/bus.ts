@@ -11,6 +11,8 @@ export interface ApicBusMember {
   matches(message: InterruptMessage): boolean
   /** Called only when `matches`, or for shorthands. */
   deliver(message: InterruptMessage): void
+  /** The AVIC doorbell of its processor rings. */
+  doorbell(): void
   /** Whether lowest-priority messages may be given to it. */
   readonly acceptsArbitration: boolean
   /** Processor priority: the lowest one wins lowest-priority arbitration. */
@@ -55,6 +57,12 @@ export class ApicBus implements Stateful {
       return
     }
     for (const member of this.#members) if (member.matches(message)) member.deliver(message)
+  }
+
+  /** A processor rings the AVIC doorbell of the one with this APIC ID. */
+  ringDoorbell(destination: number): void {
+    const message = { destination, logical: false, mode: deliveryMode.fixed, vector: 0, level: false }
+    for (const member of this.#members) if (member.matches(message)) member.doorbell()
   }
 
   /** The shorthands "all including self" (`except` undefined) and "all excluding self". */

@@ -12,6 +12,8 @@ export interface LapicSignals {
   /** The CPU resets its APIC by `initReset()` when it takes the INIT: it may be blocked, or cause a VM exit instead. */
   init(): void
   startup(vector: number): void
+  /** Another processor, or this one, rang its AVIC doorbell. */
+  doorbell?(): void
   /** The MMIO page moved, appeared or went away: see `mmioBase`. CPUID.1:EDX.APIC follows `mode`. */
   baseChanged?(): void
 }

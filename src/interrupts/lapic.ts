@@ -446,6 +446,15 @@ export class Lapic implements MmioHandler, ApicBusMember, Stateful {
     this.#command.notify(destination, vector)
   }
 
+  /** AMD: the doorbell MSR, or an IPI of a guest whose APIC the processor keeps. AMD APM vol. 2, "Doorbell Mechanism". */
+  ringDoorbell(apicId: number): void {
+    this.#bus.ringDoorbell(apicId)
+  }
+
+  doorbell(): void {
+    this.#signals.doorbell?.()
+  }
+
   #sendSelf(vector: number): void {
     if (vector < 16) this.#errors.report(esrBits.sendIllegalVector)
     this.#accept(vector, false)

@@ -144,6 +144,10 @@ export class Processors {
       startup: vector => {
         this.slots[index].startup = vector
       },
+      doorbell: () => {
+        this.setWord(index, 'doorbell', 1)
+        if (index === this.current) this.cpu.interruptChanged()
+      },
     }
   }
 
@@ -158,6 +162,11 @@ export class Processors {
   private wordOf(index: number, name: FieldName): number {
     if (index === this.current) return this.core.state.words[at[name] >> 2]
     return this.slots[index].parkedWords[(at[name] - stateBase) >> 2]
+  }
+
+  private setWord(index: number, name: FieldName, value: number): void {
+    if (index === this.current) this.core.state.words[at[name] >> 2] = value
+    else this.slots[index].parkedWords[(at[name] - stateBase) >> 2] = value
   }
 
   /** Whether a CPU has anything to do: running, or about to be woken. */

@@ -3,6 +3,7 @@ import type { CpuModel } from '../cpu/model.ts'
 import type { Virtualization } from '../cpu/virtualization.ts'
 import type { Mmu } from '../mmu/mmu.ts'
 import type { PagingModel } from '../mmu/paging.ts'
+import { avicAccessPage } from './svm/avic-page.ts'
 import { NestedPaging } from './svm/nested-paging.ts'
 import { Svm } from './svm/svm.ts'
 import { TranslationsOfMachine } from './vmx/translations.ts'
@@ -12,7 +13,9 @@ import { VmxUnit, type VmxCpu } from './vmx/unit.ts'
 export function createVirtualization(model: CpuModel, mmu: Mmu, paging: PagingModel,
   running: () => VmxCpu): (cpu: VmxCpu) => Virtualization | undefined {
   if (model.has('svm')) {
-    mmu.secondStage = new NestedPaging(mmu, paging)
+    const nested = new NestedPaging(mmu, paging)
+    mmu.secondStage = nested
+    mmu.apicPage = avicAccessPage(nested, () => (running().virt as Svm).avic)
     return cpu => new Svm(cpu, mmu)
   }
   if (!model.has('vmx')) return () => undefined

@@ -25,6 +25,8 @@ export interface Hypervisor {
   readonly core: Core
   readonly cpu: Cpu
   readonly logged: string[]
+  /** APIC IDs of the doorbells that were rung. The processor's own is 0. */
+  readonly doorbells: number[]
   /** Whether the local APIC asks for an interrupt. */
   interrupt: boolean
   write(name: VmcbFieldName, value: bigint): void
@@ -41,9 +43,16 @@ export interface Hypervisor {
 
 export function createHypervisor(specification = 'amd', jit = false): Hypervisor {
   const logged: string[] = []
+  const doorbells: number[] = []
+  const ringDoorbell = (id: number): void => {
+    doorbells.push(id)
+    if (id !== 0) return
+    core.state.doorbell = 1
+    cpu.interruptChanged()
+  }
   const { core, cpu } = bareCpu(specification, {
     memory: hostMemory, jit, log: (_, what) => void logged.push(what), ports: { read: () => 0xff, write: () => {} },
-    apic: { hasInterrupt: () => hypervisor.interrupt, acknowledge: () => 0x40, writeMsr: () => true },
+    apic: { hasInterrupt: () => hypervisor.interrupt, acknowledge: () => 0x40, writeMsr: () => true, ringDoorbell },
   })
   const view = (offset: number, size: number): DataView => {
     const bytes = new Uint8Array(size)
@@ -52,7 +61,7 @@ export function createHypervisor(specification = 'amd', jit = false): Hypervisor
   }
   let time = 0
   const hypervisor: Hypervisor = {
-    core, cpu, logged, interrupt: false,
+    core, cpu, logged, doorbells, interrupt: false,
     write: (name, value) => {
       const { offset, size } = vmcbFields[name]
       core.physical.load(place.vmcb + offset, new Uint8Array(BigUint64Array.of(BigInt.asUintN(64, value)).buffer).subarray(0, size))
@@ -67,6 +76,7 @@ export function createHypervisor(specification = 'amd', jit = false): Hypervisor
     quad: (address, value) => core.physical.load(address, quad(value)),
     restart: () => {
       hypervisor.interrupt = false
+      doorbells.length = 0
       mapIdentity(core, place.pml4, place.pdpt, place.directory)
       mapIdentity(core, place.nestedPml4, place.nestedPdpt, place.nestedDirectory)
       core.mmu.flushAll()

@@ -8,7 +8,7 @@ import { cleanBit, offsetOf, vmcbFields } from './vmcb.ts'
 
 /** Words of the VMCB that a group covers, and their place in the CPU's state. */
 const kept: readonly { readonly word: number; readonly bit: number }[] = [...new Map(Object.values(vmcbFields)
-  .filter(each => each.clean !== undefined && each.clean !== 'avic')
+  .filter(each => each.clean !== undefined)
   .flatMap(({ offset, size, clean }) => (size === 8 ? [offset >> 2, (offset >> 2) + 1] : [offset >> 2])
     .map(word => [word, { word, bit: cleanBit[clean!] }] as const))).values()]
 

@@ -125,6 +125,7 @@ function takeControls(unit: Svm, start: number): void {
   words[svmWord.pauseFilter] = pause >>> 16
   words[svmWord.pauseCount] = pause >>> 16
   virtualNmi.enter(words)
+  unit.avic.enter(start)
   words[svmWord.tscRatio] = unit.ratioWord < 0 ? 0 : words[unit.ratioWord]
   words[svmWord.tscRatio + 1] = unit.ratioWord < 0 ? 1 : words[unit.ratioWord + 1]
 }

@@ -94,14 +94,15 @@ function takeHeldEvents(unit: Svm): Taken {
   return trap ? cpu.takeHostEvents(false) : 'nothing'
 }
 
-/** The write is done: EXITINFO1 is what the register holds now. */
+/** The write is done: EXITINFO1 is what the control register holds now, or what AVIC has to say. */
 function leaveTrapped(unit: Svm): Taken {
   const { state } = unit.cpu
   const code = unit.words[svmWord.writeTrap]
   const values: Readonly<Record<number, bigint>> = { [exitCode.writeTrapEfer]: state.efer, [exitCode.writeTrapCr0]: state.cr0,
     [exitCode.writeTrapCr0 + 2]: state.cr2, [exitCode.writeTrapCr0 + 3]: state.cr3, [exitCode.writeTrapCr0 + 4]: state.cr4,
     [exitCode.writeTrapCr0 + 8]: BigInt(unit.readTpr() ?? unit.cpu.apic.getTpr()) }
-  unit.exit(new VmExit(code, values[code]))
+  const isAvic = code >= exitCode.avicIncompleteIpi
+  unit.exit(isAvic ? new VmExit(code, unit.getWide(svmWord.trapInfo1), unit.getWide(svmWord.trapInfo2)) : new VmExit(code, values[code]))
   return 'delivered'
 }
 
@@ -119,16 +120,18 @@ function admitsPhysical(unit: Svm, shadow: boolean): boolean {
 function admitsVirtual(unit: Svm): boolean {
   const { words } = unit
   const control = words[svmWord.virtualInterrupt]
-  if (!(control & virtualInterrupt.irq) || !(words[index.eflags] & flag.IF)) return false
+  if (!unit.wantsInterrupts || !(words[index.eflags] & flag.IF)) return false
   if (control & virtualInterrupt.gifEnable && !(control & virtualInterrupt.gif)) return false
+  if (unit.avic.isOn) return true
   const priority = (control & virtualInterrupt.priorityMask) >>> virtualInterrupt.priorityShift
   return (control & virtualInterrupt.ignoreTpr) !== 0 || priority > (control & virtualInterrupt.tprMask)
 }
 function takeVirtual(unit: Svm): Taken {
   const { words, cpu } = unit
   if (intercepts(unit, intercept3.vintr)) return leaveWith(unit, exitCode.vintr)
-  words[svmWord.virtualInterrupt] &= ~virtualInterrupt.irq
-  const number = words[svmWord.virtualVector] & 0xff
+  let number = words[svmWord.virtualVector] & 0xff
+  if (unit.avic.isOn) number = unit.avic.take()
+  else words[svmWord.virtualInterrupt] &= ~virtualInterrupt.irq
   cpu.interruptChanged()
   return cpu.deliver({ ...softwareInterrupt(number, 0n), kind: 'external' })
 }

@@ -4,7 +4,8 @@ import { interceptNumber, interceptWords, type InterceptName } from '../../cpu/i
 export const exitCode = {
   readCr0: 0x00, writeCr0: 0x10, readDr0: 0x20, writeDr0: 0x30, exception0: 0x40,
   intr: 0x60, nmi: 0x61, smi: 0x62, init: 0x63, vintr: 0x64, selectiveCr0: 0x65, taskSwitch: 0x7d, shutdown: 0x7f,
-  ioio: 0x7b, msr: 0x7c, writeTrapEfer: 0x8f, writeTrapCr0: 0x90, idleHlt: 0xa6, npf: 0x400, invalid: -1,
+  ioio: 0x7b, msr: 0x7c, writeTrapEfer: 0x8f, writeTrapCr0: 0x90, idleHlt: 0xa6, npf: 0x400,
+  avicIncompleteIpi: 0x401, avicNoAccel: 0x402, invalid: -1,
 } as const
 
 /** Bits of the third intercept vector (0CH) that are no instruction's, and HLT's. */
@@ -77,7 +78,7 @@ if (interceptWords !== 4) throw new Error('fillMask fills four words')
 
 const named: Readonly<Record<number, string>> = { 0x60: 'INTR', 0x61: 'NMI', 0x62: 'SMI', 0x63: 'INIT', 0x64: 'VINTR',
   0x65: 'CR0_SEL_WRITE', 0x7b: 'IOIO', 0x7c: 'MSR', 0x7d: 'TASK_SWITCH', 0x7e: 'FERR_FREEZE', 0x7f: 'SHUTDOWN', 0x8f: 'EFER_WRITE_TRAP',
-  0xa6: 'IDLE_HLT', 0x400: 'NPF' }
+  0xa6: 'IDLE_HLT', 0x400: 'NPF', 0x401: 'AVIC_INCOMPLETE_IPI', 0x402: 'AVIC_NOACCEL' }
 
 /** The manual's name of an exit code, without VMEXIT_. */
 export function exitName(code: number): string {

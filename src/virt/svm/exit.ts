@@ -81,6 +81,7 @@ export function returnToHost(unit: Svm): void {
   words[index.dr7] = 0x400
   words[index.dr7 + 1] = 0
   words[index.guestMode] = 0
+  unit.avic.leave()
   words[index.space] = 0
   words[index.secondStage] = 0
   for (let i = 0; i < 4; i++) words[index.mask + i] = 0

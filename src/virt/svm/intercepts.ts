@@ -154,8 +154,8 @@ function halt(unit: Svm): VmExit | undefined {
   const { words } = unit
   if (!unit.offers.idleHlt || !(words[svmWord.intercepts5] & (1 << intercept5.idleHlt)))
     return words[svmWord.intercepts3] & (1 << intercept3.hlt) ? instructionExit(unit, instructionIntercepts.hlt!.code) : undefined
-  const waits = virtualInterrupt.irq | (virtualNmi.isEnabled(words) ? virtualInterrupt.nmiPending : 0)
-  return words[svmWord.virtualInterrupt] & waits ? undefined : instructionExit(unit, exitCode.idleHlt)
+  const waits = unit.wantsInterrupts || (virtualNmi.isEnabled(words) && words[svmWord.virtualInterrupt] & virtualInterrupt.nmiPending)
+  return waits ? undefined : instructionExit(unit, exitCode.idleHlt)
 }
 
 /** APM vol. 2, "Pause Intercept Filtering". */

@@ -4,14 +4,18 @@
  * Translations of guest-physical addresses are cached by ASID, as the TLB's are: a table that changes without TLB_CONTROL or another ASID
  * may be seen late. A hit never faults: without the right the tables are walked again.
  */
+import { at } from '../../cpu/layout.ts'
 import { VmExit } from '../../cpu/virtualization.ts'
 import type { Mmu } from '../../mmu/mmu.ts'
 import { access, control, controlsOf, errorBit, insidePage, privilege, translationFlag, type PagingModel } from '../../mmu/paging.ts'
 import { computeRights, rightsOf, rightsSize } from '../../mmu/rights.ts'
 import { SecondStageFields, shadowAccess, type SecondStage } from '../../mmu/second-stage.ts'
 import { PageWalk } from '../../mmu/walk.ts'
+import { avicPage } from './avic.ts'
 import { exitCode } from './exit-codes.ts'
 import { svmWord } from './state.ts'
+
+const accessPage = at.apicAccessPage >> 2
 
 /** Bits of EXITINFO1 above those of a page-fault error code. */
 const duringFinal = 1n << 32n
@@ -65,7 +69,21 @@ export class NestedPaging extends SecondStageFields implements SecondStage {
   page(lo: number, hi: number, what: number): boolean {
     this.fetches = what === access.fetch
     this.ofShadow = this.shadow !== shadowAccess.none
-    return this.translate(lo, hi, what) || this.failed(lo, hi, false)
+    if (!this.translate(lo, hi, what)) return this.failed(lo, hi, false)
+    if (this.words[accessPage] !== 0) this.redirect(lo, hi)
+    return true
+  }
+
+  /** At APIC_BAR the guest finds its APIC, whatever page the tables give; they give the rights. No larger page may cover it. */
+  private redirect(lo: number, hi: number): void {
+    const { words } = this
+    const distance = lo ^ words[svmWord.avicBar]
+    const size = (this.flags & translationFlag.sizeMask) >> translationFlag.sizeShift
+    if (hi !== words[svmWord.avicBar + 1] || distance & ~(insidePage[size] | 0xfff)) return
+    this.flags &= ~translationFlag.sizeMask
+    if (distance & ~0xfff) return
+    this.lo = avicPage.lo
+    this.hi = avicPage.hi
   }
 
   private translate(lo: number, hi: number, what: number): boolean {
@@ -105,6 +123,7 @@ export class NestedPaging extends SecondStageFields implements SecondStage {
     this.faultLo = lo
     this.faultHi = hi
     this.inTable = inTable
+    this.instead = undefined
     return false
   }
 
@@ -127,7 +146,13 @@ export class NestedPaging extends SecondStageFields implements SecondStage {
     else this.generations.delete(space * 64 + this.mmu.cpu)
   }
 
+  /** An access to the guest's APIC that ends in another exit. */
+  instead: VmExit | undefined
+
   exit(): VmExit {
+    const { instead } = this
+    this.instead = undefined
+    if (instead) return instead
     const offset = this.inTable ? 0 : this.linearLo & 0xfff
     const address = (BigInt(this.faultHi >>> 0) << 32n) | BigInt((this.faultLo | offset) >>> 0)
     const error = BigInt(this.walker.error | (this.ofShadow ? errorBit.shadowStack : 0)) | (this.inTable ? duringTableWalk : duringFinal)

@@ -8,7 +8,9 @@ import { cr4Writable } from '../../cpu/control.ts'
 import { vector } from '../../cpu/fault.ts'
 import type { CpuModel } from '../../cpu/model.ts'
 import { intercept3, intercept4 } from './exit-codes.ts'
-import { eventInfo, eventType, nestedControl, offsetOf, virtualInterrupt, vmcbFields, type VmcbFieldName } from './vmcb.ts'
+import {
+  eventInfo, eventType, nestedControl, offsetOf, physicalTableIndex, virtualInterrupt, vmcbFields, type VmcbFieldName,
+} from './vmcb.ts'
 
 /** A VMCB to be looked at: unsigned words. */
 export interface VmcbView {
@@ -97,6 +99,19 @@ function illegalPat(v: VmcbView): boolean {
 const nested = (v: VmcbView): boolean => (low(v, 'nestedControl') & nestedControl.enable) !== 0
 const intercepts3 = (v: VmcbView, bit: number): boolean => (low(v, 'intercepts3') & (1 << bit)) !== 0
 
+const avicOn = (v: VmcbView, { model }: RuleContext): boolean =>
+  model.has('avic') && (low(v, 'virtualInterrupt') & virtualInterrupt.avicEnable) !== 0
+const x2avicOn = (v: VmcbView, { model }: RuleContext): boolean =>
+  model.has('x2avic') && (low(v, 'virtualInterrupt') & virtualInterrupt.x2avicEnable) !== 0
+const lastApicIndex = (v: VmcbView, context: RuleContext): number => (x2avicOn(v, context) ? 511 : 255)
+const withAvic = set(1n << 31n)
+const avicPointer = (name: 'apicBackingPage' | 'apicLogicalTable' | 'apicPhysicalTable', what: string,
+  asked: (v: VmcbView, context: RuleContext) => boolean): Rule =>
+  rule(`the ${what} of AVIC must lie below the highest physical address`, [name, 'virtualInterrupt'], address(name),
+    { [name]: farAway, virtualInterrupt: withAvic },
+    (v, context) => asked(v, context) && beyond(high(v, name), pageOf(low(v, name)), context.model, 0),
+    'Physical Address Pointer Restrictions')
+
 /** In the manual's order. */
 export const rules: readonly Rule[] = [
   rule('EFER.SVME must be 1', ['efer'], setting('efer', 0x1000n), { efer: clear(0x1000n) }, v => !(low(v, 'efer') & efer.SVME)),
@@ -145,6 +160,20 @@ export const rules: readonly Rule[] = [
   rule('V_NMI_ENABLE needs the NMI intercept', ['intercepts3', 'virtualInterrupt'], setting('intercepts3', 2n),
     { virtualInterrupt: set(1n << 26n), intercepts3: clear(2n) }, v =>
       (low(v, 'virtualInterrupt') & virtualInterrupt.nmiEnable) !== 0 && !intercepts3(v, intercept3.nmi), 'NMI Virtualization'),
+  rule('x2AVIC needs AVIC', ['virtualInterrupt'], setting('virtualInterrupt', 1n << 31n), { virtualInterrupt: set(1n << 30n) },
+    (v, context) => x2avicOn(v, context) && !avicOn(v, context), 'VMCB Virtual Interrupt Control Word'),
+  // the manual demands it, and does not say what becomes of a VMRUN without
+  rule('AVIC needs nested paging', ['nestedControl', 'virtualInterrupt'], setting('nestedControl', 1n),
+    { nestedControl: clear(1n), virtualInterrupt: withAvic }, (v, context) => avicOn(v, context) && !nested(v),
+    'VMCB Virtual Interrupt Control Word'),
+  rule('AVIC_PHYSICAL_MAX_INDEX must be at most 255, with x2AVIC 511', ['apicPhysicalTable', 'virtualInterrupt'],
+    (v, context) => (readField(v, 'apicPhysicalTable') & ~0xfffn) | BigInt(lastApicIndex(v, context)),
+    { apicPhysicalTable: set(0x100n), virtualInterrupt: withAvic },
+    (v, context) => avicOn(v, context) && (low(v, 'apicPhysicalTable') & physicalTableIndex) > lastApicIndex(v, context),
+    'Physical Address Pointer Restrictions'),
+  avicPointer('apicBackingPage', 'backing page', avicOn),
+  avicPointer('apicPhysicalTable', 'physical APIC ID table', avicOn),
+  avicPointer('apicLogicalTable', 'logical APIC ID table', (v, context) => avicOn(v, context) && !x2avicOn(v, context)),
   rule('TLB_CONTROL must be 0, 1, 3 or 7', ['tlbControl'], () => 0n, { tlbControl: 2n },
     v => ![0, 1, 3, 7].includes(byte(v, 'tlbControl')), 'TLB Control'),
 ]

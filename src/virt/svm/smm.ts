@@ -6,7 +6,8 @@ import { efer } from '../../cpu/bits.ts'
 import { at } from '../../cpu/layout.ts'
 import { svmWord } from './state.ts'
 
-const kept = [at.translationSpace >> 2, at.secondStage >> 2, at.interruptGate >> 2, ...[0, 1, 2, 3].map(i => (at.interceptMask >> 2) + i)]
+const kept = [at.translationSpace >> 2, at.secondStage >> 2, at.interruptGate >> 2, at.apicAccessPage >> 2,
+  (at.apicAccessPage >> 2) + 1, ...[0, 1, 2, 3].map(i => (at.interceptMask >> 2) + i)]
 const guestMode = at.guestMode >> 2
 
 /** The SMI is taken. What `kept` names is what a host does without; GIF is 1, or the SMI would wait. */

@@ -14,12 +14,14 @@ const names = [
   'crIntercepts', 'drIntercepts', 'exceptionIntercepts', 'intercepts3', 'intercepts4', 'intercepts5',
   'iopmBase', 'msrpmBase', 'tscOffset', 'tscRatio', 'asid', 'virtualInterrupt', 'virtualVector', 'nestedControl', 'nestedCr3',
   'virtualExtensions', 'pauseFilter', 'pauseCount', 'pauseThreshold', 'lastPause',
-  /** Exit code of the write that is being done, and ends in an exit; 0: none. */
-  'writeTrap',
+  /** Exit code of the write that is being done, and ends in an exit; 0: none. What it says, if AVIC causes it. */
+  'writeTrap', 'trapInfo1', 'trapInfo2',
+  /** `avicMode`; the VMCB's pointers; the highest vector in IRR and PPR when they were evaluated last. */
+  'avic', 'avicBar', 'avicBackingPage', 'avicLogicalTable', 'avicPhysicalTable', 'avicRequest', 'avicPriority',
   /** Whether the processor's own NMIs are blocked, while virtual ones are enabled. */
   'hostBlockedByNmi',
   /** 1: an SMI interrupted a guest, whose words smm.ts has put aside. */
-  'smmGuest', 'smmKept0', 'smmKept1', 'smmKept2', 'smmKept3',
+  'smmGuest', 'smmKept0', 'smmKept1', 'smmKept2', 'smmKept3', 'smmKept4',
   // the host
   'hostRip', 'hostRsp', 'hostRax', 'hostRflags', 'hostCr0', 'hostCr3', 'hostCr4', 'hostEfer', 'hostGdtrBase', 'hostGdtrLimit',
   'hostIdtrBase', 'hostIdtrLimit', 'hostPat', 'hostDebugctl',
@@ -31,6 +33,9 @@ const names = [
   // its last branch record
   'hostBrFrom', 'hostBrTo', 'hostLastExceptionFrom', 'hostLastExceptionTo',
 ] as const
+
+/** How a guest reaches the APIC that AVIC gives it. */
+export const avicMode = { off: 0, page: 1, msrs: 2 } as const
 
 export type SvmStateName = (typeof names)[number]
 

@@ -12,6 +12,7 @@ import { slotOf } from '../../cpu/msr-table.ts'
 import type { PortAccess, Taken, Virtualization, VirtualizedCpu, VmExit } from '../../cpu/virtualization.ts'
 import type { PhysicalMemory } from '../../memory/physical.ts'
 import type { Mmu } from '../../mmu/mmu.ts'
+import { Avic } from './avic.ts'
 import { vmrun } from './entry.ts'
 import { exception, passes, shutdown, takeEvents, takesInit, wakes } from './events.ts'
 import { leaveGuest } from './exit.ts'
@@ -35,8 +36,10 @@ export class Svm implements Virtualization {
   readonly words: Uint32Array
   readonly mmu: Mmu
   readonly physical: PhysicalMemory
+  readonly avic: Avic
   observer: GuestListener | undefined
-  readonly offers: Readonly<Record<'nrips' | 'decode' | 'pauseFilter' | 'pauseThreshold' | 'writeTraps' | 'idleHlt', boolean>>
+  readonly offers: Readonly<Record<'nrips' | 'decode' | 'pauseFilter' | 'pauseThreshold' | 'writeTraps' | 'idleHlt' | 'avic'
+    | 'x2avic', boolean>>
   /** Of the model: fields stay as they were while their clean bit says so. */
   readonly strictCleanBits: boolean
   /** Where the TSC_RATIO MSR lies; -1: the model has none. */
@@ -56,12 +59,13 @@ export class Svm implements Virtualization {
     this.words = cpu.state.words
     this.mmu = mmu
     this.physical = mmu.physical
+    this.avic = new Avic(this)
     const has = (name: string): boolean => cpu.model.has(name)
     this.context = { model: cpu.model, eferBits: eferWritable(cpu.model), hostCr0: 0, hostPae: false }
     this.strictCleanBits = has('strict_clean_bits')
     this.ratioWord = has('tsc_scale') ? (at.msrMisc >> 2) + slotOf(tscRatioMsr) * 2 : -1
     this.offers = { nrips: has('nrip_save'), decode: has('decodeassists'), pauseFilter: has('pausefilter'),
-      pauseThreshold: has('pfthreshold'), idleHlt: has('idle_hlt'),
+      pauseThreshold: has('pfthreshold'), idleHlt: has('idle_hlt'), avic: has('avic'), x2avic: has('x2avic'),
       // nothing in CPUID says so: since the first processors with virtualized VMLOAD and VMSAVE
       writeTraps: has('v_vmsave_vmload') }
   }
@@ -186,15 +190,25 @@ export class Svm implements Virtualization {
     return this.words[svmWord.writeTrap] !== 0
   }
   get wantsInterrupts(): boolean {
-    return (this.words[svmWord.virtualInterrupt] & virtualInterrupt.irq) !== 0
+    return this.avic.isOn ? this.avic.hasInterrupt() : (this.words[svmWord.virtualInterrupt] & virtualInterrupt.irq) !== 0
+  }
+  readMsr(index: number): bigint | undefined {
+    return this.avic.readMsr(index)
+  }
+  writeMsr(index: number, value: bigint): boolean | undefined {
+    return this.avic.writeMsr(index, value)
   }
 
   readTpr(): number | undefined {
     const control = this.words[svmWord.virtualInterrupt]
-    return control & virtualInterrupt.masking ? control & virtualInterrupt.tprMask : undefined
+    return control & virtualInterrupt.masking || this.avic.isOn ? control & virtualInterrupt.tprMask : undefined
   }
   writeTpr(value: number): boolean {
     const { words } = this
+    if (this.avic.isOn) {
+      this.avic.writeTpr(value)
+      return true
+    }
     const virtual = (words[svmWord.virtualInterrupt] & virtualInterrupt.masking) !== 0
     if (virtual) words[svmWord.virtualInterrupt] = (words[svmWord.virtualInterrupt] & ~virtualInterrupt.tprMask) | value
     return virtual

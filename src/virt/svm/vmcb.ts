@@ -25,6 +25,7 @@ const intercepts = 'Instruction Intercepts'
 const exits = 'Intercept Operation'
 const paging = 'Nested Paging'
 const interrupts = 'Event Injection and Virtual Interrupts'
+const avic = 'AVIC VMCB Fields'
 const state = 'VMRUN Instruction'
 
 const control = {
@@ -41,7 +42,8 @@ const control = {
   tscOffset: field(0x050, 8, 'TSC_OFFSET', 'TSC Ratio MSR', 'intercepts'),
   asid: field(0x058, 4, 'Guest ASID', 'TLB Control', 'asid'),
   tlbControl: field(0x05c, 1, 'TLB_CONTROL', 'TLB Control'),
-  virtualInterrupt: field(0x060, 4, 'V_TPR, V_IRQ, V_GIF, V_NMI, V_INTR_PRIO, V_IGN_TPR, V_INTR_MASKING', interrupts, 'tpr'),
+  virtualInterrupt: field(0x060, 4, 'V_TPR, V_IRQ, V_GIF, V_NMI, V_INTR_PRIO, V_IGN_TPR, V_INTR_MASKING, AVIC, x2AVIC enable', interrupts,
+    'tpr'),
   virtualVector: field(0x064, 4, 'V_INTR_VECTOR', interrupts, 'tpr'),
   interruptState: field(0x068, 8, 'INTERRUPT_SHADOW, GUEST_INTERRUPT_MASK', 'Interrupt Shadows'),
   exitCode: field(0x070, 8, 'EXITCODE', exits),
@@ -50,6 +52,7 @@ const control = {
   exitInterrupt: field(0x088, 4, 'EXITINTINFO', 'Exit Interrupt Information'),
   exitInterruptError: field(0x08c, 4, 'EXITINTINFO error code', 'Exit Interrupt Information'),
   nestedControl: field(0x090, 8, 'NP_ENABLE and other modes', paging, 'nestedPaging'),
+  apicBar: field(0x098, 8, 'AVIC APIC_BAR', avic, 'avic'),
   eventInjection: field(0x0a8, 4, 'EVENTINJ', 'Event Injection'),
   eventInjectionError: field(0x0ac, 4, 'EVENTINJ error code', 'Event Injection'),
   nestedCr3: field(0x0b0, 8, 'N_CR3', paging, 'nestedPaging'),
@@ -57,6 +60,9 @@ const control = {
   clean: field(0x0c0, 4, 'VMCB Clean Bits', 'VMCB Clean Bits'),
   nextRip: field(0x0c8, 8, 'nRIP', 'State Saved on Exit'),
   fetchedLength: field(0x0d0, 1, 'Number of bytes fetched', 'Decode Assists'),
+  apicBackingPage: field(0x0e0, 8, 'AVIC APIC_BACKING_PAGE Pointer', avic, 'avic'),
+  apicLogicalTable: field(0x0f0, 8, 'AVIC LOGICAL_TABLE Pointer', avic, 'avic'),
+  apicPhysicalTable: field(0x0f8, 8, 'AVIC PHYSICAL_TABLE Pointer, AVIC_PHYSICAL_MAX_INDEX', avic, 'avic'),
 } as const
 
 type SegmentName = 'es' | 'cs' | 'ss' | 'ds' | 'fs' | 'gs' | 'gdtr' | 'ldtr' | 'idtr' | 'tr'
@@ -126,8 +132,12 @@ export const fetchedBytes = 0x0d1
 /** Of the field at 60H. */
 export const virtualInterrupt = {
   tprMask: 0xf, irq: 1 << 8, gif: 1 << 9, nmiPending: 1 << 11, nmiBlocked: 1 << 12, priorityShift: 16, priorityMask: 0xf << 16,
-  ignoreTpr: 1 << 20, masking: 1 << 24, gifEnable: 1 << 25, nmiEnable: 1 << 26, avicEnable: 1 << 31,
+  ignoreTpr: 1 << 20, masking: 1 << 24, gifEnable: 1 << 25, nmiEnable: 1 << 26,
+  x2avicEnable: 1 << 30, avicEnable: 1 << 31,
 } as const
+
+/** AVIC_PHYSICAL_MAX_INDEX, below the pointer. */
+export const physicalTableIndex = 0xfff
 
 /** EVENTINJ and EXITINTINFO. APM vol. 2, "Event Injection". */
 export const eventInfo = { vectorMask: 0xff, typeShift: 8, typeMask: 7, hasError: 1 << 11, valid: 1 << 31 } as const

@@ -47,7 +47,7 @@ export class TranslationsOfMachine {
       fetched: offset => {
         this.ept.instead = running().apic.fetchExit(offset)
       },
-      read: (offset, size) => running().apic.readPage(offset, size),
+      read: (offset, size) => running().apic.readBytes(offset, size),
       write: (offset, size, value) => running().apic.writePage(offset, size, value),
     }
   }

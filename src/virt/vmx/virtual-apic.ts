@@ -3,13 +3,12 @@
  * Intel SDM vol. 3, chapter "APIC Virtualization and Virtual Interrupts".
  */
 import { VmExit } from '../../cpu/virtualization.ts'
+import { ApicPage, apicOffset as offset } from '../apic-page.ts'
 import { primaryBit, secondaryBit, tertiaryBit } from './controls.ts'
 import { reason } from './exit-reasons.ts'
 import { at as field, type FieldName } from './fields.ts'
 import type { VmxUnit } from './unit.ts'
 
-/** Offsets of registers on the page. */
-const offset = { tpr: 0x80, ppr: 0xa0, eoi: 0xb0, isr: 0x100, tmr: 0x180, irr: 0x200, icr: 0x300, icrHigh: 0x310, selfIpi: 0x3f0 } as const
 const eoiBitmaps: readonly FieldName[] = ['eoiExitBitmap0', 'eoiExitBitmap1', 'eoiExitBitmap2', 'eoiExitBitmap3']
 /** Of `vmxTrap`: there is one; below it reason and qualification. */
 const trapBit = 1n << 63n
@@ -27,20 +26,21 @@ const writable: ReadonlySet<number> = new Set([
   0x20, 0x80, 0xb0, 0xd0, 0xe0, 0xf0, 0x280, 0x300, 0x310, 0x320, 0x330, 0x340, 0x350, 0x360, 0x370, 0x380, 0x3e0,
 ])
 
-export class VirtualApic {
+export class VirtualApic extends ApicPage {
   private readonly unit: VmxUnit
 
   constructor(unit: VmxUnit) {
+    super()
     this.unit = unit
   }
 
   private get page(): bigint {
     return this.unit.current.get('virtualApicAddress')
   }
-  private read(register: number): number {
+  protected read(register: number): number {
     return this.unit.readPhysical32(this.page + BigInt(register))
   }
-  private write(register: number, value: number): void {
+  protected write(register: number, value: number): void {
     this.unit.writePhysical32(this.page + BigInt(register), value)
   }
   private has(bit: number): boolean {
@@ -114,18 +114,6 @@ export class VirtualApic {
     this.setBit(offset.irr, vector, false)
     this.rvi = this.highest(offset.irr)
     return vector
-  }
-  private highest(register: number): number {
-    for (let i = 7; i >= 0; i--) {
-      const word = this.read(register + i * 16)
-      if (word !== 0) return i * 32 + 31 - Math.clz32(word)
-    }
-    return 0
-  }
-  private setBit(register: number, vector: number, on: boolean): void {
-    const at = register + (vector >> 5) * 16
-    const bit = 1 << (vector & 31)
-    this.write(at, on ? this.read(at) | bit : this.read(at) & ~bit)
   }
 
   /** EOI virtualization; may be followed by a virtualized-EOI exit. */
@@ -209,16 +197,9 @@ export class VirtualApic {
     if (this.has(secondaryBit.apicRegisterVirtualization)) return readable.has(register)
     return this.unit.isOn('primary', primaryBit.tprShadow) && register === offset.tpr
   }
-  readPage(at: number, size: number): number {
-    const value = this.read(at & 0xff0) >>> ((at & 3) * 8)
-    return size === 4 ? value >>> 0 : value & ((1 << (size * 8)) - 1)
-  }
   /** What the store means beyond itself follows when the instruction is complete. */
   writePage(at: number, size: number, value: number): void {
-    const register = at & 0xff0
-    const shift = (at & 3) * 8
-    const mask = size === 4 ? -1 : ((1 << (size * 8)) - 1) << shift
-    this.write(register, (this.read(register) & ~mask) | ((value << shift) & mask))
+    this.putBytes(at, size, value)
     this.written(at)
   }
   private writesPage(register: number): boolean {
