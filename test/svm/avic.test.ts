@@ -207,6 +207,24 @@ test('the clean bit of AVIC keeps its pointers', () => {
   }
 })
 
+test('VMRUN refuses pages that are not there, by name', () => {
+  const guest = new AvicGuest()
+  const rules: string[] = []
+  guest.h.cpu.virt!.observer = event => {
+    if (event.kind === 'failed') rules.push(`${event.broken[0].rule}: ${event.broken[0].fields[0].name}`)
+  }
+  for (const field of ['apicBackingPage', 'apicPhysicalTable', 'apicLogicalTable'] as const) {
+    guest.prepare([])
+    guest.h.write(field, 0xff0000000n)
+    assert.equal(guest.run(), 'INVALID')
+  }
+  assert.deepEqual(rules.map(rule => rule.split(' Pointer')[0]),
+    ['APIC_BACKING_PAGE', 'PHYSICAL_TABLE', 'LOGICAL_TABLE'].map(name => `the pages of AVIC must be RAM: AVIC ${name}`))
+  guest.prepare([], {}, true)
+  guest.h.write('apicLogicalTable', 0xff0000000n)
+  assert.equal(guest.run(), 'HLT', 'x2AVIC has no logical table')
+})
+
 test('processors without it ignore its bits, and have no doorbell', () => {
   const guest = new AvicGuest('amd,-avic')
   assert.equal(guest.launch([...put(0x90, 7), ...get(0x90)], {}), 'HLT')

@@ -12,7 +12,7 @@ import { avicRegister } from './avic-registers.ts'
 import { exitCode } from './exit-codes.ts'
 import { avicMode, svmWord } from './state.ts'
 import type { Svm } from './svm.ts'
-import { offsetOf, physicalTableIndex, virtualInterrupt } from './vmcb.ts'
+import { offsetOf, physicalTableIndex, virtualInterrupt, type VmcbFieldName } from './vmcb.ts'
 
 const doorbell = at.doorbell >> 2
 const accessPage = at.apicAccessPage >> 2
@@ -20,8 +20,8 @@ const accessPage = at.apicAccessPage >> 2
 export const avicPage = { lo: 0, hi: 1 << 20 } as const
 
 const pointers = [
-  [svmWord.avicBar, offsetOf.apicBar], [svmWord.avicBackingPage, offsetOf.apicBackingPage],
-  [svmWord.avicLogicalTable, offsetOf.apicLogicalTable], [svmWord.avicPhysicalTable, offsetOf.apicPhysicalTable],
+  [svmWord.avicBar, 'apicBar'], [svmWord.avicBackingPage, 'apicBackingPage'], [svmWord.avicLogicalTable, 'apicLogicalTable'],
+  [svmWord.avicPhysicalTable, 'apicPhysicalTable'],
 ] as const
 
 const isWrite = 1n << 32n
@@ -39,18 +39,32 @@ export class Avic extends ApicPage implements IpiTables {
 
   // ---- world switches ----
 
+  /** What a VMCB asks for. */
+  private modeIn(start: number): number {
+    const { offers } = this.unit
+    const control = this.words[start + (offsetOf.virtualInterrupt >> 2)]
+    if (!offers.avic || !(control & virtualInterrupt.avicEnable)) return avicMode.off
+    return offers.x2avic && control & virtualInterrupt.x2avicEnable ? avicMode.msrs : avicMode.page
+  }
+  /** The pointer of a VMCB that leads to no RAM: the rules, which look at the VMCB alone, have let it pass. */
+  missing(start: number): VmcbFieldName | undefined {
+    const mode = this.modeIn(start)
+    if (mode === avicMode.off) return undefined
+    const asked = ['apicBackingPage', 'apicPhysicalTable', ...(mode === avicMode.page ? ['apicLogicalTable'] as const : [])] as const
+    return asked.find(name => this.place(start + (offsetOf[name] >> 2)) === 0)
+  }
+
   /** VMRUN, when the other controls are there. Interrupts are evaluated; V_TPR is the VMCB's, whatever the page says. */
   enter(start: number): void {
-    const { words, unit } = this
-    const control = words[svmWord.virtualInterrupt]
-    if (!unit.offers.avic || !(control & virtualInterrupt.avicEnable)) return
-    const msrs = unit.offers.x2avic && (control & virtualInterrupt.x2avicEnable) !== 0
-    words[svmWord.avic] = msrs ? avicMode.msrs : avicMode.page
+    const { words } = this
+    const mode = this.modeIn(start)
+    if (mode === avicMode.off) return
+    words[svmWord.avic] = mode
     for (const [word, field] of pointers) {
-      words[word] = words[start + (field >> 2)]
-      words[word + 1] = words[start + (field >> 2) + 1]
+      words[word] = words[start + (offsetOf[field] >> 2)]
+      words[word + 1] = words[start + (offsetOf[field] >> 2) + 1]
     }
-    if (!msrs) {
+    if (mode === avicMode.page) {
       words[accessPage] = avicPage.lo | 1
       words[accessPage + 1] = avicPage.hi
     }
@@ -73,7 +87,7 @@ export class Avic extends ApicPage implements IpiTables {
 
   // ---- the backing page ----
 
-  /** Linear address; 0 where there is no RAM. */
+  /** Of the page at which these words point: linear address; 0 where there is no RAM. */
   private place(word: number): number {
     const { words } = this
     return this.unit.physical.pagePlace(words[word] & ~0xfff, words[word + 1] | 0)

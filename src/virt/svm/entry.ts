@@ -8,7 +8,7 @@ import * as cleanBits from './clean-bits.ts'
 import { eventOf } from './event-info.ts'
 import { giveAllBack, returnToHost } from './exit.ts'
 import { fillMask } from './exit-codes.ts'
-import { entryEvent, failureEvent, pointersRule, reportPointers } from './report.ts'
+import { entryEvent, failureEvent, missingRule, pointersRule, reportMissing, reportPointers } from './report.ts'
 import { firstBroken, ruleWords } from './rules.ts'
 import { svmWord } from './state.ts'
 import type { Svm } from './svm.ts'
@@ -44,6 +44,11 @@ function enter(unit: Svm, start: number, vmcb: number): boolean {
       return refuse(unit, start, nextRip, broken.title)
     }
     accept(unit, start)
+  }
+  const missing = unit.avic.missing(start)
+  if (missing) {
+    if (unit.observer) unit.observer(failureEvent(cpu, vmcb, vmrunRip, [reportMissing(missing, { words, start })]))
+    return refuse(unit, start, nextRip, missingRule)
   }
 
   unit.copies.saveHost(0)

@@ -49,6 +49,11 @@ export const pointersRule = 'the page-directory-pointer entries of CR3 have rese
 export const reportPointers = (vmcb: VmcbView): BrokenRuleReport =>
   ({ rule: pointersRule, source: 'AMD APM vol. 2, "Canonicalization and Consistency Checks"', fields: [fieldValue(vmcb, 'cr3')] })
 
+/** What a rule cannot see: whether there is memory. */
+export const missingRule = 'the pages of AVIC must be RAM'
+export const reportMissing = (field: VmcbFieldName, vmcb: VmcbView): BrokenRuleReport =>
+  ({ rule: missingRule, source: 'AMD APM vol. 2, "Physical Address Pointer Restrictions"', fields: [fieldValue(vmcb, field)] })
+
 export function failureEvent(cpu: Processor, address: number, rip: bigint, broken: readonly BrokenRuleReport[]): GuestEvent {
   return { kind: 'failed', ...common(cpu, address), rip, verdict: 'VMEXIT_INVALID', broken }
 }
