@@ -85,6 +85,8 @@ export interface Virtualization {
   writeMsr?(index: number, value: bigint): boolean | undefined
   /** Something other than the local APIC waits for RFLAGS.IF: an interrupt window, a virtual interrupt. */
   readonly wantsInterrupts?: boolean
+  /** AMD's AVIC doorbell rings. */
+  doorbell?(): void
   /** Every instruction is to be stepped; told after one has retired. */
   readonly needsSteps?: boolean
   /** IRET has unblocked NMIs, and ends in this fault or exit. */

@@ -145,8 +145,8 @@ export class Processors {
         this.slots[index].startup = vector
       },
       doorbell: () => {
-        this.setWord(index, 'doorbell', 1)
-        if (index === this.current) this.cpu.interruptChanged()
+        if (index === this.current) this.cpu.guest?.doorbell?.()
+        else this.slots[index].parkedWords[(at.doorbell - stateBase) >> 2] = 1
       },
     }
   }
@@ -162,11 +162,6 @@ export class Processors {
   private wordOf(index: number, name: FieldName): number {
     if (index === this.current) return this.core.state.words[at[name] >> 2]
     return this.slots[index].parkedWords[(at[name] - stateBase) >> 2]
-  }
-
-  private setWord(index: number, name: FieldName, value: number): void {
-    if (index === this.current) this.core.state.words[at[name] >> 2] = value
-    else this.slots[index].parkedWords[(at[name] - stateBase) >> 2] = value
   }
 
   /** Whether a CPU has anything to do: running, or about to be woken. */

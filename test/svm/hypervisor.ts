@@ -46,9 +46,7 @@ export function createHypervisor(specification = 'amd', jit = false): Hypervisor
   const doorbells: number[] = []
   const ringDoorbell = (id: number): void => {
     doorbells.push(id)
-    if (id !== 0) return
-    core.state.doorbell = 1
-    cpu.interruptChanged()
+    if (id === 0) cpu.guest?.doorbell?.()
   }
   const { core, cpu } = bareCpu(specification, {
     memory: hostMemory, jit, log: (_, what) => void logged.push(what), ports: { read: () => 0xff, write: () => {} },

@@ -130,11 +130,19 @@ export class Avic extends ApicPage implements IpiTables {
     this.unit.cpu.interruptChanged()
   }
 
-  /** An interrupt waits that the priority lets through. */
+  /** A doorbell rings. While another processor had its turn, it left word of it. */
+  doorbell(): void {
+    this.changed()
+  }
+  takeDoorbell(): void {
+    if (this.words[doorbell] !== 0) this.changed()
+  }
+
+  /** An interrupt waits that the priority lets through. Changes nothing, so it can be asked at any time. */
   hasInterrupt(): boolean {
     const { words } = this
-    if (words[doorbell] !== 0) this.evaluate()
-    return words[svmWord.avicRequest] >> 4 > words[svmWord.avicPriority] >> 4
+    const request = words[doorbell] === 0 ? words[svmWord.avicRequest] : this.highest(offset.irr)
+    return request >> 4 > words[svmWord.avicPriority] >> 4
   }
   /** Its vector, which moves from IRR to ISR. */
   take(): number {

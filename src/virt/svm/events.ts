@@ -61,6 +61,7 @@ function intercepts(unit: Svm, bit: number): boolean {
 
 export function takeEvents(unit: Svm, shadow: boolean): Taken {
   const { words, cpu } = unit
+  if (unit.avic.isOn) unit.avic.takeDoorbell()
   if (words[svmWord.writeTrap] !== 0) return leaveTrapped(unit)
   if (words[svmWord.globallyHeld] !== 0) return takeHeldEvents(unit)
   if (words[index.pendingSmi] && !cpu.holdInterrupts && !(words[index.shadow] & blockedBySmi)) {

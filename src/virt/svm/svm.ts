@@ -192,6 +192,9 @@ export class Svm implements Virtualization {
   get wantsInterrupts(): boolean {
     return this.avic.isOn ? this.avic.hasInterrupt() : (this.words[svmWord.virtualInterrupt] & virtualInterrupt.irq) !== 0
   }
+  doorbell(): void {
+    if (this.avic.isOn) this.avic.doorbell()
+  }
   readMsr(index: number): bigint | undefined {
     return this.avic.readMsr(index)
   }
