@@ -58,7 +58,9 @@ export const canonicalFor = (address: bigint, width: number): boolean => BigInt.
 /** Canonical in the present paging mode: for addresses that are used. Those that are only loaded into registers go by the model's width. */
 export const isCanonical = (state: CpuState, address: bigint): boolean => canonicalFor(address, cr4Low(state) & cr4.LA57 ? 57 : 48)
 /** The same for the high word of an address. */
-export function isCanonicalHigh(state: CpuState, high: number): boolean {
-  const shift = cr4Low(state) & cr4.LA57 ? 7 : 16
+export const isCanonicalHigh = (state: CpuState, high: number): boolean => isCanonicalHalf(high, cr4Low(state) & cr4.LA57 ? 57 : 48)
+/** Of the high word of an address of `width` bits, more than 32. */
+export function isCanonicalHalf(high: number, width: number): boolean {
+  const shift = 64 - width
   return (high << shift) >> shift === (high | 0)
 }

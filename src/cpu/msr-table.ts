@@ -258,17 +258,13 @@ const shadowStacks: readonly Msr[] = [
 export const msrTable: readonly Msr[] = [...mtrrs, ...machineCheck, ...system, ...shadowStacks, ...intelOnly, ...lastBranchMsrs,
   ...intelCounterMsrs, ...amdOnly, ...amdCounterMsrs]
 
-const slots = new Map<string, number>()
-for (const row of msrTable) if (row.field === undefined && !slots.has(slotKey(row.index))) slots.set(slotKey(row.index), slots.size)
+const slots = new Map<number, number>()
+for (const row of msrTable) if (row.field === undefined && !slots.has(row.index)) slots.set(row.index, slots.size)
 const slotsUsed = slots.size
-
-function slotKey(index: number): string {
-  return index.toString(16)
-}
 
 /** Slot of msrMisc of a stored register. */
 export function slotOf(index: number): number {
-  const slot = slots.get(slotKey(index))
+  const slot = slots.get(index)
   if (slot === undefined) throw new Error(`MSR ${index.toString(16)} is not stored in msrMisc`)
   return slot
 }

@@ -1,9 +1,9 @@
 /** RDMSR and WRMSR. Intel SDM vol. 2, "RDMSR", "WRMSR"; vol. 4, "Model-Specific Registers". */
 import { canonicalFor, cr0, cr0Low, efer } from './bits.ts'
+import { at, segment } from './layout.ts'
 import type { CpuModel } from './model.ts'
 import { isOffered, msrTable, readSlot, resetValue, slotOf, type Msr } from './msr-table.ts'
 import type { Processor } from './processor.ts'
-
 
 /** TSC ticks are virtual nanoseconds. */
 export function readTsc(cpu: Processor): bigint {
@@ -74,8 +74,28 @@ for (const row of [...special, ...msrTable]) {
   else rows.set(row.index, [row])
 }
 
+/** Rows that a model has, as far as they were asked for. */
+const offered = new WeakMap<CpuModel, Map<number, Msr | undefined>>()
 function find(model: CpuModel, index: number): Msr | undefined {
-  return rows.get(index)?.find(row => isOffered(row, model))
+  let known = offered.get(model)
+  if (!known) offered.set(model, (known = new Map()))
+  let row = known.get(index)
+  if (row === undefined && !known.has(index) && rows.has(index)) {
+    row = rows.get(index)!.find(each => isOffered(each, model))
+    known.set(index, row)
+  }
+  return row
+}
+
+/** Registers that are a canonical address and nothing else, by their words of the state. */
+const addresses: ReadonlyMap<number, number> = new Map([
+  [0xc0000100, (at.segBase >> 2) + segment.fs * 2], [0xc0000101, (at.segBase >> 2) + segment.gs * 2],
+  [0xc0000102, at.msrKernelGsBase >> 2],
+])
+/** Where such a register lies; 0: it is another one, not there, or a guest's, whose hypervisor may want it. */
+export function addressRegister(cpu: Processor, index: number): number {
+  const place = addresses.get(index)
+  return place !== undefined && cpu.guest === undefined && find(cpu.model, index) ? place : 0
 }
 
 const isApic = (index: number): boolean => index === 0x1b || index === 0x6e0 || (index >= 0x800 && index <= 0x8ff)
@@ -96,6 +116,12 @@ export function readMsr(cpu: Processor, index: number): bigint | undefined {
   if (row.read) return row.read(cpu)
   if (row.field === 'none') return resetValue(row, cpu.model)
   return row.field ? cpu.state[row.field] : cpu.state.msrMisc[slotOf(index)]
+}
+
+const debugctl = 0x1d9
+/** IA32_DEBUGCTL, as hypervisors restore it after each exit, has this value already. */
+export function isAlreadyThere(cpu: Processor, index: number, value: bigint): boolean {
+  return index === debugctl && cpu.state.msrDebugctl === value
 }
 
 /** Its write is only stored: no interrupt, no deadline and no other translation can follow. */

@@ -2,24 +2,33 @@
  * Control, debug and model-specific registers, XCR0, protection keys, translation and cache control. Intel SDM vol. 2, the instructions'
  * pages.
  */
-import { cr0, cr4, cr4Low, cr0Low, canonicalFor, isCanonicalHigh, isV86, is64 } from '../cpu/bits.ts'
+import { cr0, cr4, cr4Low, cr0Low, canonicalFor, isCanonicalHalf, isCanonicalHigh, isV86, is64 } from '../cpu/bits.ts'
 import {
   debugRegister, loadMachineStatusWord, writeCr0, writeCr3, writeCr4, writeCr8, writeDebugRegister, writeXcr
 } from '../cpu/control.ts'
 import { generalProtection, invalidOpcode } from '../cpu/fault.ts'
 import { at } from '../cpu/layout.ts'
-import { isStorage, readMsr, writeMsr } from '../cpu/msr.ts'
+import { addressRegister, isAlreadyThere, isStorage, readMsr, writeMsr } from '../cpu/msr.ts'
 import { after, type After, type Processor } from '../cpu/processor.ts'
 import { flag } from '../cpu/rflags.ts'
 import { component, supportedXcr0 } from '../cpu/xsave-layout.ts'
 import { copyOut } from './bulk.ts'
-import { readPair, requireCpl0, requireFeature, requireSystemInformation, storeWord, writeGpr, writePair } from './registers.ts'
+import { readPair, requireCpl0, requireFeature, requireSystemInformation, setPair, storeWord, writeGpr, writePair } from './registers.ts'
 
 const argument = at.argument >> 2
 const ecx = (cpu: Processor): number => cpu.state.words[(at.gpr >> 2) + 2]
 
+const eax = at.gpr >> 2
+const edx = (at.gpr >> 2) + 4
+
 export function rdmsr(cpu: Processor): After {
   requireCpl0(cpu)
+  const place = addressRegister(cpu, ecx(cpu))
+  if (place !== 0) {
+    const { words } = cpu.state
+    setPair(words, words[place], words[place + 1])
+    return after.next
+  }
   const value = readMsr(cpu, ecx(cpu))
   if (value === undefined) throw generalProtection()
   writePair(cpu.state, value)
@@ -30,8 +39,18 @@ export function rdmsr(cpu: Processor): After {
 export function wrmsr(cpu: Processor): After {
   requireCpl0(cpu)
   const index = ecx(cpu)
-  if (!writeMsr(cpu, index, readPair(cpu.state))) throw generalProtection()
-  return isStorage(index) ? after.next : after.leave
+  const place = addressRegister(cpu, index)
+  if (place !== 0) {
+    const { words } = cpu.state
+    if (!isCanonicalHalf(words[edx], cpu.model.linearBits)) throw generalProtection()
+    words[place] = words[eax]
+    words[place + 1] = words[edx]
+    return after.next
+  }
+  const value = readPair(cpu.state)
+  const changes = !isAlreadyThere(cpu, index, value)
+  if (!writeMsr(cpu, index, value)) throw generalProtection()
+  return changes && !isStorage(index) ? after.leave : after.next
 }
 
 /** Virtual nanoseconds: writing CR0 and CR3 drains the pipeline, CR8 does not; CR4 is the slowest. */

@@ -12,8 +12,8 @@ import { copyIn, copyOut } from './bulk.ts'
 import { requireCpl0 } from './registers.ts'
 
 /**
- * Where the legacy area and the header are put together or taken apart: in memory itself when they are one piece of plain RAM, else in
- * `buffer`, on their way.
+ * Where the legacy area and the header are put together or taken apart: in memory itself when they are one piece of plain RAM, in scratch
+ * beside the state when they are two, else in `buffer`, on their way.
  */
 const buffer = new Uint32Array((legacyBytes + headerBytes) / 4)
 const areaWords = buffer.length
@@ -192,14 +192,15 @@ const supervisorComponents = (state: CpuState): number => state.words[index.xcr0
 /** Words of legacy area and header that lie in the area's first page. */
 const wordsInFirstPage = (state: CpuState): number => Math.min(areaWords, (4096 - (state.words[index.argument] & 0xfff)) >> 2)
 
-/** An area in two pages of plain RAM: into the buffer, and back. `first` and `second` are word indexes. */
+/** An area in two pages of plain RAM: into one piece, and back. `first` and `second` are word indexes. */
+const gathered = at.bounce >> 2
 function gather(words: Uint32Array, first: number, second: number, inFirst: number): void {
-  for (let i = 0; i < inFirst; i++) buffer[i] = words[first + i]
-  for (let i = inFirst; i < areaWords; i++) buffer[i] = words[second + i - inFirst]
+  words.copyWithin(gathered, first, first + inFirst)
+  words.copyWithin(gathered + inFirst, second, second + areaWords - inFirst)
 }
 function scatter(words: Uint32Array, first: number, second: number, inFirst: number): void {
-  for (let i = 0; i < inFirst; i++) words[first + i] = buffer[i]
-  for (let i = inFirst; i < areaWords; i++) words[second + i - inFirst] = buffer[i]
+  words.copyWithin(first, gathered, gathered + inFirst)
+  words.copyWithin(second, gathered + inFirst, gathered + areaWords)
 }
 
 /** Components that are not in their initial state. Intel SDM vol. 1, "Processor Tracking of XSAVE-Managed State". */
@@ -362,13 +363,12 @@ function saveCompact(cpu: Processor, available: number): After {
   }
   const direct = inFirst === areaWords
   if (!direct) gather(words, first, second, inFirst)
-  const to = direct ? words : buffer
-  const base = direct ? first : 0
-  putLegacy(cpu, used, (used & component.sse) !== 0, to, base)
-  to[base + header.present] = used
-  to[base + header.present + 1] = 0
-  to[base + header.format] = requested
-  to[base + header.format + 1] = compacted
+  const base = direct ? first : gathered
+  putLegacy(cpu, used, (used & component.sse) !== 0, words, base)
+  words[base + header.present] = used
+  words[base + header.present + 1] = 0
+  words[base + header.format] = requested
+  words[base + header.format + 1] = compacted
   if (!direct) scatter(words, first, second, inFirst)
   return after.next
 }
@@ -388,11 +388,12 @@ function restore(cpu: Processor, available: number, compactOnly: boolean): After
   const inFirst = wordsInFirstPage(state)
   const first = memory.placeForRead(address) >>> 2
   const second = inFirst === areaWords ? first : memory.placeForRead(address + BigInt(inFirst * 4)) >>> 2
-  const direct = inFirst === areaWords && first !== 0
-  if (first === 0 || second === 0) copyIn(cpu, address, buffer, 0, areaWords)
+  const isRam = first !== 0 && second !== 0
+  const direct = inFirst === areaWords
+  if (!isRam) copyIn(cpu, address, buffer, 0, areaWords)
   else if (!direct) gather(state.words, first, second, inFirst)
-  const from = direct ? state.words : buffer
-  const place = direct ? first : 0
+  const from = isRam ? state.words : buffer
+  const place = !isRam ? 0 : direct ? first : gathered
   const isCompact = checkHeader(cpu, from, place, available, compactOnly)
   const present = from[place + header.present]
   const load = requested & present

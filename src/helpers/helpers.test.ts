@@ -35,6 +35,31 @@ test('CLI and STI: IOPL, PVI, and the shadow of STI', () => {
   assert.deepEqual(faultOf(() => helpers.sti(user)), gp)
 })
 
+test('RDMSR and WRMSR: bases are canonical addresses, the upper halves of RAX and RDX are cleared', () => {
+  const cpu = long()
+  const { gpr } = cpu.state
+  for (const [index, kept] of [[0xc0000100n, () => cpu.state.segBase[4]], [0xc0000102n, () => cpu.state.msrKernelGsBase]] as const) {
+    Object.assign(gpr, { 0: 0xffff_ffff_1234_5678n, 1: 0xffff_ffff_0000_0000n | index, 2: 0x1_ffff_8000n })
+    assert.equal(helpers.wrmsr(cpu), after.next)
+    assert.equal(kept(), 0xffff_8000_1234_5678n)
+    Object.assign(gpr, { 0: ~0n, 2: ~0n })
+    helpers.rdmsr(cpu)
+    assert.deepEqual([gpr[0], gpr[2]], [0x1234_5678n, 0xffff_8000n])
+    gpr[2] = 0x8000n
+    assert.deepEqual(faultOf(() => helpers.wrmsr(cpu)), gp)
+    assert.equal(kept(), 0xffff_8000_1234_5678n)
+  }
+})
+
+test('WRMSR of IA32_DEBUGCTL goes back to the run loop when it changes something', () => {
+  const cpu = long()
+  Object.assign(cpu.state.gpr, { 0: 0x4000n, 1: 0x1d9n, 2: 0n })
+  assert.deepEqual([helpers.wrmsr(cpu), helpers.wrmsr(cpu)], [after.leave, after.next])
+  assert.equal(cpu.state.msrDebugctl, 0x4000n)
+  cpu.state.gpr[0] = 0x10000n
+  assert.deepEqual(faultOf(() => helpers.wrmsr(cpu)), gp)
+})
+
 test('POPF: what each level may change', () => {
   const image = flag.IF | flag.IOPL | flag.RF | flag.VIF | flag.NT | flag.AC | flag.CF
   const popped = (cpl: number): number => {

@@ -1,9 +1,13 @@
 /** Registers, flags and privilege as helpers use them. Intel SDM vol. 1, "General-Purpose Registers in 64-Bit Mode". */
-import { cr4, cr4Low, hasParagraphs } from '../cpu/bits.ts'
+import { cr4, cr4Low, halvesOfWide, hasParagraphs, join, split } from '../cpu/bits.ts'
 import { generalProtection, invalidOpcode } from '../cpu/fault.ts'
+import { at } from '../cpu/layout.ts'
 import { after, type After, type Processor } from '../cpu/processor.ts'
 import { arithmeticFlags, flag, readRflags, writeRflags } from '../cpu/rflags.ts'
 import type { CpuState } from '../cpu/state.ts'
+
+const eax = at.gpr >> 2
+const edx = (at.gpr >> 2) + 4
 
 /** Writes a general register as an instruction of this operand size does: 32 bits clear the upper half, 16 and 8 keep the rest. */
 export function writeGpr(state: CpuState, index: number, bits: number, value: bigint): void {
@@ -15,11 +19,18 @@ export function writeGpr(state: CpuState, index: number, bits: number, value: bi
 export const readGpr = (state: CpuState, index: number, bits: number): bigint => BigInt.asUintN(bits, state.gpr[index])
 
 /** EDX:EAX, the halves of most 64-bit system values. */
-export const readPair = (state: CpuState): bigint => (BigInt.asUintN(32, state.gpr[2]) << 32n) | BigInt.asUintN(32, state.gpr[0])
+export const readPair = ({ words }: CpuState): bigint => join(words[eax], words[edx])
 
-export function writePair(state: CpuState, value: bigint): void {
-  state.gpr[0] = value & 0xffffffffn
-  state.gpr[2] = value >> 32n
+export function writePair({ words }: CpuState, value: bigint): void {
+  split(value)
+  setPair(words, halvesOfWide.low, halvesOfWide.high)
+}
+/** Writing 32 bits of a register clears the upper half. */
+export function setPair(words: Uint32Array, low: number, high: number): void {
+  words[eax] = low
+  words[eax + 1] = 0
+  words[edx] = high
+  words[edx + 1] = 0
 }
 
 export function setZero(state: CpuState, zero: boolean): void {

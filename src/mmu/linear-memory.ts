@@ -190,6 +190,10 @@ export class MmuLinearMemory implements LinearMemory {
     this.split(address)
     const lo = this.halves[0]
     const hi = this.halves[1]
+    if (as === 'current') {
+      const known = this.firstLevel(this.words[what === access.write ? word.tlbWrite : word.tlbRead], lo, hi, 1)
+      if (known !== 0) return known
+    }
     const flags = 1 | whoFlags[as]
     const place = what === access.write ? this.mmu.plainWrite(lo, hi, flags) : this.mmu.plainRead(lo, hi, flags)
     if (place < 0) throw this.fault()
