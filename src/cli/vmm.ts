@@ -4,7 +4,7 @@ import { InputError } from '../errors.ts'
 import { assignedDemo, assignedMachine } from '../vmm/demo/assigned.ts'
 import { demoPolicy, runDemo, type DemoReport } from '../vmm/demo/demo.ts'
 import type { ApicKind } from '../vmm/apic/assist.ts'
-import type { BoardOptions } from '../vmm/board/board.ts'
+import { type BoardOptions, standsForGood } from '../vmm/board/board.ts'
 import type { Paging } from '../vmm/options.ts'
 import type { HypervisorOptions } from '../vmm/machine-options.ts'
 import { MapStore } from '../vmm/pager.ts'
@@ -177,6 +177,7 @@ function devicesOf({ device = [], drive = [], net }: Options, system: System, in
 function statusOfGuests({ ending, explanation, guests }: GuestsResult): number {
   if (explanation !== undefined) return statuses.tripleFault.status
   if (guests.some(guest => guest.ending?.startsWith('a triple fault'))) return statuses.tripleFault.status
+  if (guests.some(guest => guest.ending === standsForGood)) return statuses.halted.status
   return statusOf({ ending, panic: undefined })
 }
 

@@ -48,6 +48,8 @@ function skip(vcpu: Vcpu, length: number): Outcome {
   return 'ready'
 }
 
+const interruptFlag = 1n << 9n
+
 const appliers: Appliers = {
   cpuid: (vcpu, _exit, { eax, ebx, ecx, edx }, virtualizer) => {
     ;[[rax, eax], [rbx, ebx], [rcx, ecx], [rdx, edx]].forEach(([number, value]) => (vcpu.registers[number] = BigInt(value >>> 0)))
@@ -55,7 +57,8 @@ const appliers: Appliers = {
   },
   halt: (vcpu, _exit, answer, virtualizer) => {
     after(vcpu, virtualizer)
-    return answer === 'wait' && !vcpu.wakes && !vcpu.nmi ? 'waiting' : 'ready'
+    vcpu.deaf = answer === 'wait' && (vcpu.get('rflags') & interruptFlag) === 0n
+    return answer === 'wait' && !vcpu.wakes ? 'waiting' : 'ready'
   },
   portRead: (vcpu, exit, answer, virtualizer) => {
     if (answer === 'fault') return fault(vcpu)

@@ -122,6 +122,8 @@ export class Vcpu {
   instructionLength: number | undefined
   /** An NMI waits. */
   nmi = false
+  /** It has halted with interrupts off: only an NMI ends its wait. */
+  deaf = false
   /** Its translations are to be forgotten before it goes on. */
   flush = true
   /** The same of those that are not global. */
@@ -164,9 +166,9 @@ export class Vcpu {
     this.current = next
   }
 
-  /** An interrupt waits that ends its wait. */
+  /** Something waits that ends its wait. */
   get wakes(): boolean {
-    return this.interrupts.pending()
+    return this.nmi || (!this.deaf && this.interrupts.pending())
   }
   /** An interrupt waits that the hypervisor has to inject. */
   get wantsInjection(): boolean {

@@ -25,9 +25,11 @@ export class WakeUps {
 
   // ---- vCPUs
 
-  /** Its interrupts have changed: it wakes if it waits, and is brought out of the guest if it runs. */
+  /** Its interrupts have changed: it wakes if it waits for them, and is brought out of the guest if it runs. */
   notify(vcpu: Vcpu): void {
     if (vcpu.state === 'waiting') {
+      if (vcpu.deaf && !vcpu.nmi) return
+      vcpu.deaf = false
       vcpu.become('ready')
       this.scheduler.policy.woke?.(vcpu, this.vcpus.filter(each => each.state === 'ready' || each.state === 'running'))
       this.slots.tell({ kind: 'wakes', vcpu })

@@ -99,6 +99,12 @@ describe('the launcher', () => {
     }
   })
 
+  test('so does a guest of the hypervisor', () => {
+    const { status, stderr } = vitrine('vmm', '--kernel', multibootKernel('halt', [0xfa, 0xf4]))
+    assert.equal(status, 118, stderr)
+    assert.match(stderr, /guest1: every processor is halted with interrupts off, for good/)
+  })
+
   describe('bad input is one line and status 2', () => {
     const file = (name: string, bytes: Uint8Array): string => {
       writeFileSync(join(folder, name), bytes)

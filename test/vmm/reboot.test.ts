@@ -4,19 +4,14 @@ import { test } from 'node:test'
 import { createVmm } from '../../src/hypervisor.ts'
 import { Board } from '../../src/vmm/board/board.ts'
 import { wander } from '../../src/vmm/wander.ts'
+import { multibootImage } from '../journeys/multiboot.ts'
 
-const origin = 0x100000
-const headerSize = 32
-/** Multiboot 1, "The address fields of Multiboot header". In 32-bit code: R to the serial port, 6 to the reset control register. */
-const kernel = new Uint8Array(origin / 256)
-const magic = 0x1badb002
-const addresses = 0x10000
-kernel.set(new Uint8Array(Uint32Array.of(magic, addresses, -magic - addresses, origin, origin, 0, 0, origin + headerSize).buffer))
-kernel.set([
+/** R to the serial port, 6 to the reset control register. */
+const kernel = multibootImage([
   0x66, 0xba, 0xf8, 0x03, 0xb0, 0x52, 0xee, // mov dx, 0x3f8; mov al, 'R'; out dx, al
   0x66, 0xba, 0xf9, 0x0c, 0xb0, 0x06, 0xee, // mov dx, 0xcf9; mov al, 6; out dx, al
   0xf4, 0xeb, 0xfd, // hlt; jmp back
-], headerSize)
+])
 
 for (const cpu of ['intel', 'amd'] as const) {
   for (const paging of ['nested', 'shadow'] as const) {

@@ -41,6 +41,11 @@ export interface BoardOptions {
 }
 
 const osxsave = 1n << 18n
+const interruptFlag = 1n << 9n
+/** Of a guest whose processors are all halted with interrupts off: nothing can wake it. */
+export const standsForGood = 'every processor is halted with interrupts off, for good'
+/** Virtual nanoseconds after which a watchdog's NMI would have come. */
+const longestNmiPeriod = 10e9
 const registerNames: readonly RegisterName[] = ['rax', 'rcx', 'rdx', 'rbx', 'rsp', 'rbp', 'rsi', 'rdi', 'r8', 'r9', 'r10', 'r11', 'r12',
   'r13', 'r14', 'r15']
 type Registers = Partial<Record<RegisterName | SystemRegister, bigint | number>>
@@ -85,7 +90,7 @@ export class Board {
   onLog: (message: string) => void = () => {}
   /** A frame of Ethernet that the guest has sent into a network of kind `link`. */
   onFrame: (network: string, bytes: Uint8Array) => void = () => {}
-  /** Why the guest is over: power-off, reset, or a processor's shutdown. */
+  /** Why the guest is over: power-off, reset, a processor's shutdown, or that nothing can wake it. */
   ending: string | undefined
   /** It is over now. */
   onEnd: (ending: string) => void = () => {}
@@ -96,6 +101,7 @@ export class Board {
   private readonly regions: { base: number; end: number; handler: MmioHandler }[] = []
   private readonly started: boolean[]
   private readonly logged = new Set<string>()
+  private looksWhetherDeaf = false
 
   constructor(vmm: Vmm, options: BoardOptions) {
     this.vmm = vmm
@@ -201,6 +207,21 @@ export class Board {
     this.vmm.notify(this.vcpus[cpu])
   }
 
+  /** A vCPU has halted with interrupts off: if nothing has happened when an NMI's time has passed, the guest is over. */
+  private lookWhetherDeaf(): void {
+    if (this.looksWhetherDeaf) return
+    this.looksWhetherDeaf = true
+    const entries = (): number => this.vcpus.reduce((sum, { statistics }) => sum + statistics.entries, 0)
+    const before = entries()
+    this.vmm.at(this.vmm.now() + longestNmiPeriod, () => {
+      this.looksWhetherDeaf = false
+      const areDeaf = this.vcpus.every((vcpu, i) => !this.started[i] || (vcpu.state === 'waiting' && vcpu.deaf))
+      if (!areDeaf || this.ending !== undefined) return
+      if (entries() === before) this.finish(standsForGood)
+      else this.lookWhetherDeaf()
+    })
+  }
+
   // ---- exits
 
   private handlers(): Handlers {
@@ -209,7 +230,10 @@ export class Board {
         guestCpuid((...of) => this.vmm.cpuid(...of), leaf, subleaf, this.vcpus.indexOf(vcpu), this.vcpus.length, {
           xcr0: this.vmm.units.xcr0(vcpu), xsaveEnabled: (vcpu.seenControl(4) & osxsave) !== 0n,
         }),
-      halt: () => 'wait',
+      halt: (_exit, vcpu) => {
+        if ((vcpu.get('rflags') & interruptFlag) === 0n) this.lookWhetherDeaf()
+        return 'wait'
+      },
       portRead: ({ port, size }) => ({ value: this.use(() => this.pc.ports.read(port, size as 1 | 2 | 4)) }),
       portWrite: ({ port, size, value }) => {
         this.use(() => this.pc.ports.write(port, size as 1 | 2 | 4, value))
