@@ -129,14 +129,17 @@ function strictness(candidate: Candidate): number {
   )
 }
 
-export function buildTables(rows: readonly Instruction[]): OpcodeTables {
+/** Rows with a VEX prefix that the CPU model does not offer are left out: they are nearly half of all, and every start reads them. */
+export function buildTables(rows: readonly Instruction[], offers: (feature: string) => boolean = () => true): OpcodeTables {
   const tables: OpcodeTables = Array.from({ length: 8 * 256 }, () => [])
   let number = 0
-  for (const row of rows)
+  for (const row of rows) {
+    if (row.forms[0].encoding.startsWith('VEX') && !offers(row.feature ?? '')) continue
     for (const form of row.forms) {
       const { opcodes, map, candidate } = parse(row, form, number++)
       for (const opcode of opcodes) tables[map * 256 + opcode].push(candidate)
     }
+  }
   for (const list of tables) if (list.length > 1) list.sort((a, b) => strictness(b) - strictness(a))
   return tables
 }

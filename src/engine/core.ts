@@ -77,7 +77,8 @@ export function createCore(options: CoreOptions): Core {
   }
   const helperPort = { call, number: helpers.number }
   const core = { memory, state, physical, mmu, running: undefined as Cpu | undefined }
-  const tables = buildTables(registry)
+  const offers = (feature: string): boolean => options.model.has(feature)
+  const tables = buildTables(registry, offers)
   const interpreter = new Interpreter(
     {
       memory,
@@ -97,7 +98,6 @@ export function createCore(options: CoreOptions): Core {
     hotSpecs(tables, hotKeys),
     { profile: options.profile, hotThreshold: options.jit ? hotThreshold : 0 },
   )
-  const offers = (feature: string): boolean => options.model.has(feature)
   const code = new CodeCache(
     memory,
     tables,

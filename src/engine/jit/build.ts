@@ -3,7 +3,7 @@
  * one it is, and when a module is ready, changes nothing of a run but its speed.
  */
 import { Decoder } from '../../decode/decoder.ts'
-import { buildTables } from '../../decode/tables.ts'
+import { buildTables, type OpcodeTables } from '../../decode/tables.ts'
 import { registry } from '../../isa/rows.ts'
 import { encodeModule } from '../../wasm/module.ts'
 import { hotSpecs } from '../hot-specs.ts'
@@ -137,13 +137,15 @@ export function blueprintOf({ name, mode, blocks, pages, instructions, code }: R
 /** What another thread does with them. */
 export class Builder {
   private readonly setup: BuilderSetup
-  private readonly tables = buildTables(registry)
+  private readonly tables: OpcodeTables
   private readonly decoder: Decoder
 
   constructor(setup: BuilderSetup) {
     const features = new Set(setup.features)
     this.setup = setup
-    this.decoder = new Decoder(this.tables, feature => features.has(feature))
+    const offers = (feature: string): boolean => features.has(feature)
+    this.tables = buildTables(registry, offers)
+    this.decoder = new Decoder(this.tables, offers)
   }
 
   private readonly helperNumber = (helper: string): number => {
