@@ -19,6 +19,6 @@ export function createVirtualization(model: CpuModel, mmu: Mmu, paging: PagingMo
     return cpu => new Svm(cpu, mmu)
   }
   if (!model.has('vmx')) return () => undefined
-  const shared = new TranslationsOfMachine(mmu, () => running().virt as VmxUnit)
+  const shared = new TranslationsOfMachine(model, mmu, () => running().virt as VmxUnit)
   return cpu => new VmxUnit(cpu, mmu.physical, shared)
 }

@@ -3,7 +3,7 @@
  * this table and say nothing else. Intel SDM vol. 3, "VM-Execution Control Fields", appendix "VMX Capability Reporting Facility".
  */
 import type { CpuModel } from '../../cpu/model.ts'
-import { highestIndex, regionSize, vmcsRevision } from './fields.ts'
+import { fieldList, type FieldName, regionSize, vmcsRevision } from './fields.ts'
 
 /** What silicon of a generation has, oldest first. */
 export const generations = ['nehalem', 'westmere', 'ivybridge', 'haswell', 'broadwell', 'skylake', 'icelake', 'newest'] as const
@@ -126,6 +126,41 @@ const big = (bits: number): bigint => BigInt(bits >>> 0)
 const capability = (model: CpuModel, group: ControlGroup, must: number): bigint =>
   (big(allowed1(model, group) | group.default1) << 32n) | big(must)
 
+type NeededControl = readonly [group: ControlGroup, bit: number]
+/** Fields that "exist only on processors that support the 1-setting" of a control: appendix "Field Encoding in VMCS". */
+const fieldNeeds: readonly (readonly [NeededControl, readonly FieldName[]])[] = [
+  [[groups.pin, pinBit.postedInterrupts], ['postedInterruptVector', 'postedInterruptDescriptor']],
+  [[groups.primary, primaryBit.tertiaryControls],
+    ['tertiaryControls', 'hlatPrefixSize', 'hlatPointer', 'lastPidPointerIndex', 'pidPointerTable']],
+  [[groups.secondary, secondaryBit.virtualInterruptDelivery],
+    ['guestInterruptStatus', 'eoiExitBitmap0', 'eoiExitBitmap1', 'eoiExitBitmap2', 'eoiExitBitmap3']],
+  [[groups.secondary, secondaryBit.pauseLoopExiting], ['pleGap', 'pleWindow']],
+  [[groups.secondary, secondaryBit.vmFunctions], ['vmFunctionControls', 'eptpListAddress']],
+  [[groups.secondary, secondaryBit.vmcsShadowing], ['vmreadBitmap', 'vmwriteBitmap']],
+  [[groups.secondary, secondaryBit.pml], ['pmlIndex', 'pmlAddress']],
+  [[groups.secondary, secondaryBit.eptViolationVe], ['eptpIndex', 'virtualizationExceptionAddress']],
+  [[groups.secondary, secondaryBit.xsaves], ['xssExitingBitmap']],
+  [[groups.secondary, secondaryBit.subPageWritePermissions], ['sppTablePointer']],
+  [[groups.secondary, secondaryBit.tscScaling], ['tscMultiplier']],
+  [[groups.secondary, secondaryBit.notifyExiting], ['notifyWindow']],
+  [[groups.entry, entryBit.loadPerfGlobalCtrl], ['guestPerfGlobalCtrl']],
+  [[groups.entry, entryBit.loadPkrs], ['guestPkrs']],
+  [[groups.entry, entryBit.loadCet], ['guestSCet', 'guestSsp', 'guestSspTable']],
+  [[groups.exit, exitBit.loadPerfGlobalCtrl], ['hostPerfGlobalCtrl']],
+  [[groups.exit, exitBit.loadPkrs], ['hostPkrs']],
+  [[groups.exit, exitBit.loadCet], ['hostSCet', 'hostSsp', 'hostSspTable']],
+]
+
+/** Fields that VMREAD and VMWRITE do not know on a model. */
+export function absentFields(model: CpuModel): ReadonlySet<FieldName> {
+  return new Set(fieldNeeds.filter(([[group, bit]]) => !(allowed1(model, group) & bit)).flatMap(([, names]) => names))
+}
+/** Of any encoding that the model has, for IA32_VMX_VMCS_ENUM. */
+export function highestIndex(model: CpuModel): number {
+  const absent = absentFields(model)
+  return Math.max(...fieldList.filter(({ name }) => !absent.has(name as FieldName)).map(({ encoding }) => (encoding >> 1) & 0x1ff))
+}
+
 const memoryTypeWriteBack = 6n
 const basic = BigInt(vmcsRevision) | (BigInt(regionSize) << 32n) | (memoryTypeWriteBack << 50n) | (1n << 54n) | (1n << 55n)
 
@@ -187,7 +222,7 @@ export function capabilityMsrs(model: CpuModel, cr4Writable: bigint): ReadonlyMa
     [0x487, cr0Fixed1],
     [0x488, cr4Fixed0],
     [0x489, cr4Writable],
-    [0x48a, BigInt(highestIndex << 1)],
+    [0x48a, BigInt(highestIndex(model) << 1)],
     [0x48d, capability(model, groups.pin, groups.pin.trueDefault1)],
     [0x48e, capability(model, groups.primary, groups.primary.trueDefault1)],
     [0x48f, capability(model, groups.exit, groups.exit.trueDefault1)],

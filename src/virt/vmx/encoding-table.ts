@@ -3,12 +3,12 @@ import { encodingBits, encodingRow, encodingTableMasks, vmcsRegion, widthMask } 
 import { vmcsFieldTable } from '../../memory/map.ts'
 import { fieldList } from './fields.ts'
 
-/** Puts it into linear memory. */
-export function writeEncodingTable(memory: ArrayBufferLike): void {
+/** Puts it into linear memory, without the fields that the model has not. */
+export function writeEncodingTable(memory: ArrayBufferLike, absent: ReadonlySet<string>): void {
   const view = new DataView(memory)
-  for (const { encoding, word } of fieldList) {
+  for (const { name, encoding, word } of fieldList) {
     // generated code leaves the few encodings with other bits to the helper
-    if (encoding & ~encodingBits) continue
+    if (encoding & ~encodingBits || absent.has(name)) continue
     view.setUint16(vmcsFieldTable + encodingRow(encoding) * 2, word * 4, true)
   }
   widthMask.forEach((mask, i) => view.setBigUint64(vmcsFieldTable + encodingTableMasks + i * 8, mask, true))

@@ -132,9 +132,6 @@ export function fieldTitle(name: string): string {
   return parts.map(part => (upper.test(part) ? part.toUpperCase() : part)).join(' ')
 }
 
-/** Highest index of any encoding, for IA32_VMX_VMCS_ENUM. */
-export const highestIndex = Math.max(...fieldList.map(field => (field.encoding >> 1) & 0x1ff))
-
 /** Of the region: bits 30:0 of the first dword. Software was seen that keeps 30 bits of it, which no processor's has needed yet. */
 export const vmcsRevision = 0x16495452
 export const regionSize = 4096

@@ -11,7 +11,7 @@ import { isValidEptp } from './control-rules.ts'
 import { cr0Fixed0, cr4Fixed0, secondaryBit } from './controls.ts'
 import { enterGuest } from './entry.ts'
 import { instructionError as error, reason } from './exit-reasons.ts'
-import { at as field, fieldOf, vmcsRevision } from './fields.ts'
+import { at as field, vmcsRevision } from './fields.ts'
 import { vmxFlag } from './guest-flags.ts'
 import { operandInformation } from './instruction-information.ts'
 import { entryTime } from './timer.ts'
@@ -151,7 +151,7 @@ function vmread(cpu: Processor, unit: VmxUnit): After {
   const top = long ? words[gprWord(registers[1]) + 1] : 0
   const vmcs = accessed(cpu, unit, reason.vmread, encoding, top)
   if (!vmcs) return unit.failInvalid()
-  const found = top === 0 ? fieldOf(encoding) : undefined
+  const found = top === 0 ? unit.fieldOf(encoding) : undefined
   if (!found) return unit.fail(error.unsupportedField)
   const low = vmcs.words[vmcs.base + found.word + (encoding & 1)]
   const high = long && !(encoding & 1) ? vmcs.words[vmcs.base + found.word + 1] : 0
@@ -182,7 +182,7 @@ function vmwrite(cpu: Processor, unit: VmxUnit): After {
       high = Number(value >> 32n)
     }
   }
-  const found = top === 0 ? fieldOf(encoding) : undefined
+  const found = top === 0 ? unit.fieldOf(encoding) : undefined
   if (!found) return unit.fail(error.unsupportedField)
   vmcs.writeWords(found, (encoding & 1) !== 0, low, high)
   vmcs.noteWriter(found, words[unit.ripWord], words[unit.ripWord + 1])

@@ -2,9 +2,10 @@
  * Address spaces of guests: VPID and EPT paging structures as tags of translations, and what INVVPID, INVEPT and world switches drop.
  * Intel SDM vol. 3, "Caching Translation Information" in the chapter on VMX support for address translation.
  */
+import type { CpuModel } from '../../cpu/model.ts'
 import type { VmExit } from '../../cpu/virtualization.ts'
 import type { Mmu } from '../../mmu/mmu.ts'
-import { secondaryBit, tertiaryBit } from './controls.ts'
+import { absentFields, secondaryBit, tertiaryBit } from './controls.ts'
 import { writeEncodingTable } from './encoding-table.ts'
 import { Ept } from './ept.ts'
 import { at } from '../../cpu/layout.ts'
@@ -31,10 +32,10 @@ export class TranslationsOfMachine {
   /** What entries and exits drop while VPIDs are off. */
   readonly spacesOfVpid0: number[] = [0]
 
-  constructor(mmu: Mmu, running: () => VmxUnit) {
+  constructor(model: CpuModel, mmu: Mmu, running: () => VmxUnit) {
     this.mmu = mmu
     this.ept = new Ept(mmu.physical, running)
-    writeEncodingTable(mmu.physical.bytes.buffer)
+    writeEncodingTable(mmu.physical.bytes.buffer, absentFields(model))
     this.ept.spaces = { save: () => this.spaces, restore: saved => this.renumber(saved as Space[]) }
     mmu.secondStage = this.ept
     mmu.apicPage = {

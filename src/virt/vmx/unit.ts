@@ -16,7 +16,7 @@ import type { Mmu } from '../../mmu/mmu.ts'
 import type { GuestListener } from '../../cpu/guest-event.ts'
 import { explain } from './checker.ts'
 import { maskedControlRead, maskedControlWrite, interceptsPort, interceptInstruction, interceptTaskSwitch } from './intercepts.ts'
-import { allowed1, capabilityMsrs, groups, primaryBit, secondaryBit, type GroupName } from './controls.ts'
+import { absentFields, allowed1, capabilityMsrs, groups, primaryBit, secondaryBit, type GroupName } from './controls.ts'
 import { inactiveShift, vmxFlag, type ExitDetails } from './guest-flags.ts'
 import {
   exceptionPasses, interceptException, isQuiet, noteDelivered, notifyExit, takeGuestEvents, tripleFault, wakesGuest,
@@ -24,7 +24,7 @@ import {
 import { EntryView } from './entry-view.ts'
 import { leaveGuest } from './exit.ts'
 import { reason } from './exit-reasons.ts'
-import { at as field } from './fields.ts'
+import { at as field, fieldOf, type VmcsField } from './fields.ts'
 import type { BrokenRule } from './rule.ts'
 import { leaveForSmm, returnFromSmm } from './smm.ts'
 import { vmcsCopies, type VmcsCopies } from './state-copy.ts'
@@ -73,6 +73,7 @@ export class VmxUnit implements Virtualization {
   entryControls = 0
   exceptionBitmap = 0
   private readonly capabilities: ReadonlyMap<number, bigint>
+  private readonly absentFields: ReadonlySet<string>
   private known = new Map<number, Vmcs>()
   private currentKnown: Vmcs | undefined
 
@@ -85,6 +86,12 @@ export class VmxUnit implements Virtualization {
     this.translations = new Translations(this, shared)
     this.apic = new VirtualApic(this)
     this.capabilities = capabilityMsrs(cpu.model, cr4Writable(cpu.model))
+    this.absentFields = absentFields(cpu.model)
+  }
+  /** The field of an encoding, if the model has it. */
+  fieldOf(encoding: number): VmcsField | undefined {
+    const found = fieldOf(encoding)
+    return found && this.absentFields.has(found.name) ? undefined : found
   }
 
   // ---- operation ----
