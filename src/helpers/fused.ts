@@ -2,6 +2,7 @@
  * FMA and F16C. Intel SDM vol. 1, "FMA Instruction Operand Order and Arithmetic Behavior"; vol. 2, "VCVTPH2PS", "VCVTPS2PH".
  * Operands are as in sse-float.ts.
  */
+import { fusedControl } from '../cpu/fused-control.ts'
 import { after, type After, type Helper, type Processor } from '../cpu/processor.ts'
 import { fusedDouble, fusedSingle } from '../float/fused.ts'
 import { F32, F64 } from '../float/round.ts'
@@ -9,10 +10,7 @@ import { halfToSingle, singleToHalf } from '../float/sse-convert.ts'
 import { fusedMultiplyAdd, negateUnlessNaN } from '../float/sse.ts'
 import { argument, begin, lengthOf, viewOf, packedBytes, results, setDouble, setSingle, settleMxcsr, status, write } from './sse-float.ts'
 
-/** Bits of argument[3]: the order (0 132, 1 213, 2 231), what is negated, and whether even elements (or odd ones) are subtracted. */
-export const fusedControl = { order: 3, negateProduct: 4, subtract: 8, subtractEven: 16, subtractOdd: 32 } as const
-
-/** argument[0] is the first source, too; [1] and [2] are the second and the third. */
+/** argument[0] is the first source, too; [1] and [2] are the second and the third, [3] has the bits of `fusedControl`. */
 const fused = (bits: 32 | 64, packed: boolean): Helper => {
   const step = bits / 8
   const format = bits === 64 ? F64 : F32
