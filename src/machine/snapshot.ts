@@ -11,6 +11,7 @@ import type { TlbState } from '../mmu/tlb.ts'
 import type { VirtualClock } from '../platform/clock.ts'
 import type { Pc } from '../platform/pc.ts'
 import type { Processors } from './processors.ts'
+import { expectFinite, expectKept, expectKind } from './state-shape.ts'
 
 /** IA32_EFER.SVME. */
 const svmEnabled = 1n << 12n
@@ -50,12 +51,28 @@ export function restoreMachine(parts: MachineParts, saved: MachineState, devices
   if (saved.configuration !== configurationOf(parts)) {
     throw new InputError('the saved state is of another machine: expected the same processors, memory, devices, drives and kernel')
   }
+  reportDamage(() => restoreParts(parts, saved, devicesRestored))
+}
+
+/** Whoever edits a saved machine by hand is told what is wrong with it in one line. */
+function reportDamage(restore: () => void): void {
+  try {
+    restore()
+  } catch (error) {
+    if (error instanceof InputError) throw error
+    throw new InputError(`the saved machine is damaged: ${(error as Error).message}`, { cause: error })
+  }
+}
+
+function restoreParts(parts: MachineParts, saved: MachineState, devicesRestored: () => void): void {
   const { core, clock, pc, processors } = parts
+  expectParts(parts, saved)
   core.running!.flushCode()
   core.physical.restoreChunks(saved.memory)
   for (const disk of pc.disks) disk.restoreChanges(saved.disks.find(({ id }) => id === disk.id)?.units ?? [])
   clock.restoreState(saved.clock)
   pc.restoreState(saved.devices)
+  expectKept(saved.devices, pc.saveState(), 'devices')
   devicesRestored()
   processors.last = saved.turns.last
   processors.turnEnd = saved.turns.turnEnd
@@ -67,6 +84,18 @@ export function restoreMachine(parts: MachineParts, saved: MachineState, devices
     processors.switchTo(index)
     cpu.virt.restored()
   })
+}
+
+const cpuKinds: SavedCpu = { state: new Uint8Array(0), retired: 0, shadowAt: 0, nmi: false, smi: false, init: false, startup: 0 }
+
+/** Resets the devices: what they are then tells of what kind their fields are. */
+function expectParts({ pc, processors: { slots } }: MachineParts, { cpus, tlbs, turns, clock, devices }: MachineState): void {
+  for (const [name, part] of Object.entries({ cpus, tlbs, turns, clock, devices })) expectFinite(part, name)
+  expectKind(cpus, slots.map(() => cpuKinds), 'cpus')
+  expectKind(tlbs, slots.map(() => ({ entries: [], nextWays: [] })), 'tlbs')
+  expectKind(turns, { asleep: false, resetRequested: false, last: 0, turnEnd: 0 }, 'turns')
+  expectKind(clock, { now: 0, alarms: {} }, 'clock')
+  expectKind(devices, pc.resetState(), 'devices')
 }
 
 function restoreProcessor(processors: Processors, index: number, saved: SavedCpu): void {

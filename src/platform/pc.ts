@@ -197,16 +197,16 @@ export class Pc {
     return { asleep: this.#asleep, wires: this.#lines.saveState(), devices }
   }
 
+  /** What a state of this PC looks like: that of its devices after a reset. */
+  resetState(): DeviceState {
+    for (const device of this.#stateful.values()) device.reset()
+    return this.saveState()
+  }
   /** The clock must show the saved time already. */
   restoreState(state: DeviceState): void {
     const saved = state as { asleep: boolean; wires: DeviceState; devices: Record<string, DeviceState> }
-    const foreign = Object.keys(saved.devices).find(name => !this.#stateful.has(name))
-    if (foreign !== undefined) throw new Error(`the saved state has a device '${foreign}' that this machine lacks`)
     this.#asleep = saved.asleep
-    const restore = (name: string, device: Stateful): void => {
-      if (!(name in saved.devices)) throw new Error(`the saved state lacks device '${name}'`)
-      device.restoreState(saved.devices[name])
-    }
+    const restore = (name: string, device: Stateful): void => device.restoreState(saved.devices[name])
     for (const [name, device] of this.#stateful) restore(name, device)
     this.#lines.restoreState(saved.wires)
     // Restoring a device drives its lines, and what they drive in turn: the controllers get the last word.

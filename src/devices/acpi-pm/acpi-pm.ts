@@ -108,6 +108,7 @@ export class AcpiPm implements Stateful {
   }
 
   saveState(): DeviceState {
+    this.#collectTimerStatus()
     return structuredClone(this.#state)
   }
 
