@@ -182,12 +182,20 @@ for (const jit of [false, true])
     })
 
     test('after the exit nothing of it is left: the host and guests without AVIC reach memory', () => {
-      guest.launch(put(0x80, 0x10))
-      guest.prepare([...put(0x80, 0x77), ...get(0x80)])
-      h.write('virtualInterrupt', 0n)
-      h.core.mmu.flushAll()
-      assert.equal(guest.run(), 'HLT')
-      assert.deepEqual([guest.get(0x80), guest.get(0x80, avicPlace.bar), h.core.state.apicAccessPage], [0, 0x77, 0n])
+      const code = [...put(0x10, 0x77), ...get(0x10), hlt]
+      guest.launch([...code, ...code])
+      assert.deepEqual([guest.get(0x10), guest.get(0x10, avicPlace.bar), h.core.state.apicAccessPage], [0x77, 0, 0n])
+      // on with the second half, and once more with AVIC: no TLB_CONTROL
+      for (const [control, page] of [[0n, avicPlace.bar], [1n << 31n, avicPlace.backing]] as const) {
+        guest.set(0x10, 0, avicPlace.backing)
+        guest.set(0x10, 0, avicPlace.bar)
+        h.write('virtualInterrupt', control)
+        h.write('rip', BigInt(place.guest + code.length))
+        Object.assign(h.core.state, { rip: BigInt(place.host), activity: 0 })
+        h.core.state.gpr[0] = BigInt(place.vmcb)
+        assert.equal(guest.run(), 'HLT')
+        assert.deepEqual([avicPlace.backing, avicPlace.bar].filter(each => guest.get(0x10, each) === 0x77), [page])
+      }
     })
   })
 

@@ -70,6 +70,20 @@ export class Avic extends ApicPage implements IpiTables {
     }
     this.evaluate()
   }
+  /** Where guests of an ASID found their APIC at the last VMRUN, for what may be cached. */
+  private readonly bars = new Map<number, number>()
+  /**
+   * True when it is elsewhere now, or nowhere: what is cached of the ASID would lead to an APIC that is not there, or to memory where one
+   * is. The manual leaves open what hardware does then; hypervisors that switch AVIC off do not always ask for it.
+   */
+  hasMoved(asid: number): boolean {
+    const { words, bars } = this
+    if (words[svmWord.avic] !== avicMode.page) return bars.delete(asid)
+    const bar = words[svmWord.avicBar + 1] * 2 ** 32 + words[svmWord.avicBar]
+    if (bars.get(asid) === bar) return false
+    bars.set(asid, bar)
+    return true
+  }
   /** #VMEXIT. */
   leave(): void {
     const { words } = this

@@ -155,6 +155,7 @@ function loadFlags(unit: Svm, start: number): void {
 function flush(unit: Svm, start: number): void {
   const { mmu } = unit
   const asid = unit.words[svmWord.asid]
+  if (unit.avic.hasMoved(asid)) mmu.flushOther(asid, true)
   switch (unit.words[start + (offsetOf.tlbControl >> 2)] & 0xff) {
     case tlbControl.flushAll:
       mmu.flushAll()
