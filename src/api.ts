@@ -128,6 +128,8 @@ export interface MachineOptions extends BootOptions {
   drives?: DriveOptions[]
   /** How many serial ports there are, COM1 to COM4. Default: 1. */
   serialPorts?: number
+  /** A serial port's interrupt passes only while OUT2 is set, as on a PC (default). False: always, as in QEMU, which xv6 counts on. */
+  serialGate?: boolean
   networks?: NetworkOptions[]
   /** Remapping units; the last one has what no other names. Needs the chipset q35. */
   iommus?: IommuOptions[]

@@ -68,6 +68,7 @@ function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue)
       cpus: settings.cpus,
       memory: settings.memory,
       chipset: settings.machine,
+      serialGate: false,
       ...(others.length === 0 ? {} : { serialPorts: others.length + 1 }),
       ...(nets.networks.length === 0 ? {} : { networks: nets.networks }),
       ...(settings.iommus.length === 0 ? {} : { iommus: settings.iommus }),

@@ -41,6 +41,8 @@ export interface PcOptions extends BootRequest {
   vmx?: boolean
   /** How many serial ports there are, COM1 to COM4. Default: 1. */
   serialPorts?: number
+  /** A serial port's interrupt passes only while OUT2 is set, as on a PC (default). False: always, as in QEMU, which xv6 counts on. */
+  serialGate?: boolean
   lapic: {
     /** Hz of the timer's input clock: what CPUID leaf 15H says where it is offered. */
     timerFrequency: number

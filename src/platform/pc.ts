@@ -298,7 +298,8 @@ export class Pc {
     const { base, irq } = serialPorts[index]
     const { clock, serialOutput } = this.#embedding
     const interrupt = this.#lines.source(irq)
-    const uart = new Uart({ name: `serial.${index}`, clock, interrupt, output: byte => serialOutput(index, byte) })
+    const isGated = this.#options.serialGate ?? true
+    const uart = new Uart({ name: `serial.${index}`, clock, interrupt, isGated, output: byte => serialOutput(index, byte) })
     this.ports.claim(base, 8, `COM${index + 1}`, uart)
     this.#stateful.set(`serial.${index}`, uart)
     return uart

@@ -8,11 +8,11 @@ const base = 0x3f8
 const [RBR, IER, IIR, LCR, MCR, LSR, MSR, SCR] = [0, 1, 2, 3, 4, 5, 6, 7]
 const fast = 1e6 // longer than any character here
 
-function makeUart() {
+function makeUart(more: { isGated?: boolean } = {}) {
   const clock = new FakeClock()
   const pin = new FakePin()
   const sent: number[] = []
-  const uart = new Uart({ name: 'serial.0', clock, interrupt: pin, output: byte => sent.push(byte) })
+  const uart = new Uart({ name: 'serial.0', clock, interrupt: pin, output: byte => sent.push(byte), ...more })
   const read = (register: number): number => uart.readPort(base + register, 1)
   const write = (register: number, value: number): void => uart.writePort(base + register, 1, value)
   return { clock, pin, sent, uart, read, write }
@@ -105,6 +105,14 @@ test('without OUT2 no interrupt leaves the port', () => {
   write(IER, 2)
   assert.equal(pin.asserted, false)
   assert.equal(read(IIR), 2)
+})
+
+test('but one without the gate interrupts and hears, with all modem controls off: QEMU, hw/char/serial.c', () => {
+  const { pin, uart, clock, read, write } = makeUart({ isGated: false })
+  for (const [register, value] of [[LCR, 0x83], [0, 1], [1, 0], [LCR, 3], [MCR, 0], [IER, 1]]) write(register, value)
+  uart.input(new TextEncoder().encode('a'))
+  clock.advance(fast)
+  assert.deepEqual([pin.asserted, read(IIR), read(RBR), pin.asserted], [true, 4, 97, false])
 })
 
 test('received data: trigger level, then the timeout for the rest, in priority over THRE', () => {

@@ -8,6 +8,8 @@ export interface UartOptions {
   interrupt: InterruptPin
   /** Called for each byte as software hands it over, so that nothing is lost when the machine stops while the shift register is busy. */
   output: (byte: number) => void
+  /** OUT2 gates the interrupt, as on a PC (default). Else software listens without modem controls, as on QEMU's machines. */
+  isGated?: boolean
 }
 
 const fifoSize = 16
@@ -302,6 +304,10 @@ export class Uart implements PortHandler, Stateful {
     this.#update()
   }
 
+  get #isGated(): boolean {
+    return this.#options.isGated ?? true
+  }
+
   #characterTime(): Nanoseconds {
     const { lcr: line, divisor } = this.#state
     const bits = 1 + 5 + (line & 3) + (line & lcr.parity ? 1 : 0) + (line & lcr.stopBits ? 2 : 1)
@@ -313,7 +319,7 @@ export class Uart implements PortHandler, Stateful {
     const state = this.#state
     if (state.mcr & mcr.loop || this.waiting === 0) return false
     if (state.received.length >= (state.fifoEnabled ? fifoSize : 1)) return false
-    const interruptDriven = (state.ier & ier.receive) !== 0 && (state.mcr & mcr.rts) !== 0
+    const interruptDriven = (state.ier & ier.receive) !== 0 && (!this.#isGated || (state.mcr & mcr.rts) !== 0)
     return interruptDriven || state.idlePolls >= pollsForInput
   }
 
@@ -366,7 +372,7 @@ export class Uart implements PortHandler, Stateful {
 
   /** On a PC, OUT2 gates the interrupt; loopback turns the OUT2 pin off. */
   #update(): void {
-    const gate = (this.#state.mcr & (mcr.out2 | mcr.loop)) === mcr.out2
+    const gate = !this.#isGated || (this.#state.mcr & (mcr.out2 | mcr.loop)) === mcr.out2
     this.#options.interrupt.set(gate && this.#cause() !== iir.none)
   }
 }
