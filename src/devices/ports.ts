@@ -59,7 +59,10 @@ export interface Clock {
 /** Plain data (JSON-able: numbers, strings, booleans, arrays, objects; bytes as number[]), apart from constructor arguments. */
 export type DeviceState = unknown
 
-/** Everything that keeps state can hand it out and take it back. Alarms are part of it, as deadlines. */
+/**
+ * Everything that keeps state can hand it out and take it back. Alarms are part of it, as deadlines. What it hands out after `reset` says
+ * of what kind each field is, and how long each list, unless that is empty, or null: no other kind is taken back.
+ */
 export interface Stateful {
   reset(): void
   saveState(): DeviceState
