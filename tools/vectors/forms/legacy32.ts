@@ -1,5 +1,5 @@
 /** Forms that exist only outside of 64-bit mode, and 32-bit forms of what differs there (SDM vol. 2), in compatibility mode. */
-import { ADDRESSING_32, anyFlags, gpr, memory, register, SUFFIX, writeMemory } from '../form.ts'
+import { ADDRESSING_32, anyFlags, gpr, memory, packed, register, SUFFIX, writeMemory, xmm, ymmHigh } from '../form.ts'
 import type { FormSpec, Group, Input } from '../form.ts'
 import { CODE_PAGE, WINDOW } from '../../../test/vectors/state.ts'
 import { anyStack } from './move.ts'
@@ -149,7 +149,30 @@ function segmentsAndControl(): FormSpec[] {
   return forms
 }
 
+/** VEX prefixes where eight registers are: what of them is ignored. */
+function vex(): FormSpec[] {
+  const vectors: Input[] = [0, 1, 2, 5, 7].flatMap((number) => [xmm(number, packed(32)), ymmHigh(number, packed(32))])
+  const form = (text: string, features: string[], ...inputs: Input[]): FormSpec =>
+    ({ text, features, inputs: [anyFlags, ...inputs], count: 4 })
+  const avx = (text: string): FormSpec => form(text, ['avx'], ...vectors)
+  const indexes: Input = (state) => {
+    state.gpr[6] = BigInt(WINDOW + 0x800)
+    state.xmm[1] = { low: 0xffff_fff0_0000_0010n, high: 0x0000_0004_ffff_fffcn }
+  }
+  return [
+    avx('vpxor %ymm1, %ymm2, %ymm0'), avx('vpermilps $0x1b, %ymm1, %ymm0'), avx('vzeroall'), avx('vextractf128 $1, %ymm1, %xmm0'),
+    avx('.byte 0xc4, 0xc1, 0x68, 0x57, 0xc1 # vxorps with B: ignored'),
+    avx('.byte 0xc4, 0xe1, 0x10, 0x57, 0xc1 # vxorps with vvvv above 7'),
+    avx('.byte 0xc4, 0xe3, 0x69, 0x4c, 0xc1, 0xf0 # vpblendvb with bit 7 of the immediate: ignored'),
+    avx('.byte 0xc4, 0xe1, 0xf9, 0x6e, 0xc0 # vmovd with W: ignored'),
+    form('vpgatherdd %xmm2, (%esi,%xmm1,4), %xmm0', ['avx2'], ...vectors, indexes),
+    form('.byte 0xc4, 0xe2, 0xf0, 0xf2, 0xc2 # andn with W: ignored', ['bmi1'], gpr(1, 32), gpr(2, 32)),
+    form('.byte 0xc4, 0xe2, 0x30, 0xf2, 0xc2 # andn with vvvv above 7', ['bmi1'], gpr(1, 32), gpr(2, 32)),
+  ].map((each) => (each.text.includes('andn') ? { ...each, undefinedFlags: 'ap' } : each))
+}
+
 export const LEGACY32: Group = {
   name: 'legacy32',
-  forms: [...decimal(), ...oneByte(), ...addressSize16(), ...stack(), ...segmentsAndControl()].map((form) => ({ ...form, mode: 32 })),
+  forms: [...decimal(), ...oneByte(), ...addressSize16(), ...stack(), ...segmentsAndControl(), ...vex()]
+    .map((form) => ({ ...form, mode: 32 })),
 }
