@@ -253,6 +253,14 @@ test('multiboot refusals: 64-bit ELF, unknown required flags, an entry outside, 
   fails(/module 0: expected at most/, () => multiboot(elfFile(), [{ bytes: new Uint8Array(600 * MiB), name: 'x', arguments: '' }]))
 })
 
+test('a 64-bit ELF file with the headers of multiboot 1 and 2 goes by the second, which loads it', () => {
+  const kernel = elfFile({ bits: 64, machine: 62 })
+  fails(/32-bit i386 ELF/, () => loadBootImage({ kernel }, place))
+  const header = [0xe85250d6, 0, 24, -(0xe85250d6 + 24), 0, 8] // magic, i386, length, checksum, the tag that ends it
+  header.forEach((word, i) => viewOf(kernel).setUint32(0x110 + 4 * i, word, true))
+  assert.equal(loadBootImage({ kernel }, place)?.registers.gpr[0], 0x36d76289n)
+})
+
 test('ELF entry points that are virtual become physical', () => {
   assert.equal(physicalEntry(parseElf(elfFile({ physical: 0x200000, virtual: 0xc0200000 }))), 0x200020)
   assert.equal(physicalEntry(parseElf(elfFile({ physical: 0x200000, virtual: 0xc0200000, entry: 0x200030 }))), 0x200030)

@@ -3,7 +3,7 @@ import type { MemoryMap } from '../memory-map.ts'
 import { BootError, type BootImage, checkPlacement, describeFile, gdtBytes, makeRegisters, type StartMode } from './image.ts'
 import { identityTables, isLinux, loadLinux } from './linux.ts'
 import { type BootModule, onlyModule } from './modules.ts'
-import { findMultibootHeader, loadMultiboot } from './multiboot.ts'
+import { hasMultibootImage, isMultiboot, loadMultiboot } from './multiboot.ts'
 import { isMultiboot2, loadMultiboot2 } from './multiboot2.ts'
 import { isPvh, loadPvh } from './pvh.ts'
 
@@ -45,7 +45,7 @@ const protocols: readonly Protocol[] = [
       loadLinux({ kernel, initrd: onlyModule(modules), commandLine, e820: map.e820, rsdp: map.rsdp, textScreen }),
   },
   {
-    name: 'multiboot', fits: file => findMultibootHeader(file) !== undefined,
+    name: 'multiboot', fits: file => isMultiboot(file) && (hasMultibootImage(file) || (!isMultiboot2(file) && !isPvh(file))),
     load: (kernel, { kernelName = 'kernel', modules, commandLine }, { map }) =>
       loadMultiboot({ kernel, kernelName, commandLine, modules, e820: map.e820 }),
   },

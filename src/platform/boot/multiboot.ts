@@ -54,6 +54,13 @@ export function findMultibootHeader(file: Uint8Array): MultibootHeader | undefin
   return undefined
 }
 
+export const isMultiboot = (file: Uint8Array): boolean => findMultibootHeader(file) !== undefined
+/** Whether it is of a form that the protocol loads; a 64-bit ELF file may have the header, too, beside that of another protocol. */
+export function hasMultibootImage(file: Uint8Array): boolean {
+  const header = findMultibootHeader(file)
+  return header !== undefined && ((header.flags & headerFlag.addresses) !== 0 || !isElf(file) || parseElf(file).bits === 32)
+}
+
 export function loadMultiboot(boot: MultibootBoot): BootImage {
   const header = findMultibootHeader(boot.kernel)
   if (!header) throw new BootError(`kernel: expected a multiboot header in the first ${searchLength} bytes, found none`)
