@@ -25,6 +25,8 @@ const pointers = [
 ] as const
 
 const isWrite = 1n << 32n
+/** Of ICRH in xAPIC mode: the others are reserved. */
+const destinationBits = 0xff000000
 const selfShorthand = 1 << icrBit.shorthandShift
 
 export class Avic extends ApicPage implements IpiTables {
@@ -254,6 +256,7 @@ export class Avic extends ApicPage implements IpiTables {
     const register = at & 0xff0
     if (register === offset.tpr) this.write(offset.tpr, this.read(offset.tpr) & 0xff)
     if (register === offset.icr) this.write(offset.icr, this.read(offset.icr) & ~icrBit.pending)
+    if (register === offset.icrHigh) this.write(offset.icrHigh, this.read(offset.icrHigh) & destinationBits)
     this.written(register)
   }
 
