@@ -81,7 +81,7 @@ test('every field of every device, of another kind or not there', () => {
 test('what has no kind after a reset has to be of one kind in itself', () => {
   expectKind({ at: 5, queue: [[1, 2], [3, 4]] }, { at: null, queue: [] }, 'x')
   assert.throws(() => expectKind([[1, 2], [3, '4']], [], 'x'), /x\[1\]\[1\]: expected a number, found a string, "4"/)
-  assert.throws(() => expectKind([1, 2], [1, 2, 3], 'x'), /x: expected a list of 3, found a string, "one of 2"/)
+  assert.throws(() => expectKind([1, 2], [1, 2, 3], 'x'), /x: expected a list of 3, found one of 2$/)
   expectKept({ level: 1, list: [1, 2] }, { level: 2, list: [1] }, 'x')
   assert.throws(() => expectKept({ level: '1' }, { level: 1 }, 'x'), /x\.level: expected a number, found a string, "1"/)
 })

@@ -13,8 +13,9 @@ const shown = (value: unknown): string => {
   return /^a (string|number|boolean)$/.test(kind) ? `${kind}, ${String(JSON.stringify(value)).slice(0, 40)}` : kind
 }
 
-const wrong = (where: string, expected: string, found: unknown): InputError =>
-  new InputError(`the saved machine is damaged: ${where}: expected ${expected}, found ${shown(found)}`)
+const damaged = (where: string, expected: string, found: string): InputError =>
+  new InputError(`the saved machine is damaged: ${where}: expected ${expected}, found ${found}`)
+const wrong = (where: string, expected: string, found: unknown): InputError => damaged(where, expected, shown(found))
 
 const whole = /^-?\d+$/
 
@@ -33,7 +34,7 @@ export function expectKind(found: unknown, own: unknown, where: string): void {
 /** Lists of registers have their length; queues are empty after a reset, and lists of lists are what is not zero. */
 function expectList(found: readonly unknown[], own: readonly unknown[], where: string): void {
   if (own.length === 0 || Array.isArray(own[0])) return expectAlike(found, where)
-  if (found.length !== own.length) throw wrong(where, `a list of ${own.length}`, `one of ${found.length}`)
+  if (found.length !== own.length) throw damaged(where, `a list of ${own.length}`, `one of ${found.length}`)
   own.forEach((each, i) => {
     if (isObject(each) || typeof each !== typeof found[i]) expectKind(found[i], each, `${where}[${i}]`)
   })
@@ -52,7 +53,7 @@ function expectAlike(found: readonly unknown[], where: string): void {
 /** Throws an InputError where a number of plain data is none. */
 export function expectFinite(value: unknown, where: string): void {
   const place = wayToNoNumber(value)
-  if (place !== undefined) throw wrong(where + place, 'a number', 'NaN or infinity')
+  if (place !== undefined) throw damaged(where + place, 'a number', 'NaN or infinity')
 }
 function wayToNoNumber(value: unknown): string | undefined {
   if (typeof value === 'number') return Number.isFinite(value) ? undefined : ''
