@@ -3,9 +3,10 @@
  * handler. When they are made, and who calls them: interpreter.ts.
  */
 import { at, segment } from '../cpu/layout.ts'
-import { accessFlag, Semantics } from '../isa/builder.ts'
+import { accessFlag } from '../isa/builder.ts'
 import type { Instruction, InterceptName } from '../isa/define.ts'
 import { interceptNumber } from '../cpu/intercepts.ts'
+import { flag } from '../cpu/rflags.ts'
 import { mode } from '../cpu/mode.ts'
 import type { Operand } from '../isa/operands.ts'
 import type { RowContext } from '../isa/state-builder.ts'
@@ -14,6 +15,7 @@ import { recordField, recordSize, slotField } from '../decode/record.ts'
 import { hotCounterCount, hotCounters, tlbEntrySize, tlbFetchEntries } from '../memory/map.ts'
 import { leave } from './leave.ts'
 import { addressUse } from './segment-address.ts'
+import { isMoveOrStore, StringSemantics } from './string-semantics.ts'
 
 /** Of `imports` in interpreter.ts. */
 const importIndex = { slowRead: 0, slowWrite: 1, helper: 2, stackAddress: 3, segmentAddress: 4 } as const
@@ -23,6 +25,10 @@ export const pseudo = { stop: 0, resume: 1, segmentAddress: 2, undefined: 3, cro
 
 /** In a record's prefixes. */
 const addressSizeBits = 0x0c
+const addressSize64 = 0x08
+const repeatBits = 0x30
+/** L0 to G3 of DR7. */
+const anyBreakpoint = 0xff
 /** Present, not a system segment, data, expanding up, writable. */
 const dataSegment = { mask: 0x9e, writable: 0x92 } as const
 
@@ -36,7 +42,7 @@ export interface HandlerSpec {
 }
 
 /** Semantics over decoded records: operands are fields of the record at `record`. */
-class RecordSemantics extends Semantics {
+class RecordSemantics extends StringSemantics {
   protected record: Variable
   private slots: (Node | undefined)[] = []
   private simpleAddress = false
@@ -237,6 +243,35 @@ class RecordSemantics extends Semantics {
   }
   /** Arrivals that make a record hot, a power of two; 0: nothing is compiled, and nothing counted. */
   hotThreshold = 0
+  override helper(name: string, ...args: Node[]): void {
+    if (!isMoveOrStore(name)) return super.helper(name, ...args)
+    const size = Number(this.constantOf(args[0]))
+    this.block(done => {
+      this.block(slow => {
+        this.brIf(slow, this.ne(this.and(this.prefixes(), addressSizeBits), addressSize64))
+        this.brIf(slow, this.geU(this.and(this.field('i32_8u', recordField.length), 0x70), segment.fs << 4))
+        // single steps and breakpoints want one element a time
+        this.brIf(slow, this.or(this.and(this.state('eflags'), flag.TF), this.and(this.load('i32', 0, at.dr + 8 * 7), anyBreakpoint)))
+        this.if(
+          this.and(this.prefixes(), repeatBits),
+          () => this.stringInPage(name, size, true, slow),
+          () => this.stringInPage(name, size, false, slow),
+        )
+        this.br(done)
+      })
+      super.helper(name, ...args)
+    })
+  }
+  protected firstLevelTable(write: boolean): Node {
+    return this.state(write ? 'tlbWrite' : 'tlbRead')
+  }
+  protected takeTime(nanoseconds: () => Node, slow: Label): void {
+    const time = this.variable('i32')
+    this.set(time, nanoseconds())
+    this.brIf(slow, this.ltS(this.budgetLeft(), this.get(time)))
+    this.setState('budget', this.sub(this.budgetLeft(), this.get(time)))
+    this.setState('extraTime', this.add(this.state('extraTime'), this.get(time)))
+  }
   protected callHelper(name: string): void {
     const status = this.call(importIndex.helper, [this.helperNumber(name), this.get(this.record)], ['i32', 'i32'], 'i32')
     if (this.main) this.if(status, () => this.exitOrJump(status))

@@ -3,15 +3,15 @@
  * come from. Intel SDM vol. 1, "Status Flags".
  */
 import type { FieldName } from '../../cpu/layout.ts'
-import { Semantics } from '../../isa/builder.ts'
 import type { FlagOrigin, FlagPieces } from '../../isa/state-builder.ts'
 import type { Label, Node, Variable } from '../../wasm/function.ts'
+import { StringSemantics } from '../string-semantics.ts'
 
 const flagNames = ['flagZero', 'flagSign', 'flagAux', 'flagCarry'] as const
 export type FlagName = (typeof flagNames)[number]
 const isFlag = (name: string): name is FlagName => (flagNames as readonly string[]).includes(name)
 
-export abstract class RegionFlags extends Semantics {
+export abstract class RegionFlags extends StringSemantics {
   protected usesFlags = false
   protected readonly flagVariables: Record<FlagName, Variable>
   /** Flags of the block so far that are not yet in their locals: they are computed only where somebody looks. */

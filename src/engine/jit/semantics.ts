@@ -47,7 +47,7 @@ export const calledInside: ReadonlySet<string> = new Set([
 /** Of those, the ones that look at vector registers, or change them. */
 const seesVectors: ReadonlySet<string> = new Set(['xsaves', 'xrstors', 'xsave', 'xsavec', 'xsaveopt', 'xrstor', 'fxsave', 'fxrstor'])
 
-export class RegionSemantics extends RegionVectors {
+export abstract class RegionSemantics extends RegionVectors {
   protected readonly budget: Variable
   protected readonly page: Variable
   protected readonly status: Variable
@@ -354,7 +354,7 @@ export class RegionSemantics extends RegionVectors {
   protected checked = new Set<Finding>()
 
   /** i32 address of the first-level table. */
-  protected firstLevelTable(write: boolean): Node {
+  protected override firstLevelTable(write: boolean): Node {
     return this.get(write ? this.tables.write : this.tables.read)
   }
   protected slowPlace(_write: boolean, _address: Node, _sizeAndFlags: number): Node {
