@@ -22,7 +22,7 @@ const dataMap = tlbDataEntries / pieceEntries / 32
 const mapWords = 2 * dataMap + 1
 if (!Number.isInteger(dataMap) || tlbFetchEntries / pieceEntries > 32) throw new Error('TLB tables do not fit their bitmaps')
 
-/** In `lastWriteSlot`: more than one write entry may hold the page. */
+/** In `writeSlot`: more than two write entries may hold the page. */
 const several = -1
 
 /**
@@ -40,13 +40,18 @@ export class FirstLevel {
   private readonly used = new Uint8Array(tlbSets)
   /** By set: whether it was prepared. */
   private readonly touched = new Uint8Array(tlbSets)
-  /** By place >>> 12: linear word index of the only write entry that may hold the page; 0 none; -1 several. */
-  private readonly lastWriteSlot: Int32Array
+  /**
+   * By place >>> 12: linear word indices of the only write entries that may hold the page; 0 none; -1 several. Two, because kernels have
+   * their own text at two addresses.
+   */
+  private readonly writeSlot: Int32Array
+  private readonly otherWriteSlot: Int32Array
 
   constructor(physical: PhysicalMemory) {
     this.words = physical.words
     this.bytes = physical.bytes
-    this.lastWriteSlot = new Int32Array(physical.pageFlags.length)
+    this.writeSlot = new Int32Array(physical.pageFlags.length)
+    this.otherWriteSlot = new Int32Array(physical.pageFlags.length)
     this.words[emptyTlbTable >>> 2] = emptyPageOfSlot0
     for (let set = 0; set < tlbSets; set++) {
       const base = this.readTable(set)
@@ -79,8 +84,15 @@ export class FirstLevel {
     const slot = (this.writeTable(set) >>> 2) + index * wordsPerEntry
     this.put(slot, lo, hi, place, global)
     this.note(set, dataMap, index, global)
-    const last = this.lastWriteSlot[page]
-    if (last !== slot) this.lastWriteSlot[page] = last === 0 || (last !== several && this.words[last + 2] !== place) ? slot : several
+    const first = this.writeSlot[page]
+    if (first === slot || first === several) return
+    if (first === 0 || this.words[first + 2] !== place) {
+      this.writeSlot[page] = slot
+      return
+    }
+    const other = this.otherWriteSlot[page]
+    if (other === 0 || this.words[other + 2] !== place) this.otherWriteSlot[page] = slot
+    else if (other !== slot) this.writeSlot[page] = several
   }
 
   fillFetch(set: number, lo: number, hi: number, codeTable: number, global: boolean): void {
@@ -212,16 +224,18 @@ export class FirstLevel {
   /** The page at `place` is no longer to be written without notice: drops it from the write tables of all sets. */
   dropWritePlaces(place: number): void {
     const page = place >>> 12
-    const last = this.lastWriteSlot[page]
-    this.lastWriteSlot[page] = 0
-    if (last === 0) return
-    if (last !== several) {
-      if (this.words[last + 2] === (place | 0)) this.empty(last)
-      return
+    const first = this.writeSlot[page]
+    const other = this.otherWriteSlot[page]
+    this.writeSlot[page] = 0
+    this.otherWriteSlot[page] = 0
+    if (first === several) this.forEachFilled(dataMap, dataMap, slot => this.dropPlace(slot, place))
+    else {
+      if (first !== 0) this.dropPlace(first, place)
+      if (other !== 0) this.dropPlace(other, place)
     }
-    this.forEachFilled(dataMap, dataMap, slot => {
-      if (this.words[slot + 2] === (place | 0)) this.empty(slot)
-    })
+  }
+  private dropPlace(slot: number, place: number): void {
+    if (this.words[slot + 2] === (place | 0)) this.empty(slot)
   }
 
   /** Drops fetch entries: those that lead to this code table, or all of them. */

@@ -113,11 +113,18 @@ export class CodeLibrary {
   mayStart(page: number, offset: number, mode: number): boolean {
     let may = false
     for (const { of, packed, seen } of this.byStart.get(keyOf(offset, this.bytes[page + offset])) ?? none) {
-      if (packed.mode !== mode || !this.startsLike(packed.unpack(), page)) continue
+      if (packed.mode !== mode || !this.beginsLike(packed, page + offset) || !this.startsLike(packed.unpack(), page)) continue
       if (!of.early) may = true
       else if (seen.length < mostSeen && !seen.some(place => place.page === page)) seen.push({ page, offset, mode })
     }
     return may
+  }
+  /** The same of up to four bytes of the first instruction, without a look at the plan. Beyond the page may be what is not its. */
+  private beginsLike({ firstWord, firstLength }: PackedPlan, at: number): boolean {
+    const { bytes } = this
+    const word = bytes[at] | (bytes[at + 1] << 8) | (bytes[at + 2] << 16) | (bytes[at + 3] << 24)
+    const length = Math.min(firstLength, 4096 - (at & 4095))
+    return ((word ^ firstWord) & (length < 4 ? (1 << (8 * length)) - 1 : -1)) === 0
   }
   private startsLike({ instructions, code }: RegionPlan, page: number): boolean {
     let at = 0

@@ -64,6 +64,13 @@ export class PackedPlan {
   get offset(): number {
     return this.words[this.at + field.count + this.words[this.at + field.pages]]
   }
+  /** The first bytes of its first instruction, up to four of them. */
+  get firstWord(): number {
+    return this.words[this.codeAt()]
+  }
+  get firstLength(): number {
+    return this.words[this.at + field.count + this.words[this.at + field.pages] + 1]
+  }
   get firstByte(): number {
     return this.words[this.codeAt()] & 0xff
   }
