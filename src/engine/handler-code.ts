@@ -243,6 +243,7 @@ class RecordSemantics extends StringSemantics {
   }
   /** Arrivals that make a record hot, a power of two; 0: nothing is compiled, and nothing counted. */
   hotThreshold = 0
+  /** MOVS and STOS: in line as far as that goes, which only the record tells. */
   override helper(name: string, ...args: Node[]): void {
     if (!isMoveOrStore(name)) return super.helper(name, ...args)
     const size = Number(this.constantOf(args[0]))

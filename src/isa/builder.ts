@@ -133,41 +133,27 @@ export abstract class Semantics extends StateBuilder {
       case 'memory':
         if (operand.bits === 128) return this.writeMemory(this.address(operand), 'v128', value, 16)
         return this.writeMemory(this.address(operand), storeKinds[operand.bits], value, operand.bits / 8)
-      case 'vector': {
-        const place = this.registerPlace(operand)
-        value.uses++
-        place.uses++
-        this.pending.push(() => {
-          value.uses--
-          place.uses--
-          this.store(value.type === 'v128' ? 'v128' : (value.type as StoreKind), place, value)
-        })
-        return
-      }
-      case 'mmx': {
-        const place = this.registerPlace(operand)
-        value.uses++
-        place.uses++
-        this.pending.push(() => {
-          value.uses--
-          place.uses--
-          this.store('i64', place, value)
-        })
-        return
-      }
+      case 'vector':
+        return this.storeAtEnd(value.type as StoreKind, operand, value)
+      case 'mmx':
+        return this.storeAtEnd('i64', operand, value)
       default:
         throw new Error(`${this.name}: cannot write a ${operand.class} operand`)
     }
   }
   /** Writes bits 255:128 of a vector register at the end of the row. */
   writeUpper(operand: Operand, value: Node): void {
+    this.storeAtEnd('v128', operand, value, 16)
+  }
+  /** At an offset of the place of a register. */
+  private storeAtEnd(kind: StoreKind, operand: Operand, value: Node, offset = 0): void {
     const place = this.registerPlace(operand)
     value.uses++
     place.uses++
     this.pending.push(() => {
       value.uses--
       place.uses--
-      this.store('v128', place, value, 16)
+      this.store(kind, place, value, offset)
     })
   }
   /**

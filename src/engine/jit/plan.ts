@@ -72,7 +72,7 @@ export class PackedPlan {
     return this.words[this.at + field.count + this.words[this.at + field.pages] + 1]
   }
   get firstByte(): number {
-    return this.words[this.codeAt()] & 0xff
+    return this.firstWord & 0xff
   }
   private codeAt(): number {
     const { words, at } = this
