@@ -7,14 +7,15 @@ import { modeCount } from '../cpu/mode.ts'
 import { recordField, recordSize } from './record.ts'
 
 /** More than this many leave the rest to the decoder: a guest can make up more of them than it is worth to know. */
-const mostNodes = 12288
-const mostTemplates = 32768
+const mostNodes = 32767
+const mostTemplates = 32767
 /** Longer sequences are unusual prefixes. */
 const longestIdentity = 8
 const wordsOf = recordSize / 4
-const handlerMask = 0xffff
 const immediateWord = recordField.immediate / 4
 const displacementWord = recordField.displacement / 4
+/** Of a record's first word: the handler stays, what is above it belongs to the place. There a template has its shape. */
+const handlerMask = 0xffff
 
 /** How an operation goes on after the bytes that identify it, and what its record needs besides the copy. */
 export interface TemplateShape {
@@ -31,13 +32,23 @@ export interface TemplateShape {
   ends: boolean
 }
 
+/** A shape in the upper half of a word: three sizes of four bits each, and a bit for each of the rest. */
+const shapeBits = { identity: 16, displacement: 20, immediate: 24, fromEnd: 1 << 28, branch: 1 << 29, ends: 1 << 30 } as const
+const packed = ({ identity, displacement, immediate, fromEnd, branch, ends }: TemplateShape): number =>
+  (identity << shapeBits.identity) | (displacement << shapeBits.displacement) | (immediate << shapeBits.immediate)
+  | (fromEnd ? shapeBits.fromEnd : 0) | (branch ? shapeBits.branch : 0) | (ends ? shapeBits.ends : 0)
+
 export class RecordTemplates {
   private readonly bytes: Uint8Array
   private readonly words: Int32Array
-  /** 256 entries a node: 0 unknown, n > 0 the next node, n < 0 template -n. The first nodes are the roots, one a mode. */
-  private trie = new Int32Array(1024 * 256)
-  private nodes = modeCount
-  private shapes: TemplateShape[] = []
+  /**
+   * 16 entries a node, by four bits of a byte, the upper ones first: 0 unknown, n > 0 the next node, n < 0 template -n. Node 0 knows
+   * nothing, those after it are the roots, one a mode. Small enough for a cache: nearly every record that is made goes through it.
+   */
+  private trie = new Int16Array(2048 * 16)
+  private nodes = 1 + modeCount
+  /** Templates are numbered from 1. */
+  private count = 1
   private records = new Int32Array(1024 * wordsOf)
   /** The operation last written ends its run. */
   ended = false
@@ -53,74 +64,87 @@ export class RecordTemplates {
    * length in bytes; 0 when it is not known, or goes on beyond the `available` bytes.
    */
   write(from: number, available: number, mode: number, to: number, offset: number, table: number): number {
-    const { bytes, words, trie } = this
+    const { bytes, words, trie, records } = this
+    let found = 1 + mode
     let at = from
-    let found = trie[mode * 256 + bytes[at++]]
-    while (found > 0) found = trie[found * 256 + bytes[at++]]
-    if (!(found < 0)) return 0
-    const shape = this.shapes[-found]
-    const length = shape.identity + shape.displacement + shape.immediate
+    do {
+      const byte = bytes[at++]
+      found = trie[trie[found * 16 + (byte >> 4)] * 16 + (byte & 15)]
+    } while (found > 0)
+    if (found === 0) return 0
+    const source = -found * wordsOf
+    const shape = records[source]
+    const displacementSize = (shape >> shapeBits.displacement) & 15
+    const immediateSize = (shape >> shapeBits.immediate) & 15
+    const length = ((shape >> shapeBits.identity) & 15) + displacementSize + immediateSize
     if (length > available) return 0
-    let source = -found * wordsOf
     const record = to >> 2
     const end = offset + length
-    let displacement = this.signed(at, shape.displacement)
-    if (shape.fromEnd) {
-      displacement += end
-      if (displacement !== (displacement | 0)) return 0
+    let displacement = 0
+    if (displacementSize > 0) {
+      displacement = this.signed(at, displacementSize)
+      if ((shape & shapeBits.fromEnd) !== 0) {
+        displacement += end
+        if (displacement !== (displacement | 0)) return 0
+      }
     }
-    const { records } = this
-    words[record] = records[source++] | (offset << 16)
-    for (let i = 1; i < wordsOf; i++) words[record + i] = records[source++]
-    if (shape.displacement > 0) words[record + displacementWord] = displacement
-    if (shape.immediate > 0) {
-      let immediate = this.signed(at + shape.displacement, shape.immediate)
-      if (shape.branch) {
+    words[record] = (shape & handlerMask) | (offset << 16)
+    words[record + 1] = records[source + 1]
+    words[record + 2] = records[source + 2]
+    words[record + 3] = records[source + 3]
+    words[record + 4] = records[source + 4]
+    words[record + 5] = displacementSize > 0 ? displacement : records[source + 5]
+    words[record + 6] = records[source + 6]
+    words[record + 7] = records[source + 7]
+    if (immediateSize > 0) {
+      let immediate = this.signed(at + displacementSize, immediateSize)
+      if ((shape & shapeBits.branch) !== 0) {
         immediate += end
         if (table !== 0 && immediate >= 0 && immediate < 4096) words[record + displacementWord] = words[(table >> 2) + immediate]
       }
       words[record + immediateWord] = immediate | 0
       words[record + immediateWord + 1] = Math.floor(immediate / 0x1_0000_0000)
     }
-    this.ended = shape.ends
+    this.ended = (shape & shapeBits.ends) !== 0
     return length
   }
 
   /** The operation at `from` has just been decoded, and its record written to `record`. */
   learn(from: number, mode: number, record: number, shape: TemplateShape): void {
     const { identity } = shape
-    if (identity > longestIdentity || this.nodes + identity > mostNodes || this.shapes.length >= mostTemplates) return
-    const number = Math.max(1, this.shapes.length)
-    this.makeRoom(identity, number)
-    let entry = mode * 256 + this.bytes[from]
-    for (let i = 1; i < identity; i++) {
+    if (identity > longestIdentity || this.nodes + 2 * identity > mostNodes || this.count >= mostTemplates) return
+    const number = this.count++
+    this.makeRoom(2 * identity, number)
+    let entry = (1 + mode) * 16 + (this.bytes[from] >> 4)
+    for (let i = 1; i < 2 * identity; i++) {
       if (this.trie[entry] === 0) this.trie[entry] = this.nodes++
-      entry = this.trie[entry] * 256 + this.bytes[from + i]
+      const byte = this.bytes[from + (i >> 1)]
+      entry = this.trie[entry] * 16 + (i % 2 === 0 ? byte >> 4 : byte & 15)
     }
     this.trie[entry] = -number
-    this.shapes[number] = shape
     const to = number * wordsOf
     this.records.set(this.words.subarray(record >> 2, (record + recordSize) >> 2), to)
-    this.records[to] &= handlerMask
+    this.records[to] = (this.records[to] & handlerMask) | packed(shape)
     if (shape.displacement > 0 || shape.branch) this.records[to + displacementWord] = 0
   }
 
   private makeRoom(nodes: number, number: number): void {
-    if ((this.nodes + nodes) * 256 > this.trie.length) this.trie = grown(this.trie)
-    if ((number + 1) * wordsOf > this.records.length) this.records = grown(this.records)
+    if ((this.nodes + nodes) * 16 > this.trie.length) {
+      const larger = new Int16Array(this.trie.length * 2)
+      larger.set(this.trie)
+      this.trie = larger
+    }
+    if ((number + 1) * wordsOf > this.records.length) {
+      const larger = new Int32Array(this.records.length * 2)
+      larger.set(this.records)
+      this.records = larger
+    }
   }
 
   private signed(at: number, size: number): number {
     const { bytes } = this
     if (size === 1) return (bytes[at] << 24) >> 24
     if (size === 4) return bytes[at] | (bytes[at + 1] << 8) | (bytes[at + 2] << 16) | (bytes[at + 3] << 24)
-    if (size === 2) return ((bytes[at] | (bytes[at + 1] << 8)) << 16) >> 16
-    return 0
+    return ((bytes[at] | (bytes[at + 1] << 8)) << 16) >> 16
   }
-}
-
-function grown(array: Int32Array): Int32Array<ArrayBuffer> {
-  const larger = new Int32Array(array.length * 2)
-  larger.set(array)
-  return larger
 }
