@@ -45,7 +45,10 @@ if (installed ? major >= 20 : major >= pinnedMajor()) {
 
 function resolveSource(specifier, context, next) {
   if (!specifier.startsWith('.') || !specifier.endsWith('.ts')) return next(specifier, context)
-  return { url: new URL(specifier, context.parentURL).href, format: 'module-typescript', shortCircuit: true }
+  let folder = context.parentURL.slice(0, context.parentURL.lastIndexOf('/'))
+  let path = specifier.startsWith('./') ? specifier.slice(2) : specifier
+  for (; path.startsWith('../'); path = path.slice(3)) folder = folder.slice(0, folder.lastIndexOf('/'))
+  return { url: `${folder}/${path}`, format: 'module-typescript', shortCircuit: true }
 }
 
 /** Runs ourselves on another Node as if it were this process: same terminal, signals and exit status. */

@@ -9,6 +9,7 @@ import { setFirmwareMtrrs } from './cpu/msr-table.ts'
 import { createCore, type Core } from './engine/core.ts'
 import type { BackgroundBuilder } from './engine/jit/build.ts'
 import type { Cpu, CpuStop } from './engine/cpu.ts'
+import type { InterpreterKeeper } from './engine/interpreter.ts'
 import type { TextScreen } from './devices/vga/vga.ts'
 import { cpusOf, memoryMapOf, modelOf, pcOptionsOf } from './machine/configuration.ts'
 import { DebugStops } from './machine/debug-stops.ts'
@@ -40,6 +41,8 @@ export interface Surroundings {
   background?: BackgroundBuilder
   /** Of `createLinearMemory`, made before: V8 collects all garbage when it makes one, which is quickest before anything else is loaded. */
   linearMemory?: WebAssembly.Memory
+  /** Where the interpreter's code is kept from one run to the next. */
+  interpreterKeeper?: InterpreterKeeper
 }
 
 /** For tests and measurements, besides. */
@@ -95,6 +98,7 @@ export class VitrineMachine implements Machine {
       hotThreshold: internals.hotThreshold,
       background: internals.background,
       linearMemory: internals.linearMemory,
+      interpreterKeeper: internals.interpreterKeeper,
       jit: options.engine === 'jit',
       log: (device, what) => this.log(device, what),
     })

@@ -59,8 +59,8 @@ const vexLengths: Readonly<Record<string, number>> = { 128: 0, LZ: 0, 256: 1, LI
 
 /** `VEX.256.66.0F38.W0`; `undefined`: another word. */
 function parseVex(form: Form): { map: number; prefix: Candidate['prefix']; demands: VexDemands } | undefined {
-  const [first, length, prefix, map, w] = form.encoding.split(/[ .]/)
-  if (first !== 'VEX') return undefined
+  if (!form.encoding.startsWith('VEX.')) return undefined
+  const [, length, prefix, map, w] = form.encoding.split(/[ .]/)
   const l = vexLengths[length]
   const place = vexMaps[map]
   if (l === undefined || place === undefined || !['NP', '66', 'F3', 'F2'].includes(prefix) || !['W0', 'W1', 'WIG'].includes(w))
@@ -74,7 +74,7 @@ function parseVex(form: Form): { map: number; prefix: Candidate['prefix']; deman
 
 function parse(row: Instruction, form: Form, number: number): { opcodes: number[]; map: number; candidate: Candidate } {
   const vex = parseVex(form)
-  const words = form.encoding.split(/\s+/).slice(vex ? 1 : 0)
+  const words = form.encoding.split(' ').slice(vex ? 1 : 0)
   let prefix: Candidate['prefix'] = vex?.prefix ?? 'any'
   let mandatory = false
   let w = -1

@@ -19,7 +19,7 @@ import { HelperTable } from './helper-table.ts'
 import { hotKeys } from './hot.ts'
 import type { BackgroundBuilder } from './jit/build.ts'
 import { Jit } from './jit/jit.ts'
-import { Interpreter } from './interpreter.ts'
+import { Interpreter, type InterpreterKeeper } from './interpreter.ts'
 import { createVirtualization } from '../virt/create.ts'
 import { SegmentAddressing } from './segment-address.ts'
 import { hotSpecs } from './hot-specs.ts'
@@ -41,6 +41,7 @@ export interface CoreOptions {
   /** Another thread that compiles; without, the machine's own does. */
   readonly background?: BackgroundBuilder
   readonly linearMemory?: WebAssembly.Memory
+  readonly interpreterKeeper?: InterpreterKeeper
 }
 
 export interface SmmWiring {
@@ -95,8 +96,9 @@ export function createCore(options: CoreOptions): Core {
       segmentAddress: segments.forRecord,
     },
     helpers.number,
-    hotSpecs(tables, hotKeys),
-    { profile: options.profile, hotThreshold: options.jit ? hotThreshold : 0 },
+    hotKeys,
+    keys => hotSpecs(tables, keys),
+    { profile: options.profile, hotThreshold: options.jit ? hotThreshold : 0, keeper: options.interpreterKeeper },
   )
   const code = new CodeCache(
     memory,

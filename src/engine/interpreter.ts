@@ -26,6 +26,18 @@ export interface InterpreterEnvironment {
   segmentAddress(record: number): number
 }
 
+/** The module of the main function, as it was encoded. `writers`: keys of its handlers that write memory. */
+export interface InterpreterCode {
+  readonly bytes: Uint8Array
+  readonly writers: readonly string[]
+}
+/**
+ * Finds what an earlier run has made of the same source, or makes and keeps it. `name` says what the code depends on besides the source.
+ */
+export type InterpreterKeeper = (name: string, make: () => InterpreterCode) => InterpreterCode
+
+const withoutKeeping: InterpreterKeeper = (_name, make) => make()
+
 /** Numbers handlers, generates their code on demand and runs records. */
 export class Interpreter {
   private readonly environment: InterpreterEnvironment
@@ -41,37 +53,32 @@ export class Interpreter {
   /** Runs from a record (an address in linear memory) until something leaves; returns a value of `leave`. */
   readonly run: (record: number) => number
 
-  /** With `profile`, no handler is hot and each counts its executions: see `executions`. */
+  /**
+   * `hotKeys`: of the handlers in the main function, which `specsOf` finds. With `profile`, no handler is hot and each counts its
+   * executions: see `executions`.
+   */
   constructor(
     environment: InterpreterEnvironment,
     helperNumber: (name: string) => number,
-    hot: HandlerSpec[],
-    options: { profile?: boolean; hotThreshold?: number } = {},
+    hotKeys: readonly string[],
+    specsOf: (keys: readonly string[]) => HandlerSpec[],
+    options: { profile?: boolean; hotThreshold?: number; keeper?: InterpreterKeeper } = {},
   ) {
-    const { profile = false, hotThreshold = 0 } = options
+    const { profile = false, hotThreshold = 0, keeper = withoutKeeping } = options
     this.profile = profile
     this.hotThreshold = hotThreshold
-    if (profile) hot = []
+    if (profile) hotKeys = []
     this.environment = environment
     this.helperNumber = helperNumber
     this.pages = environment.memory.buffer.byteLength / 65536
     this.table = new WebAssembly.Table({ element: 'anyfunc', initial: mostHandlers })
-    this.hotCount = pseudo.count + hot.length
-    hot.forEach((spec, i) => this.numbers.set(spec.key, pseudo.count + i))
-    const main = new MainFunction('interpreter', helperNumber, 'main')
-    main.hotThreshold = hotThreshold
-    for (const key of main.build(hot, 0)) this.writers.add(key)
-    const instance = this.instantiate(
-      new WebAssembly.Module(encodeModule({
-        imports,
-        memory: { minimum: this.pages, maximum: this.pages },
-        importTable: { minimum: mostHandlers },
-        types: [{ parameters: ['i32'], result: 'i32' }],
-        functions: [main],
-        exports: [{ name: 'run', functionIndex: imports.length }],
-      })),
-    )
-    this.run = instance.exports.run as (record: number) => number
+    this.hotCount = pseudo.count + hotKeys.length
+    hotKeys.forEach((key, i) => this.numbers.set(key, pseudo.count + i))
+    const { pages } = this
+    const { bytes, writers } = keeper(`${pages} pages, hot at ${hotThreshold}, ${hotKeys.length} handlers`, () =>
+      encodeInterpreter(specsOf(hotKeys), { hotThreshold, helperNumber, pages }))
+    for (const key of writers) this.writers.add(key)
+    this.run = this.instantiate(new WebAssembly.Module(bytes)).exports.run as (record: number) => number
   }
 
   /** How often each handler ran, by key; only when profiling. */
@@ -139,6 +146,22 @@ export interface HandlerSetup {
   /** Size of the machine's linear memory. */
   readonly pages: number
   helperNumber(name: string): number
+}
+
+/** The module of the main function over these handlers: its export `run`. */
+export function encodeInterpreter(hot: HandlerSpec[], { hotThreshold, helperNumber, pages }: HandlerSetup): InterpreterCode {
+  const main = new MainFunction('interpreter', helperNumber, 'main')
+  main.hotThreshold = hotThreshold
+  const writers = main.build(hot, 0)
+  const bytes = encodeModule({
+    imports,
+    memory: { minimum: pages, maximum: pages },
+    importTable: { minimum: mostHandlers },
+    types: [{ parameters: ['i32'], result: 'i32' }],
+    functions: [main],
+    exports: [{ name: 'run', functionIndex: imports.length }],
+  })
+  return { bytes, writers }
 }
 
 /** A module of handlers: export `h{i}` is that of specs[i]. `writers`: keys of those that write memory. `counters`: of HandlerFunction. */

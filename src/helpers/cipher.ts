@@ -17,11 +17,18 @@ function product(x: number, y: number): number {
   return sum
 }
 
+/** The powers of 3 are all bytes but 0: 3^n and 3^(255 - n) are each other's inverses. */
+const power = new Uint8Array(256)
+const logarithm = new Uint8Array(256)
+for (let n = 0, x = 1; n < 256; n++, x ^= double(x)) {
+  power[n] = x
+  if (n < 255) logarithm[x] = n
+}
+
 const substitute = new Uint8Array(256)
 const substituteInverse = new Uint8Array(256)
 for (let x = 0; x < 256; x++) {
-  let inverse = 0
-  for (let y = 1; y < 256 && inverse === 0; y++) if (product(x, y) === 1) inverse = y
+  const inverse = x === 0 ? 0 : power[255 - logarithm[x]]
   let s = inverse
   for (let turn = 1; turn <= 4; turn++) s ^= ((inverse << turn) | (inverse >> (8 - turn))) & 0xff
   substitute[x] = s ^ 0x63

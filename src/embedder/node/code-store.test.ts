@@ -4,7 +4,6 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, truncateSync,
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, test } from 'node:test'
-import { pathToFileURL } from 'node:url'
 import { packPlans } from '../../engine/jit/plan.ts'
 import { codeFolder, expectCodeFolder } from './code-folder.ts'
 import { CodeStore, storeName, type StoredModule } from './code-store.ts'
@@ -106,16 +105,13 @@ test('what was not used for a month goes', () => {
 })
 
 test('another compiler, or something else that is started, has a file of its own', () => {
-  const program = pathToFileURL(`${folder}/`)
-  writeFileSync(join(folder, 'x.ts'), 'one')
   const setup = { pages: 1, features: ['sse'], helpers: { rdtsc: 3 }, hotThreshold: 4096 }
-  const name = storeName(setup, 'a', program)
-  assert.equal(storeName(structuredClone(setup), 'a', program), name)
-  assert.notEqual(storeName(setup, 'b', program), name)
-  assert.notEqual(storeName({ ...setup, features: [] }, 'a', program), name)
-  assert.notEqual(storeName({ ...setup, helpers: { rdtsc: 4 } }, 'a', program), name)
-  writeFileSync(join(folder, 'x.ts'), 'other')
-  assert.notEqual(storeName(setup, 'a', program), name)
+  const name = storeName(setup, 'p', 'a')
+  assert.equal(storeName(structuredClone(setup), 'p', 'a'), name)
+  assert.notEqual(storeName(setup, 'p', 'b'), name)
+  assert.notEqual(storeName(setup, 'q', 'a'), name)
+  assert.notEqual(storeName({ ...setup, features: [] }, 'p', 'a'), name)
+  assert.notEqual(storeName({ ...setup, helpers: { rdtsc: 4 } }, 'p', 'a'), name)
 })
 
 test('the folder is where it is asked for, then where the environment says, then with the caches', () => {

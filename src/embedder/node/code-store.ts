@@ -9,7 +9,6 @@ import {
   appendFileSync, closeSync, fstatSync, mkdirSync, openSync, readdirSync, readSync, rmSync, statSync, truncateSync, utimesSync,
 } from 'node:fs'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { deserialize, serialize } from 'node:v8'
 import type { BuilderSetup, BuiltModule, HandlerModule, KeptModule } from '../../engine/jit/build.ts'
 
@@ -39,16 +38,14 @@ const frameBytes = 8 + 2 * digestBytes
 
 const digestOf = (data: Uint8Array): Buffer => createHash('sha256').update(data).digest().subarray(0, digestBytes)
 
-/** Of all that generated code depends on - our own files, the engine that runs them, the machine's processor - and of what is started. */
-export function storeName(setup: BuilderSetup, started = '', program = new URL('../../', import.meta.url)): string {
-  const hash = createHash('sha256').update(JSON.stringify([process.versions.node, process.versions.v8, process.arch, setup, started]))
-  const root = fileURLToPath(program)
-  for (const name of readdirSync(root, { recursive: true, encoding: 'utf8' }).sort()) {
-    if (!/\.[jt]s$/.test(name)) continue
-    const { size, mtimeMs } = statSync(join(root, name))
-    hash.update(`${name} ${size} ${mtimeMs}\n`)
-  }
-  return hash.digest('hex').slice(0, 24) + extension
+/**
+ * Of all that generated code depends on - our own files (`programName`), the engine that runs them, the machine's processor - and of what
+ * is started.
+ */
+export function storeName(setup: BuilderSetup, program: string, started = ''): string {
+  const { node, v8 } = process.versions
+  const depends = JSON.stringify([program, node, v8, process.arch, setup, started])
+  return createHash('sha256').update(depends).digest('hex').slice(0, 24) + extension
 }
 
 export class CodeStore {

@@ -25,6 +25,8 @@ export interface CompileThreadData {
   readonly answers: Int32Array
   /** Folder of modules that outlive the run. */
   readonly keep: string | undefined
+  /** Of `programName`. */
+  readonly program: string
   /** What the machine starts. */
   readonly started: string | undefined
 }
@@ -34,11 +36,19 @@ const resourceLimits = { maxYoungGenerationSizeMb: 8 }
 
 const script = new URL(`./compile-worker${import.meta.url.endsWith('.ts') ? '.ts' : '.js'}`, import.meta.url)
 
+export interface CompileThreadOptions {
+  readonly keep?: string | undefined
+  readonly program?: string
+  readonly started?: string | undefined
+  readonly worker?: URL
+}
+
 export class CompileThread implements BackgroundBuilder {
   failure: string | undefined
   readonly keeps: boolean
   private readonly script: URL
   private readonly keep: string | undefined
+  private readonly program: string
   private readonly started: string | undefined
   private readonly answers = new Int32Array(new SharedArrayBuffer(4))
   private port: MessagePort | undefined
@@ -46,11 +56,13 @@ export class CompileThread implements BackgroundBuilder {
 
   /**
    * `keep`: a folder for compiled code, made when there is none: what was compiled in one run is at hand in the next. The thread then
-   * starts at once. `started` names what the machine starts: each has code of its own. `worker`: what the thread runs; tests give others.
+   * starts at once. `program` names us, `started` what the machine starts: each has code of its own. `worker`: what the thread runs; tests
+   * give others.
    */
-  constructor({ keep, started, worker = script }: { keep?: string | undefined; started?: string | undefined; worker?: URL } = {}) {
+  constructor({ keep, program = '', started, worker = script }: CompileThreadOptions = {}) {
     this.script = worker
     this.keep = keep
+    this.program = program
     this.started = started
     this.keeps = keep !== undefined
     if (this.keeps) this.open()
@@ -58,7 +70,8 @@ export class CompileThread implements BackgroundBuilder {
 
   private open(): MessagePort {
     const { port1, port2 } = new MessageChannel()
-    const data: CompileThreadData = { port: port2, answers: this.answers, keep: this.keep, started: this.started }
+    const { answers, keep, program, started } = this
+    const data: CompileThreadData = { port: port2, answers, keep, program, started }
     try {
       const thread = new Worker(this.script, { workerData: data, transferList: [port2], env: withOwnCode(), resourceLimits })
       thread.on('error', error => this.fail(error))

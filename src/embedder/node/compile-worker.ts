@@ -15,7 +15,7 @@ setFlagsFromString('--no-wasm-lazy-compilation')
 /** Modules whose regions are told of at once: the machine's own thread reads what it gets between two runs. */
 const toldAtOnce = 64
 
-const { port, answers, keep, started } = workerData as CompileThreadData
+const { port, answers, keep, program, started } = workerData as CompileThreadData
 let setup: BuilderSetup
 let store: CodeStore | undefined
 let builder: Builder | undefined
@@ -38,7 +38,7 @@ function send(answer: CompileAnswer): void {
 
 function open(folder: string): void {
   try {
-    store = new CodeStore(folder, storeName(setup, started))
+    store = new CodeStore(folder, storeName(setup, program, started))
     kept = store.load()
   } catch {
     // a folder that cannot be made, read or written: this run starts from nothing, and leaves nothing

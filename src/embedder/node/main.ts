@@ -4,7 +4,9 @@ import { InputError } from '../../errors.ts'
 import { createLinearMemory } from '../../memory/linear.ts'
 import { codeFolder, expectCodeFolder } from './code-folder.ts'
 import { reasonOf } from './files.ts'
+import { interpreterStore } from './interpreter-store.ts'
 import { keepOwnCode } from './own-code.ts'
+import { programName } from './program.ts'
 import { nameOfStarted } from './started.ts'
 import { type MachineFactory, nodeSystem } from './system.ts'
 
@@ -12,12 +14,15 @@ import { type MachineFactory, nodeSystem } from './system.ts'
 async function createMachine(options: MachineOptions, codeCache?: string): Promise<Machine> {
   if (codeCache !== undefined) expectCodeFolder(codeCache)
   const linearMemory = createLinearMemory()
+  const folder = codeFolder(codeCache)
+  const program = folder === undefined ? '' : programName()
   const { CompileThread } = await import('./compile-thread.ts')
   const background =
-    options.engine === 'jit' ? new CompileThread({ keep: codeFolder(codeCache), started: nameOfStarted(options) }) : undefined
+    options.engine === 'jit' ? new CompileThread({ keep: folder, program, started: nameOfStarted(options) }) : undefined
   const { createMachine: create } = await import('../../machine.ts')
   keepOwnCode()
-  return create(options, { background, linearMemory })
+  const interpreterKeeper = folder === undefined ? undefined : interpreterStore(folder, program)
+  return create(options, { background, linearMemory, interpreterKeeper })
 }
 
 export async function main(args: string[], factory: MachineFactory = createMachine): Promise<void> {
