@@ -405,8 +405,7 @@ export class CodeCache {
       base = at.codePage
       displacement += BigInt(offset + decoded.length)
     }
-    const flat = decoded.addressSize === 2 && BigInt.asIntN(32, displacement) === displacement
-    const prepared = decoded.memory && !flat
+    const prepared = hasAddressRecord(decoded, displacement)
     if (prepared) {
       this.writeCommon(record, pseudo.segmentAddress, decoded, offset)
       const size = (spec.context.operands.find(o => o.class === 'memory')?.bits ?? 8) >> 3
@@ -496,6 +495,10 @@ export class CodeCache {
     return found
   }
 }
+
+/** The operand's address is made by a record of its own, before that of the operation. `displacement`: from the page of code, if by RIP. */
+export const hasAddressRecord = ({ memory, addressSize }: Decoded, displacement: bigint): boolean =>
+  memory && (addressSize !== 2 || BigInt.asIntN(32, displacement) !== displacement)
 
 function operandKey(operand: Operand, simpleAddress: boolean): string {
   if (operand.class === 'memory') return `${simpleAddress ? 'base' : 'memory'}${operand.bits}`

@@ -30,7 +30,7 @@ const repeatBits = 0x30
 /** L0 to G3 of DR7. */
 const anyBreakpoint = 0xff
 /** Present, not a system segment, data, expanding up, writable. */
-const dataSegment = { mask: 0x9e, writable: 0x92 } as const
+export const dataSegment = { mask: 0x9e, writable: 0x92 } as const
 
 export interface HandlerSpec {
   /** Unique: the row's number and what its code depends on. */

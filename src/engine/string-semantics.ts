@@ -28,21 +28,32 @@ export abstract class StringSemantics extends Semantics {
   /** Takes so much virtual time besides that of instructions; to `slow` when it is more than what is left: the helper ends the quantum. */
   protected abstract takeTime(nanoseconds: () => Node, slow: Label): void
 
-  /** The whole instruction in 64-bit code, with 64-bit addresses and neither FS nor GS; to `slow` before anything has changed. */
+  /** RCX, RSI or RDI as far as the address size goes. */
+  protected pointer(register: number): Node {
+    return this.gpr(register)
+  }
+  protected setPointer(register: number, value: Node): void {
+    this.setGpr(register, value)
+  }
+
+  /**
+   * The whole instruction in 64-bit code with 64-bit addresses, or in flat 32-bit code with 32-bit ones, and neither FS nor GS; to `slow`
+   * before anything has changed.
+   */
   protected stringInPage(name: 'movs' | 'stos', size: number, repeats: boolean, slow: Label): void {
     this.brIf(slow, this.and(this.state('eflags'), flag.DF))
-    if (repeats) this.brIf(slow, this.gtU(this.sub(this.gpr(rcx), 1n), BigInt(pageBytes / size - 1)))
+    if (repeats) this.brIf(slow, this.gtU(this.sub(this.pointer(rcx), 1n), BigInt(pageBytes / size - 1)))
     const bytes = this.variable('i32')
-    this.set(bytes, repeats ? this.mul(this.wrap(this.gpr(rcx)), size) : size)
-    const from = name === 'movs' ? this.placeOf(this.gpr(rsi), false, bytes, slow) : undefined
-    const to = this.placeOf(this.gpr(rdi), true, bytes, slow)
+    this.set(bytes, repeats ? this.mul(this.wrap(this.pointer(rcx)), size) : size)
+    const from = name === 'movs' ? this.placeOf(this.pointer(rsi), false, bytes, slow) : undefined
+    const to = this.placeOf(this.pointer(rdi), true, bytes, slow)
     if (repeats) this.takeTime(() => this.timeOf(bytes), slow)
     if (!repeats) this.element(size, to, from)
     else if (from) this.move(size, to, from, bytes)
     else this.fill(size, to, bytes)
     const advance = this.extendU(this.get(bytes))
-    if (from) this.setGpr(rsi, this.add(this.gpr(rsi), advance))
-    this.setGpr(rdi, this.add(this.gpr(rdi), advance))
+    if (from) this.setPointer(rsi, this.add(this.pointer(rsi), advance))
+    this.setPointer(rdi, this.add(this.pointer(rdi), advance))
     if (repeats) this.setGpr(rcx, this.i64(0))
   }
 

@@ -1,4 +1,4 @@
-/** PUSHA, POPA, ENTER, LEAVE. Intel SDM vol. 2, the instructions' pages. */
+/** PUSHA, POPA, ENTER. Intel SDM vol. 2, the instructions' pages. */
 import { is64 } from '../cpu/bits.ts'
 import { after, type After, type Processor } from '../cpu/processor.ts'
 import { currentStack } from '../cpu/stack.ts'
@@ -57,15 +57,5 @@ export function enter(cpu: Processor): After {
   memory.probeWrite(top, bytes)
   writeGpr(state, rbp, operation.operandSize, frame)
   state.gpr[rsp] = stack.merged(state.gpr[rsp])
-  return after.next
-}
-
-export function leave(cpu: Processor): After {
-  const { state, operation } = cpu
-  const stack = currentStack(cpu)
-  stack.pointer = readGpr(state, rbp, stackBits(cpu))
-  const value = stack.pop(operation.operandSize / 8)
-  state.gpr[rsp] = stack.merged(state.gpr[rsp])
-  writeGpr(state, rbp, operation.operandSize, value)
   return after.next
 }

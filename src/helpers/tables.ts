@@ -4,11 +4,14 @@ import {
   descriptorAddress, dplOf, isCode, isConforming, isNull, isReadable, isSegment, isWritable, limitOf, readDescriptorAt, rplOf, systemType,
   typeOf, type Descriptor
 } from '../cpu/descriptor.ts'
+import { isFlat } from '../cpu/derive.ts'
 import { generalProtection, invalidOpcode } from '../cpu/fault.ts'
 import { at, segment } from '../cpu/layout.ts'
+import { mode as codeMode } from '../cpu/mode.ts'
 import { after, type After, type Processor } from '../cpu/processor.ts'
 import { loadLdtr, loadSegment, loadTaskRegister } from '../cpu/segments.ts'
 import { currentStack } from '../cpu/stack.ts'
+import { modeOf } from '../cpu/transfer.ts'
 import { requireCpl0, requireProtected, requireSystemInformation, setZero, storeWord, writeGpr } from './registers.ts'
 
 const low24 = 0xffffffn
@@ -131,12 +134,21 @@ function stackSegmentLoaded(cpu: Processor): After {
   return after.leave
 }
 
+/** Whether DS and ES are flat is part of the mode of code. */
+function dataSegmentLoaded(cpu: Processor): After {
+  const { words } = cpu.state
+  const mode = modeOf(cpu)
+  if ((mode & codeMode.codeMask) === codeMode.code64 || isFlat(words) === ((mode & codeMode.flat) !== 0)) return after.next
+  cpu.stateChanged()
+  return after.leave
+}
+
 /** argument[0]: selector; registers[0]: segment register. */
 export function mov_to_sreg(cpu: Processor): After {
   const index = cpu.operation.firstRegister
   if (index === segment.cs || index > segment.gs) throw invalidOpcode()
   loadSegment(cpu, index, selectorArgument(cpu))
-  return index === segment.ss ? stackSegmentLoaded(cpu) : after.next
+  return index === segment.ss ? stackSegmentLoaded(cpu) : dataSegmentLoaded(cpu)
 }
 
 /** argument[0]: number of the segment register. */
@@ -147,7 +159,7 @@ export function pop_sreg(cpu: Processor): After {
   const selector = Number(stack.pop(operation.operandSize / 8) & 0xffffn)
   loadSegment(cpu, index, selector)
   state.gpr[4] = stack.merged(state.gpr[4])
-  return index === segment.ss ? stackSegmentLoaded(cpu) : after.next
+  return index === segment.ss ? stackSegmentLoaded(cpu) : dataSegmentLoaded(cpu)
 }
 
 /**
@@ -163,7 +175,7 @@ export function load_far_pointer(cpu: Processor): After {
   const selector = memory.read16(address + BigInt(operandSize / 8))
   loadSegment(cpu, index, selector)
   writeGpr(state, operation.registers[0], operandSize, offset)
-  if (index !== segment.ss) return after.next
+  if (index !== segment.ss) return dataSegmentLoaded(cpu)
   cpu.stateChanged()
   return after.leave
 }

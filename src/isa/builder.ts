@@ -225,8 +225,11 @@ export abstract class Semantics extends StateBuilder {
   }
   /** Pops a value; `extra` more bytes are released (RET imm16). RSP changes at the end of the row, before later register writes. */
   pop(bits: number, extra?: Node): Node {
+    return this.popFrom(this.gpr(4), bits, extra)
+  }
+  /** The same where another register is the pointer to the stack's top (LEAVE). */
+  popFrom(top: Node, bits: number, extra?: Node): Node {
     const bytes = bits / 8
-    const top = this.gpr(4)
     const value = this.readMemory(
       this.wide ? top : this.stackAddress(top, bytes | accessFlag.stack),
       loadKinds[bits],
@@ -241,7 +244,7 @@ export abstract class Semantics extends StateBuilder {
   setStackPointer(value: Node): void {
     this.writeRegister(4, this.wide ? value : this.mergeStackPointer(value))
   }
-  private mergeStackPointer(value: Node): Node {
+  protected mergeStackPointer(value: Node): Node {
     const wideStack = this.and(this.state('mode'), 4)
     const old = this.gpr(4)
     return this.select(wideStack, this.and(value, 0xffffffffn), this.or(this.and(old, ~0xffffn), this.and(value, 0xffffn)))

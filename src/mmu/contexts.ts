@@ -9,7 +9,7 @@ import { control, pagingMode, privilege } from './paging.ts'
 /** Fields of the first word of a key above the `control` bits. */
 const whoShift = control.bits
 const modeShift = whoShift + 2
-const cpuShift = modeShift + 6
+const cpuShift = modeShift + 7
 
 /** Tables of rights of a set: of the present privilege, of an implicit supervisor access, and of a user. */
 export const rightsKinds = { current: 0, implicit: 1, user: 2 } as const
@@ -101,7 +101,7 @@ export class Contexts {
   }
 }
 
-/** First word of a key: controls, privilege, mode of code and the CPU that runs (below 2^12). */
+/** First word of a key: controls, privilege, mode of code and the CPU that runs (below 2^11). */
 export function contextKey(controls: number, who: number, codeMode: number, cpu: number): number {
   return controls | (who << whoShift) | (codeMode << modeShift) | (cpu << cpuShift)
 }

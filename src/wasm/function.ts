@@ -81,6 +81,29 @@ export class FunctionBuilder {
     return { base, offset }
   }
 
+  /**
+   * The same of a number of which 32 bits count: an i32, or an i64 whose upper half was cut off, also on the way. `base` is an i32 or an
+   * i64 of which the lower half counts.
+   */
+  splitNarrowSum(node: Node): { base: Node; offset: number } {
+    let base = node
+    let offset = 0
+    for (;;) {
+      const [left, right] = base.args
+      const [x, y] = [left && this.constantOf(left), right && this.constantOf(right)]
+      const { op } = base
+      if (op === conversion.wrap[0] || op === conversion.extendU[0]) base = left
+      else if (op === binary.and.i64 && y !== undefined && BigInt.asUintN(32, BigInt(y)) === 0xffffffffn) base = left
+      else if ((op === binary.add.i64 || op === binary.add.i32) && (x ?? y) !== undefined) {
+        offset += Number(x ?? y)
+        base = x === undefined ? left : right
+      } else if ((op === binary.sub.i64 || op === binary.sub.i32) && y !== undefined) {
+        offset -= Number(y)
+        base = left
+      } else return { base, offset: offset | 0 }
+    }
+  }
+
   private binaryOp(table: Partial<Record<ValueType, number>>, name: string, left: Operand, right: Operand, result?: ValueType): Node {
     const type = typeof left === 'object' ? left.type : (right as Node).type
     const a = this.literal(type, left)

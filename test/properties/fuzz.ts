@@ -4,6 +4,7 @@
  */
 import { resetState } from '../../src/cpu/reset.ts'
 import { segment } from '../../src/cpu/layout.ts'
+import { isCompiled } from '../../src/cpu/mode.ts'
 import { writeRflags } from '../../src/cpu/rflags.ts'
 import type { Core } from '../../src/engine/core.ts'
 import { bareCpu } from '../../src/engine/testing.ts'
@@ -62,7 +63,7 @@ export class Fuzzer {
     const random = new Random(seed)
     this.prepare(random, mode)
     const { core, cpu } = this
-    if (mode === 'long' && random.chance(2)) {
+    if (isCompiled(core.state.mode) && random.chance(2)) {
       for (const offset of [Number(core.state.rip & 0xfffn), random.below(4096)])
         core.jit!.request(this.pageOfCode(), offset, core.state.mode, core.state.rip)
       core.jit!.compile()

@@ -4,36 +4,20 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { bareCpu } from '../../src/engine/testing.ts'
-import type { BackgroundBuilder } from '../../src/engine/jit/build.ts'
-import { resetState } from '../../src/cpu/reset.ts'
+import type { CpuState } from '../../src/cpu/state.ts'
+import { Assembler } from './assembler.ts'
 import { LateBuilder } from './late-builder.ts'
+import { codePages, data, dataBytes, Rig, type Program } from './program-rig.ts'
 import { Random } from './random.ts'
 
-const base = 0x400000n
-const codePages = 6
-const place = { tables: 0x1000, code: 0x10000, data: 0x40000 } as const
 const rax = 0
 const rcx = 1
 const rsp = 4
 const scratch = [0, 2, 3, 6, 8, 9, 10, 11] as const
 const pointers = [5, 7] as const
 
-/** A few instructions with labels: what the programs are made of. */
-class Assembler {
-  readonly bytes: number[] = []
-  private readonly labels = new Map<string, number>()
-  private readonly fixes: { at: number; label: string }[] = []
-  put(...bytes: number[]): void {
-    this.bytes.push(...bytes)
-  }
-  label(name: string): void {
-    this.labels.set(name, this.bytes.length)
-  }
-  branch(opcode: readonly number[], label: string): void {
-    this.put(...opcode, 0, 0, 0, 0)
-    this.fixes.push({ at: this.bytes.length - 4, label })
-  }
+/** REX.W instructions. */
+class Assembler64 extends Assembler {
   /** REX.W opcode with two registers. */
   registers(opcode: number, reg: number, rm: number, wide = true): void {
     this.put((wide ? 0x48 : 0x40) | ((reg >> 3) << 2) | (rm >> 3), opcode, 0xc0 | ((reg & 7) << 3) | (rm & 7))
@@ -42,15 +26,9 @@ class Assembler {
   memory(opcode: number, reg: number, pointer: number, displacement: number): void {
     this.put(0x48 | ((reg >> 3) << 2), opcode, 0x80 | ((reg & 7) << 3) | pointer, displacement & 0xff, (displacement >> 8) & 0xff, 0, 0)
   }
-  finish(): Uint8Array {
-    const out = Uint8Array.from(this.bytes)
-    const view = new DataView(out.buffer)
-    for (const { at, label } of this.fixes) view.setInt32(at, this.labels.get(label)! - at - 4, true)
-    return out
-  }
 }
 
-function instruction(random: Random, to: Assembler): void {
+function instruction(random: Random, to: Assembler64): void {
   const [a, b] = [random.pick(scratch), random.pick(scratch)]
   switch (random.below(10)) {
     case 0:
@@ -79,7 +57,7 @@ function instruction(random: Random, to: Assembler): void {
 }
 
 /** A label at an access that lies in two pages. */
-function acrossPages(random: Random, to: Assembler, label: string): void {
+function acrossPages(random: Random, to: Assembler64, label: string): void {
   to.branch([0xe9], label)
   const before = 1 + random.below(6)
   while ((to.bytes.length + before) % 4096 !== 0) to.put(0xcc)
@@ -87,7 +65,7 @@ function acrossPages(random: Random, to: Assembler, label: string): void {
   to.memory(0x03, random.pick(scratch), random.pick(pointers), random.below(0x300))
 }
 
-function functionBody(random: Random, to: Assembler, number: number, count: number): void {
+function functionBody(random: Random, to: Assembler64, number: number, count: number): void {
   to.label(`f${number}`)
   const loops = random.chance(2)
   if (loops) to.put(0x51, 0xb9, 1 + random.below(6), 0, 0, 0) // PUSH RCX; MOV ECX, n
@@ -122,8 +100,11 @@ function functionBody(random: Random, to: Assembler, number: number, count: numb
   for (let gap = random.below(1800); gap > 0; gap--) to.put(0xcc)
 }
 
-function program(random: Random): Uint8Array {
-  const to = new Assembler()
+function program(seed: number): Program {
+  return { code: codeOf(new Random(seed)), nanoseconds: 3_000_000, start }
+}
+function codeOf(random: Random): Uint8Array {
+  const to = new Assembler64()
   const count = 3 + random.below(5)
   to.put(0x41, 0xbf, 200, 0, 0, 0) // MOV R15D, turns
   to.label('main')
@@ -139,85 +120,16 @@ function program(random: Random): Uint8Array {
   return code.subarray(0, codePages * 4096)
 }
 
-/** Pages of code in an order of their own. */
-const physicalPage = (page: number): number => place.code + ((page * 5 + 3) % 16) * 4096
-
-const log = (): undefined => undefined
-
-interface Outcome {
-  stop: string
-  seen: [bigint, number][]
-  [other: string]: unknown
-}
-
-class Rig {
-  readonly core
-  readonly cpu
-  /** Translations are forgotten between two quanta: then compiled code leaves at its accesses. */
-  readonly forgets: boolean
-  constructor(jit: boolean, everything: boolean, background?: BackgroundBuilder, forgets = false) {
-    this.forgets = forgets
-    const { core, cpu } = bareCpu('intel', { jit, hotThreshold: 8, log, background })
-    this.core = core
-    this.cpu = cpu
-    if (everything) this.core.jit?.compileEverything()
-    else this.core.jit?.compileEagerly()
-  }
-
-  /** `watched`: instructions of this page of code are counted by address. */
-  run(code: Uint8Array, seed: number, quantum: number, watched?: number): Outcome {
-    const { core, cpu } = this
-    const { state, physical } = core
-    const entry = (at: number, value: number): void => {
-      physical.write(at, new Uint8Array(new BigUint64Array([BigInt(value)]).buffer))
-    }
-    physical.write(0, new Uint8Array(1 << 20))
-    entry(place.tables, place.tables + 0x1003)
-    entry(place.tables + 0x1000, place.tables + 0x2003)
-    entry(place.tables + 0x2000 + 16, place.tables + 0x3003)
-    for (let page = 0; page < codePages; page++) {
-      entry(place.tables + 0x3000 + page * 8, physicalPage(page) | 3)
-      physical.write(physicalPage(page), code.slice(page * 4096, page * 4096 + 4096))
-    }
-    for (let page = 0; page < 8; page++) entry(place.tables + 0x3000 + (16 + page) * 8, (place.data + ((page * 3) % 8) * 4096) | 3)
-    const random = new Random(seed)
-    resetState(state, cpu.model, true)
-    for (let i = 0; i < 16; i++) state.gpr[i] = random.wide()
-    // data and stack of eight pages: pointers in the middle of the first, the stack at the end
-    state.gpr[5] = base + 0x10000n + BigInt(random.below(0x1000))
-    state.gpr[7] = base + 0x10000n + BigInt(random.below(0x1000))
-    state.gpr[rsp] = base + 0x18000n - BigInt(8 * random.below(512))
-    state.gpr[rcx] = 5n
-    Object.assign(state, { cr0: 0x80000011n, cr4: 0x20n, cr3: BigInt(place.tables), efer: 0xd00n, cpl: 0, rip: base, activity: 0 })
-    state.segSelector.set([0, 8, 16, 16, 0, 0])
-    state.segAttributes[1] = 0xa09b
-    state.segAttributes[2] = 0xc093
-    core.mmu.flushAll()
-    cpu.stateChanged()
-    const retired = cpu.retired
-    const start = cpu.reached
-    const counts = new Map<bigint, number>()
-    const first = Number(base >> 12n)
-    const count = (): false => {
-      if (Number((state.rip - base) >> 12n) === watched) counts.set(state.rip, (counts.get(state.rip) ?? 0) + 1)
-      return false
-    }
-    // the interpreter is told of all pages: what it counts is what is expected
-    const pages = core.jit ? new Set([first + (watched ?? 0)]) : { has: () => true }
-    cpu.watchCode(watched === undefined ? undefined : { pages, before: count })
-    let stop = 'time'
-    for (let now = start; stop === 'time' && cpu.reached - start < 3_000_000; now = cpu.reached) {
-      stop = cpu.execute(now, Math.min(quantum, 3_000_000 - (now - start)))
-      if (this.forgets) core.mmu.flushAll()
-      core.jit?.compile()
-      core.jit?.tick(cpu.retired)
-    }
-    const memory = new Uint8Array(0x8000)
-    physical.peek(place.data, memory)
-    const flags = [state.flagZero === 0n, state.flagSign < 0n, state.flagCarry]
-    const seen = [...counts].sort(([a], [b]) => Number(a - b))
-    return { stop, seen, rip: state.rip, gpr: [...state.gpr], flags, retired: cpu.retired - retired, time: cpu.reached - start, memory }
-  }
+function start(state: CpuState, random: Random): void {
+  for (let i = 0; i < 16; i++) state.gpr[i] = random.wide()
+  // pointers into the first page of data, the stack at their end
+  state.gpr[5] = data + BigInt(random.below(0x1000))
+  state.gpr[7] = data + BigInt(random.below(0x1000))
+  state.gpr[rsp] = data + BigInt(dataBytes - 8 * random.below(512))
+  state.gpr[rcx] = 5n
+  state.segSelector.set([0, 8, 16, 16, 0, 0])
+  state.segAttributes[1] = 0xa09b
+  state.segAttributes[2] = 0xc093
 }
 
 test('programs that call over pages do the same compiled and interpreted', () => {
@@ -228,7 +140,7 @@ test('programs that call over pages do the same compiled and interpreted', () =>
   const forgetful = new Rig(true, true, undefined, true)
   let halted = 0
   for (let seed = 1; seed <= 40; seed++) {
-    const code = program(new Random(seed))
+    const code = program(seed)
     const expected = interpreter.run(code, seed, 1_000_000)
     if (expected.stop === 'halted') halted++
     for (const [rig, quantum] of [[chosen, 1_000_000], [everything, 1_000_000], [chosen, 997], [everything, 61], [late, 9973],
@@ -236,7 +148,7 @@ test('programs that call over pages do the same compiled and interpreted', () =>
       assert.deepEqual(rig.run(code, seed, quantum), expected, `program ${seed}, ${rig === chosen ? 'hot' : 'all'}, ${quantum} ns`)
   }
   for (const [seed, watched] of [[1, 0], [2, 1], [3, 0]] as const) {
-    const code = program(new Random(seed))
+    const code = program(seed)
     const expected = interpreter.run(code, seed, 1_000_000, watched)
     assert.ok(expected.seen.length > 5, `program ${seed}: instructions of page ${watched} run`)
     assert.deepEqual(everything.run(code, seed, 1_000_000, watched), expected, `program ${seed}, page ${watched} watched`)

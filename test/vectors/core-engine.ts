@@ -124,7 +124,6 @@ export class CoreVectorEngine implements VectorEngine {
   refuses(vector: Vector): string | undefined {
     const missing = vector.features.filter(feature => !this.cpu.model.has(feature))
     if (missing.length > 0) return `the model has no ${missing.join(', ')}`
-    if (this.way === 'jit' && vector.mode !== 64) return 'only 64-bit code is compiled'
     if (vector.vendor && vector.vendor !== this.cpu.model.vendor) return `defined by ${vector.vendor} only`
     return undefined
   }

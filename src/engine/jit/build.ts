@@ -2,6 +2,7 @@
  * Regions to a WebAssembly module: in the thread that runs the machine, or in another one, which gets what it needs as plain data. Which
  * one it is, and when a module is ready, changes nothing of a run but its speed.
  */
+import { mode as codeMode } from '../../cpu/mode.ts'
 import { Decoder } from '../../decode/decoder.ts'
 import { buildTables, type OpcodeTables } from '../../decode/tables.ts'
 import { registry } from '../../isa/rows.ts'
@@ -38,8 +39,9 @@ export function buildModule(
   helperNumber: (name: string) => number,
 ): BuiltModule | undefined {
   let pool = 0
-  const bodies = orders.map(({ name, blocks, pages }) => {
-    const body = new RegionFunction({ name, blocks, pages: [...pages], pool, helperNumber })
+  const bodies = orders.map(({ name, mode, blocks, pages }) => {
+    const wide = (mode & codeMode.codeMask) === codeMode.code64
+    const body = new RegionFunction({ name, wide, blocks, pages: [...pages], pool, helperNumber })
     body.build()
     if (body.useless) return undefined
     body.finish()

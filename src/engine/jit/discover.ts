@@ -28,8 +28,11 @@ export interface BoundInstruction {
   readonly immediate: bigint
   readonly segment: number
   readonly prefixes: number
-  /** Flat 64-bit addressing: other instructions are left to the interpreter. */
+  /** Memory operands, if there are any, and targets are addressed as usual in this mode of code: others are left to the interpreter. */
   readonly flat: boolean
+  /** Records that the interpreter has before that of the operation: a guard where it crosses a page, and what makes its address. */
+  readonly before: number
+  readonly memory: boolean
 }
 
 export interface ReturnSite {

@@ -51,3 +51,26 @@ for (const [what, { at, loop }] of Object.entries(programs))
       assert.equal(machine.registers().gpr[1], 0n)
       assert.equal(machine.retired, instructions)
     })
+
+test('a helper that a region calls for an instruction across the end of a page sees that instruction', () => {
+  const at = 0xff0
+  const copied = 64
+  const [source, destination] = [0x180ff0, 0x1a0ff0] // in two pages each: the helper's work
+  const dword = (value: number): number[] => [...new Uint8Array(Int32Array.of(value).buffer)]
+  const program = new Uint8Array(0x1010)
+  program.set([0xbd, ...dword(turns), 0xe9, ...dword(at - 10)]) // mov ebp, turns; jmp loop
+  program.set([
+    0xbe, ...dword(source), 0xbf, ...dword(destination), 0xb9, ...dword(copied), // loop: mov esi, edi, ecx
+    0xf3, 0xa4, //                                                               rep movsb
+    0xff, 0xcd, 0x75, 0xeb, 0xf4, //                                             dec ebp; jnz loop; hlt
+  ], at)
+  const machine = new VitrineMachine({ memory: 4 << 20, engine: 'jit', raw: { image: program, at: image, mode: 'long64' } })
+  machine.core.jit?.compileEagerly()
+  const bytes = Uint8Array.from({ length: copied }, (_, i) => i + 1)
+  machine.writePhysical(source, bytes)
+  for (let now = 1000; now <= 4e5; now += 1000) machine.run({ untilTime: now })
+  assert.ok(machine.core.jit!.statistics.regions > 0, 'nothing was compiled')
+  const { gpr } = machine.registers()
+  assert.deepEqual([gpr[5], gpr[1], gpr[6], gpr[7]], [0n, 0n, BigInt(source + copied), BigInt(destination + copied)])
+  assert.deepEqual([...machine.readPhysical(destination, copied)], [...bytes])
+})

@@ -3,7 +3,7 @@
  * regions
  * a WebAssembly module. A region replaces the handler of its entry's record, so nothing that refers to the record needs to change.
  */
-import { mode as codeMode } from '../../cpu/mode.ts'
+import { isCompiled } from '../../cpu/mode.ts'
 import { Decoder } from '../../decode/decoder.ts'
 import type { OpcodeTables } from '../../decode/tables.ts'
 import { recordField } from '../../decode/record.ts'
@@ -154,7 +154,7 @@ export class Jit {
    * they are mapped now.
    */
   request(page: number, offset: number, mode: number, rip: bigint, pageAt: CodeView['pageAt'] = () => 0): void {
-    if ((mode & codeMode.codeMask) !== codeMode.code64) return
+    if (!isCompiled(mode)) return
     const record = this.code.recordAt(page, offset, mode)
     if (record === 0) return
     this.code.installed.untrap(record)

@@ -2,8 +2,10 @@
  * Instructions that discovery has decoded before, by their place in linear memory: code is looked at several times before it is compiled.
  * Nobody says when bytes change that never ran, so each use compares them.
  */
+import { segment } from '../../cpu/layout.ts'
 import { mode as codeMode } from '../../cpu/mode.ts'
 import type { Decoded, Decoder } from '../../decode/decoder.ts'
+import { hasAddressRecord } from '../code-cache.ts'
 import type { BoundInstruction } from './discover.ts'
 
 const longestInstruction = 15
@@ -77,8 +79,11 @@ export function bindInstruction(decoder: Decoder, d: Decoded, offset: number, mo
   const candidate = d.candidate!
   const wide = (mode & codeMode.codeMask) === codeMode.code64
   const end = BigInt(offset + d.length)
-  // a form of a special mode leaves the region
-  const relative = candidate.form.operands.some(o => o.letter === 'J') && !candidate.form.options.when
+  // a form of a special mode leaves the region, and so does a branch that cuts its target to 16 bits
+  const cut = !wide && d.operandSize === 0 && candidate.form.operands.some(o => o.letter === 'J')
+  const relative = candidate.form.operands.some(o => o.letter === 'J') && !candidate.form.options.when && !cut
+  const inPage = d.base === -2 ? d.displacement + BigInt((offset & 4095) + d.length) : d.displacement
+  const usual = wide ? d.addressSize === 2 : d.addressSize === 1 && d.segment !== segment.cs
   return {
     row: candidate.row,
     context: decoder.rowContext(candidate.row, candidate, wide),
@@ -93,18 +98,20 @@ export function bindInstruction(decoder: Decoder, d: Decoded, offset: number, mo
     immediate: relative ? d.immediate + end : d.immediate,
     segment: d.segment,
     prefixes: d.operandSize | (d.addressSize << 2) | (d.repeat << 4) | (d.lock ? 0x40 : 0),
-    flat: !d.memory || d.addressSize === 2,
+    flat: !cut && (!d.memory || usual),
+    before: ((offset & 4095) + d.length > 4096 ? 1 : 0) + (hasAddressRecord(d, inPage) ? 1 : 0),
+    memory: d.memory,
   }
 }
 
 /** The same instruction so many bytes later. */
 function moved(instruction: BoundInstruction, by: number): BoundInstruction {
   const { row, context, relative, offset, length, slots, base, index, scale, displacement, immediate } = instruction
-  const { segment, prefixes, flat } = instruction
+  const { segment: number, prefixes, flat, before, memory } = instruction
   return {
     row, context, relative, offset: offset + by, length, slots, base, index, scale,
     displacement: base === -2 ? displacement + BigInt(by) : displacement,
     immediate: relative ? immediate + BigInt(by) : immediate,
-    segment, prefixes, flat,
+    segment: number, prefixes, flat, before, memory,
   }
 }

@@ -11,6 +11,8 @@ import { structureOf, type Structure } from './structure.ts'
 
 export interface RegionInput {
   readonly name: string
+  /** 64-bit code; else flat 32-bit code. */
+  readonly wide: boolean
   readonly blocks: readonly Block[]
   /** Distances of the pages that the code lies in from the entry's page, 0 included. */
   readonly pages: readonly number[]
@@ -31,7 +33,7 @@ export class RegionFunction extends RegionStrings {
   private readonly labels = new Map<number, Label>()
 
   constructor(input: RegionInput) {
-    super(input.name, name => input.helperNumber(name))
+    super(input.name, input.wide, name => input.helperNumber(name))
     this.input = input
     this.exitTable = input.pool + input.pages.length * pageWordSize
     this.severalPages = input.pages.length > 1
@@ -160,13 +162,13 @@ export class RegionFunction extends RegionStrings {
     if (!branch) throw new Error(`${this.name}: a block that branches has no branch`)
     if (block.returns.length > 0) return this.goBack(index, block.returns)
     const target = Number(block.instructions[count - 1].immediate)
-    if (!branch.condition) return this.goTo(index, block.taken, target)
+    if (!branch.condition) return this.jumpTo(index, block.taken, target)
     branch.condition.uses--
     const known = this.knowledge()
     const counted = block.taken < 0 || block.next < 0 ? this.exitEntry() : 0
     this.plainIf(branch.condition, () => {
       if (block.taken < 0) this.countWay(counted, recordField.taken)
-      this.goTo(index, block.taken, target)
+      this.jumpTo(index, block.taken, target)
     })
     this.know(known)
     if (block.next < 0) this.countWay(counted, recordField.notTaken)
@@ -199,10 +201,20 @@ export class RegionFunction extends RegionStrings {
     this.instruction = instruction
     this.atEntry = index === 0 && i === 0
     if (i === 0) this.takeBudget()
+    if (this.atEntry && this.severalPages && !this.wide) this.leaveAtEnds()
     this.enterPage(Math.floor(instruction.offset / 4096))
     this.enterPage(Math.floor((instruction.offset + instruction.length - 1) / 4096))
     this.emitInstruction(instruction)
     if (this.left && this.atEntry) this.useless = true
+  }
+
+  /** Addresses of 32 bits wrap around, a region's pages do not: what begins near an end of them is left to the interpreter. */
+  private leaveAtEnds(): void {
+    const { pages } = this.input
+    const first = Math.min(...pages) * 4096
+    const last = Math.max(...pages) * 4096
+    this.set(this.resume, this.exitEntry())
+    this.brIf(this.bailLabel, this.gtU(this.add(this.get(this.page), this.i64(first)), this.i64(2 ** 32 - 4096 - (last - first))))
   }
 
   /** Takes the whole block from the budget, or leaves at its start. */
@@ -212,15 +224,19 @@ export class RegionFunction extends RegionStrings {
     this.brIf(this.bailLabel, this.ltS(this.get(this.budget), 0))
   }
 
+  /** `goTo` by a branch, whose target has no more bits than addresses have. */
+  private jumpTo(from: number, to: number, offset: number): void {
+    this.goTo(from, to, offset, rip => this.target(rip))
+  }
   /**
    * Continues at a block, or outside of the region at an offset from the start of the page. A block that is reached from here only begins
    * with what is known here; before others, flags go into their locals.
    */
-  private goTo(from: number, to: number, offset: number): void {
+  private goTo(from: number, to: number, offset: number, cut: (rip: Node) => Node = rip => rip): void {
     const kind = to < 0 ? 'outside' : this.structure.kindOf(from, to)
     if (kind === 'forward' && !this.structure.isMerge(to) && !this.structure.isLoopHeader(to)) return this.tree(to)
     this.flushFlags()
-    if (kind === 'outside' || kind === 'irreducible') this.leaveTo(this.add(this.get(this.page), this.i64(offset)))
+    if (kind === 'outside' || kind === 'irreducible') this.leaveTo(cut(this.add(this.get(this.page), this.i64(offset))))
     else if (kind === 'back') this.br(this.labels.get(to)!)
     else if (this.structure.isMerge(to)) this.br(this.forward.get(to)!)
     else this.tree(to)

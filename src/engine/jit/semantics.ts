@@ -11,6 +11,8 @@ import type { Operand } from '../../isa/operands.ts'
 import type { FlagOrigin } from '../../isa/state-builder.ts'
 import { tlbDataEntries, tlbEntrySize } from '../../memory/map.ts'
 import type { Label, Node, Operand as Value, Variable } from '../../wasm/function.ts'
+import { recordSize } from '../../decode/record.ts'
+import { dataSegment } from '../handler-code.ts'
 import { leave } from '../leave.ts'
 import { Addresses, pageOrigin, type AddressKnowledge, type KnownPage, type Origin } from './addresses.ts'
 import type { BoundInstruction, ReturnSite } from './discover.ts'
@@ -38,7 +40,7 @@ interface Knowledge {
 const helperImport = 0
 const poolImport = 0
 /** Helpers that regions call; for others they leave. */
-export const calledInside: ReadonlySet<string> = new Set([
+const calledInside: ReadonlySet<string> = new Set([
   'popf', 'rdtsc', 'rdtscp', 'rdpkru', 'stac', 'clac', 'rdsegbase', 'wrsegbase', 'movs', 'stos', 'lods', 'scas', 'cmps',
   // what a hypervisor does around a world switch
   'vmread', 'vmwrite', 'vmload', 'vmsave', 'clgi', 'stgi', 'rdmsr', 'wrmsr', 'mov_from_cr', 'mov_from_dr', 'sldt', 'str', 'sgdt', 'sidt',
@@ -72,14 +74,20 @@ export abstract class RegionSemantics extends RegionVectors {
   private readonly tables: { read: Variable; write: Variable }
   protected instruction!: BoundInstruction
   private readonly helperNumber: (name: string) => number
+  private readonly isWide: boolean
+  override get wide(): boolean {
+    return this.isWide
+  }
   /** Where locals are stored and loaded around calls of helpers: known when everything is emitted. */
   private readonly savings: ((fill: () => void) => void)[] = []
   private readonly reloads: ((fill: () => void) => void)[] = []
   private readonly vectorSavings: ((fill: () => void) => void)[] = []
   private readonly vectorReloads: ((fill: () => void) => void)[] = []
 
-  constructor(name: string, helperNumber: (name: string) => number) {
+  /** `wide`: 64-bit code; else flat 32-bit code. */
+  constructor(name: string, wide: boolean, helperNumber: (name: string) => number) {
     super(name)
+    this.isWide = wide
     this.helperNumber = helperNumber
     this.budget = this.variable('i32')
     this.page = this.variable('i64')
@@ -214,6 +222,7 @@ export abstract class RegionSemantics extends RegionVectors {
     return this.i32(Number(BigInt.asIntN(32, operand.bits === 32 ? value : BigInt.asUintN(operand.bits, value))))
   }
   offset(_operand?: Operand): Node {
+    if (!this.wide) return this.extendU(this.narrowOffset())
     const { base, index, scale, displacement } = this.instruction
     const constant = this.i64(displacement)
     const page = this.get(this.page)
@@ -222,13 +231,31 @@ export abstract class RegionSemantics extends RegionVectors {
     if (index >= 0) sum = this.add(sum, this.shl(this.gpr(index), BigInt(scale)))
     return sum
   }
+  private narrowOffset(): Node {
+    const { base, index, scale, displacement } = this.instruction
+    const constant = this.i32(Number(displacement))
+    const sum = base >= 0 ? this.add(this.wrap(this.gpr(base)), constant) : constant
+    return index >= 0 ? this.add(sum, this.shl(this.wrap(this.gpr(index)), scale)) : sum
+  }
   address(operand: Operand): Node {
     const { segment: number } = this.instruction
+    if (number >= segment.fs && !this.wide) return this.basedAddress(number, Math.max(1, operand.bits / 8))
     const offset = this.offset(operand)
     if (number < segment.fs) return offset
     const segmentBase = this.load('i64', 0, segBaseAddress(number))
     this.addresses.mark(segmentBase, this.addresses.ofSegment(number))
     return this.add(offset, segmentBase)
+  }
+  /** By FS or GS outside of 64-bit mode: a segment of writable data that does not expand down, within its limit; or the region is left. */
+  private basedAddress(number: number, size: number): Node {
+    const offset = this.narrowOffset()
+    const kind = this.and(this.load('i32', 0, at.segAttributes + 4 * number), dataSegment.mask)
+    const last = this.add(offset, size - 1)
+    const fits = this.and(this.leU(last, this.load('i32', 0, at.segLimit + 4 * number)), this.leU(offset, last))
+    this.bailIf(this.eqz(this.and(this.eq(kind, dataSegment.writable), fits)))
+    const segmentBase = this.load('i32', 0, segBaseAddress(number))
+    this.addresses.mark(segmentBase, this.addresses.ofSegment(number))
+    return this.extendU(this.add(segmentBase, offset))
   }
   registerPlace(operand: Operand): Node {
     return this.i32(this.instruction.slots[operand.slot])
@@ -320,7 +347,8 @@ export abstract class RegionSemantics extends RegionVectors {
   }
   private readonly addresses = new Addresses<Node, Variable>()
   private originOf(address: Node): Origin | undefined {
-    const { base, offset } = this.splitSum(address)
+    // outside of 64-bit mode registers and addresses have 32 bits that count, and so have their differences
+    const { base, offset } = this.wide ? this.splitSum(address) : this.splitNarrowSum(address)
     const origin = this.addresses.of(base)
     const sum = origin && origin.offset + offset
     return sum !== undefined && Math.abs(sum) < 1 << 20 ? { root: origin!.root, offset: sum } : undefined
@@ -360,8 +388,11 @@ export abstract class RegionSemantics extends RegionVectors {
   protected slowPlace(_write: boolean, _address: Node, _sizeAndFlags: number): Node {
     throw new Error('regions have no slow accesses')
   }
-  protected stackAddress(_offset: Node, _sizeAndFlags: number): Node {
-    throw new Error('regions are of 64-bit mode')
+  protected stackAddress(offset: Node, _sizeAndFlags: number): Node {
+    return this.extendU(this.wrap(offset))
+  }
+  protected override mergeStackPointer(value: Node): Node {
+    return this.and(value, 0xffffffffn)
   }
 
   // ---- leaving ----
@@ -375,7 +406,7 @@ export abstract class RegionSemantics extends RegionVectors {
     this.addresses.restore(undefined)
     this.usesFlags = true
     const reserved = this.sub(this.i32(this.remaining), this.ofRecord('left'))
-    const record = this.ofRecord('record')
+    const record = this.add(this.ofRecord('record'), this.instruction.before * recordSize)
     this.savings.push(this.placeholder())
     if (seesVectors.has(name)) this.vectorSavings.push(this.placeholder())
     super.setState('budget', this.add(this.get(this.budget), reserved))
@@ -406,6 +437,10 @@ export abstract class RegionSemantics extends RegionVectors {
     this.leaveTo(rip)
     this.left = true
   }
+  /** A branch's target with as many bits as addresses have. */
+  protected target(rip: Node): Node {
+    return this.wide ? rip : this.and(rip, 0xffffffffn)
+  }
   /** Leaves the region for an address. */
   protected leaveTo(rip: Node): void {
     super.setState('rip', rip)
@@ -413,14 +448,15 @@ export abstract class RegionSemantics extends RegionVectors {
     this.br(this.exit)
   }
   protected emitRelativeJump(operand: Operand, condition: Node | undefined): void {
-    if (this.instruction.row.name === 'CALL' && !this.calls) return this.emitJump(this.relativeTarget(operand))
+    if (this.instruction.row.name === 'CALL' && !this.calls) return this.emitJump(this.target(this.relativeTarget(operand)))
     if (condition) condition.uses++
     this.branch = { condition }
   }
   override returnTo(target: Node, check: (target: Node) => Node): void {
     const sites = this.returnsTo
-    if (sites.length === 0 || this.operandSize !== 64) return super.returnTo(target, check)
-    const goesTo = (site: ReturnSite): Node => this.eq(target, this.add(this.get(this.page), this.i64(site.offset)))
+    if (sites.length === 0 || this.operandSize !== (this.wide ? 64 : 32)) return super.returnTo(target, check)
+    const siteOf = ({ offset }: ReturnSite): Node => this.add(this.get(this.page), this.i64(offset))
+    const goesTo = (site: ReturnSite): Node => this.eq(target, this.wide ? siteOf(site) : this.wrap(siteOf(site)))
     const last = sites.length - 1
     this.bailIf(this.eqz(sites.slice(0, last).reduceRight((others, site) => this.or(goesTo(site), others), goesTo(sites[last]))))
     if (last > 0) {
@@ -431,8 +467,12 @@ export abstract class RegionSemantics extends RegionVectors {
     this.branch = { condition: undefined }
   }
   override helper(name: string, ...args: Node[]): void {
-    if (!calledInside.has(name) || this.branchDepth > 0) return this.bail()
+    if (!this.callsInside(name) || this.branchDepth > 0) return this.bail()
     super.helper(name, ...args)
+  }
+  /** A helper's memory operand has a limit outside of 64-bit mode, which only the interpreter's record of the address knows. */
+  protected callsInside(name: string): boolean {
+    return calledInside.has(name) && (this.wide || !this.instruction.memory)
   }
   override fault(_vector: number, _error?: Value, _computed?: Node): void {
     this.bail()

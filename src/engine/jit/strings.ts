@@ -2,12 +2,12 @@
 import { segment } from '../../cpu/layout.ts'
 import type { Label, Node } from '../../wasm/function.ts'
 import { isMoveOrStore } from '../string-semantics.ts'
-import { calledInside, RegionSemantics } from './semantics.ts'
+import { RegionSemantics } from './semantics.ts'
 
 export class RegionStrings extends RegionSemantics {
   override helper(name: string, ...args: Node[]): void {
     const { prefixes, segment: number } = this.instruction
-    const flat = ((prefixes >> 2) & 3) === 2 && number < segment.fs
+    const flat = ((prefixes >> 2) & 3) === (this.wide ? 2 : 1) && number < segment.fs && (this.wide || number !== segment.cs)
     if (!isMoveOrStore(name) || !flat) return super.helper(name, ...args)
     const size = Number(this.constantOf(args[0]))
     const repeats = ((prefixes >> 4) & 3) !== 0
@@ -22,7 +22,7 @@ export class RegionStrings extends RegionSemantics {
   }
 
   override quickOr(condition: () => Node, then: () => void, name: string, ...args: Node[]): void {
-    if (!calledInside.has(name) || this.branchDepth > 0) return super.quickOr(condition, then, name, ...args)
+    if (!this.callsInside(name) || this.branchDepth > 0) return super.quickOr(condition, then, name, ...args)
     this.flushPieces()
     this.block(done => {
       this.block(slow => {
@@ -35,6 +35,12 @@ export class RegionStrings extends RegionSemantics {
       })
       super.helper(name, ...args)
     })
+  }
+  protected override pointer(register: number): Node {
+    return this.wide ? this.gpr(register) : this.and(this.gpr(register), 0xffffffffn)
+  }
+  protected override setPointer(register: number, value: Node): void {
+    this.setGpr(register, this.wide ? value : this.and(value, 0xffffffffn))
   }
 
   protected override takeTime(nanoseconds: () => Node, slow: Label): void {

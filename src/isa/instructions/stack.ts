@@ -2,7 +2,7 @@
  * Pushes, pops, LEAVE and PUSHF. What has several memory accesses or privilege checks is a helper. Intel SDM vol. 2, instruction
  * reference.
  */
-import { default64, form, instruction, legacyOnly } from '../define.ts'
+import { default64, form, instruction, legacyOnly, type Node } from '../define.ts'
 import { Ev, Ibs, Iw, Ib, Iz, Zv } from '../operands.ts'
 import { flagsImage } from './logic.ts'
 import { readAs } from './move.ts'
@@ -32,10 +32,10 @@ instruction('LEAVE', {
   forms: [form('C9', default64)],
   modal: true,
   semantics: b => {
-    if (!b.wide || b.operandSize !== 64) return b.helper('leave')
-    const frame = b.gpr(5)
-    b.writeRegister(5, b.readMemory(frame, 'i64', 8, 0x100))
-    b.writeRegister(4, b.add(frame, 8))
+    const old = b.gpr(5)
+    const value = b.popFrom(old, b.operandSize)
+    const narrow = (): Node => b.or(b.and(old, ~0xffffn), b.extendU(value))
+    b.writeRegister(5, b.operandSize === 64 ? value : b.operandSize === 32 ? b.extendU(value) : narrow())
   },
 })
 instruction('PUSHF', {
