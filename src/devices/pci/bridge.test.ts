@@ -27,7 +27,7 @@ class Card implements PciFunction {
   restoreState(): void {}
 }
 
-function makeBus() {
+function makeBus(below: number) {
   const claims = new Map<number, { name: string; handler: PortHandler }>()
   const wires = Array.from({ length: 8 }, () => new FakePin())
   const requests: [Bdf, number][] = []
@@ -43,15 +43,18 @@ function makeBus() {
     msiFor: requester => ({ signal: (_address, data) => void requests.push([requester(), data]) }),
   })
   const windows = {
-    io: { base: 0xc000, size: 0x4000 }, memory32: { base: 0xe0000000, size: 0x10000000 },
+    io: { base: 0xc000, size: 0x4000 }, memory32: { base: 0xe0000000, size: below },
     memory64: { base: 0x800000000, size: 0x100000000 },
   }
   return { bus, claims, wires, requests, windows }
 }
 
-/** Root port at 2 with a card; root port at 3 with a conventional bridge behind it, and behind that two cards. */
-function family() {
-  const board = makeBus()
+/**
+ * Root port at 2 with a card; root port at 3 with a conventional bridge behind it, and behind that two cards. Their 64-bit registers lie
+ * above 4 GiB, because 16 MiB below have no room for them.
+ */
+function family(below = 0x1000000) {
+  const board = makeBus(below)
   const { bus } = board
   const first = bus.plug(bdf(0, 2, 0), slot => new PciBridge(bridgeKinds.rootPort, slot, 1))
   const second = bus.plug(bdf(0, 3, 0), slot => new PciBridge(bridgeKinds.rootPort, slot, 2))
@@ -75,19 +78,22 @@ test('buses are numbered depth first, and requests find their way through the br
   assert.deepEqual([card.slot.id, deep.slot.id], [bdf(1, 0, 0), bdf(3, 5, 0)])
 })
 
-test('windows hold the registers behind them, in their granularity, and do not overlap', () => {
-  const { first, second, inner, deep, deeper, card } = family()
-  const memory = (bridge: PciBridge): number[] =>
-    [(bridge.config.get(0x20, 2) & 0xfff0) << 16 >>> 0, ((bridge.config.get(0x22, 2) & 0xfff0) << 16 >>> 0) + 0xfffff]
-  for (const [bridge, cards] of [[first, [card]], [second, [deep, deeper]], [inner, [deep, deeper]]] as const) {
-    const [base, limit] = memory(bridge)
-    for (const each of cards) assert.ok(low(each, 0x10) >= base && low(each, 0x10) + 0x1fff <= limit)
-    for (const each of cards) assert.equal(low(each, 0x18) & ~15, ((low(each, 0x18) & ~15) >>> 26) << 26, 'aligned to its size')
-    for (const each of cards) assert.ok(bridge.passes('memory', 0x800000000 + low(each, 0x18) - 0xc, 0x800000000 + low(each, 0x18)))
-    for (const each of cards) assert.ok(bridge.passes('io', low(each, 0x14) & ~1, (low(each, 0x14) & ~1) + 0x100))
-  }
-  assert.ok(memory(first)[1] < memory(second)[0] || memory(second)[1] < memory(first)[0])
-})
+for (const [where, below, high] of [['above', 0x1000000, 8], ['below', 0x10000000, 0]] as const)
+  test(`windows hold the registers behind them, in their granularity, and do not overlap: those of 64 bits ${where} 4 GiB`, () => {
+    const { first, second, inner, deep, deeper, card } = family(below)
+    const wide = (fn: PciFunction): number => low(fn, 0x1c) * 2 ** 32 + low(fn, 0x18) - 0xc
+    for (const each of [deep, deeper, card]) assert.equal(low(each, 0x1c), high)
+    const memory = (bridge: PciBridge): number[] =>
+      [(bridge.config.get(0x20, 2) & 0xfff0) << 16 >>> 0, ((bridge.config.get(0x22, 2) & 0xfff0) << 16 >>> 0) + 0xfffff]
+    for (const [bridge, cards] of [[first, [card]], [second, [deep, deeper]], [inner, [deep, deeper]]] as const) {
+      const [base, limit] = memory(bridge)
+      for (const each of cards) assert.ok(low(each, 0x10) >= base && low(each, 0x10) + 0x1fff <= limit)
+      for (const each of cards) assert.equal(low(each, 0x18) & ~15, ((low(each, 0x18) & ~15) >>> 26) << 26, 'aligned to its size')
+      for (const each of cards) assert.ok(bridge.passes('memory', wide(each), wide(each) + 0x3ffffff))
+      for (const each of cards) assert.ok(bridge.passes('io', low(each, 0x14) & ~1, (low(each, 0x14) & ~1) + 0x100))
+    }
+    assert.ok(memory(first)[1] < memory(second)[0] || memory(second)[1] < memory(first)[0])
+  })
 
 test('nothing behind a bridge is decoded while the bridge does not pass it on', () => {
   const { bus, claims, second, deep } = family()

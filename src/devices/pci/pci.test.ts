@@ -100,10 +100,21 @@ test('an I/O BAR laid over another device is not decoded, and that is said', () 
   assert.match(log[0], /lies over other/)
 })
 
-test('a 64-bit BAR takes two registers and may lie above 4 GiB', () => {
+test('a 64-bit BAR takes two registers; it lies below 4 GiB where there is room, behind those of 32 bits', () => {
   const { bus, windows } = makeBus()
   bus.plug(at, slot => new Sample(slot))
+  bus.plug(bdf(0, 4, 0), () => new PciTestDevice())
   bus.assignResources(windows, () => 16)
+  assert.equal(bus.configRead(at, 0x10, 4), 0xe000400c)
+  assert.equal(bus.configRead(at, 0x14, 4), 0)
+  assert.equal(bus.memoryWindow(0xe0000000).readMmio(0x400c, 4), 1)
+})
+
+test('without room below, 64-bit BARs lie above 4 GiB', () => {
+  const { bus, windows } = makeBus()
+  bus.plug(at, slot => new Sample(slot))
+  bus.plug(bdf(0, 4, 0), () => new PciTestDevice())
+  bus.assignResources({ ...windows, memory32: { base: 0xe0000000, size: 0x1000 } }, () => 16)
   assert.equal(bus.configRead(at, 0x10, 4), 0x0000000c)
   assert.equal(bus.configRead(at, 0x14, 4), 8)
   assert.equal(bus.memoryWindow(0x800000000).readMmio(12, 4), 1)

@@ -5,18 +5,17 @@
 import { PciBridge, windowGranularity, type WindowKind } from './bridge.ts'
 import type { Bar, PciFunction } from './function.ts'
 
-export interface Windows {
-  io: { base: number; size: number }
-  memory32: { base: number; size: number }
-  memory64: { base: number; size: number }
+interface Window {
+  base: number
+  size: number
 }
+export type Windows = Record<WindowKind, Window>
 
 /** Functions of a bus in ascending order; `behind`: what lies behind those that are bridges. */
 export interface BusTree {
   readonly functions: readonly { fn: PciFunction; behind: BusTree | undefined }[]
 }
 
-const windowKinds: readonly WindowKind[] = ['io', 'memory32', 'memory64']
 const alignUp = (value: number, alignment: number): number => Math.ceil(value / alignment) * alignment
 
 /** Depth first; returns the highest number used. */
@@ -89,13 +88,24 @@ function layOut(items: readonly Item[], base: number, place: (item: Item, at: nu
   return next
 }
 
-/** As firmware does it: bridges' windows and BARs, the largest first. Throws an Error when a window is too small for its devices. */
+/**
+ * As firmware does it: bridges' windows and BARs, the largest first. Registers that may lie above 4 GiB do only when not all fit below, as
+ * with SeaBIOS: kernels of 32 bits without PAE reach nothing above. Throws an Error when a window is too small for its devices.
+ */
 export function placeResources(tree: BusTree, windows: Windows, placeBar: PlaceBar): void {
-  for (const kind of windowKinds) {
-    const { base, size } = windows[kind]
-    layOut(itemsOf(tree, kind, false, placeBar), base, (item, at) => {
-      if (at + item.size > base + size) throw new Error(`no room for ${item.what}`)
-      item.place(at)
-    })
-  }
+  const items = (kind: WindowKind): Item[] => itemsOf(tree, kind, false, placeBar)
+  place(items('io'), windows.io)
+  const below = endOf(windows.memory32)
+  const next = place(items('memory32'), windows.memory32)
+  const wide = items('memory64')
+  place(wide, layOut(wide, next) <= below ? { base: next, size: below - next } : windows.memory64)
+}
+
+const endOf = ({ base, size }: Window): number => base + size
+
+function place(items: readonly Item[], window: Window): number {
+  return layOut(items, window.base, (item, at) => {
+    if (at + item.size > endOf(window)) throw new Error(`no room for ${item.what}`)
+    item.place(at)
+  })
 }
