@@ -1,10 +1,11 @@
 /**
- * MOVS and STOS in generated code: what lies within a page, forwards, is done in line; the rest is the helper's (src/helpers/string.ts),
- * which takes the same virtual time. Intel SDM vol. 2, "REP/REPE/REPZ/REPNE/REPNZ—Repeat String Operation Prefix".
+ * String instructions in generated code: what lies within a page, forwards, is done in line; the rest is the helper's
+ * (src/helpers/string.ts), which takes the same virtual time. Intel SDM vol. 2, "REP/REPE/REPZ/REPNE/REPNZ—Repeat String Operation Prefix".
  */
 import { flag } from '../cpu/rflags.ts'
 import { bytesPerNanosecond, shortestTimed } from '../helpers/string-time.ts'
 import { Semantics } from '../isa/builder.ts'
+import { subFlags } from '../isa/flags.ts'
 import { tlbDataEntries, tlbEntrySize } from '../memory/map.ts'
 import type { Label, Node, Variable } from '../wasm/function.ts'
 import type { LoadKind, StoreKind } from '../wasm/opcodes.ts'
@@ -19,6 +20,9 @@ const shortBytes = 64
 
 const loads: Record<number, LoadKind> = { 1: 'i32_8u', 2: 'i32_16u', 4: 'i32', 8: 'i64' }
 const stores: Record<number, StoreKind> = { 1: 'i32_8', 2: 'i32_16', 4: 'i32', 8: 'i64' }
+
+/** Of a record's prefixes. */
+const whileEqual = 1
 
 export const isMoveOrStore = (name: string): name is 'movs' | 'stos' => name === 'movs' || name === 'stos'
 
@@ -55,6 +59,77 @@ export abstract class StringSemantics extends Semantics {
     if (from) this.setPointer(rsi, this.add(this.pointer(rsi), advance))
     this.setPointer(rdi, this.add(this.pointer(rdi), advance))
     if (repeats) this.setGpr(rcx, this.i64(0))
+  }
+
+  /** LODS without a prefix: the same. */
+  protected loadInPage(size: number, slow: Label): void {
+    this.brIf(slow, this.and(this.state('eflags'), flag.DF))
+    const place = this.placeOf(this.pointer(rsi), false, this.sizeOf(size), slow)
+    const value = this.load(loads[size], this.get(place))
+    const old = this.gpr(rax)
+    const mask = (1n << BigInt(8 * size)) - 1n
+    this.setGpr(rax, size === 8 ? value : size === 4 ? this.extendU(value) : this.or(this.and(old, ~mask), this.extendU(value)))
+    this.setPointer(rsi, this.add(this.pointer(rsi), BigInt(size)))
+  }
+
+  /**
+   * SCAS and CMPS: the same. `repeat`: that of the prefixes. What is not decided within the page, or by the count there, is left to the
+   * helper from the start.
+   */
+  protected compareInPage(name: 'scas' | 'cmps', size: number, repeat: number, slow: Label): void {
+    this.brIf(slow, this.and(this.state('eflags'), flag.DF))
+    const bits = 8 * size
+    const bytes = this.sizeOf(size)
+    const from = name === 'cmps' ? this.placeOf(this.pointer(rsi), false, bytes, slow) : undefined
+    const to = this.placeOf(this.pointer(rdi), false, bytes, slow)
+    const left = this.variable(this.typeOf(bits))
+    const right = this.variable(this.typeOf(bits))
+    const done = this.variable('i32')
+    this.set(done, 0)
+    if (!from) this.set(left, size === 8 ? this.gpr(rax) : this.unsigned(this.wrap(this.gpr(rax)), bits))
+    const compare = (): void => {
+      if (from) this.set(left, this.load(loads[size], this.add(this.get(from), this.get(done))))
+      this.set(right, this.load(loads[size], this.add(this.get(to), this.get(done))))
+      this.set(done, this.add(this.get(done), size))
+    }
+    const elements = (): Node => this.shrU(this.extendU(this.get(done)), BigInt(Math.log2(size)))
+    if (repeat === 0) compare()
+    else {
+      const end = this.endInPage(size, from ? [from, to] : [to], slow)
+      this.block(ended => {
+        this.loop(again => {
+          compare()
+          const equal = this.eq(this.get(left), this.get(right))
+          this.brIf(ended, repeat === whileEqual ? this.eqz(equal) : equal)
+          this.brIf(again, this.ltU(this.get(done), this.get(end)))
+        })
+        this.brIf(slow, this.ne(elements(), this.pointer(rcx)))
+      })
+      this.takeTime(() => this.timeOf(done), slow)
+    }
+    subFlags(this, bits, this.get(left), this.get(right), this.sub(this.get(left), this.get(right)))
+    this.commit()
+    const advance = this.extendU(this.get(done))
+    if (from) this.setPointer(rsi, this.add(this.pointer(rsi), advance))
+    this.setPointer(rdi, this.add(this.pointer(rdi), advance))
+    if (repeat !== 0) this.setPointer(rcx, this.sub(this.pointer(rcx), elements()))
+  }
+  /** Bytes of the elements that RCX counts, as far as they lie in the pages of these places; to `slow` when it counts none. */
+  private endInPage(size: number, places: readonly Variable[], slow: Label): Variable {
+    const end = this.variable('i32')
+    const room = (place: Variable): Node => this.and(this.sub(pageBytes, this.and(this.get(place), pageBytes - 1)), -size)
+    this.set(end, room(places[0]))
+    for (const other of places.slice(1)) this.set(end, this.select(this.ltU(room(other), this.get(end)), room(other), this.get(end)))
+    this.brIf(slow, this.eqz(this.ne(this.pointer(rcx), 0n)))
+    const counted = this.leU(this.pointer(rcx), BigInt(pageBytes))
+    const all = this.mul(this.wrap(this.pointer(rcx)), size)
+    this.set(end, this.select(this.and(counted, this.ltU(all, this.get(end))), all, this.get(end)))
+    return end
+  }
+  private sizeOf(size: number): Variable {
+    const bytes = this.variable('i32')
+    this.set(bytes, size)
+    return bytes
   }
 
   /** The first-level entry of an address, if it holds all bytes. */

@@ -123,9 +123,11 @@ function strings(to: Program32): void {
   to.moveImmediate(esi, Number(data) + random.below(0x2000))
   const backwards = random.chance(4)
   if (backwards) to.put(0xfd)
+  const opcode = random.pick([0xa4, 0xa5, 0xaa, 0xab, 0xa6, 0xa7, 0xae, 0xaf, 0xac, 0xad])
   const repeated = !random.chance(4)
+  const wide = random.chance(4) ? [0x66] : []
   if (repeated && random.chance(3)) to.toPageEnd(1)
-  to.risky(() => to.put(...(repeated ? [0xf3] : []), random.pick([0xa4, 0xa5, 0xaa, 0xab])))
+  to.risky(() => to.put(...wide, ...(repeated ? [random.pick([0xf2, 0xf3])] : []), opcode))
   if (backwards) to.put(0xfc)
   to.put(0x58 | ecx, 0x58 | esi, 0x58 | edi)
 }

@@ -1,4 +1,4 @@
-/** MOVS and STOS in a region, and other work that nearly always needs no helper: what is left is the helper's, inside the region. */
+/** String instructions in a region, and other work that nearly always needs no helper: what is left is the helper's, inside the region. */
 import { segment } from '../../cpu/layout.ts'
 import type { Label, Node } from '../../wasm/function.ts'
 import { isMoveOrStore } from '../string-semantics.ts'
@@ -8,13 +8,18 @@ export class RegionStrings extends RegionSemantics {
   override helper(name: string, ...args: Node[]): void {
     const { prefixes, segment: number } = this.instruction
     const flat = ((prefixes >> 2) & 3) === (this.wide ? 2 : 1) && number < segment.fs && (this.wide || number !== segment.cs)
-    if (!isMoveOrStore(name) || !flat) return super.helper(name, ...args)
+    const repeat = (prefixes >> 4) & 3
+    const inLine = isMoveOrStore(name) || name === 'scas' || name === 'cmps' || (name === 'lods' && repeat === 0)
+    if (!inLine || !flat) return super.helper(name, ...args)
     const size = Number(this.constantOf(args[0]))
-    const repeats = ((prefixes >> 4) & 3) !== 0
     this.flushPieces()
     this.block(done => {
       this.block(slow => {
-        this.deeper(() => this.stringInPage(name, size, repeats, slow))
+        this.deeper(() => {
+          if (isMoveOrStore(name)) this.stringInPage(name, size, repeat !== 0, slow)
+          else if (name === 'lods') this.loadInPage(size, slow)
+          else this.compareInPage(name, size, repeat, slow)
+        })
         this.br(done)
       })
       super.helper(name, ...args)
