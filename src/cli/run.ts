@@ -4,7 +4,6 @@ import type { BootOptions, MachineOptions } from '../api.ts'
 import { InputError, isInputError } from '../errors.ts'
 import { readSymbols, type Symbols } from '../insight/symbols.ts'
 import { bootProtocols } from '../platform/boot/boot.ts'
-import { iommuHelp } from '../platform/iommu.ts'
 import { cdromDrive, driveHelp, parseDrives } from './drives.ts'
 import { firmwareOptions, hasUefi } from './firmware.ts'
 import { parseModules } from './modules.ts'
@@ -128,7 +127,7 @@ async function run(flags: RunFlags, system: System): Promise<number> {
     return 0
   }
   if (flags.iommu?.includes('help')) {
-    system.print(iommuHelp)
+    system.print((await import('../platform/iommu.ts')).iommuHelp)
     return 0
   }
   if (flags.drive?.includes('help')) {

@@ -21,6 +21,7 @@ import type { BackgroundBuilder } from './jit/build.ts'
 import { Jit } from './jit/jit.ts'
 import { Interpreter, type InterpreterKeeper } from './interpreter.ts'
 import { createVirtualization } from '../virt/create.ts'
+import type { createSvm } from '../virt/svm/create.ts'
 import { SegmentAddressing } from './segment-address.ts'
 import { hotSpecs } from './hot-specs.ts'
 
@@ -42,6 +43,8 @@ export interface CoreOptions {
   readonly background?: BackgroundBuilder
   readonly linearMemory?: WebAssembly.Memory
   readonly interpreterKeeper?: InterpreterKeeper
+  /** For models that have AMD-V. */
+  readonly createSvm?: typeof createSvm
 }
 
 export interface SmmWiring {
@@ -124,7 +127,7 @@ export function createCore(options: CoreOptions): Core {
     : undefined
   const linear = new MmuLinearMemory(mmu)
   const translation = new MmuControl(mmu, paging)
-  const virtualization = createVirtualization(options.model, mmu, paging, () => core.running!)
+  const virtualization = createVirtualization(options.model, mmu, paging, () => core.running!, options.createSvm)
   const createCpu: Core['createCpu'] = (index, apic, ports, nextDeadline, smm = { saveMap: 'amd64', modeChanged: () => {} }) => {
     const cpu = new Cpu({
       index,

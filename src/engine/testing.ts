@@ -2,6 +2,7 @@
 import type { CpuEvent } from '../cpu/event.ts'
 import { createModel } from '../cpu/models.ts'
 import type { PortPort } from '../cpu/processor.ts'
+import { createSvm } from '../virt/svm/create.ts'
 import { createCore, type Core, type CoreOptions } from './core.ts'
 import type { Cpu } from './cpu.ts'
 import type { CpuParts } from './cpu-parts.ts'
@@ -22,7 +23,7 @@ const noPorts: PortPort = { read: () => 0, write: () => {} }
 /** A CPU by the name of its model, loaded. No interrupt comes, MSRs of the local APIC are not there, and ports read as zeroes. */
 export function bareCpu(specification: string, options: BareOptions = {}): { core: Core; cpu: Cpu } {
   const { memory = 1 << 20, apic, ports = noPorts, nextDeadline = () => Infinity, log = () => {}, ...others } = options
-  const core = createCore({ ram: [{ base: 0, size: memory }], model: createModel(specification), cpus: 1, log, ...others })
+  const core = createCore({ ram: [{ base: 0, size: memory }], model: createModel(specification), cpus: 1, log, createSvm, ...others })
   const cpu = core.createCpu(0, { ...noApic, ...apic }, ports, nextDeadline)
   core.running = cpu
   return { core, cpu }

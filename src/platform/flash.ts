@@ -1,8 +1,7 @@
 /** Flash memories below 4 GiB, and which firmware a machine starts. Intel's chipsets decode the top of the first 4 GiB to the flash. */
 import { Flash, flashBlock, flashContents } from '../devices/flash/flash.ts'
-import type { LogUnhandled } from '../devices/ports.ts'
 import type { Disk } from '../devices/storage/disk.ts'
-import { type DriveOptions, openDrive } from '../devices/storage/drive.ts'
+import type { DriveOptions } from '../devices/storage/drive.ts'
 import { InputError } from '../errors.ts'
 import { checkFirmware, isUefi } from './firmware.ts'
 import type { PcEmbedding, PcOptions } from './pc-options.ts'
@@ -15,10 +14,10 @@ export interface FlashUnit {
 const KiB = 1024
 const mostFlash = 16 * KiB * KiB
 
-/** Throws InputError when an image does not fit a flash memory. */
-export function openFlash(flash: readonly DriveOptions[], log: LogUnhandled): FlashUnit[] {
+/** `open` is `openDrive`. Throws InputError when an image does not fit a flash memory. */
+export function openFlash(flash: readonly DriveOptions[], open: (drive: DriveOptions) => Disk): FlashUnit[] {
   const units = flash.map(options => {
-    const disk = openDrive(options, log)
+    const disk = open(options)
     return { disk, contents: flashContents(disk) }
   })
   const size = units.reduce((sum, { contents }) => sum + contents.length, 0)

@@ -14,13 +14,11 @@ import { RemappedDma, RemappedMsi, type RequesterOptions } from '../iommu/reques
 import { RemappingUnit } from '../iommu/unit.ts'
 import type { DmarOptions, DmarScope, ReservedMemory } from './acpi/dmar.ts'
 import type { Range } from './memory-map.ts'
+import { platformRequester } from './platform-requester.ts'
 
 /** Where QEMU's q35 has its unit; more of them follow. */
 const firstUnitBase = 0xfed9_0000
 const mostUnits = 8
-
-/** Requester IDs of what is not on a PCI bus, as tables name them: bus FFh is nobody else's. */
-export const platformRequester = { ioapic: bdf(0xff, 0, 0), hpet: bdf(0xff, 1, 0) } as const
 
 interface UnitSetup {
   options: UnitOptions

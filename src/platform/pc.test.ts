@@ -7,9 +7,12 @@ import test from 'node:test'
 import type { AccessSize, MmioHandler } from '../devices/ports.ts'
 import { InputError } from '../errors.ts'
 import { VirtualClock } from './clock.ts'
+import { MemoryStore } from '../devices/storage/block-store.ts'
 import { deviceCatalogue } from './device-catalogue.ts'
 import { createMemoryMap } from './memory-map.ts'
-import { createPc, type Pc } from './pc.ts'
+import { isaPlugs } from './isa-plugs.ts'
+import { createPc, needsParts, type Pc, type PcParts } from './pc.ts'
+import * as pcParts from './pc-parts.ts'
 import type { PcOptions } from './pc-options.ts'
 
 const MiB = 2 ** 20
@@ -24,7 +27,7 @@ class Board {
   readonly pc: Pc
   onSerial: (port: number, byte: number) => void = () => {}
 
-  constructor(options: Partial<PcOptions> = {}, canSleep = false) {
+  constructor(options: Partial<PcOptions> = {}, canSleep = false, parts: PcParts | undefined = pcParts) {
     const map = options.map ?? createMemoryMap('q35', 64 * MiB)
     this.ram = new Uint8Array(map.lowTop)
     this.pc = createPc({ map, cpus: 2, rtcEpoch: 1700000000, lapic: { timerFrequency: 25_000_000 }, ...options }, {
@@ -49,7 +52,7 @@ class Board {
         this.onSerial(port, byte)
       },
       log: (device, what) => this.log.push(`${device}: ${what}`),
-    })
+    }, parts)
   }
 
   mmio(address: number, size: AccessSize, value?: number): number {
@@ -225,6 +228,18 @@ test('devices that do not exist, and properties and places that do not fit, are 
   fails(/another function at 0/, make('pci-testdev', { addr: '0' }))
   const names = deviceCatalogue.map(({ name }) => name)
   assert.equal(new Set(names).size, names.length, 'a name is there twice')
+  assert.deepEqual([...Object.keys(isaPlugs), ...Object.keys(pcParts.devicePlugs)], names)
+})
+
+test('a PC is made without what its options do not name', () => {
+  const bare = { map: createMemoryMap('q35', 64 * MiB), devices: [{ name: 'isa-debug-exit', properties: {} }], drives: [] }
+  assert.equal(needsParts(bare), false)
+  const board = new Board(bare, false, undefined)
+  const whole = new Board(bare)
+  assert.deepEqual(board.pc.saveState(), whole.pc.saveState())
+  for (const more of [{ devices: [{ name: 'edu', properties: {} }] }, { iommus: [{ model: 'vtd', properties: {} }] },
+    { networks: [{ id: 'n', kind: 'user' as const }] }, { flash: [{ id: 'f', store: new MemoryStore(new Uint8Array(4096)) }] }])
+    assert.equal(needsParts({ ...bare, ...more }), true, JSON.stringify(Object.keys(more)))
 })
 
 test('kvm-unit-tests finds the limit of RAM in fw_cfg key 11h as QEMU answers it: the first bytes of the kernel', () => {

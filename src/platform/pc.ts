@@ -1,5 +1,5 @@
 /** The wiring of a PC: which devices there are, at which addresses, on which interrupt lines. Nothing else knows all of them. */
-import { Ahci } from '../devices/ahci/ahci.ts'
+import type { Ahci } from '../devices/ahci/ahci.ts'
 import { AcpiPm, smiCommand } from '../devices/acpi-pm/acpi-pm.ts'
 import { PostCode } from '../devices/debugcon/debugcon.ts'
 import { FwCfg } from '../devices/fw-cfg/fw-cfg.ts'
@@ -18,7 +18,6 @@ import { memoryCmos, Rtc } from '../devices/rtc/rtc.ts'
 import { Uart } from '../devices/serial/uart.ts'
 import type { BlockStore } from '../devices/storage/block-store.ts'
 import type { Disk } from '../devices/storage/disk.ts'
-import { openDrive } from '../devices/storage/drive.ts'
 import type { TextScreen, Vga } from '../devices/vga/vga.ts'
 import type { VirtioConsole } from '../devices/virtio/console/console.ts'
 import { InputError } from '../errors.ts'
@@ -32,14 +31,17 @@ import { loadBootImage } from './boot/boot.ts'
 import { type BootImage, makeRegisters, type MemoryWrite, viewOf } from './boot/image.ts'
 import { type Board, bridgePlaces, plugDevice } from './device-catalogue.ts'
 import { bootOrderCmos, firmwareFiles, ramEntries, romBase, romBehindShadow } from './firmware.ts'
-import { Iommu, platformRequester, reservedMemory } from './iommu.ts'
+import type { Iommu } from './iommu.ts'
 import { chooseFirmware, type FlashUnit, openFlash, placeFlash } from './flash.ts'
 import { e820File, fwCfgItems } from './fw-cfg-items.ts'
 import { firstPciGsi, InterruptLines } from './interrupt-lines.ts'
 import { type MemoryMap, openWindow, reserveRanges } from './memory-map.ts'
 import { mpTable } from './mp-table.ts'
-import { Networks } from './networks.ts'
+import { isaPlugs } from './isa-plugs.ts'
+import type { Networks } from './networks.ts'
 import type { PcEmbedding, PcOptions } from './pc-options.ts'
+import type * as allParts from './pc-parts.ts'
+import { platformRequester } from './platform-requester.ts'
 import { biosWrites, startBios } from './legacy-bios.ts'
 import { PortBus } from './port-bus.ts'
 import { shelf } from './shelf.ts'
@@ -53,6 +55,8 @@ const elcrPorts = [0x4d0, 0x4d1]
 /** What firmware makes level-triggered: the SCI and PCI's IRQs 9, 10 and 11. */
 const firmwareElcr = [0, 0x0e]
 const rsdpSignature = 'RSD PTR '
+
+export type PcParts = typeof allParts
 
 export class Pc {
   readonly ports: PortBus
@@ -85,21 +89,26 @@ export class Pc {
   readonly #smbios: Smbios | undefined
   readonly #consoles: VirtioConsole[] = []
   readonly #disks: Disk[] = []
-  readonly #networks: Networks
+  readonly #networks: Networks | undefined
+  readonly #given: PcParts | undefined
   #asleep = false
 
-  constructor(options: PcOptions, embedding: PcEmbedding) {
+  /** `parts`: undefined only where `needsParts` says so. */
+  constructor(options: PcOptions, embedding: PcEmbedding, parts: PcParts | undefined) {
     const { log } = embedding
-    this.#flash = openFlash(options.flash ?? [], log)
+    this.#given = parts
+    this.#flash = openFlash(options.flash ?? [], drive => this.#parts.openDrive(drive, log))
     const bios = chooseFirmware(options, this.#flash)
     this.#firmware = bios
-    const reserved = reserveRanges(options.map, reservedMemory(options.iommus ?? []))
+    const { iommus = [], networks = [] } = options
+    const reserved = iommus.length === 0 ? options.map : reserveRanges(options.map, this.#parts.reservedMemory(iommus))
     const map = bios ? openWindow(reserved, options.lapic.physicalAddressBits ?? usualPhysicalBits) : reserved
     this.#options = options
     this.#embedding = embedding
     this.map = map
     this.apicBus = new ApicBus(log)
-    this.#networks = new Networks(options.networks ?? [], embedding, (name, network) => void this.#stateful.set(name, network))
+    const keep = (name: string, network: Stateful): void => void this.#stateful.set(name, network)
+    this.#networks = parts && new parts.Networks(networks, embedding, keep)
     this.#iommu = this.#makeIommu()
     this.#acpi = acpiTables(this.#acpiOptions())
     const rsdp = this.#acpi.find(({ signature }) => signature === rsdpSignature)!.bytes
@@ -174,7 +183,7 @@ export class Pc {
 
   /** What the world says to a network. One that no device is plugged into hears nothing. */
   outsideEvent(network: string, event: OutsideEvent): void {
-    this.#networks.event(network, event)
+    this.#networks?.event(network, event)
   }
 
   pressPowerButton(): void {
@@ -213,6 +222,11 @@ export class Pc {
     for (const [name, device] of this.#stateful) if (/^(pic|ioapic|apic-bus|lapic\..*)$/.test(name)) restore(name, device)
   }
 
+  get #parts(): PcParts {
+    if (this.#given) return this.#given
+    throw new Error('a PC was not handed the parts that its options name')
+  }
+
   // ---- interrupts
 
   /** The ways of requesters to memory and to the local APICs: an IOMMU decorates these two, and asks who it is at each request. */
@@ -230,7 +244,7 @@ export class Pc {
     if (map.chipset !== 'q35') throw new InputError(`--iommu: expected the chipset q35, found ${map.chipset}`)
     const { dma: memory, addMmio, log } = this.#embedding
     const { apicBus } = this
-    const iommu = new Iommu(iommus, lapic.physicalAddressBits ?? usualPhysicalBits, {
+    const iommu = new this.#parts.Iommu(iommus, lapic.physicalAddressBits ?? usualPhysicalBits, {
       memory, addMmio, log, rootFunction: bus => this.pci.rootFunction(bus), bridges: bridgePlaces(devices),
       deliver: message => apicBus.deliver(message), message: (address, data) => apicBus.msi.signal(address, data),
     })
@@ -355,7 +369,7 @@ export class Pc {
       ports: this.ports, pci: this.pci, bridges: new Map<string, PciBridge>(), express: this.map.ecam !== undefined,
       addMmio: this.#embedding.addMmio, line: (gsi: number) => this.#lines.source(gsi),
       debugExit: this.#embedding.debugExit, debugOutput: this.#embedding.debugOutput ?? (() => {}),
-      takeDrive: this.#driveShelf(), takeNetwork: (id, deliver) => this.#networks.plug(id, deliver), sata: () => this.#sata(),
+      takeDrive: this.#driveShelf(), takeNetwork: (id, deliver) => this.#networks!.plug(id, deliver), sata: () => this.#sata(),
       takeShare: shelf('shared folder', this.#options.shares ?? []),
       bootDevice: (index: number, path: string) => void this.#bootDevices.push({ index, path }),
       firmware: this.#firmware !== undefined,
@@ -363,15 +377,16 @@ export class Pc {
       joinTerminal: (make: Parameters<Board['joinTerminal']>[0]) => this.#joinTerminal(make),
       seed: this.#options.seed ?? 0, log: this.#embedding.log,
     }
+    const plugs = needsParts(this.#options) ? { ...isaPlugs, ...this.#parts.devicePlugs } : isaPlugs
     this.#options.devices?.forEach((device, index) => {
-      plugDevice(board, device).forEach((part, number) => this.#stateful.set(`${device.name}.${index}.${number}`, part))
+      plugDevice(board, device, plugs).forEach((part, number) => this.#stateful.set(`${device.name}.${index}.${number}`, part))
     })
   }
 
   #driveShelf(): (id: string) => BlockStore {
     const take = shelf('drive', this.#options.drives ?? [])
     return id => {
-      const disk = openDrive(take(id), this.#embedding.log)
+      const disk = this.#parts.openDrive(take(id), this.#embedding.log)
       this.#disks.push(disk)
       return disk
     }
@@ -404,7 +419,7 @@ export class Pc {
   /** The SATA controller, where the chipset has it; made when a device needs it. */
   #sata(): { controller: Ahci; path: string } {
     const [device, fn] = this.map.chipset === 'q35' ? [0x1f, 2] : [0x1e, 0]
-    this.#ahci ??= this.pci.plug(bdf(0, device, fn), slot => new Ahci(slot))
+    this.#ahci ??= this.pci.plug(bdf(0, device, fn), slot => new this.#parts.Ahci(slot))
     return { controller: this.#ahci, path: `/pci@i0cf8/pci8086,2922@${device.toString(16)}${fn === 0 ? '' : `,${fn}`}` }
   }
 
@@ -465,6 +480,12 @@ export class Pc {
   }
 }
 
-export function createPc(options: PcOptions, embedding: PcEmbedding): Pc {
-  return new Pc(options, embedding)
+/** Whether a PC with these options has any of `PcParts`. */
+export function needsParts({ devices = [], flash = [], iommus = [], networks = [] }: Pick<PcOptions, PartOption>): boolean {
+  return [flash, iommus, networks].some(({ length }) => length > 0) || devices.some(({ name }) => !Object.hasOwn(isaPlugs, name))
+}
+type PartOption = 'devices' | 'flash' | 'iommus' | 'networks'
+
+export function createPc(options: PcOptions, embedding: PcEmbedding, parts: PcParts | undefined): Pc {
+  return new Pc(options, embedding, parts)
 }

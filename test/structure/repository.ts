@@ -16,9 +16,9 @@ export const sources: readonly string[] = files.filter(file => /^(src|test|tools
 
 export const isTest = (file: string): boolean => /\.test\.ts$|^test\/|^tools\/|\/testing\b|\/testdata\//.test(file)
 
-/** What a file imports: paths from the root for our own files, names for packages. */
-export function importsOf(file: string): string[] {
-  const found = read(file).matchAll(/^\s*(?:import|export)\b[^'"`;]*?\bfrom\s+'([^']+)'|^import\s+'([^']+)'|\bimport\(\s*'([^']+)'\s*\)/gm)
+/** What a file imports: paths from the root for our own files, names for packages. `text`: of the file, or of a part of it. */
+export function importsOf(file: string, text = read(file)): string[] {
+  const found = text.matchAll(/^\s*(?:import|export)\b[^'"`;]*?\bfrom\s+'([^']+)'|^import\s+'([^']+)'|\bimport\(\s*'([^']+)'\s*\)/gm)
   return [...found].map(match => {
     const name = match[1] ?? match[2] ?? match[3]
     return name.startsWith('.') ? normalize(join(dirname(file), name)) : name

@@ -10,7 +10,10 @@ import { programName } from './program.ts'
 import { nameOfStarted } from './started.ts'
 import { type MachineFactory, nodeSystem } from './system.ts'
 
-/** The machine is loaded when one is made: help and errors need none. The thread that compiles looks for kept code meanwhile. */
+/**
+ * The machine is loaded when one is made - help and errors need none - and of what only some have nothing but what it has. The thread that
+ * compiles looks for kept code meanwhile.
+ */
 async function createMachine(options: MachineOptions, codeCache?: string): Promise<Machine> {
   if (codeCache !== undefined) expectCodeFolder(codeCache)
   const linearMemory = createLinearMemory()
@@ -19,10 +22,11 @@ async function createMachine(options: MachineOptions, codeCache?: string): Promi
   const { CompileThread } = await import('./compile-thread.ts')
   const background =
     options.engine === 'jit' ? new CompileThread({ keep: folder, program, started: nameOfStarted(options) }) : undefined
-  const { createMachine: create } = await import('../../machine.ts')
+  const { BareMachine, needsParts } = await import('../../machine/bare-machine.ts')
+  const parts = needsParts(options) ? await import('../../machine/parts.ts') : undefined
   keepOwnCode()
   const interpreterKeeper = folder === undefined ? undefined : interpreterStore(folder, program)
-  return create(options, { background, linearMemory, interpreterKeeper })
+  return new BareMachine(options, parts, { background, linearMemory, interpreterKeeper })
 }
 
 export async function main(args: string[], factory: MachineFactory = createMachine): Promise<void> {

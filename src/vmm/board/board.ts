@@ -6,6 +6,7 @@ import type { DmaResult, MmioHandler } from '../../devices/ports.ts'
 import type { BootRegisters } from '../../platform/boot/image.ts'
 import { createMemoryMap } from '../../platform/memory-map.ts'
 import { createPc, type Pc } from '../../platform/pc.ts'
+import * as pcParts from '../../platform/pc-parts.ts'
 import type { PcOptions } from '../../platform/pc-options.ts'
 import { assistsFor, GuestApic } from '../apic/guest-apic.ts'
 import { apicTraps } from '../apic/guest-apics.ts'
@@ -148,6 +149,7 @@ export class Board {
         },
         log: (device, what) => this.log(device, what),
       },
+      pcParts,
     )
     for (let i = 0; i < count; i++) {
       const vcpu = vmm.createVcpu(guest, {
