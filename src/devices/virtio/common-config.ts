@@ -15,6 +15,8 @@ export interface CommonConfig {
   status: number
   queueSelect: number
   checkVector(vector: number): number
+  /** Of what is written against the rules and so changes nothing. */
+  refused(what: string): void
 }
 
 interface Register {
@@ -67,7 +69,9 @@ const registers: readonly Register[] = [
     write: (config, value) => {
       const queue = selected(config)
       const isPowerOfTwo = value > 0 && (value & (value - 1)) === 0
-      if (queue && !queue.enabled && isPowerOfTwo && value <= queue.maxSize) queue.size = value
+      if (!queue || queue.enabled) return
+      if (isPowerOfTwo && value <= queue.maxSize) queue.size = value
+      else config.refused(`queue ${config.queueSelect} has at most ${queue.maxSize} descriptors, a power of two, not ${value}`)
     },
   },
   {

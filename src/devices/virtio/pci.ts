@@ -103,6 +103,10 @@ export class VirtioPci implements PciFunction, CommonConfig {
     return vector <= this.queues.length ? vector : noVector
   }
 
+  refused(what: string): void {
+    this.#log(this.name, `refused: ${what}`)
+  }
+
   // ---- PciFunction
 
   reset(): void {

@@ -69,6 +69,8 @@ describe('PCI transport', () => {
     const most = driver.read('common', 0x18, 2)
     for (const wrong of [0, 3, most * 2]) driver.write('common', 0x18, 2, wrong)
     assert.equal(driver.read('common', 0x18, 2), most)
+    assert.equal(driver.logged.length, 3)
+    assert.match(driver.logged[2], /queue 0 has at most 256 descriptors, a power of two, not 512/)
     driver.write('common', 0x1a, 2, 2)
     assert.equal(driver.read('common', 0x1a, 2), 0xffff)
     driver.write('common', 0x1a, 2, 1)
@@ -425,6 +427,12 @@ test('random numbers: equal seeds give equal bytes, others do not, and a driver 
   assert.equal(bytes(7), bytes(7))
   assert.notEqual(bytes(7), bytes(8))
   assert.notEqual(bytes(7), bytes(7, 1))
+})
+
+test('the entropy device has room for the 32 descriptors that littlekernel asks for unseen', () => {
+  const driver = new TestDriver(new VirtioRng(7))
+  driver.write('common', 0x18, 2, 32)
+  assert.equal(driver.read('common', 0x18, 2), 32)
 })
 
 describe('console', () => {

@@ -14,7 +14,8 @@ export class VirtioRng implements VirtioDevice {
   readonly type = 4
   readonly classCode = 0x00ff00
   readonly features = 0n
-  readonly queueSizes = [8]
+  /** Drivers ask for 32 without a look at how many there are. */
+  readonly queueSizes = [256]
   #state: number
   #port: VirtioPort | undefined
 
