@@ -34,8 +34,16 @@ const mostModules = 2500
  */
 const ahead = 600e6
 
-/** What earlier runs did not compile has to become so many times as hot before it is looked at. */
+/** While a run is like earlier ones, what they did not compile has to become so many times as hot before it is looked at. */
+const likeEarlierFactor = 64
+/** Otherwise code of a page that they have looked at. */
 const familiarFactor = 4
+/**
+ * A run is like earlier ones as long as what becomes hot is often at hand: of what is not, so much goes by for each that is. In a boot like
+ * the last it is every fourth; after another program has begun, so much at most until it is noticed.
+ */
+const missesPerHit = 8
+const mostMisses = 128
 /** Code of a page that was dropped so often becomes hot before its regions are installed again. */
 const mostDrops = 16
 
@@ -107,9 +115,8 @@ export class Jit {
   private readonly considered = new Set<number>()
   /** Pages of entries of regions that earlier runs have made: they have looked at the rest of these pages, too. */
   private readonly familiar = new Set<number>()
-  /** How often a region of an earlier run was at hand, and how often code was looked at because none was. */
-  private found = 0
-  private looked = 0
+  /** So often may no region of an earlier run be at hand before this run is unlike them. */
+  private likeness = 0
   /** Records whose regions are worth their cost only after so many arrivals. */
   private readonly postponed = new Map<number, number>()
 
@@ -163,9 +170,9 @@ export class Jit {
     if (this.fromLibrary(page, offset, mode, pageAt)) return
     const arrivals = this.words[(hotCounters >> 2) + hotCounterOf(record)]
     if (arrivals < (this.postponed.get(record) ?? 0)) return
-    const likeEarlier = this.awaited > 0 || this.familiar.has(page) || this.found > this.looked
-    if (likeEarlier && arrivals < familiarFactor * this.threshold) return
-    this.looked++
+    const factor = this.likeness > 0 ? likeEarlierFactor : this.awaited > 0 || this.familiar.has(page) ? familiarFactor : 1
+    if (this.likeness > 0) this.likeness--
+    if (arrivals < factor * this.threshold) return
     if (this.background && !this.started) this.start(this.background)
     const places = new Map([[0, page]])
     const view: CodeView = {
@@ -210,7 +217,7 @@ export class Jit {
     if (!this.installer.install(region, place, placeOf)) return false
     if (region.of.keptAs !== undefined) {
       this.familiar.add(place.page)
-      this.found++
+      this.likeness = Math.min(this.likeness + missesPerHit, mostMisses)
     }
     this.statistics.regions++
     this.statistics.instructions += region.plan.instructions.length / 2
