@@ -103,7 +103,7 @@ export class RecordTemplates {
         if (table !== 0 && immediate >= 0 && immediate < 4096) words[record + displacementWord] = words[(table >> 2) + immediate]
       }
       words[record + immediateWord] = immediate | 0
-      words[record + immediateWord + 1] = Math.floor(immediate / 0x1_0000_0000)
+      words[record + immediateWord + 1] = immediate < 0 ? -1 : 0
     }
     this.ended = (shape & shapeBits.ends) !== 0
     return length

@@ -16,6 +16,7 @@ import { CodeCache } from './code-cache.ts'
 import { Cpu } from './cpu.ts'
 import type { CpuParts } from './cpu-parts.ts'
 import { HelperTable } from './helper-table.ts'
+import { firstKeys } from './first.ts'
 import { hotKeys } from './hot.ts'
 import type { BackgroundBuilder } from './jit/build.ts'
 import { Jit } from './jit/jit.ts'
@@ -101,7 +102,7 @@ export function createCore(options: CoreOptions): Core {
     helpers.number,
     hotKeys,
     keys => hotSpecs(tables, keys),
-    { profile: options.profile, hotThreshold: options.jit ? hotThreshold : 0, keeper: options.interpreterKeeper },
+    { profile: options.profile, hotThreshold: options.jit ? hotThreshold : 0, keeper: options.interpreterKeeper, firstKeys },
   )
   const code = new CodeCache(
     memory,

@@ -5,6 +5,7 @@ import { createModel, modelNames } from '../cpu/models.ts'
 import { buildTables } from '../decode/tables.ts'
 import { registry } from '../isa/rows.ts'
 import { helperNames, HelperTable } from './helper-table.ts'
+import { firstKeys } from './first.ts'
 import { hotKeys } from './hot.ts'
 import { hotSpecs } from './hot-specs.ts'
 import { encodeInterpreter, type InterpreterCode } from './interpreter.ts'
@@ -16,10 +17,11 @@ function codeFor(offers: (feature: string) => boolean): InterpreterCode {
     assert.ok(helperNames.includes(name), name)
     return number(name)
   }
-  return encodeInterpreter(hotSpecs(buildTables(registry, offers), hotKeys), { hotThreshold: 4096, pages: 1, helperNumber })
+  const tables = buildTables(registry, offers)
+  return encodeInterpreter(hotSpecs(tables, hotKeys), hotSpecs(tables, firstKeys), { hotThreshold: 4096, pages: 1, helperNumber })
 }
 
-test('the main function is the same for every CPU model', () => {
+test('the main function, and the handlers beside it, are the same for every CPU model', () => {
   const all = codeFor(() => true)
   for (const name of modelNames) {
     const model = createModel(name)

@@ -54,17 +54,19 @@ export class Interpreter {
   readonly run: (record: number) => number
 
   /**
-   * `hotKeys`: of the handlers in the main function, which `specsOf` finds. With `profile`, no handler is hot and each counts its
-   * executions: see `executions`.
+   * `hotKeys`: of the handlers in the main function, which `specsOf` finds. `firstKeys`: of others that are kept with it. With `profile`,
+   * no handler is hot and each counts its executions: see `executions`.
    */
   constructor(
     environment: InterpreterEnvironment,
     helperNumber: (name: string) => number,
     hotKeys: readonly string[],
     specsOf: (keys: readonly string[]) => HandlerSpec[],
-    options: { profile?: boolean; hotThreshold?: number; keeper?: InterpreterKeeper } = {},
+    options: { profile?: boolean; hotThreshold?: number; keeper?: InterpreterKeeper; firstKeys?: readonly string[] } = {},
   ) {
-    const { profile = false, hotThreshold = 0, keeper = withoutKeeping } = options
+    const { profile = false, hotThreshold = 0, keeper } = options
+    // made in each run anew they would cost every machine what few need
+    const firstKeys = keeper && !profile ? options.firstKeys ?? [] : []
     this.profile = profile
     this.hotThreshold = hotThreshold
     if (profile) hotKeys = []
@@ -75,10 +77,11 @@ export class Interpreter {
     this.hotCount = pseudo.count + hotKeys.length
     hotKeys.forEach((key, i) => this.numbers.set(key, pseudo.count + i))
     const { pages } = this
-    const { bytes, writers } = keeper(`${pages} pages, hot at ${hotThreshold}, ${hotKeys.length} handlers`, () =>
-      encodeInterpreter(specsOf(hotKeys), { hotThreshold, helperNumber, pages }))
-    for (const key of writers) this.writers.add(key)
-    this.run = this.instantiate(new WebAssembly.Module(bytes)).exports.run as (record: number) => number
+    const { bytes, writers } = (keeper ?? withoutKeeping)(`${pages} pages, hot at ${hotThreshold}, ${hotKeys.length} handlers`, () =>
+      encodeInterpreter(specsOf(hotKeys), specsOf(firstKeys), { hotThreshold, helperNumber, pages }))
+    const { exports } = this.instantiate(new WebAssembly.Module(bytes))
+    this.run = exports.run as (record: number) => number
+    this.number(exports, firstKeys, writers)
   }
 
   /** How often each handler ran, by key; only when profiling. */
@@ -126,7 +129,9 @@ export class Interpreter {
 
   /** Handlers that were compiled elsewhere (`encodeHandlers`). Those that are here already stay. The result is the last one's number. */
   adopt(module: WebAssembly.Module, keys: readonly string[], writers: readonly string[]): number {
-    const { exports } = this.instantiate(module)
+    return this.number(this.instantiate(module).exports, keys, writers)
+  }
+  private number(exports: WebAssembly.Instance['exports'], keys: readonly string[], writers: readonly string[]): number {
     for (const key of writers) this.writers.add(key)
     let number = -1
     keys.forEach((key, i) => {
@@ -148,38 +153,40 @@ export interface HandlerSetup {
   helperNumber(name: string): number
 }
 
-/** The module of the main function over these handlers: its export `run`. */
-export function encodeInterpreter(hot: HandlerSpec[], { hotThreshold, helperNumber, pages }: HandlerSetup): InterpreterCode {
-  const main = new MainFunction('interpreter', helperNumber, 'main')
-  main.hotThreshold = hotThreshold
+/** The module of the main function over handlers that are hot: its export `run`, and handlers of others, as `encodeHandlers` has them. */
+export function encodeInterpreter(hot: HandlerSpec[], others: readonly HandlerSpec[], setup: HandlerSetup): InterpreterCode {
+  const main = new MainFunction('interpreter', setup.helperNumber, 'main')
+  main.hotThreshold = setup.hotThreshold
   const writers = main.build(hot, 0)
-  const bytes = encodeModule({
-    imports,
-    memory: { minimum: pages, maximum: pages },
-    importTable: { minimum: mostHandlers },
-    types: [{ parameters: ['i32'], result: 'i32' }],
-    functions: [main],
-    exports: [{ name: 'run', functionIndex: imports.length }],
-  })
-  return { bytes, writers }
+  const functions = others.map(spec => handlerFunction(spec, setup))
+  return { bytes: encodeFunctions(functions, setup, main), writers: [...writers, ...writersAmong(functions)] }
 }
 
 /** A module of handlers: export `h{i}` is that of specs[i]. `writers`: keys of those that write memory. `counters`: of HandlerFunction. */
 export function encodeHandlers(
   specs: readonly HandlerSpec[], setup: HandlerSetup, counters?: number,
 ): { bytes: Uint8Array; writers: string[] } {
-  const functions = specs.map(spec => {
-    const body = new HandlerFunction(spec.key, setup.helperNumber, 'record')
-    body.hotThreshold = setup.hotThreshold
-    body.build(spec, counters)
-    return body
-  })
-  const bytes = encodeModule({
+  const functions = specs.map(spec => handlerFunction(spec, setup, counters))
+  return { bytes: encodeFunctions(functions, setup), writers: writersAmong(functions) }
+}
+
+function handlerFunction(spec: HandlerSpec, { helperNumber, hotThreshold }: HandlerSetup, counters?: number): HandlerFunction {
+  const body = new HandlerFunction(spec.key, helperNumber, 'record')
+  body.hotThreshold = hotThreshold
+  body.build(spec, counters)
+  return body
+}
+const writersAmong = (functions: readonly HandlerFunction[]): string[] => functions.flatMap(({ name, writes }) => (writes ? [name] : []))
+
+function encodeFunctions(handlers: readonly HandlerFunction[], { pages }: HandlerSetup, main?: MainFunction): Uint8Array {
+  const exported = handlers.map((_, i) => ({ name: `h${i}`, functionIndex: imports.length + i }))
+  return encodeModule({
     imports,
-    memory: { minimum: setup.pages, maximum: setup.pages },
+    memory: { minimum: pages, maximum: pages },
     importTable: { minimum: mostHandlers },
-    functions,
-    exports: functions.map((_, i) => ({ name: `h${i}`, functionIndex: imports.length + i })),
+    // of the handlers that the main function calls
+    types: main ? [{ parameters: ['i32'], result: 'i32' }] : [],
+    functions: main ? [...handlers, main] : [...handlers],
+    exports: main ? [...exported, { name: 'run', functionIndex: imports.length + handlers.length }] : exported,
   })
-  return { bytes, writers: functions.flatMap(({ name, writes }) => (writes ? [name] : [])) }
 }

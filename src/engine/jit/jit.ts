@@ -69,6 +69,16 @@ interface Prepared {
 /** Number of the counter of arrivals at a record; the interpreter counts in the same (MainFunction.countArrival). */
 const hotCounterOf = (record: number): number => (record >>> 5) & (hotCounterCount - 1)
 
+/** Places of the pages around `page`. */
+function askingOnce(page: number, pageAt: PlaceOf): PlaceOf {
+  const places = new Map([[0, page]])
+  return distance => {
+    let place = places.get(distance)
+    if (place === undefined) places.set(distance, (place = pageAt(distance)))
+    return place
+  }
+}
+
 const sizeOf = (blocks: readonly Block[]): number => blocks.reduce((sum, block) => sum + block.instructions.length, 0)
 
 export interface JitStatistics {
@@ -170,17 +180,13 @@ export class Jit {
     if (this.fromLibrary(page, offset, mode, pageAt)) return
     const arrivals = this.words[(hotCounters >> 2) + hotCounterOf(record)]
     if (arrivals < (this.postponed.get(record) ?? 0)) return
-    const factor = this.likeness > 0 ? likeEarlierFactor : this.awaited > 0 || this.familiar.has(page) ? familiarFactor : 1
+    const factor = this.likeness > 0 ? likeEarlierFactor : this.awaited > 0 || this.familiar.has(page) ? familiarFactor : 0
     if (this.likeness > 0) this.likeness--
     if (arrivals < factor * this.threshold) return
     if (this.background && !this.started) this.start(this.background)
-    const places = new Map([[0, page]])
+    const placeOf = askingOnce(page, pageAt)
     const view: CodeView = {
-      pageAt: delta => {
-        let place = places.get(delta)
-        if (place === undefined) places.set(delta, (place = pageAt(delta)))
-        return place
-      },
+      pageAt: placeOf,
       branchCounts: (place, at) => this.branchCounts(this.code.tableFor(place, mode), at),
     }
     const discovery = new Discovery(this.known, mode, view, this.limits)
@@ -193,7 +199,7 @@ export class Jit {
     }
     this.considered.add(record)
     if (blocks.length === 0 || !blocks[0].instructions[0].flat || path < this.longPath) return
-    const pages = new Map([...discovery.pages].map(delta => [delta, places.get(delta)!]))
+    const pages = new Map([...discovery.pages].map(delta => [delta, placeOf(delta)]))
     const { flushes } = this.code
     this.pending.push({ page, offset, mode, name: rip.toString(16), blocks, pages, drops: this.code.dropsIn(pages.values()), flushes })
     this.waiting += sizeOf(blocks)
@@ -204,7 +210,7 @@ export class Jit {
   private fromLibrary(page: number, offset: number, mode: number, pageAt: PlaceOf): boolean {
     const regions = this.library.startingAt(page, offset, mode)
     if (regions.length === 0) return false
-    const placeOf: PlaceOf = distance => (distance === 0 ? page : pageAt(distance))
+    const placeOf = askingOnce(page, pageAt)
     const region = regions.find(({ plan }) => this.library.fits(plan, placeOf))
     if (!region) return false
     const place = { page, offset, mode }
