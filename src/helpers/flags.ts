@@ -3,10 +3,15 @@
  */
 import { cr4, cr4Low, is64, isProtected, isV86 } from '../cpu/bits.ts'
 import { generalProtection } from '../cpu/fault.ts'
+import { at } from '../cpu/layout.ts'
+import { mode } from '../cpu/mode.ts'
 import { after, type After, type Processor } from '../cpu/processor.ts'
 import { flag, readRflags, writeRflags } from '../cpu/rflags.ts'
 import { currentStack } from '../cpu/stack.ts'
 import { iopl } from './registers.ts'
+
+/** Index of its word. */
+const esp = (at.gpr + 32) >> 2
 
 /** Which flag CLI and STI act on. */
 function interruptFlag(cpu: Processor): number {
@@ -72,6 +77,11 @@ export function popf(cpu: Processor): After {
     image = memory.read32(top)
     setFlags(cpu, old, image)
     state.gpr[4] = BigInt.asUintN(64, top + 8n)
+  } else if (bytes === 4 && state.mode & mode.flat && state.words[esp] <= 0xfffffffb) {
+    image = memory.read32(BigInt(state.words[esp]))
+    setFlags(cpu, old, image)
+    state.words[esp] += 4
+    state.words[esp + 1] = 0
   } else {
     const stack = currentStack(cpu)
     image = Number(stack.pop(bytes))

@@ -76,7 +76,7 @@ export class MmuLinearMemory implements LinearMemory {
   /** Gates, descriptors and frames of events, whoever runs: in the kernel's first level, if that is known. */
   knownPlace(low: number, high: number, write: boolean): number {
     const table = this.words[write ? word.kernelTables + 1 : word.kernelTables]
-    return table === 0 || !this.mmu.longMode ? 0 : this.firstLevel(table, low | 0, high | 0, 1)
+    return table === 0 ? 0 : this.firstLevel(table, low | 0, high | 0, 1)
   }
 
   copyElement(from: number, to: number, size: number): boolean {

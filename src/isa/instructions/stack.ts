@@ -43,8 +43,12 @@ instruction('PUSHF', {
   modal: true,
   intercept: 'pushf',
   semantics: b => {
-    if (!b.wide) return b.helper('pushf')
-    const image = b.and(flagsImage(b), ~(flag.VM | flag.RF))
-    b.push(b.operandSize === 64 ? b.extendU(image) : image, b.operandSize)
+    const push = (): void => {
+      const image = b.and(flagsImage(b), ~(flag.VM | flag.RF))
+      b.push(b.operandSize === 64 ? b.extendU(image) : image, b.operandSize)
+    }
+    if (b.wide) return push()
+    // virtual-8086 mode has rules of its own
+    b.quickOr(() => b.eqz(b.and(b.state('eflags'), flag.VM)), push, 'pushf')
   },
 })
