@@ -26,8 +26,6 @@ if (installed ? major >= 20 : major >= pinnedMajor()) {
   // Bytes of a function of generated code that are executed before it is optimised. Regions are large and most of them run seldom:
   // with V8's 13 million the optimiser is busy with code that does not pay for it, while the machine wants the processor.
   setFlagsFromString('--wasm-tiering-budget=60000000')
-  // Regions call none of each other, but V8's first compiler makes each entry of one a call that asks what it called: 2 % of a boot.
-  setFlagsFromString('--no-wasm-inlining')
   // Keeps types stripped and code compiled between runs, in the temporary folder: a third of the time to the first instruction.
   nodeModule.enableCompileCache?.()
   // In the source every import is a path with its ending: nothing to look for, which takes a seventh of that time in Node's own resolution.
