@@ -7,7 +7,9 @@ export type Aml = readonly number[]
 
 /** Little-endian bytes of a number, which may exceed 32 bits. */
 export function littleEndian(value: number, bytes: number): number[] {
-  return Array.from({ length: bytes }, (_, index) => Math.floor(value / 2 ** (8 * index)) % 256)
+  const all: number[] = []
+  for (; all.length < bytes; value = Math.floor(value / 256)) all.push(value % 256)
+  return all
 }
 
 const ascii = (text: string): number[] => [...text].map(character => character.charCodeAt(0))
