@@ -68,6 +68,8 @@ export interface Placed extends Board {
   id: string
   /** undefined: bus 0. */
   bridge: PciBridge | undefined
+  /** Says in its header that its device has more functions, before there are any. */
+  multifunction: boolean
 }
 
 const entries: readonly Entry[] = [
@@ -136,7 +138,7 @@ const entries: readonly Entry[] = [
 ]
 
 /** Every device takes these besides its own. They name it, or its place. */
-const commonProperties = ['id', 'bus', 'addr']
+const commonProperties = ['id', 'bus', 'addr', 'multifunction']
 
 /**
  * What QEMU lets one choose of virtio devices is settled here: modern ones only, whose DMA goes through a remapping unit always
@@ -163,13 +165,17 @@ export function plugDevice(board: Board, { name, properties }: DeviceRequest, pl
       throw new InputError(`device '${name}': property '${property}': expected ${fixed[property].join(' or ')}, found '${value}'`)
     }
   }
-  const { id = '', bus = '' } = properties
+  const { id = '', bus = '', multifunction = 'off' } = properties
+  if (!/^(on|off)$/.test(multifunction)) {
+    throw new InputError(`device '${name}': property 'multifunction': expected on or off, found '${multifunction}'`)
+  }
   const bridge = rootBuses.includes(bus) ? undefined : board.bridges.get(bus)
   if (!bridge && !rootBuses.includes(bus)) {
     const names = ['pci.0', 'pcie.0', ...board.bridges.keys()]
     throw new InputError(`device '${name}': there is no bus '${bus}' (yet); the nearest is '${nearest(bus, names)}'`)
   }
-  return plugs[name]({ ...board, id, bridge }, property => properties[property] ?? entry.properties[property] ?? '')
+  const placed = { ...board, id, bridge, multifunction: multifunction === 'on' }
+  return plugs[name](placed, property => properties[property] ?? entry.properties[property] ?? '')
 }
 
 const rootBuses = ['', 'pci.0', 'pcie.0']
@@ -184,6 +190,6 @@ const bridgeNames: ReadonlySet<string> = new Set(Object.values(bridgeKinds).map(
 
 /** Undefined: it is no place. */
 export function placeFrom(addr: string): number | undefined {
-  const [, device, fn = '0'] = /^(?:0x)?([0-9a-f]{1,2})(?:\.([0-7]))?$/i.exec(addr) ?? []
+  const [, device, fn = '0'] = /^(?:0x)?([0-9a-f]{1,2})(?:\.(?:0x)?([0-7]))?$/i.exec(addr) ?? []
   return device === undefined || parseInt(device, 16) > 31 ? undefined : bdf(0, parseInt(device, 16), Number(fn))
 }

@@ -117,7 +117,8 @@ function plugPci(board: Placed, addr: string, name: string, make: (slot: PciSlot
   }
   if (bridge?.express && place >> 3 !== 0) throw new InputError(`device '${name}': expected addr=0 behind a root port, found '${addr}'`)
   if (taken.has(place)) throw new InputError(`device '${name}': expected a free PCI address, found another function at ${addr}`)
-  board.pci.plug(place as Bdf, make, bridge)
+  const { config } = board.pci.plug(place as Bdf, make, bridge)
+  if (board.multifunction) config.setMultifunction()
   return []
 }
 

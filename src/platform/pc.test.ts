@@ -8,6 +8,7 @@ import type { AccessSize, MmioHandler } from '../devices/ports.ts'
 import { InputError } from '../errors.ts'
 import { VirtualClock } from './clock.ts'
 import { MemoryStore } from '../devices/storage/block-store.ts'
+import { bdf } from '../devices/pci/function.ts'
 import { deviceCatalogue } from './device-catalogue.ts'
 import { createMemoryMap } from './memory-map.ts'
 import { isaPlugs } from './isa-plugs.ts'
@@ -226,9 +227,20 @@ test('devices that do not exist, and properties and places that do not fit, are 
   fails(/'iommu_platform': expected on, found 'off'/, make('virtio-rng-pci', { iommu_platform: 'off' }))
   assert.doesNotThrow(make('virtio-rng-pci', { 'iommu_platform': 'on', 'disable-legacy': 'on' }))
   fails(/another function at 0/, make('pci-testdev', { addr: '0' }))
+  fails(/'multifunction': expected on or off, found 'x'/, make('pci-testdev', { multifunction: 'x' }))
   const names = deviceCatalogue.map(({ name }) => name)
   assert.equal(new Set(names).size, names.length, 'a name is there twice')
   assert.deepEqual([...Object.keys(isaPlugs), ...Object.keys(pcParts.devicePlugs)], names)
+})
+
+test('root ports share a device as libvirt asks for them, and may say so before the second is there', () => {
+  const port = (properties: Record<string, string>) => ({ name: 'pcie-root-port', properties })
+  const { pc } = new Board({
+    map: createMemoryMap('q35', 64 * MiB),
+    devices: [port({ addr: '0x5', multifunction: 'on' }), port({ addr: '0x6' }), port({ addr: '0x6.0x1', multifunction: 'off' })],
+  })
+  const headers = [bdf(0, 5, 0), bdf(0, 6, 0), bdf(0, 6, 1)].map(id => pc.pci.configRead(id, 0x0e, 1))
+  assert.deepEqual(headers, [0x81, 0x81, 1])
 })
 
 test('a PC is made without what its options do not name', () => {

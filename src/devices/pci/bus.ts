@@ -92,6 +92,7 @@ export class PciBus implements Stateful {
     made.attached = attached
     bus.functions.set(place, attached)
     this.#functions.push(attached)
+    showFunctions(bus, place)
     for (const bar of fn.bars) declareBar(fn, bar)
     fn.config.onWrite((offset, size) => this.#configWritten(attached, offset, size))
     return fn
@@ -362,6 +363,11 @@ function treeOf(bus: BusNode): BusTree {
 }
 
 const barOffset = (bar: Bar): number => register.bar0 + 4 * bar.index
+
+function showFunctions(bus: BusNode, place: number): void {
+  const others = [...bus.functions.keys()].some(other => other >> 3 === place >> 3 && (other & 7) !== 0)
+  if (others) bus.functions.get(place & ~7)?.fn.config.setMultifunction()
+}
 
 /** Address bits of a BAR that software can set: reading back all ones shows the size. */
 function declareBar(fn: PciFunction, bar: Bar): void {

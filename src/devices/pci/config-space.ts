@@ -49,7 +49,7 @@ export class ConfigSpace {
     this.set(register.vendorId, 2, identity.vendor)
     this.set(register.deviceId, 2, identity.device)
     this.set(register.revision, 4, ((identity.classCode << 8) | (identity.revision ?? 0)) >>> 0)
-    this.set(register.headerType, 1, identity.multifunction ? 0x80 : 0)
+    if (identity.multifunction) this.setMultifunction()
     this.set(register.subsystemVendorId, 2, identity.subsystemVendor ?? 0)
     this.set(register.subsystemId, 2, identity.subsystem ?? 0)
     this.set(register.interruptPin, 1, identity.interruptPin ?? 0)
@@ -106,6 +106,11 @@ export class ConfigSpace {
     this.#lastCapability = offset + 1
     this.#nextFree = (offset + length + 3) & ~3
     return offset
+  }
+
+  /** "Header Type": without its bit 7 on function 0 software looks for no other function of the device. */
+  setMultifunction(): void {
+    this.set(register.headerType, 1, this.get(register.headerType, 1) | 0x80)
   }
 
   /** Notes the present contents as those that reset brings back: called once, when the function is wired and firmware has done its part. */

@@ -91,6 +91,15 @@ test('BARs show their size, are placed by firmware, and decode only while enable
   assert.equal(memory.readMmio(0x4000001, 1), 1)
 })
 
+test('function 0 of a device with several says so in its header, in whichever order they come', () => {
+  for (const order of [[0, 5], [5, 0]]) {
+    const { bus } = makeBus()
+    for (const fn of order) bus.plug(bdf(0, 4, fn), () => new PciTestDevice())
+    bus.plug(bdf(0, 6, 0), () => new PciTestDevice())
+    assert.deepEqual([bdf(0, 4, 0), bdf(0, 4, 5), bdf(0, 6, 0)].map(id => bus.configRead(id, 0x0e, 1)), [0x80, 0, 0])
+  }
+})
+
 test('an I/O BAR laid over another device is not decoded, and that is said', () => {
   const { bus, claims, log, windows } = makeBus()
   claims.set(0x300, { name: 'other', count: 8, handler: { readPort: () => 0, writePort: () => {} } })
