@@ -32,6 +32,10 @@ export const recordField = {
   /** u32: how often a conditional relative branch went on, and how often it was taken; they have neither operands nor an address. */
   notTaken: 6,
   taken: 14,
+  /** u32: of JMP and CALL with a relative target in another page: the record it led to the last time. They have no operands. */
+  far: 8,
+  /** u32: of CALL with a relative target: the record that the last return from it led to. It has no address. */
+  returned: 12,
   /** i32: displacement; in a relative branch within its page: address of the target's record, 0 until it is known. */
   displacement: 20,
   /** i64: immediate, sign-extended; in a relative branch: target relative to the start of the page. */

@@ -12,7 +12,7 @@ import { Decoder, type Decoded } from '../decode/decoder.ts'
 import type { OpcodeTables } from '../decode/tables.ts'
 import { RecordTemplates } from '../decode/templates.ts'
 import { recordField, recordSize } from '../decode/record.ts'
-import { codeBase, codeSize } from '../memory/map.ts'
+import { codeBase, codeSize, noHint, returnHintCount, returnHints } from '../memory/map.ts'
 import { pseudo, type HandlerSpec } from './handler-code.ts'
 import { InstalledRegions } from './installed-regions.ts'
 
@@ -91,6 +91,10 @@ export class CodeCache {
     this.templates = new RecordTemplates(this.bytes, this.words)
     this.handlers = handlers
     this.markCode = markCode
+    this.forgetReturns()
+  }
+  private forgetReturns(): void {
+    this.words.fill(noHint, returnHints >> 2, (returnHints >> 2) + returnHintCount)
   }
 
   /** Linear address of the code table of the page at `place` for `mode`; created empty when there is none. */
@@ -167,6 +171,7 @@ export class CodeCache {
     this.dataWrites.clear()
     this.tables.clear()
     this.next = codeBase
+    this.forgetReturns()
     this.drops++
     this.flushes++
   }
@@ -432,6 +437,8 @@ export class CodeCache {
     let immediate = decoded.immediate
     if (decoded.candidate!.form.operands.some(o => o.letter === 'J')) {
       immediate += BigInt(offset + decoded.length)
+      view.setUint32(record + recordField.far, 0, true)
+      view.setUint32(record + recordField.returned, 0, true)
       view.setUint32(record + recordField.taken, 0, true)
       view.setUint32(record + recordField.notTaken, 0, true)
       const near = Number(immediate)

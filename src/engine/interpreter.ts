@@ -4,7 +4,8 @@
  */
 import { profileCounters } from '../memory/map.ts'
 import { encodeModule, type FunctionImport } from '../wasm/module.ts'
-import { HandlerFunction, MainFunction, pseudo, type HandlerSpec } from './handler-code.ts'
+import { HandlerFunction, pseudo, type HandlerSpec } from './handler-code.ts'
+import { MainFunction } from './main-function.ts'
 
 /** Functions of TypeScript that generated code calls, by import index. */
 const imports: FunctionImport[] = [

@@ -20,6 +20,11 @@ export const tlbSetSize = (2 * tlbDataEntries + tlbFetchEntries) * tlbEntrySize
 export const walkScratch = 0x4000
 /** What a helper reads or writes in one access that is not one piece of RAM. */
 export const helperScratch = 0x4040
+/** What is expected of jumps that remember nothing. */
+export const noHint = 0x1_0000
+/** By place of the stack: the record of the CALL that last pushed there, u32 each; noHint where none has. */
+export const returnHints = 0x1_1000
+export const returnHintCount = 1024
 export const tlbBase = 1 * MiB
 export const scratchRecords = 0x80000
 /** One u64 a handler, when the interpreter profiles itself. */
