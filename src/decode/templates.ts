@@ -16,6 +16,8 @@ const immediateWord = recordField.immediate / 4
 const displacementWord = recordField.displacement / 4
 /** Of a record's first word: the handler stays, what is above it belongs to the place. There a template has its shape. */
 const handlerMask = 0xffff
+/** First word of a template whose handler nobody has. */
+const lost = 0
 
 /** How an operation goes on after the bytes that identify it, and what its record needs besides the copy. */
 export interface TemplateShape {
@@ -32,6 +34,14 @@ export interface TemplateShape {
   ends: boolean
 }
 
+/** Templates as plain data, for later runs: the handlers of `records` are numbers of `handlers`, which are keys. */
+export interface KeptTemplates {
+  readonly trie: Int16Array
+  readonly nodes: number
+  readonly records: Int32Array
+  readonly handlers: readonly string[]
+}
+
 /** A shape in the upper half of a word: three sizes of four bits each, and a bit for each of the rest. */
 const shapeBits = { identity: 16, displacement: 20, immediate: 24, fromEnd: 1 << 28, branch: 1 << 29, ends: 1 << 30 } as const
 const packed = ({ identity, displacement, immediate, fromEnd, branch, ends }: TemplateShape): number =>
@@ -45,11 +55,11 @@ export class RecordTemplates {
    * 16 entries a node, by four bits of a byte, the upper ones first: 0 unknown, n > 0 the next node, n < 0 template -n. Node 0 knows
    * nothing, those after it are the roots, one a mode. Small enough for a cache: nearly every record that is made goes through it.
    */
-  private trie = new Int16Array(2048 * 16)
+  private trie: Int16Array = new Int16Array(2048 * 16)
   private nodes = 1 + modeCount
   /** Templates are numbered from 1. */
-  private count = 1
-  private records = new Int32Array(1024 * wordsOf)
+  count = 1
+  private records: Int32Array = new Int32Array(1024 * wordsOf)
   /** The operation last written ends its run. */
   ended = false
 
@@ -74,6 +84,7 @@ export class RecordTemplates {
     if (found === 0) return 0
     const source = -found * wordsOf
     const shape = records[source]
+    if (shape === lost) return 0
     const displacementSize = (shape >> shapeBits.displacement) & 15
     const immediateSize = (shape >> shapeBits.immediate) & 15
     const length = ((shape >> shapeBits.identity) & 15) + displacementSize + immediateSize
@@ -128,14 +139,45 @@ export class RecordTemplates {
     if (shape.displacement > 0 || shape.branch) this.records[to + displacementWord] = 0
   }
 
+  /** All of them. `keyOf` knows the handlers that a later run may have. */
+  keep(keyOf: (handler: number) => string | undefined): KeptTemplates {
+    const records = this.records.slice(0, this.count * wordsOf)
+    const handlers: string[] = []
+    const indices = new Map<number, number>()
+    for (let word = wordsOf; word < records.length; word += wordsOf) {
+      const handler = records[word] & handlerMask
+      let index = indices.get(handler)
+      if (index === undefined) {
+        indices.set(handler, (index = handlers.length))
+        handlers.push(keyOf(handler) ?? '')
+      }
+      records[word] = (records[word] & ~handlerMask) | index
+    }
+    return { trie: this.trie.slice(0, this.nodes * 16), nodes: this.nodes, records, handlers }
+  }
+
+  /** Those of an earlier run instead of the own, if they are more. What has a handler that `numberOf` does not know is learned anew. */
+  adopt({ trie, nodes, records, handlers }: KeptTemplates, numberOf: (key: string) => number | undefined): void {
+    if (records.length <= this.count * wordsOf) return
+    const numbers = handlers.map(numberOf)
+    for (let word = wordsOf; word < records.length; word += wordsOf) {
+      const number = numbers[records[word] & handlerMask]
+      records[word] = number === undefined ? lost : (records[word] & ~handlerMask) | number
+    }
+    this.trie = trie
+    this.nodes = nodes
+    this.records = records
+    this.count = records.length / wordsOf
+  }
+
   private makeRoom(nodes: number, number: number): void {
     if ((this.nodes + nodes) * 16 > this.trie.length) {
-      const larger = new Int16Array(this.trie.length * 2)
+      const larger = new Int16Array(this.trie.length * 2 + nodes * 16)
       larger.set(this.trie)
       this.trie = larger
     }
     if ((number + 1) * wordsOf > this.records.length) {
-      const larger = new Int32Array(this.records.length * 2)
+      const larger = new Int32Array(this.records.length * 2 + wordsOf)
       larger.set(this.records)
       this.records = larger
     }

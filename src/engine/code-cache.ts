@@ -52,7 +52,7 @@ export class CodeCache {
   private readonly words: Int32Array
   private readonly view: DataView
   private readonly decoder: Decoder
-  private readonly templates: RecordTemplates
+  readonly templates: RecordTemplates
   /** Records of the operations of the run that is being built. */
   private readonly counted = new Int32Array(decodedAhead + 1)
   private readonly handlers: HandlerSource

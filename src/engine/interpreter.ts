@@ -121,6 +121,15 @@ export class Interpreter {
     return this.numbers.get(spec.key) ?? this.compile(spec)
   }
 
+  /** The number of a handler that is there. */
+  knownNumber(key: string): number | undefined {
+    return this.numbers.get(key)
+  }
+  /** Keys by number. */
+  keys(): ReadonlyMap<number, string> {
+    return new Map([...this.numbers].map(([key, number]) => [number, key]))
+  }
+
   private compile(spec: HandlerSpec): number {
     const counters = this.profile ? profileCounters + this.nextCold * 8 : undefined
     const { hotThreshold, helperNumber, pages } = this

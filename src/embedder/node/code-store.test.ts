@@ -56,6 +56,17 @@ test('handlers that were made ahead come back beside the modules', () => {
   assert.deepEqual(next.handlers, handlers)
 })
 
+test('templates of records come back, those that were added last', () => {
+  const templates = (n: number) => ({ trie: Int16Array.of(0, n, -1), nodes: n, records: Int32Array.of(n, 2, 3), handlers: ['A', `B${n}`] })
+  const store = open()
+  store.load()
+  store.addTemplates(templates(1))
+  store.addTemplates(templates(2))
+  const next = open()
+  assert.deepEqual(next.load(), [])
+  assert.deepEqual(next.templates, templates(2))
+})
+
 test('what a crash cut off is cut off, and the next run goes on behind the rest', () => {
   keep(1, 2)
   truncateSync(file(), statSync(file()).size - 5)

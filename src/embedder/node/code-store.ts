@@ -10,7 +10,7 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { deserialize, serialize } from 'node:v8'
-import type { BuilderSetup, BuiltModule, HandlerModule, KeptModule } from '../../engine/jit/build.ts'
+import type { BuilderSetup, BuiltModule, HandlerModule, KeptModule, KeptTemplates } from '../../engine/jit/build.ts'
 
 /** What is kept of a module. */
 export type StoredModule = KeptModule & Pick<BuiltModule, 'bytes'>
@@ -53,6 +53,7 @@ export class CodeStore {
   private size = 0
   /** As `load` found them. */
   handlers: StoredHandlers | undefined
+  templates: KeptTemplates | undefined
 
   constructor(folder: string, name: string) {
     this.file = join(folder, name)
@@ -97,8 +98,9 @@ export class CodeStore {
     const content = read(file, at + frameBytes, described)
     if (!digestOf(content).equals(frame.subarray(8, 8 + digestBytes))) return 0
     const digest = frame.subarray(8 + digestBytes)
-    const stored = deserialize(content) as Omit<StoredModule, 'bytes'> | Omit<StoredHandlers, 'bytes'>
-    if ('plans' in stored) modules.push({ ...stored, offset, length, digest })
+    const stored = deserialize(content) as Omit<StoredModule, 'bytes'> | Omit<StoredHandlers, 'bytes'> | { templates: KeptTemplates }
+    if ('templates' in stored) this.templates = stored.templates
+    else if ('plans' in stored) modules.push({ ...stored, offset, length, digest })
     else {
       const bytes = read(file, offset, length)
       if (digestOf(bytes).equals(digest)) this.handlers = { ...stored, bytes }
@@ -128,7 +130,11 @@ export class CodeStore {
   addHandlers({ keys, writers, bytes }: StoredHandlers): void {
     this.append({ keys, writers }, bytes)
   }
-  private append(description: Omit<StoredModule, 'bytes'> | Omit<StoredHandlers, 'bytes'>, code: Uint8Array): void {
+  /** Instead of what was added before. */
+  addTemplates(templates: KeptTemplates): void {
+    this.append({ templates }, new Uint8Array())
+  }
+  private append(description: object, code: Uint8Array): void {
     if (this.size > largestFile) return
     const content = serialize(description)
     const frame = Buffer.alloc(frameBytes)

@@ -1,6 +1,6 @@
 /** Compiles regions in a worker thread, so that the machine's own runs on (Node.js documentation, "Worker threads"). */
 import { MessageChannel, receiveMessageOnPort, Worker, type MessagePort } from 'node:worker_threads'
-import type { BackgroundBuilder, Blueprint, BuilderAnswer, BuilderSetup } from '../../engine/jit/build.ts'
+import type { BackgroundBuilder, Blueprint, BuilderAnswer, BuilderSetup, KeptTemplates } from '../../engine/jit/build.ts'
 import { withOwnCode } from './own-code.ts'
 import { preferThisThread } from './thread-priority.ts'
 
@@ -15,6 +15,7 @@ export type CompileOrder =
   | { readonly setup: BuilderSetup }
   | { readonly want: number }
   | { readonly due: number }
+  | { readonly templates: KeptTemplates }
 export type CompileAnswer =
   | BuilderAnswer
   /** Why something could not be built. */
@@ -102,6 +103,9 @@ export class CompileThread implements BackgroundBuilder {
   }
   wantAllBefore(number: number): void {
     this.send(this.port!, { due: number })
+  }
+  keepTemplates(templates: KeptTemplates): void {
+    if (this.keeps) this.send(this.port!, { templates })
   }
   private send(port: MessagePort, order: CompileOrder): void {
     port.postMessage(order)

@@ -46,6 +46,7 @@ function open(folder: string): void {
   }
   handlersWanted = store !== undefined && !store.handlers
   if (store?.handlers) sendHandlers(store.handlers)
+  if (store?.templates) send({ templates: store.templates })
 }
 
 function tell(): void {
@@ -112,6 +113,7 @@ port.on('message', (order: CompileOrder) => {
     if (keep !== undefined) open(keep)
   } else if ('want' in order) wanted.push(order.want)
   else if ('due' in order) due = order.due
+  else if ('templates' in order) remember(to => to.addTemplates(order.templates))
   else orders.push(order)
   if (!working) work().catch(failed)
 })

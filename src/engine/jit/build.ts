@@ -4,6 +4,7 @@
  */
 import { mode as codeMode } from '../../cpu/mode.ts'
 import { Decoder } from '../../decode/decoder.ts'
+import type { KeptTemplates } from '../../decode/templates.ts'
 import { buildTables, type OpcodeTables } from '../../decode/tables.ts'
 import { registry } from '../../isa/rows.ts'
 import { encodeModule } from '../../wasm/module.ts'
@@ -180,6 +181,8 @@ export class Builder {
   }
 }
 
+export type { KeptTemplates }
+
 /** A module that an earlier run has made, without its code. */
 export interface KeptModule extends Pick<BuiltModule, 'poolSize' | 'plans'> {
   /** When that was: instructions that the machine had retired. */
@@ -195,6 +198,8 @@ export interface HandlerModule {
 
 export type BuilderAnswer =
   | { readonly handlers: HandlerModule }
+  /** Of an earlier run. */
+  | { readonly templates: KeptTemplates }
   | { readonly id: number; readonly built: BuiltModule | undefined }
   /** Some more modules of earlier runs, in the order in which they were made there. Their code comes when it is wanted. */
   | { readonly kept: readonly KeptModule[] }
@@ -213,6 +218,8 @@ export interface BackgroundBuilder {
   want?(number: number): void
   /** The same of all before this one, which will be wanted soon. */
   wantAllBefore?(number: number): void
+  /** For later runs. */
+  keepTemplates?(templates: KeptTemplates): void
   /** What became ready since the last call. Must cost next to nothing when nothing did. */
   take(): readonly BuilderAnswer[]
   /** Why it builds no more: what was submitted and not taken is lost. */

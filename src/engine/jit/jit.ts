@@ -44,6 +44,9 @@ const familiarFactor = 4
  */
 const missesPerHit = 8
 const mostMisses = 128
+/** Templates of records are looked at after so many instructions, and kept for later runs when there are so many times as many. */
+const keptEvery = 500e6
+const grownEnough = 1.25
 /** Code of a page that was dropped so often becomes hot before its regions are installed again. */
 const mostDrops = 16
 
@@ -277,9 +280,23 @@ export class Jit {
     this.retired = retired
     this.takeBuilt()
     this.lookAhead()
+    this.keepTemplates()
     if (this.pending.length === 0) this.waited = 0
     else if (++this.waited >= patience) this.compile()
   }
+  /** What a boot has learned by then is most of what the next one needs. */
+  private keepTemplates(): void {
+    if (this.retired < this.keepAt || !this.background?.keepTemplates) return
+    this.keepAt = this.retired + keptEvery
+    const { templates } = this.code
+    if (templates.count < this.keptTemplates * grownEnough) return
+    this.keptTemplates = templates.count
+    const keys = this.interpreter.keys()
+    this.background.keepTemplates(templates.keep(handler => keys.get(handler)))
+  }
+  private keepAt = keptEvery
+  /** So many are kept. */
+  private keptTemplates = 1000
   private waited = 0
   private retired = 0
   /** Instructions of what is pending. */
@@ -320,7 +337,10 @@ export class Jit {
         this.inFlight.delete(answer.id)
         this.install(prepared, answer.built)
       } else if ('handlers' in answer) this.interpreter.adopt(answer.handlers.module, answer.handlers.keys, answer.handlers.writers)
-      else if ('kept' in answer) this.expect(answer.kept)
+      else if ('templates' in answer) {
+        this.code.templates.adopt(answer.templates, key => this.interpreter.knownNumber(key))
+        this.keptTemplates = this.code.templates.count
+      } else if ('kept' in answer) this.expect(answer.kept)
       else this.ready(this.kept[answer.number], answer.module)
     }
     if (background.failure !== undefined) this.goOnAlone(background.failure)
