@@ -1,8 +1,7 @@
 /**
  * Virtual nanoseconds that instructions done by helpers cost besides the one that every instruction costs. Follows no manual: tens of
  * cycles, as
- * on silicon, so that software which measures or waits with them needs as few of them as there. Port I/O, PAUSE and strings charge
- * themselves.
+ * on silicon, so that software which measures or waits with them needs as few of them as there. Port I/O and strings charge themselves.
  */
 import type { HelperName } from './index.ts'
 
@@ -43,5 +42,6 @@ export const helperTime: Readonly<Partial<Record<HelperName, number>>> = {
   far_jmp_immediate: 20,
   far_call_immediate: 30,
   hlt: 20,
+  pause: 140,
   rsm: 500,
 }

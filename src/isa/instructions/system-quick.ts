@@ -46,6 +46,14 @@ instruction('RDTSCP', { forms: [form('0F 01 F9')], sized: true, feature: 'rdtscp
     }, 'rdtscp')
   } })
 
+// ---- waiting ----
+
+instruction('PAUSE', { forms: [form('F3 90')], sized: true, intercept: 'pause',
+  semantics: b => {
+    const time = timeOf('pause')
+    b.quickOr(() => b.affords(time), () => b.spend(time), 'pause')
+  } })
+
 // ---- control registers, protection keys ----
 
 /** Of CR0, CR2, CR3 and CR4, which lie one after another in the state; CR8 is the local APIC's. */

@@ -170,7 +170,6 @@ plain('RSM', '0F AA', 'rsm', { intercept: 'rsm' })
 
 instruction('POPF', { forms: [form('9D', default64)], sized: true, semantics: named('popf'), intercept: 'popf' })
 plain('HLT', 'F4', 'hlt', { intercept: 'hlt', checks: ['cpl0'] })
-plain('PAUSE', 'F3 90', 'pause', { intercept: 'pause' })
 instruction('MONITOR', { forms: [form('NP 0F 01 C8')], feature: 'monitor', intercept: 'monitor', checks: ['cpl0ud'],
   semantics: b => b.helper('monitor', b.gpr(0)) })
 plain('MWAIT', 'NP 0F 01 C9', 'mwait', { feature: 'monitor', intercept: 'mwait', checks: ['cpl0ud'] })
