@@ -38,6 +38,7 @@ import { pseudo } from './handler-code.ts'
 import { leave } from './leave.ts'
 import { Quantum } from './quantum.ts'
 import type { RecentEvent } from './recent-events.ts'
+import { comparisonKeepsC1 } from '../isa/x87-functions.ts'
 import { RecordOperation } from './record-operation.ts'
 import { word } from './state-words.ts'
 import { Steps, type SteppedCpu } from './steps.ts'
@@ -166,6 +167,7 @@ export class Cpu implements InterruptibleCpu, SteppedCpu {
   stateChanged(): void {
     deriveState(this.state)
     if (this.model.vendor === 'GenuineIntel') this.state.systemCalls |= sysretLoadsSs
+    else if (this.model.vendor === 'AuthenticAMD') this.state.systemCalls |= comparisonKeepsC1
     this.translation.updateContext()
   }
   log(message: string): void {

@@ -7,6 +7,7 @@ import { accessFlag } from '../isa/builder.ts'
 import type { Instruction, InterceptName } from '../isa/define.ts'
 import { interceptNumber } from '../cpu/intercepts.ts'
 import { flag } from '../cpu/rflags.ts'
+import type { SharedName } from '../isa/x87-functions.ts'
 import { mode } from '../cpu/mode.ts'
 import type { Operand } from '../isa/operands.ts'
 import type { RowContext } from '../isa/state-builder.ts'
@@ -14,10 +15,11 @@ import type { Label, Node, Variable } from '../wasm/function.ts'
 import { recordField, slotField } from '../decode/record.ts'
 import { noHint, returnHintCount, returnHints } from '../memory/map.ts'
 import { leave } from './leave.ts'
+import { SharedImports } from './shared-functions.ts'
 import { isMoveOrStore, StringSemantics } from './string-semantics.ts'
 
 /** Of `imports` in interpreter.ts. */
-export const importIndex = { slowRead: 0, slowWrite: 1, helper: 2, stackAddress: 3, segmentAddress: 4 } as const
+export const importIndex = { slowRead: 0, slowWrite: 1, helper: 2, stackAddress: 3, segmentAddress: 4, shared: 5 } as const
 
 /** Handlers that are no instruction. */
 export const pseudo = { stop: 0, resume: 1, segmentAddress: 2, undefined: 3, crossing: 4, count: 5 } as const
@@ -164,6 +166,22 @@ export class RecordSemantics extends StringSemantics {
   }
   prefixes(): Node {
     return this.field('i32_8u', recordField.prefixes)
+  }
+  firstSlot(): Node {
+    return this.field('i32_16u', recordField.slotA)
+  }
+  dataPointer(): { offset: Node; selector: Node } {
+    const number = this.shrU(this.and(this.field('i32_8u', recordField.length), 0x70), 4)
+    const wide = this.eq(this.and(this.state('mode'), mode.codeMask), mode.code64)
+    const hasBase = this.or(this.eqz(wide), this.geU(number, segment.fs))
+    const base = this.select(hasBase, this.load('i64', this.shl(number, 3), at.segBase), this.i64(0))
+    const mask = this.select(wide, this.i64(-1), this.i64(0xffffffffn))
+    return { offset: this.and(this.sub(this.address(), base), mask), selector: this.load('i32', this.shl(number, 2), at.segSelector) }
+  }
+  /** Of the module that the code will be part of. */
+  sharedImports = new SharedImports(importIndex.shared)
+  shared(name: SharedName, args: readonly (Node | number)[]): Node {
+    return this.sharedImports.call(this, name, args)
   }
 
   // ---- leaving ----

@@ -6,6 +6,7 @@ import { profileCounters } from '../memory/map.ts'
 import { encodeModule, type FunctionImport } from '../wasm/module.ts'
 import { HandlerFunction, pseudo, type HandlerSpec } from './handler-code.ts'
 import { MainFunction } from './main-function.ts'
+import { SharedImports } from './shared-functions.ts'
 
 /** Functions of TypeScript that generated code calls, by import index. */
 const imports: FunctionImport[] = [
@@ -25,6 +26,8 @@ export interface InterpreterEnvironment {
   helper(number: number, record: number): number
   stackAddress(offset: number, sizeAndFlags: number): number
   segmentAddress(record: number): number
+  /** Of `sharedEnvironment`. */
+  shared: object
 }
 
 /** The module of the main function, as it was encoded. `writers`: keys of its handlers that write memory. */
@@ -110,10 +113,9 @@ export class Interpreter {
   }
 
   private instantiate(module: WebAssembly.Module): WebAssembly.Instance {
-    const { memory, slowRead, slowWrite, helper, stackAddress, segmentAddress } = this.environment
-    return new WebAssembly.Instance(module, {
-      env: { memory, slowRead, slowWrite, helper, stackAddress, segmentAddress, table: this.table },
-    })
+    const { memory, slowRead, slowWrite, helper, stackAddress, segmentAddress, shared } = this.environment
+    const own = { memory, slowRead, slowWrite, helper, stackAddress, segmentAddress, table: this.table }
+    return new WebAssembly.Instance(module, { env: Object.assign(Object.create(shared) as object, own) })
   }
 
   /** The number of the handler for a record; its code exists when this returns. */
@@ -165,38 +167,47 @@ export interface HandlerSetup {
 
 /** The module of the main function over handlers that are hot: its export `run`, and handlers of others, as `encodeHandlers` has them. */
 export function encodeInterpreter(hot: HandlerSpec[], others: readonly HandlerSpec[], setup: HandlerSetup): InterpreterCode {
+  const shared = new SharedImports(imports.length)
   const main = new MainFunction('interpreter', setup.helperNumber, 'main')
+  main.sharedImports = shared
   main.hotThreshold = setup.hotThreshold
   const writers = main.build(hot, 0)
-  const functions = others.map(spec => handlerFunction(spec, setup))
-  return { bytes: encodeFunctions(functions, setup, main), writers: [...writers, ...writersAmong(functions)] }
+  const functions = others.map(spec => handlerFunction(spec, setup, shared))
+  return { bytes: encodeFunctions(functions, setup, shared, main), writers: [...writers, ...writersAmong(functions)] }
 }
 
 /** A module of handlers: export `h{i}` is that of specs[i]. `writers`: keys of those that write memory. `counters`: of HandlerFunction. */
 export function encodeHandlers(
   specs: readonly HandlerSpec[], setup: HandlerSetup, counters?: number,
 ): { bytes: Uint8Array; writers: string[] } {
-  const functions = specs.map(spec => handlerFunction(spec, setup, counters))
-  return { bytes: encodeFunctions(functions, setup), writers: writersAmong(functions) }
+  const shared = new SharedImports(imports.length)
+  const functions = specs.map(spec => handlerFunction(spec, setup, shared, counters))
+  return { bytes: encodeFunctions(functions, setup, shared), writers: writersAmong(functions) }
 }
 
-function handlerFunction(spec: HandlerSpec, { helperNumber, hotThreshold }: HandlerSetup, counters?: number): HandlerFunction {
+function handlerFunction(
+  spec: HandlerSpec, { helperNumber, hotThreshold }: HandlerSetup, shared: SharedImports, counters?: number,
+): HandlerFunction {
   const body = new HandlerFunction(spec.key, helperNumber, 'record')
+  body.sharedImports = shared
   body.hotThreshold = hotThreshold
   body.build(spec, counters)
   return body
 }
 const writersAmong = (functions: readonly HandlerFunction[]): string[] => functions.flatMap(({ name, writes }) => (writes ? [name] : []))
 
-function encodeFunctions(handlers: readonly HandlerFunction[], { pages }: HandlerSetup, main?: MainFunction): Uint8Array {
-  const exported = handlers.map((_, i) => ({ name: `h${i}`, functionIndex: imports.length + i }))
+function encodeFunctions(
+  handlers: readonly HandlerFunction[], { pages }: HandlerSetup, shared: SharedImports, main?: MainFunction,
+): Uint8Array {
+  const imported = [...imports, ...shared.list()]
+  const exported = handlers.map((_, i) => ({ name: `h${i}`, functionIndex: imported.length + i }))
   return encodeModule({
-    imports,
+    imports: imported,
     memory: { minimum: pages, maximum: pages },
     importTable: { minimum: mostHandlers },
     // of the handlers that the main function calls
     types: main ? [{ parameters: ['i32'], result: 'i32' }] : [],
     functions: main ? [...handlers, main] : [...handlers],
-    exports: main ? [...exported, { name: 'run', functionIndex: imports.length + handlers.length }] : exported,
+    exports: main ? [...exported, { name: 'run', functionIndex: imported.length + handlers.length }] : exported,
   })
 }

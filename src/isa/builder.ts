@@ -15,6 +15,7 @@ import type { Check } from './define.ts'
 import { interceptNumber, type InterceptName } from '../cpu/intercepts.ts'
 import type { Operand } from './operands.ts'
 import { StateBuilder } from './state-builder.ts'
+import type { SharedName } from './x87-functions.ts'
 
 /** Flags of a slow access besides its size in bytes: src/mmu understands them. */
 export const accessFlag = { stack: 1 << 8, supervisor: 1 << 9, modify: 1 << 10 } as const
@@ -53,6 +54,12 @@ export abstract class Semantics extends StateBuilder {
   abstract registerNumber(operand: Operand): Node
   /** i32: the record's prefix byte (operand size, address size, repeat, LOCK). */
   abstract prefixes(): Node
+  /** i32: the record's first slot, where the i of an x87 register ST(i) is. */
+  abstract firstSlot(): Node
+  /** What the x87 FPU notes of an operand in memory: its offset in its segment (i64), and the selector (i32). */
+  abstract dataPointer(operand: Operand): { offset: Node; selector: Node }
+  /** Calls a function that all generated code shares, with up to three i32: its answer, i32. */
+  abstract shared(name: SharedName, args: readonly (Node | number)[]): Node
   /** i64 RIP of the next instruction. */
   abstract nextRip(): Node
   /** RIP of the instruction, i64. */

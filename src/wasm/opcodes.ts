@@ -65,6 +65,7 @@ export const conversion = {
   extendU: [0xad, 'i32', 'i64'],
   f64FromI32: [0xb7, 'i32', 'f64'],
   f64FromI64: [0xb9, 'i64', 'f64'],
+  f64FromU64: [0xba, 'i64', 'f64'],
   f32FromI32: [0xb2, 'i32', 'f32'],
   f32FromI64: [0xb4, 'i64', 'f32'],
   promote: [0xbb, 'f32', 'f64'],

@@ -10,6 +10,7 @@ import { registry } from '../../isa/rows.ts'
 import { encodeModule } from '../../wasm/module.ts'
 import { hotSpecs } from '../hot-specs.ts'
 import { encodeHandlers } from '../interpreter.ts'
+import { SharedImports } from '../shared-functions.ts'
 import { warmKeys } from '../warm.ts'
 import type { Block, BoundInstruction } from './discover.ts'
 import { bindInstruction } from './known-code.ts'
@@ -40,9 +41,10 @@ export function buildModule(
   helperNumber: (name: string) => number,
 ): BuiltModule | undefined {
   let pool = 0
+  const shared = new SharedImports(1)
   const bodies = orders.map(({ name, mode, blocks, pages }) => {
     const wide = (mode & codeMode.codeMask) === codeMode.code64
-    const body = new RegionFunction({ name, wide, blocks, pages: [...pages], pool, helperNumber })
+    const body = new RegionFunction({ name, wide, blocks, pages: [...pages], pool, helperNumber, shared })
     body.build()
     if (body.useless) return undefined
     body.finish()
@@ -52,11 +54,11 @@ export function buildModule(
   const useful = bodies.flatMap((body, i) => (body ? [{ body, i }] : []))
   if (useful.length === 0) return undefined
   const bytes = encodeModule({
-    imports: [{ module: 'env', name: 'helper', parameters: ['i32', 'i32'], result: 'i32' }],
+    imports: [{ module: 'env', name: 'helper', parameters: ['i32', 'i32'], result: 'i32' }, ...shared.list()],
     importGlobals: ['pool'],
     memory: { minimum: memoryPages, maximum: memoryPages },
     functions: useful.map(({ body }) => body),
-    exports: useful.map(({ i }, index) => ({ name: `r${i}`, functionIndex: index + 1 })),
+    exports: useful.map(({ i }, index) => ({ name: `r${i}`, functionIndex: 1 + shared.count + index })),
   })
   const plans = orders.map(({ mode, pages, instructions, code }, i): RegionPlan | undefined => {
     const body = bodies[i]

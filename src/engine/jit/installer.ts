@@ -16,18 +16,21 @@ export class Installer {
   private readonly code: CodeCache
   private readonly interpreter: Interpreter
   private readonly helper: (number: number, record: number) => number
+  private readonly shared: object
   /** Instances that live: each costs about 45 KB. */
   instances = 0
   /** By the record of its entry. */
   private readonly installed = new Map<number, { instance: ModuleInstance; number: number }>()
 
-  constructor(memory: WebAssembly.Memory, code: CodeCache, interpreter: Interpreter, helper: Installer['helper']) {
+  /** `shared`: of `sharedEnvironment`. */
+  constructor(memory: WebAssembly.Memory, code: CodeCache, interpreter: Interpreter, helper: Installer['helper'], shared: object) {
     this.memory = memory
     this.bytes = new Uint8Array(memory.buffer)
     this.words = new Int32Array(memory.buffer)
     this.code = code
     this.interpreter = interpreter
     this.helper = helper
+    this.shared = shared
   }
 
   /** `region` fits there, and its module is ready. False: there is no room for one more. */
@@ -64,7 +67,8 @@ export class Installer {
     const found = of.instances.find(instance => instance.flushes === flushes && !instance.used.has(number))
     if (found) return found
     const pool = this.code.allocate(pooled(of.poolSize))
-    const env = { memory: this.memory, helper: this.helper, pool: new WebAssembly.Global({ value: 'i32', mutable: false }, pool) }
+    const own = { memory: this.memory, helper: this.helper, pool: new WebAssembly.Global({ value: 'i32', mutable: false }, pool) }
+    const env = Object.assign(Object.create(this.shared) as object, own)
     const { exports } = new WebAssembly.Instance(of.module!, { env })
     const instance: ModuleInstance = { exports, pool, flushes, used: new Set() }
     if (of.instances.length > 0 && of.instances[0].flushes !== flushes) of.instances.length = 0

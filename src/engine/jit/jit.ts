@@ -139,7 +139,7 @@ export class Jit {
     offers: (feature: string) => boolean,
     code: CodeCache,
     interpreter: Interpreter,
-    helpers: { call(number: number, record: number): number; number(name: string): number },
+    helpers: { call(number: number, record: number): number; number(name: string): number; readonly shared: object },
     threshold: number,
     log: (message: string) => void,
     background?: BackgroundBuilder,
@@ -149,7 +149,7 @@ export class Jit {
     this.helperNumber = helpers.number
     this.interpreter = interpreter
     this.threshold = threshold
-    this.installer = new Installer(memory, code, interpreter, helpers.call)
+    this.installer = new Installer(memory, code, interpreter, helpers.call, helpers.shared)
     code.installed.dropped = record => {
       this.considered.delete(record)
       this.installer.dropped(record)

@@ -7,6 +7,7 @@ import type { Block, ReturnSite } from './discover.ts'
 import { exitField, pageWordSize, poolSize } from './pool.ts'
 import type { Finding } from './semantics.ts'
 import { RegionStrings } from './strings.ts'
+import type { SharedImports } from '../shared-functions.ts'
 import { structureOf, type Structure } from './structure.ts'
 
 export interface RegionInput {
@@ -17,6 +18,8 @@ export interface RegionInput {
   /** Distances of the pages that the code lies in from the entry's page, 0 included. */
   readonly pages: readonly number[]
   helperNumber(name: string): number
+  /** Of the module that it will be part of. */
+  readonly shared: SharedImports
   /** Where its pool begins in that of its module. */
   readonly pool: number
 }
@@ -33,7 +36,7 @@ export class RegionFunction extends RegionStrings {
   private readonly labels = new Map<number, Label>()
 
   constructor(input: RegionInput) {
-    super(input.name, input.wide, name => input.helperNumber(name))
+    super(input.name, input.wide, name => input.helperNumber(name), input.shared)
     this.input = input
     this.exitTable = input.pool + input.pages.length * pageWordSize
     this.severalPages = input.pages.length > 1

@@ -9,11 +9,13 @@ import type { Requirement } from '../../isa/builder.ts'
 import type { Check } from '../../isa/define.ts'
 import type { Operand } from '../../isa/operands.ts'
 import type { FlagOrigin } from '../../isa/state-builder.ts'
+import type { SharedName } from '../../isa/x87-functions.ts'
 import { tlbDataEntries, tlbEntrySize } from '../../memory/map.ts'
 import type { Label, Node, Operand as Value, Variable } from '../../wasm/function.ts'
 import { recordSize } from '../../decode/record.ts'
 import { dataSegment } from '../handler-code.ts'
 import { leave } from '../leave.ts'
+import type { SharedImports } from '../shared-functions.ts'
 import { Addresses, pageOrigin, type AddressKnowledge, type KnownPage, type Origin } from './addresses.ts'
 import type { BoundInstruction, ReturnSite } from './discover.ts'
 import { exitEntrySize, exitField } from './pool.ts'
@@ -74,6 +76,7 @@ export abstract class RegionSemantics extends RegionVectors {
   private readonly tables: { read: Variable; write: Variable }
   protected instruction!: BoundInstruction
   private readonly helperNumber: (name: string) => number
+  private readonly sharedImports: SharedImports
   private readonly isWide: boolean
   override get wide(): boolean {
     return this.isWide
@@ -85,8 +88,9 @@ export abstract class RegionSemantics extends RegionVectors {
   private readonly vectorReloads: ((fill: () => void) => void)[] = []
 
   /** `wide`: 64-bit code; else flat 32-bit code. */
-  constructor(name: string, wide: boolean, helperNumber: (name: string) => number) {
+  constructor(name: string, wide: boolean, helperNumber: (name: string) => number, shared: SharedImports) {
     super(name)
+    this.sharedImports = shared
     this.isWide = wide
     this.helperNumber = helperNumber
     this.budget = this.variable('i32')
@@ -265,6 +269,18 @@ export abstract class RegionSemantics extends RegionVectors {
   }
   prefixes(): Node {
     return this.i32(this.instruction.prefixes)
+  }
+  firstSlot(): Node {
+    return this.i32(this.instruction.slots[0])
+  }
+  dataPointer(operand: Operand): { offset: Node; selector: Node } {
+    const { segment: number } = this.instruction
+    const selector = this.load('i32', 0, at.segSelector + 4 * number)
+    if (this.wide && number >= segment.fs) return { offset: this.offset(operand), selector }
+    return { offset: this.wide ? this.offset(operand) : this.extendU(this.narrowOffset()), selector }
+  }
+  shared(name: SharedName, args: readonly (Node | number)[]): Node {
+    return this.sharedImports.call(this, name, args)
   }
   nextRip(): Node {
     return this.add(this.get(this.page), this.i64(this.instruction.offset + this.instruction.length))
