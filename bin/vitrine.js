@@ -1,10 +1,13 @@
 #!/usr/bin/env node
 // Starts the command line on the Node that the project pins, whichever Node was asked: generated code is fastest there,
 // and older ones cannot run TypeScript. When the asked one is the pinned one already (npx, npm scripts), nothing is spawned.
-import { existsSync, readFileSync } from 'node:fs'
 import * as nodeModule from 'node:module'
 import { fileURLToPath } from 'node:url'
-import { setFlagsFromString } from 'node:v8'
+
+// An import would ask these for all that they export, and load streams for it: a 20th of the time of a start.
+const require = nodeModule.createRequire(import.meta.url)
+const { existsSync, readFileSync } = require('node:fs')
+const { setFlagsFromString } = require('node:v8')
 
 const root = new URL('..', import.meta.url)
 // In the package that users install there is no source, and any Node from 20 on will do.
@@ -26,12 +29,12 @@ if (installed ? major >= 20 : major >= pinnedMajor()) {
   // Bytes of a function of generated code that are executed before it is optimised. Regions are large and most of them run seldom:
   // with V8's 13 million the optimiser is busy with code that does not pay for it, while the machine wants the processor.
   setFlagsFromString('--wasm-tiering-budget=60000000')
-  // Keeps types stripped and code compiled between runs, in the temporary folder: a third of the time to the first instruction.
+  // Keeps types stripped and code compiled between runs, in the temporary folder.
   nodeModule.enableCompileCache?.()
   // In the source every import is a path with its ending: nothing to look for, which takes a seventh of that time in Node's own resolution.
   if (!installed) nodeModule.registerHooks?.({ resolve: resolveSource })
-  const { main } = await import(installed ? '../dist/embedder/node/main.js' : '../src/embedder/node/main.ts')
-  await main(process.argv.slice(2))
+  const { start } = await import(installed ? '../dist/embedder/node/start.js' : '../src/embedder/node/start.ts')
+  await start(process.argv.slice(2))
 } else if (installed) {
   process.stderr.write(`vitrine: needs Node 20 or newer, and was started by ${process.versions.node}\n`)
   process.exitCode = 2

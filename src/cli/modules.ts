@@ -7,7 +7,7 @@ import { splitList } from './values.ts'
 /** A file of just this name goes before the meaning of commas and spaces. Doubled commas are part of a name or argument. */
 export function parseModules(text: string | undefined, system: System): Pick<BootOptions, 'initrd' | 'initrdName' | 'modules'> {
   if (text === undefined) return {}
-  if (!/[, ]/.test(text)) return { initrd: system.readFile(text), initrdName: text }
+  if (!/[, ]/.test(text)) return { initrd: system.readForRun(text), initrdName: text }
   try {
     return { initrd: system.readFile(text), initrdName: text }
   } catch (error) {

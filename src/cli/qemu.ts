@@ -161,7 +161,7 @@ function startOf(settings: QemuSettings, flash: boolean, devices: QemuSettings['
 /** Test runners tell by these words that nothing but the kernel's file was wrong. */
 function readKernel(path: string, system: System): Uint8Array {
   try {
-    return system.readFile(path)
+    return system.readForRun(path)
   } catch (error) {
     if (!isInputError(error)) throw error
     throw new InputError(`could not open kernel file ${error.message.replace(/^cannot read /, '')}`, { cause: error })

@@ -225,7 +225,7 @@ const drivesOf = ({ drive = [], cdrom }: RunFlags): string[] => [...drive, ...(c
 function startOf({ kernel, bios, boot }: RunFlags, flash: boolean, devices: readonly DeviceSelection[], system: System): BootOptions {
   const firmware = (): BootOptions => firmwareOptions({ bios, order: boot, flash }, devices, system)
   if (kernel === undefined) return firmware()
-  const own = { kernel: system.readFile(kernel), kernelName: kernel }
+  const own = { kernel: system.readForRun(kernel), kernelName: kernel }
   if (boot !== undefined) throw new InputError(`--boot: expected no --kernel beside it, found '${kernel}'`)
   if (bios === undefined && !flash) return own
   const chosen = firmware()

@@ -181,6 +181,8 @@ export interface GuestsResult {
 export interface System {
   /** The whole of a file. Throws an InputError that says why not. */
   readFile(path: string): Uint8Array
+  /** The same for what only the machine looks at: the bytes may come later than this returns, but before `run` makes the machine. */
+  readForRun(path: string): Uint8Array
   /** A disk image, read and written in place. Throws an InputError that says why not. */
   openStore(path: string, readOnly: boolean): BlockStore
   /** A folder that the machine shares. Throws an InputError that says why not. */

@@ -39,6 +39,11 @@ export interface Outcome {
 /** Besides `kernel` and `initrd` the one file that exists: firmware, where it is looked for. */
 const firmware = '/usr/share/qemu/bios-256k.bin'
 
+function readFile(path: string): Uint8Array {
+  if (!['kernel', 'initrd', firmware].includes(path)) throw new InputError(`cannot read '${path}': no such file`)
+  return new TextEncoder().encode(path)
+}
+
 export async function command(args: string[], result: RunResult | Error = ended({ kind: 'power-off' })): Promise<Outcome> {
   const outcome: Outcome = { status: 0, output: '', errors: '', request: undefined, written: {} }
   const system: System = {
@@ -46,10 +51,8 @@ export async function command(args: string[], result: RunResult | Error = ended(
     print(text) { outcome.output += text },
     printError(text) { outcome.errors += text },
     catalogue: async () => catalogue,
-    readFile(path) {
-      if (!['kernel', 'initrd', firmware].includes(path)) throw new InputError(`cannot read '${path}': no such file`)
-      return new TextEncoder().encode(path)
-    },
+    readFile,
+    readForRun: readFile,
     openStore(path, readOnly) {
       if (!path.startsWith('disk')) throw new InputError(`cannot open '${path}': no such file`)
       return { byteLength: 1024, readOnly, read: () => 'ok', write: () => 'ok', flush: () => 'ok' }

@@ -141,7 +141,7 @@ export class Decoder {
       map = this.readVex(opcode === 0xc5)
       opcode = this.byte()
     }
-    const candidates = (this.candidates = this.tables[map * 256 + opcode])
+    const candidates = (this.candidates = this.tables.at(map * 256 + opcode))
     const modrm = this.at < this.end ? code[this.at] : ((this.ranOut = this.ranOut || candidates.some(c => c.hasModrm)), 0)
     d.candidate = this.ranOut ? undefined : this.choose(candidates, modrm)
     this.identityEnd = this.at

@@ -38,9 +38,6 @@ export interface Candidate {
   readonly vex: VexDemands | undefined
 }
 
-/** map 0: one byte; 1: 0F; 2: 0F 38; 3: 0F 3A; the same from 4 on with a VEX prefix. Index: map * 256 + opcode. */
-export type OpcodeTables = Candidate[][]
-
 const registerLetters = 'EGRZSCDVWUPQNHFBX'
 const memoryLetters = 'EMWQO'
 const modrmLetters = 'EGRMSCDVWUPQN'
@@ -58,21 +55,20 @@ const vexMaps: Readonly<Record<string, number>> = { '0F': 5, '0F38': 6, '0F3A': 
 const vexLengths: Readonly<Record<string, number>> = { 128: 0, LZ: 0, 256: 1, LIG: -1 }
 
 /** `VEX.256.66.0F38.W0`; `undefined`: another word. */
-function parseVex(form: Form): { map: number; prefix: Candidate['prefix']; demands: VexDemands } | undefined {
+function parseVex(form: Form): { prefix: Candidate['prefix']; demands: VexDemands } | undefined {
   if (!form.encoding.startsWith('VEX.')) return undefined
   const [, length, prefix, map, w] = form.encoding.split(/[ .]/)
   const l = vexLengths[length]
-  const place = vexMaps[map]
-  if (l === undefined || place === undefined || !['NP', '66', 'F3', 'F2'].includes(prefix) || !['W0', 'W1', 'WIG'].includes(w))
+  if (l === undefined || vexMaps[map] === undefined || !['NP', '66', 'F3', 'F2'].includes(prefix) || !['W0', 'W1', 'WIG'].includes(w))
     throw new Error(`cannot read the VEX prefix of '${form.encoding}'`)
   const { operands } = form
   const wideOnly = operands.some(o => 'EGRB'.includes(o.letter))
   const usesV = operands.some(o => o.letter === 'H' || o.letter === 'B')
   const demands = { l, w: w === 'WIG' ? -1 : Number(w[1]), wideOnly, usesV, vsib: operands.some(o => o.letter === 'X') }
-  return { map: place, prefix: prefix === 'NP' ? 'none' : (prefix.toLowerCase() as Candidate['prefix']), demands }
+  return { prefix: prefix === 'NP' ? 'none' : (prefix.toLowerCase() as Candidate['prefix']), demands }
 }
 
-function parse(row: Instruction, form: Form, number: number): { opcodes: number[]; map: number; candidate: Candidate } {
+function parse(row: Instruction, form: Form, number: number): Candidate {
   const vex = parseVex(form)
   const words = form.encoding.split(' ').slice(vex ? 1 : 0)
   let prefix: Candidate['prefix'] = vex?.prefix ?? 'any'
@@ -80,7 +76,6 @@ function parse(row: Instruction, form: Form, number: number): { opcodes: number[
   let w = -1
   const bytes: number[] = []
   let digit = -1
-  let plusR = false
   let plusI = false
   let slashR = false
   for (const word of words) {
@@ -92,18 +87,13 @@ function parse(row: Instruction, form: Form, number: number): { opcodes: number[
       mandatory = true
     } else if (isByte(word)) {
       bytes.push(parseInt(word, 16))
-      plusR ||= word.endsWith('+r')
       plusI ||= word.endsWith('+i')
     } else if (word === '/r') slashR = true
     else if (word.length === 2 && word >= '/0' && word <= '/7') digit = Number(word[1])
     else if (!furtherOn.has(word)) throw new Error(`${row.name}: cannot read '${word}' in the encoding '${form.encoding}'`)
   }
-  const [first, second] = bytes
-  const escaped = first === 0x0f && bytes.length > 1
-  const legacyMap = !escaped ? 0 : second === 0x38 && bytes.length > 2 ? 2 : second === 0x3a && bytes.length > 2 ? 3 : 1
-  if (!vex) bytes.splice(0, legacyMap === 0 ? 0 : legacyMap === 1 ? 1 : 2)
-  const map = vex?.map ?? legacyMap
-  const opcode = bytes[0]
+  // bytes that choose the map are not the opcode's; a VEX prefix holds them
+  if (!vex && bytes[0] === 0x0f && bytes.length > 1) bytes.splice(0, (bytes[1] === 0x38 || bytes[1] === 0x3a) && bytes.length > 2 ? 2 : 1)
   const fixedModrm = bytes.length > 1 ? bytes[1] : -1
   const rm = form.operands.find(o => 'ERMWUQN'.includes(o.letter))
   const anyMod = form.operands.some(o => o.letter === 'C' || o.letter === 'D')
@@ -111,9 +101,7 @@ function parse(row: Instruction, form: Form, number: number): { opcodes: number[
   let slot = 0
   const slots = form.operands.map(o => (registerLetters.includes(o.letter) ? (Math.min(slot++, 2) as 0 | 1 | 2) : 0))
   const hasModrm = slashR || digit >= 0 || fixedModrm >= 0 || form.operands.some(o => modrmLetters.includes(o.letter))
-  const candidate: Candidate = { row, form, number, prefix, hasModrm, digit, fixedModrm, plusI, w, modrmKind, slots, vex: vex?.demands }
-  const opcodes = plusR ? [0, 1, 2, 3, 4, 5, 6, 7].map(r => opcode + r) : [opcode]
-  return { opcodes, map, candidate }
+  return { row, form, number, prefix, hasModrm, digit, fixedModrm, plusI, w, modrmKind, slots, vex: vex?.demands }
 }
 
 /** How much a candidate demands: those that demand more are tried first. */
@@ -129,19 +117,57 @@ function strictness(candidate: Candidate): number {
   )
 }
 
-/** Rows with a VEX prefix that the CPU model does not offer are left out: they are nearly half of all, and every start reads them. */
-export function buildTables(rows: readonly Instruction[], offers: (feature: string) => boolean = () => true): OpcodeTables {
-  const tables: OpcodeTables = Array.from({ length: 8 * 256 }, () => [])
-  let number = 0
-  for (const row of rows) {
-    if (row.forms[0].encoding.startsWith('VEX') && !offers(row.feature ?? '')) continue
-    for (const form of row.forms) {
-      const { opcodes, map, candidate } = parse(row, form, number++)
-      for (const opcode of opcodes) tables[map * 256 + opcode].push(candidate)
+/** Where a form belongs: what comes before its opcode, the escape (`0F`, `0F 38`, `0F 3A`), the opcode, a register in its low bits. */
+const place = /^(?:(?:NP|66|F3|F2|REX\.W|W0|VEX\.\w+\.\w+\.(\w+)\.\w+) )*(0F (?:3[8A] (?=[0-9A-F]{2}))?(?=[0-9A-F]{2}))?([0-9A-F]{2})(\+r)?/
+const escapes: Readonly<Record<string, number>> = { '0F ': 1, '0F 38 ': 2, '0F 3A ': 3 }
+
+const noCandidates: readonly Candidate[] = []
+
+/**
+ * The opcode maps: 0 is that of one byte, 1 of 0F, 2 of 0F 38, 3 of 0F 3A; the same from 4 on with a VEX prefix. Forms are only sorted by
+ * opcode here, and taken apart when theirs is asked for the first time: there are thousands, and every start would wait for them.
+ */
+export class OpcodeTables {
+  private readonly rows: Instruction[] = []
+  private readonly forms: Form[] = []
+  /** Numbers of forms, by map * 256 + opcode. */
+  private readonly numbers: number[][] = []
+  private readonly lists: (readonly Candidate[])[] = []
+
+  /** Rows with a VEX prefix that the CPU model does not offer are left out: they are nearly half of all. */
+  constructor(rows: readonly Instruction[], offers: (feature: string) => boolean = () => true) {
+    for (const row of rows) {
+      if (row.forms[0].encoding.startsWith('VEX') && !offers(row.feature ?? '')) continue
+      for (const form of row.forms) this.add(row, form)
     }
   }
-  for (const list of tables) if (list.length > 1) list.sort((a, b) => strictness(b) - strictness(a))
-  return tables
+
+  private add(row: Instruction, form: Form): void {
+    const found = place.exec(form.encoding)
+    if (!found) throw new Error(`${row.name}: no opcode in the encoding '${form.encoding}'`)
+    const [, vexMap, escape, opcode, plusR] = found
+    const map = vexMap === undefined ? (escapes[escape] ?? 0) : vexMaps[vexMap]
+    const first = map * 256 + parseInt(opcode, 16)
+    const number = this.forms.push(form) - 1
+    this.rows.push(row)
+    for (let index = first; index < first + (plusR ? 8 : 1); index++) (this.numbers[index] ??= []).push(number)
+  }
+
+  /** The candidates at map * 256 + opcode, those that demand more before those that demand less. */
+  at(index: number): readonly Candidate[] {
+    return this.lists[index] ?? (this.lists[index] = this.takeApart(index))
+  }
+
+  private takeApart(index: number): readonly Candidate[] {
+    const numbers = this.numbers[index]
+    if (!numbers) return noCandidates
+    return numbers.map(number => parse(this.rows[number], this.forms[number], number)).sort((a, b) => strictness(b) - strictness(a))
+  }
+
+  /** Every form once. */
+  all(): Candidate[] {
+    return this.forms.map((form, number) => parse(this.rows[number], form, number))
+  }
 }
 
 export const hasMemoryForm = (spec: OperandSpec): boolean => memoryLetters.includes(spec.letter)

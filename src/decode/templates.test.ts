@@ -7,7 +7,7 @@ import { scratchRecords } from '../memory/map.ts'
 import { hotSpecs } from '../engine/hot-specs.ts'
 import { registry } from '../isa/rows.ts'
 import { recordField, recordSize } from './record.ts'
-import { buildTables } from './tables.ts'
+import { OpcodeTables } from './tables.ts'
 
 const page = 0x10_0000
 const pages = 48
@@ -78,7 +78,7 @@ describe('a record from a template is the record that the decoder makes', () => 
     assert.ok(kept.handlers.some(key => first.interpreter.knownNumber(key) === undefined), 'every handler is at hand')
 
     const later = newMachine()
-    later.core.interpreter.handlerNumber(hotSpecs(buildTables(registry), ['CMC'])[0])
+    later.core.interpreter.handlerNumber(hotSpecs(new OpcodeTables(registry), ['CMC'])[0])
     later.core.code.templates.adopt(kept, key => later.core.interpreter.knownNumber(key))
     const { count } = later.core.code.templates
     assert.equal(count, code.templates.count)

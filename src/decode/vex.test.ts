@@ -5,9 +5,9 @@ import { gprAddress } from '../cpu/layout.ts'
 import { mode } from '../cpu/mode.ts'
 import { registry } from '../isa/rows.ts'
 import { Decoder } from './decoder.ts'
-import { buildTables } from './tables.ts'
+import { OpcodeTables } from './tables.ts'
 
-const decoder = new Decoder(buildTables(registry), () => true)
+const decoder = new Decoder(new OpcodeTables(registry), () => true)
 const decode = (bytes: number[], codeMode: number): string => {
   const decoded = decoder.decode(Uint8Array.from([...bytes, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90]), 0, bytes.length + 6, codeMode)
   const { result, candidate, operandSize, length } = decoded

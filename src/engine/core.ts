@@ -4,7 +4,7 @@ import type { CpuModel } from '../cpu/model.ts'
 import type { PortPort } from '../cpu/processor.ts'
 import type { SaveMapName } from '../cpu/smm-map.ts'
 import type { LogUnhandled } from '../devices/ports.ts'
-import { buildTables } from '../decode/tables.ts'
+import { OpcodeTables } from '../decode/tables.ts'
 import { registry } from '../isa/rows.ts'
 import { createLinearMemory } from '../memory/linear.ts'
 import { PhysicalMemory, type RamRange } from '../memory/physical.ts'
@@ -85,7 +85,7 @@ export function createCore(options: CoreOptions): Core {
   const helperPort = { call, number: helpers.number, shared }
   const core = { memory, state, physical, mmu, running: undefined as Cpu | undefined }
   const offers = (feature: string): boolean => options.model.has(feature)
-  const tables = buildTables(registry, offers)
+  const tables = new OpcodeTables(registry, offers)
   const interpreter = new Interpreter(
     {
       memory,

@@ -13,14 +13,10 @@ export function hotSpecs(tables: OpcodeTables, keys: readonly string[]): Handler
   // a key begins with its row's name, which may have spaces itself
   const names = new Set(keys.flatMap(key => key.split(' ').map((_, i, words) => words.slice(0, i + 1).join(' '))))
   const found = new Map<string, HandlerSpec>()
-  const seen = new Set<number>()
-  for (const list of tables)
-    for (const candidate of list) {
-      if (seen.has(candidate.number)) continue
-      seen.add(candidate.number)
-      if (!names.has(candidate.row.name)) continue
-      for (const spec of shapesOf(candidate)) if (wanted.has(spec.key)) found.set(spec.key, spec)
-    }
+  for (const candidate of tables.all()) {
+    if (!names.has(candidate.row.name)) continue
+    for (const spec of shapesOf(candidate)) if (wanted.has(spec.key)) found.set(spec.key, spec)
+  }
   return keys.map(key => {
     const spec = found.get(key)
     if (!spec) throw new Error(`hot handler '${key}' fits no row`)

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createModel, modelNames } from '../cpu/models.ts'
-import { buildTables } from '../decode/tables.ts'
+import { OpcodeTables } from '../decode/tables.ts'
 import { registry } from '../isa/rows.ts'
 import { helperNames, HelperTable } from './helper-table.ts'
 import { firstKeys } from './first.ts'
@@ -17,7 +17,7 @@ function codeFor(offers: (feature: string) => boolean): InterpreterCode {
     assert.ok(helperNames.includes(name), name)
     return number(name)
   }
-  const tables = buildTables(registry, offers)
+  const tables = new OpcodeTables(registry, offers)
   return encodeInterpreter(hotSpecs(tables, hotKeys), hotSpecs(tables, firstKeys), { hotThreshold: 4096, pages: 1, helperNumber })
 }
 

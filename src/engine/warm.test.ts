@@ -1,7 +1,7 @@
 /** Handlers that are made ahead: they are there, and compile together. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { buildTables } from '../decode/tables.ts'
+import { OpcodeTables } from '../decode/tables.ts'
 import { registry } from '../isa/rows.ts'
 import { firstKeys } from './first.ts'
 import { hotKeys } from './hot.ts'
@@ -12,7 +12,7 @@ import { warmKeys } from './warm.ts'
 test('handlers made ahead are none of the inline ones, and a module of all of them is valid', () => {
   assert.deepEqual([...warmKeys, ...firstKeys].filter(key => hotKeys.includes(key)), [])
   assert.equal(new Set(warmKeys).size, warmKeys.length)
-  const specs = hotSpecs(buildTables(registry), warmKeys)
+  const specs = hotSpecs(new OpcodeTables(registry), warmKeys)
   const { bytes, writers } = encodeHandlers(specs, { hotThreshold: 4096, pages: 1, helperNumber: () => 0 })
   assert.ok(new WebAssembly.Module(bytes))
   assert.ok(writers.includes('BTS base64,immediate8') && !writers.includes('TEST base32,immediate32'))

@@ -141,8 +141,12 @@ export class PhysicalMap {
   /** Works out anew what the chunks of a range are; true when there is any RAM or ROM among them, whose visibility may have changed. */
   private classify(base: number, end: number): boolean {
     let memory = false
+    const first = Math.floor(base / chunkSize)
     const last = Math.min(Math.ceil(end / chunkSize), this.chunks.length)
-    for (let chunk = Math.floor(base / chunkSize); chunk < last; chunk++) {
+    // devices' windows are large, and far from memory
+    const near = (range: RamRange): boolean => range.base < last * chunkSize && first * chunkSize < range.base + range.size
+    if (!this.ram.some(near) && !this.rom.some(near)) return false
+    for (let chunk = first; chunk < last; chunk++) {
       const start = chunk * chunkSize
       const inside = (range: RamRange): boolean => range.base < start + chunkSize && start < range.base + range.size
       if (!this.ram.some(inside) && !this.rom.some(inside)) continue
@@ -208,6 +212,15 @@ export class PhysicalMap {
     if (chunk >= this.chunks.length) return 0
     const base = this.chunks[chunk]
     return (base & ~3) !== 0 ? (base + (lo & (chunkSize - pageSize))) | 0 : this.rarePagePlace(chunk, lo, false)
+  }
+
+  /** A range inside one chunk is RAM, all of it, whose writes nobody has to hear of. */
+  protected isPlainRam(address: number, length: number): boolean {
+    const what = this.chunks[Math.floor(address / chunkSize)]
+    if (what === undefined || what === nothing || what === mixed) return false
+    if (what === unbacked) return true
+    const first = (what + (address % chunkSize)) >>> 12
+    return this.pageFlags.subarray(first, ((what + (address % chunkSize) + length - 1) >>> 12) + 1).every(flags => flags === 0)
   }
 
   private rarePagePlace(chunk: number, lo: number, back: boolean): number {

@@ -254,17 +254,26 @@ export class PhysicalMemory extends PhysicalMap {
 
   /** Puts an image into RAM or ROM; throws when a part of it would lie elsewhere. */
   load(address: number, image: Uint8Array): void {
-    forEachPage(address, image.length, (lo, hi, offset, length) => {
-      const page = this.pagePlace(lo, hi)
-      if (page === 0)
-        throw new Error(`cannot load ${image.length} bytes at 0x${address.toString(16)}: no memory at 0x${toNumber(lo, hi).toString(16)}`)
-      const place = page + (lo & 0xfff)
-      const flags = this.pageFlags[page >>> 12]
-      if (!(flags & pageFlag.readOnly)) this.beforeWrite(place, length)
-      else if (flags & pageFlag.code) this.code?.written(place | 0, length)
-      this.bytes.set(image.subarray(offset, offset + length), place >>> 0)
-      this.afterWrite(place, length)
-    })
+    for (let offset = 0; offset < image.length;) {
+      const here = address + offset
+      const inChunk = Math.min(image.length - offset, chunkSize - (here % chunkSize))
+      // large images in large pieces
+      const length = this.isPlainRam(here, inChunk) ? inChunk : Math.min(inChunk, pageSize - (here % pageSize))
+      this.loadPiece(here, image.subarray(offset, offset + length))
+      offset += length
+    }
+  }
+
+  /** All of it has the same flags. */
+  private loadPiece(address: number, image: Uint8Array): void {
+    const page = this.pagePlace(address | 0, Math.floor(address / 2 ** 32))
+    if (page === 0) throw new Error(`cannot load ${image.length} bytes: no memory at 0x${address.toString(16)}`)
+    const place = page + (address & 0xfff)
+    const flags = this.pageFlags[page >>> 12]
+    if (!(flags & pageFlag.readOnly)) this.beforeWrite(place, image.length)
+    else if (flags & pageFlag.code) this.code?.written(place | 0, image.length)
+    this.bytes.set(image, place >>> 0)
+    this.afterWrite(place, image.length)
   }
 
   /** Makes RAM and ROM hold exactly these chunks and zeros elsewhere. The engine must have forgotten all decoded code. */

@@ -12,7 +12,8 @@ export interface BuildOrder {
 }
 export type CompileOrder =
   | BuildOrder
-  | { readonly setup: BuilderSetup }
+  /** `started`: what the machine starts, by its name. */
+  | { readonly setup: BuilderSetup; readonly started: string | undefined }
   | { readonly want: number }
   | { readonly due: number }
   | { readonly templates: KeptTemplates }
@@ -28,19 +29,20 @@ export interface CompileThreadData {
   readonly keep: string | undefined
   /** Of `programName`. */
   readonly program: string
-  /** What the machine starts. */
-  readonly started: string | undefined
+  /** The program's name, when it runs from the file of all its modules. */
+  readonly own: string | undefined
 }
 
 /** What the thread makes is short-lived: with V8's own limit a boot without kept code takes 50 MiB more, and no less time. */
 const resourceLimits = { maxYoungGenerationSizeMb: 8 }
 
-const script = new URL(`./compile-worker${import.meta.url.endsWith('.ts') ? '.ts' : '.js'}`, import.meta.url)
+const scriptOf = (name: string): URL => new URL(`./${name}${import.meta.url.endsWith('.ts') ? '.ts' : '.js'}`, import.meta.url)
 
 export interface CompileThreadOptions {
   readonly keep?: string | undefined
   readonly program?: string
   readonly started?: string | undefined
+  readonly own?: string | undefined
   readonly worker?: URL
 }
 
@@ -50,29 +52,32 @@ export class CompileThread implements BackgroundBuilder {
   private readonly script: URL
   private readonly keep: string | undefined
   private readonly program: string
-  private readonly started: string | undefined
+  /** What the machine starts, by a name: it has code of its own. Before the machine is made. */
+  started: string | undefined
+  private readonly own: string | undefined
   private readonly answers = new Int32Array(new SharedArrayBuffer(4))
   private port: MessagePort | undefined
   private taken = 0
 
   /**
    * `keep`: a folder for compiled code, made when there is none: what was compiled in one run is at hand in the next. The thread then
-   * starts at once. `program` names us, `started` what the machine starts: each has code of its own. `worker`: what the thread runs; tests
-   * give others.
+   * starts at once. `program` names us: each has code of its own. `own`: the program's name, when
+   * it runs from the file of all its modules. `worker`: what the thread runs; tests give others.
    */
-  constructor({ keep, program = '', started, worker = script }: CompileThreadOptions = {}) {
-    this.script = worker
+  constructor({ keep, program = '', started, own, worker }: CompileThreadOptions = {}) {
+    this.script = worker ?? scriptOf(own === undefined ? 'compile-worker' : 'start-worker')
     this.keep = keep
     this.program = program
     this.started = started
+    this.own = own
     this.keeps = keep !== undefined
     if (this.keeps) this.open()
   }
 
   private open(): MessagePort {
     const { port1, port2 } = new MessageChannel()
-    const { answers, keep, program, started } = this
-    const data: CompileThreadData = { port: port2, answers, keep, program, started }
+    const { answers, keep, program, own } = this
+    const data: CompileThreadData = { port: port2, answers, keep, program, own }
     try {
       const thread = new Worker(this.script, { workerData: data, transferList: [port2], env: withOwnCode(), resourceLimits })
       thread.on('error', error => this.fail(error))
@@ -93,7 +98,7 @@ export class CompileThread implements BackgroundBuilder {
   start(setup: BuilderSetup): void {
     preferThisThread()
     const port = this.port ?? this.open()
-    this.send(port, { setup })
+    this.send(port, { setup, started: this.started })
   }
   submit(id: number, blueprints: readonly Blueprint[], made: number): void {
     this.send(this.port!, { id, blueprints, made })

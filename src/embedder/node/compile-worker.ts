@@ -3,19 +3,19 @@ import { setFlagsFromString } from 'node:v8'
 import { workerData } from 'node:worker_threads'
 import type { Builder, BuilderSetup } from '../../engine/jit/build.ts'
 import { CodeStore, storeName, type ModuleEntry, type StoredHandlers } from './code-store.ts'
-import { keepOwnCode } from './own-code.ts'
+import { keepModules } from './own-code.ts'
 import { stepBack } from './thread-priority.ts'
 import type { BuildOrder, CompileAnswer, CompileOrder, CompileThreadData } from './compile-thread.ts'
 
 stepBack()
-keepOwnCode()
+keepModules()
 // What a module is compiled to is made here, not at the first call in the thread that runs the machine.
 setFlagsFromString('--no-wasm-lazy-compilation')
 
 /** Modules whose regions are told of at once: the machine's own thread reads what it gets between two runs. */
 const toldAtOnce = 64
 
-const { port, answers, keep, program, started } = workerData as CompileThreadData
+const { port, answers, keep, program } = workerData as CompileThreadData
 let setup: BuilderSetup
 let store: CodeStore | undefined
 let builder: Builder | undefined
@@ -36,7 +36,7 @@ function send(answer: CompileAnswer): void {
   Atomics.add(answers, 0, 1)
 }
 
-function open(folder: string): void {
+function open(folder: string, started: string | undefined): void {
   try {
     store = new CodeStore(folder, storeName(setup, program, started))
     kept = store.load()
@@ -110,7 +110,7 @@ const failed = (error: unknown): void => send({ error: String((error as Error).s
 port.on('message', (order: CompileOrder) => {
   if ('setup' in order) {
     setup = order.setup
-    if (keep !== undefined) open(keep)
+    if (keep !== undefined) open(keep, order.started)
   } else if ('want' in order) wanted.push(order.want)
   else if ('due' in order) due = order.due
   else if ('templates' in order) remember(to => to.addTemplates(order.templates))

@@ -4,7 +4,7 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
-import { expectWritable, readFile, replaceFile, writeFile } from './files.ts'
+import { expectWritable, readFile, readFileMeanwhile, replaceFile, writeFile } from './files.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'vitrine-'))
 after(() => rmSync(folder, { recursive: true }))
@@ -41,4 +41,17 @@ test('a file is replaced as a whole or not at all', () => {
 test('what is no file is written to, and stays what it is', () => {
   replaceFile('/dev/null', Uint8Array.of(1))
   assert.throws(() => replaceFile('/dev/full', Uint8Array.of(1)), inputError(/^cannot write '\/dev\/full': the disk is full$/))
+})
+
+test('a file that is read meanwhile is there when it is said', async () => {
+  const large = new Uint8Array(3 << 20).map((_, i) => i * 7)
+  writeFileSync(inFolder('large'), large)
+  const { bytes, done } = readFileMeanwhile(inFolder('large'))
+  assert.equal(bytes.length, large.length)
+  await done
+  assert.ok(Buffer.from(large).equals(bytes))
+  writeFileSync(inFolder('small'), 'few bytes')
+  assert.equal(String(readFileMeanwhile(inFolder('small')).bytes), 'few bytes')
+  assert.throws(() => readFileMeanwhile(inFolder('nowhere')), inputError(/^cannot read '.*nowhere': no such file$/))
+  assert.throws(() => readFileMeanwhile(folder), inputError(/^cannot read '.*': it is a folder$/))
 })

@@ -1,6 +1,6 @@
 /** Files that people name. What is wrong with one is a line in words, where Node has the system's codes (errno(3)). */
 import {
-  accessSync, closeSync, constants, openSync, readFileSync, renameSync, rmSync, statSync, writeFileSync, writeSync,
+  accessSync, closeSync, constants, fstatSync, openSync, read, readFileSync, renameSync, rmSync, statSync, writeFileSync, writeSync,
 } from 'node:fs'
 import { dirname } from 'node:path'
 import { InputError } from '../../errors.ts'
@@ -27,6 +27,36 @@ export function readFile(path: string): Uint8Array {
   } catch (error) {
     throw new InputError(`cannot read '${path}': ${reasonOf(error)}`)
   }
+}
+
+/** Smaller files are read at once. */
+const worthWhile = 1 << 20
+
+/**
+ * The whole of a file, read while we go on: its bytes are there when `done` is. Throws an InputError that says why not, and `done` fails
+ * with one.
+ */
+export function readFileMeanwhile(path: string): { bytes: Uint8Array; done: Promise<void> } {
+  const info = statSync(path, { throwIfNoEntry: false })
+  if (!info?.isFile() || info.size < worthWhile) return { bytes: readFile(path), done: Promise.resolve() }
+  const fail = (why: string): InputError => new InputError(`cannot read '${path}': ${why}`)
+  let file: number
+  try {
+    file = openSync(path, 'r')
+  } catch (error) {
+    throw fail(reasonOf(error))
+  }
+  const bytes = Buffer.allocUnsafeSlow(fstatSync(file).size)
+  const reading = new Promise<void>((resolve, reject) => {
+    const more = (at: number): void => read(file, bytes, at, bytes.length - at, at, (error, count) => {
+      if (error) reject(fail(reasonOf(error)))
+      else if (count === 0 && at < bytes.length) reject(fail(`expected ${bytes.length} bytes, found ${at}: it has changed meanwhile`))
+      else if (at + count < bytes.length) more(at + count)
+      else resolve()
+    })
+    more(0)
+  })
+  return { bytes, done: reading.finally(() => closeSync(file)) }
 }
 
 /** Throws an InputError that says why not. */

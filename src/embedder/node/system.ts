@@ -8,7 +8,7 @@ import { type CpuProfile, namedProfile, profileTable, summarizeProfile } from '.
 import { PanicWatch } from '../panic.ts'
 import { type Ending, Session, type Surroundings } from '../session.ts'
 import { openStore, pathBeside } from './file-store.ts'
-import { expectWritable, readFile, writeFile } from './files.ts'
+import { expectWritable, readFile, readFileMeanwhile, writeFile } from './files.ts'
 import type { serveGdb } from './gdb.ts'
 import type { NodeLink } from './link.ts'
 import type { NodeNetwork } from './network.ts'
@@ -29,13 +29,15 @@ function printError(text: string): void {
 /** Endings after which the machine could run on. */
 const canGoOn: readonly Ending['kind'][] = ['budget', 'timeout', 'left', 'signal', 'idle']
 
-/** `codeCache`: RunRequest's. */
-export type MachineFactory = (options: MachineOptions, codeCache?: string) => Machine | Promise<Machine>
+/** `codeCache`: RunRequest's. `read`: all of the files in the options is there. */
+export type MachineFactory = (options: MachineOptions, codeCache?: string, read?: Promise<unknown>) => Machine | Promise<Machine>
 
-async function run(createMachine: MachineFactory, starterGone: () => boolean, request: RunRequest): Promise<RunResult> {
+async function run(
+  createMachine: MachineFactory, starterGone: () => boolean, request: RunRequest, read: Promise<unknown>,
+): Promise<RunResult> {
   const started = performance.now()
   for (const path of [request.save, request.profile?.file]) if (path !== undefined) expectWritable(path)
-  const machine = await createMachine(request.machine, request.codeCache)
+  const machine = await createMachine(request.machine, request.codeCache, read)
   if (request.restore !== undefined) machine.restoreState((await import('./state-file.ts')).readState(request.restore))
   const collected: Uint8Array[] = []
   const { serial, port: consolePort = 0 } = request.console
@@ -212,8 +214,16 @@ async function catalogue(): Promise<Catalogue> {
 export function nodeSystem(createMachine: MachineFactory): System {
   // From the very start: whoever started us may be gone before a machine is made.
   const starterGone = watchStarter()
+  const reading: Promise<void>[] = []
   return {
     readFile,
+    readForRun(path) {
+      const { bytes, done } = readFileMeanwhile(path)
+      reading.push(done)
+      // a command that fails for another reason before it runs says that
+      done.catch(() => {})
+      return bytes
+    },
     openStore,
     openFolder,
     pathBeside,
@@ -235,7 +245,7 @@ export function nodeSystem(createMachine: MachineFactory): System {
       const { bench } = await import('./bench/bench.ts')
       await bench(request)
     },
-    run: request => run(createMachine, starterGone, request),
+    run: request => run(createMachine, starterGone, request, Promise.all(reading)),
     version: (JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')) as { version: string }).version,
   }
 }

@@ -2,4 +2,4 @@
 import { main } from '../node/main.ts'
 import { FakeMachine } from './fake-machine.ts'
 
-await main(process.argv.slice(2), options => new FakeMachine(options))
+await main(process.argv.slice(2), undefined, options => new FakeMachine(options))

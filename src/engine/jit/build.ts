@@ -5,7 +5,7 @@
 import { mode as codeMode } from '../../cpu/mode.ts'
 import { Decoder } from '../../decode/decoder.ts'
 import type { KeptTemplates } from '../../decode/templates.ts'
-import { buildTables, type OpcodeTables } from '../../decode/tables.ts'
+import { OpcodeTables } from '../../decode/tables.ts'
 import { registry } from '../../isa/rows.ts'
 import { encodeModule } from '../../wasm/module.ts'
 import { hotSpecs } from '../hot-specs.ts'
@@ -149,7 +149,7 @@ export class Builder {
     const features = new Set(setup.features)
     this.setup = setup
     const offers = (feature: string): boolean => features.has(feature)
-    this.tables = buildTables(registry, offers)
+    this.tables = new OpcodeTables(registry, offers)
     this.decoder = new Decoder(this.tables, offers)
   }
 

@@ -32,7 +32,7 @@ function withLength(contents: Aml): number[] {
     const total = contents.length + 1 + extra
     if (extra === 0 ? total < 64 : total < 2 ** (4 + 8 * extra)) {
       const lead = extra === 0 ? [total] : [(extra << 6) | (total & 15), ...littleEndian(total >> 4, extra)]
-      return [...lead, ...contents]
+      return lead.concat(contents)
     }
   }
   throw new Error(`AML package of ${contents.length} bytes is too long`)
@@ -47,10 +47,12 @@ export function integer(value: number): number[] {
 
 export const string = (text: string): number[] => [0x0d, ...ascii(text), 0]
 export const buffer = (bytes: Aml): number[] => [0x11, ...withLength([...integer(bytes.length), ...bytes])]
-export const packageOf = (elements: Aml[]): number[] => [0x12, ...withLength([elements.length, ...elements.flat()])]
-export const name = (path: string, value: Aml): number[] => [0x08, ...namePath(path), ...value]
-export const scope = (path: string, terms: Aml[]): number[] => [0x10, ...withLength([...namePath(path), ...terms.flat()])]
-export const device = (path: string, terms: Aml[]): number[] => [0x5b, 0x82, ...withLength([...namePath(path), ...terms.flat()])]
+/** Tables are long, and made at every start: `concat` takes them as a whole, where `...` and `flat` go from byte to byte. */
+const together = (first: number[], terms: Aml[]): number[] => first.concat(...terms)
+export const packageOf = (elements: Aml[]): number[] => together([0x12], [withLength(together([elements.length], elements))])
+export const name = (path: string, value: Aml): number[] => together([0x08], [namePath(path), value])
+export const scope = (path: string, terms: Aml[]): number[] => together([0x10], [withLength(together(namePath(path), terms))])
+export const device = (path: string, terms: Aml[]): number[] => together([0x5b, 0x82], [withLength(together(namePath(path), terms))])
 /** Not serialized. */
 export const method = (path: string, argumentCount: number, terms: Aml[]): number[] =>
   [0x14, ...withLength([...namePath(path), argumentCount, ...terms.flat()])]

@@ -31,6 +31,7 @@ export async function bench(request: BenchRequest): Promise<void> {
   let partner: Partner | undefined
   try {
     const wanted = chooseWorkloads(request.only, request.quick)
+    await refreshOurselves()
     const files = await filesFor(request, wanted.find(each => each.flavour)?.flavour, scratch)
     const workloads = present(wanted, files, request.only !== undefined)
     const { words, programs, phases } = orderOf(workloads)
@@ -125,6 +126,12 @@ async function filesFor({ files }: BenchRequest, flavour: Workload['flavour'], s
   if (!existsSync(tools)) throw new InputError('expected --files FOLDER with vmlinuz and initramfs.cpio (a checkout builds them itself)')
   const { benchFiles } = await import(tools.href) as { benchFiles: (folder: string, flavour?: string) => Files }
   return benchFiles(scratch, flavour)
+}
+
+/** We are measured as we are after an installation. In a package there is nothing to do. */
+async function refreshOurselves(): Promise<void> {
+  const tool = new URL('../../../../tools/bundle.ts', import.meta.url)
+  if (existsSync(tool)) await (await import(tool.href) as { refresh: () => Promise<void> }).refresh()
 }
 
 function thisMachine(): string {
