@@ -5,16 +5,18 @@ import { InputError } from '../errors.ts'
 import type { System } from './system.ts'
 import { parseDevice, type DeviceSelection } from './values.ts'
 
-/** `cache` and `aio` are about how QEMU uses its files: accepted, and without effect. */
+/** From `cache` on they are about how QEMU uses its files: accepted, and without effect. */
 const known = [
-  'file', 'if', 'media', 'id', 'bootindex', 'format', 'snapshot', 'readonly', 'read-only', 'serial', 'cache', 'aio', 'index', 'bus', 'unit',
+  'file', 'if', 'media', 'id', 'bootindex', 'format', 'snapshot', 'readonly', 'read-only', 'serial', 'index', 'bus', 'unit',
+  'cache', 'cache.direct', 'cache.no-flush', 'cache.writeback', 'aio', 'discard', 'detect-zeroes', 'werror', 'rerror', 'file.aio',
+  'file.locking',
 ]
 
 const disks = { virtio: 'virtio-blk-pci', ide: 'ide-hd', nvme: 'nvme' } as const
 
 export const driveHelp = `\
 FILE[,key=value...], or file=FILE among the keys:
-  file=FILE            the image
+  file=FILE            the image; fat:FOLDER is a disk with what is in the folder (FAT16), fat:rw:FOLDER drops what is written
   if=virtio|sata|nvme  a virtio disk, a SATA one (ide is the same), an NVMe one
   if=none              none of them: a --device names its id
   if=pflash            flash memory below 4 GiB, for UEFI: first its code (readonly=on), then its variables
@@ -26,7 +28,7 @@ FILE[,key=value...], or file=FILE among the keys:
   readonly=on|off      refuse writes
   serial=TEXT          the disk's serial number
   unit=N               which of the flash memories it is (default: in the order given)
-  cache, aio, index, bus    accepted, without effect
+  cache, aio, discard, detect-zeroes, werror, rerror, index, bus    accepted, without effect
 `
 
 export interface Drives {
@@ -83,7 +85,7 @@ function placeFlash(flash: DriveOptions[], keys: Record<string, string>, system:
 
 function keysOf(text: string): Record<string, string> {
   const [first] = text.split(',')
-  const keys = parseDevice(first.includes('=') ? `drive,${text}` : `drive,file=${text}`).properties
+  const keys = plain(parseDevice(first.includes('=') ? `drive,${text}` : `drive,file=${text}`).properties)
   for (const key of Object.keys(keys)) {
     if (!known.includes(key)) throw new InputError(`drive '${text}': there is no key '${key}'; the nearest is '${nearest(key, known)}'`)
   }
@@ -91,7 +93,24 @@ function keysOf(text: string): Record<string, string> {
   return keys
 }
 
+/** QEMU's longer spellings: `driver` is the format, `file.driver` says what kind of file it is. */
+function plain(given: Record<string, string>): Record<string, string> {
+  const { 'file.driver': driver = 'file', 'file.filename': name, 'file.dir': folder = '', 'file.rw': rw, driver: format, ...keys } = given
+  if (driver !== 'vvfat' && driver !== 'file') throw new InputError(`drive: file.driver: expected file or vvfat, found '${driver}'`)
+  const file = driver === 'vvfat' ? `fat:${rw === 'on' ? 'rw:' : ''}${folder}` : name
+  return { ...(format === undefined ? {} : { format }), ...(file === undefined ? {} : { file }), ...keys }
+}
+
+/** `fat:`, with options of QEMU's before the folder: of these only `rw` matters. */
+function fatDrive({ file }: Record<string, string>, id: string, system: System): DriveOptions {
+  const [, options, folder] = /^fat:((?:(?:rw|16|floppy|32|12):)*)(.*)$/.exec(file)!
+  if (/floppy|32|12/.test(options)) throw new InputError(`drive '${file}': expected FAT16 on a disk, found ${options.slice(0, -1)}`)
+  const writable = options.includes('rw')
+  return { id, store: system.openFatFolder(folder), snapshot: writable, readOnly: !writable, format: 'raw' }
+}
+
 function driveOf(keys: Record<string, string>, defaultId: string, system: System): DriveOptions {
+  if (keys.file.startsWith('fat:')) return fatDrive(keys, keys.id ?? defaultId, system)
   const snapshot = isOn(keys, 'snapshot')
   const readOnly = isOn(keys, 'readonly') || isOn(keys, 'read-only') || keys.media === 'cdrom'
   const format = choice(keys, 'format', ['raw', 'qcow2']) ?? (/\.qcow2$/i.test(keys.file) ? 'qcow2' : undefined)

@@ -8,6 +8,11 @@ import type { DeviceSelection } from './values.ts'
 /** Keys of both kinds of card, and of each kind of network. */
 const ofCards = ['id', 'mac', 'model']
 const kinds: Readonly<Record<string, readonly string[]>> = { user: ['hostfwd', 'restrict'], socket: ['listen', 'connect'] }
+/** What QEMU lets one choose of user networks, as far as it is settled here. */
+const settled: Readonly<Record<string, readonly string[]>> = {
+  net: ['10.0.2.0/24', '10.0.2.0/255.255.255.0', '10.0.2.0'], host: ['10.0.2.2'], dns: ['10.0.2.3'], dhcpstart: ['10.0.2.15'],
+  ipv4: ['on', 'yes', 'y'], ipv6: ['off', 'no', 'n'],
+}
 /** The devices that QEMU's names for them mean. */
 export const cardModels: Readonly<Record<string, string>> = {
   virtio: 'virtio-net-pci', 'virtio-net': 'virtio-net-pci', 'virtio-net-pci': 'virtio-net-pci', e1000: 'e1000', 'e1000-82540em': 'e1000',
@@ -46,7 +51,7 @@ function parseNetwork(text: string, defaultId: string | undefined): Parsed {
   const [kind, ...parts] = text.split(',')
   const own = kinds[kind]
   if (own === undefined) throw new InputError(`network '${text}': expected user, socket or none, found '${kind}'`)
-  const known = [...ofCards, ...own]
+  const known = [...ofCards, ...own, ...(kind === 'user' ? Object.keys(settled) : [])]
   const values = parts.filter(part => part !== '').map(part => {
     const equals = part.indexOf('=')
     const key = equals < 0 ? part : part.slice(0, equals)
@@ -58,6 +63,12 @@ function parseNetwork(text: string, defaultId: string | undefined): Parsed {
   if (model === undefined) throw new InputError(`network '${text}': model: expected virtio-net-pci or e1000, found '${keys.model}'`)
   if (keys.restrict !== undefined && !['on', 'off', 'yes', 'no', 'y', 'n'].includes(keys.restrict)) {
     throw new InputError(`network '${text}': restrict: expected on or off, found '${keys.restrict}'`)
+  }
+  for (const key of Object.keys(keys).filter(each => each in settled)) {
+    const [usual, ...others] = settled[key]
+    if (keys[key] !== usual && !others.includes(keys[key])) {
+      throw new InputError(`network '${text}': ${key}: expected ${usual}, found '${keys[key]}'`)
+    }
   }
   const id = keys.id ?? defaultId
   if (id === undefined) throw new InputError(`network '${text}': expected id=ID, for a device to name`)

@@ -19,7 +19,7 @@ export function qemuHelp(what: HelpTopic, { cpuModels, cpuFeatures, devices }: C
     case 'accelerators': return 'Accelerators supported in QEMU binary:\ntcg\n'
     case 'devices': return `Misc devices:\n${devices.map(deviceLine).join('')}`
     case 'drives': return driveHelp
-    case 'chardevs': return 'Available chardev backend types:\n  file\n  null\n  pipe\n  socket\n  stdio\n'
+    case 'chardevs': return 'Available chardev backend types:\n  file\n  null\n  pipe\n  pty\n  socket\n  stdio\n'
     case 'options': return optionsHelp(version)
   }
 }

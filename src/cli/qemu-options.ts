@@ -5,6 +5,9 @@
 import type { IommuOptions } from '../api.ts'
 import { nearest } from '../cpu/features.ts'
 import { InputError } from '../errors.ts'
+import { addBlockNode } from './qemu-blocks.ts'
+import { audio, device, object } from './qemu-devices.ts'
+import type { Keys } from './qemu-json.ts'
 import * as value from './qemu-values.ts'
 import type { SerialTarget, SocketAddress } from './system.ts'
 import type { DeviceSelection } from './values.ts'
@@ -24,12 +27,18 @@ export interface QemuSettings {
   append: string
   /** One an option, in order. */
   serials: string[]
-  chardevs: Map<string, SerialTarget>
+  chardevs: Map<string, CharacterDevice>
+  /** Character devices of virtio consoles. */
+  consoles: string[]
   noGraphic: boolean
   display?: string
   devices: DeviceSelection[]
   iommus: IommuOptions[]
   drives: string[]
+  /** Of `-blockdev`, by name. */
+  nodes: Map<string, Keys>
+  /** Of `-machine pflash0=`: the node of each flash memory. */
+  flashNodes: string[]
   netdevs: string[]
   nics: string[]
   fsdevs: string[]
@@ -60,10 +69,16 @@ export interface QemuSettings {
   warnings: string[]
 }
 
+/** `mux`: a monitor may share it, behind Ctrl-A. */
+export interface CharacterDevice {
+  target: SerialTarget
+  mux: boolean
+}
+
 function defaultSettings(): QemuSettings {
   return {
-    machine: 'pc', cpu: 'max', cpus: 1, memory: 128 << 20, append: '', serials: [], chardevs: new Map(), noGraphic: false, devices: [],
-    iommus: [],
+    machine: 'pc', cpu: 'max', cpus: 1, memory: 128 << 20, append: '', serials: [], chardevs: new Map(), consoles: [],
+    noGraphic: false, devices: [], iommus: [], nodes: new Map(), flashNodes: [],
     monitors: [], oldCards: [], oldNetworks: [], globals: [],
     drives: [], netdevs: [], nics: [], fsdevs: [], virtfs: [], bootMenu: false, snapshot: false, noReboot: false, wait: false, seed: 0,
     log: false, events: false, warnings: [],
@@ -84,12 +99,12 @@ function accepted(names: string[], help: string, argument?: string): QemuOption 
   return { names, help, apply() {}, ...(argument === undefined ? {} : { argument }) }
 }
 
-/** Does nothing, and says so each time: whoever gives it expects something to happen. */
-function without(names: string[], what: string, argument?: string): QemuOption {
-  return {
-    names, help: `no effect: ${what}`, ...(argument === undefined ? {} : { argument }),
-    apply: s => { s.warnings.push(`warning: -${names[0]} has no effect: ${what}`) },
-  }
+/** They do nothing, and say so each time: whoever gives one expects something to happen. */
+function without(names: string[], what: string, argument?: string): QemuOption[] {
+  return names.map(name => ({
+    names: [name], help: `no effect: ${what}`, ...(argument === undefined ? {} : { argument }),
+    apply: s => { s.warnings.push(`warning: -${name} has no effect: ${what}`) },
+  }))
 }
 
 /** Only `none`, that is, not having what we do not have. */
@@ -119,7 +134,7 @@ export const qemuOptions: readonly QemuOption[] = [
   },
   { names: ['cpu'], argument: 'cpu', help: "select CPU ('-cpu help' for list); max is an Intel, max,+svm an AMD", apply: value.cpu },
   { names: ['accel'], argument: 'name', help: 'tcg, which here means our own engine; or kvm:tcg', apply: value.accelerator },
-  without(['enable-kvm'], 'our own engine runs everything'),
+  ...without(['enable-kvm'], 'our own engine runs everything'),
   { names: ['smp'], argument: '[cpus=]n[,...]', help: 'set the number of CPUs', apply: value.smp },
   { names: ['m'], argument: '[size=]megs', help: 'set RAM size (default 128 MiB); suffixes M and G', apply: value.memory },
 
@@ -129,8 +144,13 @@ export const qemuOptions: readonly QemuOption[] = [
   { names: ['bios'], argument: 'file', help: 'firmware: SeaBIOS (default), or UEFI', apply: (s, text) => { s.bios = text } },
   { names: ['boot'], argument: '[order=]drives[,menu=on]', help: 'what firmware tries: c disk, d CD-ROM', apply: value.boot },
 
-  { names: ['device'], argument: 'driver[,prop=value]', help: "add device; '-device help' for list", apply: value.device },
+  { names: ['device'], argument: 'driver[,prop=value]', help: "add device; '-device help' for list", apply: device },
   { names: ['drive'], argument: 'file=file[,if=type][,...]', help: 'add a drive: if=ide, virtio, pflash or none', apply: value.drive },
+  {
+    names: ['blockdev'], argument: '[driver=]driver,node-name=name[,...]',
+    help: 'an image that a device names: raw or qcow2 on file, vvfat',
+    apply: (s, text) => { addBlockNode(s.nodes, text) },
+  },
   { names: ['pflash'], argument: 'file', help: 'flash memory with UEFI firmware, or its variables', apply: value.pflash },
   { names: ['snapshot'], help: 'write to temporary memory instead of disk images', apply: s => { s.snapshot = true } },
   { names: ['hda', 'hdb', 'hdc', 'hdd'], argument: 'file', help: 'a disk image, as a SATA disk', apply: value.hardDisk },
@@ -163,7 +183,7 @@ export const qemuOptions: readonly QemuOption[] = [
   onlyNone(['parallel'], 'dev', 'parallel port'),
   {
     names: ['netdev'], argument: 'user|socket,id=id[,...]', help: 'a router (hostfwd, restrict) or other machines (listen, connect)',
-    apply: (s, text) => { s.netdevs.push(text) },
+    apply: value.netdev,
   },
   { names: ['nic'], argument: 'user[,...]|none', help: 'the same with a virtio card', apply: (s, text) => { s.nics.push(text) } },
   {
@@ -178,7 +198,7 @@ export const qemuOptions: readonly QemuOption[] = [
 
   { names: ['no-reboot'], help: 'exit instead of rebooting', apply: s => { s.noReboot = true } },
   { names: ['action'], argument: 'event=action', help: 'reboot=shutdown as -no-reboot; defaults are accepted', apply: value.action },
-  without(['no-shutdown'], 'power-off ends the run'),
+  ...without(['no-shutdown'], 'power-off ends the run'),
   { names: ['rtc'], argument: 'base=utc|localtime|DATE', help: 'what the clock shows first (default: a fixed date)', apply: value.rtc },
   { names: ['seed'], argument: 'number', help: 'seed of all that is random', apply: value.seed },
   {
@@ -189,6 +209,9 @@ export const qemuOptions: readonly QemuOption[] = [
   {
     names: ['global'], argument: 'driver.property=value', help: 'a property of each device of that name; says so when there is none',
     apply: value.global,
+  },
+  {
+    names: ['object'], argument: 'type,id=id', help: 'accepted where nothing is lost: memory, random numbers, threads', apply: object,
   },
   { names: ['pidfile'], argument: 'file', help: "write the process' ID to a file", apply: (s, text) => { s.pidFile = text } },
   refused(['daemonize'], "start it in the background, with '&' or setsid"),
@@ -206,13 +229,15 @@ export const qemuOptions: readonly QemuOption[] = [
   accepted(['icount'], 'accepted: time is always counted from instructions', 'shift=N'),
   accepted(['msg'], 'accepted', 'timestamp=on'),
   accepted(['sandbox'], 'accepted: the emulator needs no privileges', 'on|off'),
+  accepted(['watchdog-action'], 'accepted: there is no watchdog', 'reset|none|...'),
+  accepted(['compat'], 'accepted', 'policy'),
   accepted(['mem-prealloc', 'no-fd-bootchk'], 'accepted'),
   accepted(['mem-path', 'k'], 'accepted', 'arg'),
-  without(['no-hpet', 'no-acpi'], 'the machine keeps it'),
-  without(['object'], 'objects of the embedder are not needed', 'type,id=id'),
-  without(['smbios'], 'the tables are our own', 'arg'),
-  without(['usb', 'full-screen', 'sdl', 'gtk', 'curses'], 'not emulated'),
-  without(['usbdevice', 'vnc', 'spice', 'audiodev', 'audio', 'soundhw'], 'not emulated', 'arg'),
+  ...without(['no-hpet', 'no-acpi'], 'the machine keeps it'),
+  ...without(['smbios'], 'the tables are our own', 'arg'),
+  ...without(['usb', 'full-screen', 'sdl', 'gtk', 'curses'], 'not emulated'),
+  ...without(['usbdevice', 'vnc', 'spice', 'audio', 'soundhw'], 'not emulated', 'arg'),
+  { names: ['audiodev'], argument: '[driver=]driver,id=id', help: 'no effect: not emulated; none needs no warning', apply: audio },
 ]
 
 const names = qemuOptions.flatMap(option => option.names)

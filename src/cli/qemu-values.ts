@@ -1,11 +1,11 @@
 /** The values of QEMU's options, taken apart (QEMU documentation, "Invocation"). Each function sets what its option means, or throws. */
 import { nearest } from '../cpu/features.ts'
-import type { IommuOptions } from '../api.ts'
 import { InputError } from '../errors.ts'
 import { cdromDrive } from './drives.ts'
+import { isJson, keysOfValue } from './qemu-json.ts'
 import type { QemuSettings } from './qemu-options.ts'
 import type { SerialTarget } from './system.ts'
-import { parseDate, parseDevice, parseGdb, parseMemory } from './values.ts'
+import { parseDate, parseGdb, parseMemory } from './values.ts'
 
 const isHelp = (text: string): boolean => text === 'help' || text === '?'
 const partsOf = (text: string): string[] => text.split(',').filter(part => part !== '')
@@ -21,7 +21,8 @@ function keysOf(text: string, first: string): [key: string, value: string][] {
 
 const machineProperties = [
   'pit', 'kernel-irqchip', 'kernel_irqchip', 'vmport', 'usb', 'hpet', 'smm', 'mem-merge', 'dump-guest-core', 'acpi', 'sata', 'smbus',
-  'i8042', 'memory-encryption', 'graphics', 'nvdimm', 'hmat', 'max-ram-below-4g', 'x-south-bridge',
+  'i8042', 'memory-encryption', 'graphics', 'nvdimm', 'hmat', 'max-ram-below-4g', 'x-south-bridge', 'memory-backend', 'suppress-vmdesc',
+  'default-bus-bypass-iommu', 'default_bus_bypass_iommu', 'smbios-entry-point-type', 'pcspk-audiodev', 'fd-bootchk',
 ]
 
 export function machine(settings: QemuSettings, text: string): void {
@@ -29,6 +30,7 @@ export function machine(settings: QemuSettings, text: string): void {
   for (const [key, value] of keysOf(text, 'type')) {
     if (key === 'type') settings.machine = machineType(value)
     else if (key === 'accel') accelerator(settings, value)
+    else if (key === 'pflash0' || key === 'pflash1') settings.flashNodes[Number(key.at(-1))] = value
     else if (!machineProperties.includes(key)) throw new InputError(`Property '${settings.machine}-machine.${key}' not found`)
   }
 }
@@ -86,40 +88,6 @@ export function memory(settings: QemuSettings, text: string): void {
   }
 }
 
-/** QEMU's other names for the same devices. */
-const deviceAliases: Readonly<Record<string, string>> = {
-  'virtio-blk': 'virtio-blk-pci', 'virtio-net': 'virtio-net-pci', 'virtio-rng': 'virtio-rng-pci', 'virtio-9p': 'virtio-9p-pci',
-  'e1000-82540em': 'e1000',
-}
-
-export function device(settings: QemuSettings, text: string): void {
-  if (isHelp(text)) return void (settings.help = 'devices')
-  const given = parseDevice(text)
-  const selection = { ...given, name: deviceAliases[given.name] ?? given.name }
-  if (Object.keys(selection.properties).some(isHelp)) settings.help = { device: selection.name }
-  else if (selection.name === 'isa-serial' && 'chardev' in selection.properties) {
-    settings.serials.push(`chardev:${selection.properties.chardev}`)
-  } else if (selection.name === 'isa-debugcon' && 'chardev' in selection.properties) {
-    const { chardev: id, ...properties } = selection.properties
-    settings.debugConsole = `chardev:${id}`
-    settings.devices.push({ name: selection.name, properties })
-  } else if (selection.name === 'intel-iommu') settings.iommus.push(intelIommu(settings, selection.properties))
-  else settings.devices.push(selection)
-}
-
-const withoutEffect = ['device-iotlb', 'dma-drain', 'dma-translation', 'pci-root', 'version', 'x-pasid-mode']
-
-/** QEMU does not compare the source of an I/O APIC's interrupts with that of the entry; kvm-unit-tests relies on it. */
-function intelIommu(settings: QemuSettings, given: Record<string, string>): IommuOptions {
-  const properties: Record<string, string> = { 'ioapic-source-check': 'off', 'scalable-mode': 'off' }
-  for (const [key, text] of Object.entries(given)) {
-    if (key === 'id') continue
-    if (!withoutEffect.includes(key)) properties[key.replace(/^x-/, '')] = text
-    else settings.warnings.push(`warning: intel-iommu.${key}=${text} has no effect`)
-  }
-  return { model: 'vtd', properties }
-}
-
 export function drive(settings: QemuSettings, text: string): void {
   if (isHelp(text)) return void (settings.help = 'drives')
   settings.drives.push(text)
@@ -154,18 +122,20 @@ export function vga(settings: QemuSettings, text: string): void {
   else if (text !== 'none') settings.warnings.push(`warning: -vga ${text} has no effect: expected std or none`)
 }
 
-export const serialHelp = 'a serial port (again: COM2 to COM4): [mon:]stdio, file:PATH, pipe:PATH, tcp:HOST:PORT[,server,nowait], unix:PATH'
+export const serialHelp =
+  'a serial port (again: COM2 to COM4): [mon:]stdio, pty, file:PATH, pipe:PATH, tcp:HOST:PORT[,server,nowait], unix:PATH'
 
 export function addSerial(settings: QemuSettings, text: string): void {
   serial(text, settings)
   settings.serials.push(text)
 }
 
-/** What `-serial` names, with whether Ctrl-A is shared with us. */
-export function serial(text: string, { chardevs }: QemuSettings): { target: SerialTarget; escape: boolean } {
+/** What `-serial` names, with whether Ctrl-A is shared with us. `label`: what a pseudo-terminal is announced as. */
+export function serial(text: string, { chardevs }: QemuSettings, label = 'serial0'): { target: SerialTarget; escape: boolean } {
   const escape = text.startsWith('mon:')
   const plain = text.replace(/^mon:/, '')
   const [scheme, rest] = plain.includes(':') ? [plain.slice(0, plain.indexOf(':')), plain.slice(plain.indexOf(':') + 1)] : [plain, '']
+  const device = scheme === 'chardev' ? chardevs.get(named(rest, 'an id')) : undefined
   const target = (): SerialTarget => {
     switch (scheme) {
       case 'stdio': return 'stdio'
@@ -174,16 +144,17 @@ export function serial(text: string, { chardevs }: QemuSettings): { target: Seri
       case 'pipe': return { pipe: named(rest, 'a path') }
       case 'tcp': case 'telnet': case 'unix': return socket(scheme, rest)
       // It may be defined by a later -chardev.
-      case 'chardev': return chardevs.get(named(rest, 'an id')) ?? 'none'
-      case 'vc': case 'pty': case 'msmouse': case 'udp': case 'braille':
+      case 'chardev': return device?.target ?? 'none'
+      case 'pty': return { pty: label }
+      case 'vc': case 'msmouse': case 'udp': case 'braille':
         throw new InputError(`the char driver '${scheme}' is not offered, expected ${serialNames}`)
       default: throw new InputError(`'${text}' is not a valid char driver; expected ${serialNames}`)
     }
   }
-  return { target: target(), escape }
+  return { target: target(), escape: escape || (device?.mux ?? false) }
 }
 
-const serialNames = 'stdio, mon:stdio, file:PATH, pipe:PATH, tcp:, unix:, null or none'
+const serialNames = 'stdio, mon:stdio, pty, file:PATH, pipe:PATH, tcp:, unix:, null or none'
 
 function named(text: string, what: string): string {
   if (text === '') throw new InputError(`expected ${what} after the colon`)
@@ -213,7 +184,9 @@ export function chardev(settings: QemuSettings, text: string): void {
     return value
   }
   if (id === undefined) throw new InputError("chardev: no id specified, expected 'id=NAME'")
-  settings.chardevs.set(id, chardevTarget(keys, need))
+  settings.chardevs.set(id, { target: chardevTarget(keys, need), mux: keys.get('mux') === 'on' })
+  const log = keys.get('logfile')
+  if (log !== undefined) settings.warnings.push(`warning: -chardev logfile=${log} has no effect: expected -chardev file`)
 }
 
 function chardevTarget(keys: ReadonlyMap<string, string>, need: (key: string) => string): SerialTarget {
@@ -222,12 +195,13 @@ function chardevTarget(keys: ReadonlyMap<string, string>, need: (key: string) =>
   switch (backend) {
     case 'stdio': return 'stdio'
     case 'null': return 'none'
+    case 'pty': return { pty: need('id') }
     case 'file': return { file: need('path') }
     case 'pipe': return { pipe: need('path') }
     case 'socket':
       if (keys.has('path')) return socket('unix', need('path') + flags)
       return socket('tcp', `${keys.get('host') ?? ''}:${need('port')}${flags}`)
-    default: throw new InputError(`'${backend}' is not a valid char driver name; expected stdio, null, file, pipe or socket`)
+    default: throw new InputError(`'${backend}' is not a valid char driver name; expected stdio, pty, null, file, pipe or socket`)
   }
 }
 
@@ -255,6 +229,14 @@ export function debugcon(settings: QemuSettings, text: string): void {
   settings.devices.push({ name: 'isa-debugcon', properties: {} })
 }
 
+/** As JSON, `hostfwd` is a list of objects with a text each. */
+export function netdev(settings: QemuSettings, text: string): void {
+  if (!isJson(text)) return void settings.netdevs.push(text)
+  const { type = '', ...keys } = keysOfValue(text, 'type')
+  const words = Object.entries(keys).map(([key, word]) => `${key.replace(/^(hostfwd|guestfwd)\.\d+\.str$/, '$1')}=${word}`)
+  settings.netdevs.push([type, ...words].join(','))
+}
+
 export function oldNetwork(settings: QemuSettings, text: string): void {
   const [kind, ...rest] = partsOf(text)
   if (kind === 'nic') settings.oldCards.push(Object.fromEntries(keysOf(rest.join(','), 'model')))
@@ -274,7 +256,9 @@ export function mon(settings: QemuSettings, text: string): void {
   for (const [key, value] of keysOf(text, 'chardev')) {
     if (key === 'chardev') id = value
     else if (key === 'mode' && (value === 'readline' || value === 'control')) kind = value === 'control' ? 'qmp' : 'human'
-    else if (key !== 'pretty') throw new InputError(`Invalid parameter '${key}=${value}'; expected chardev, mode=readline or mode=control`)
+    else if (key !== 'pretty' && key !== 'id') {
+      throw new InputError(`Invalid parameter '${key}=${value}'; expected chardev, mode=readline or mode=control`)
+    }
   }
   settings.monitors.push({ kind, target: `chardev:${id}` })
 }

@@ -1,8 +1,10 @@
 /** `vitrine qemu`: the machine behind QEMU's command line, for scripts that call qemu-system-x86_64. */
-import type { BootOptions } from '../api.ts'
+import type { BootOptions, DriveOptions } from '../api.ts'
 import { InputError, isInputError } from '../errors.ts'
-import { parseDrives } from './drives.ts'
+import { type Drives, parseDrives } from './drives.ts'
 import { firmwareOptions, hasUefi } from './firmware.ts'
+import { blockDrive } from './qemu-blocks.ts'
+import { virtioConsoles } from './qemu-devices.ts'
 import { qemuHelp } from './qemu-help.ts'
 import { parseModules } from './modules.ts'
 import { type Networks, parseNetworks } from './networks.ts'
@@ -40,8 +42,8 @@ export async function qemu(args: readonly string[], system: System): Promise<num
 }
 
 function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue): RunRequest {
-  if (settings.kernel === undefined && settings.bios === undefined && settings.drives.length === 0) {
-    throw new InputError('no bootable device: expected -kernel, -hda, -cdrom or -drive')
+  if (settings.kernel === undefined && settings.bios === undefined && settings.drives.length === 0 && settings.nodes.size === 0) {
+    throw new InputError('no bootable device: expected -kernel, -hda, -cdrom, -drive or -blockdev')
   }
   if (settings.wait && settings.gdb === undefined && settings.monitors.length === 0) {
     throw new InputError('-S: nobody could let it go on; expected -s, -gdb, -monitor or -qmp too')
@@ -49,7 +51,8 @@ function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue)
   applyGlobals(settings)
   for (const warning of settings.warnings) warn(system, warning)
   for (const device of settings.devices) checkName(device, catalogue)
-  const { drives, flash, devices } = parseDrives(drivesOf(settings), system, 'ide')
+  settings.devices.push(...virtioConsoles(settings))
+  const { drives, flash, devices } = drivesOf(settings, system)
   const nets = networksOf(settings)
   const shared = [parseQemuShares(settings.fsdevs, false, system), parseQemuShares(settings.virtfs, true, system)]
   for (const warning of shared.flatMap(each => each.warnings)) warn(system, warning)
@@ -95,12 +98,25 @@ function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue)
   }
 }
 
-const drivesOf = ({ drives, snapshot }: QemuSettings): string[] => drives.map(text => (snapshot ? `${text},snapshot=on` : text))
+/** Those of `-drive`, and the nodes of `-blockdev` that a device or the machine names. */
+function drivesOf({ drives: texts, nodes, flashNodes, devices, snapshot }: QemuSettings, system: System): Drives {
+  const given = parseDrives(texts.map(text => (snapshot ? `${text},snapshot=on` : text)), system, 'ide')
+  const node = (name: string): DriveOptions => blockDrive(name, nodes, snapshot, system)
+  const named = [...new Set(devices.map(({ properties }) => properties.drive ?? ''))].filter(name => nodes.has(name))
+  if (flashNodes.length > 0 && given.flash.length > 0) throw new InputError('-machine pflash0: expected no -drive with if=pflash beside it')
+  for (const [unit, name] of flashNodes.entries()) {
+    if (!nodes.has(name)) throw new InputError(`-machine pflash${unit}=${name ?? ''}: expected the name of a -blockdev`)
+  }
+  return { drives: [...given.drives, ...named.map(node)], flash: [...given.flash, ...flashNodes.map(node)], devices: given.devices }
+}
 
 function monitorsOf(
   settings: QemuSettings, console: ConsoleOptions, others: NonNullable<RunRequest['serials']>,
 ): Pick<RunRequest, 'monitors' | 'paused'> {
-  const monitors = settings.monitors.map(({ kind, target }) => ({ kind, target: targetOf(target, settings, '-monitor').target }))
+  // Ctrl-A reaches what it can do of a monitor on the same terminal.
+  const onSerial = (text: string): boolean => settings.serials.includes(text) && isShared(text, settings)
+  const monitors = settings.monitors.filter(({ kind, target }) => kind === 'qmp' || !onSerial(target))
+    .map(({ kind, target }, i) => ({ kind, target: targetOf(target, settings, '-monitor', `compat_monitor${i}`).target }))
   const onTerminal = [console.serial, ...others.map(({ target }) => target), ...monitors.map(({ target }) => target)]
   if (onTerminal.filter(target => target === 'stdio').length > 1) {
     throw new InputError('-monitor stdio: cannot use stdio by multiple character devices; expected -serial file:FILE, say, beside it')
@@ -108,6 +124,8 @@ function monitorsOf(
   if (monitors.length === 0) return {}
   return { monitors, ...(settings.wait && settings.gdb === undefined ? { paused: true } : {}) }
 }
+
+const isShared = (text: string, { chardevs }: QemuSettings): boolean => chardevs.get(text.replace(/^chardev:/, ''))?.mux ?? false
 
 /** `-d int` by itself goes to our errors, as the rest of `-d` does. */
 function traceOf({ events, log, logFile }: QemuSettings): Pick<RunRequest, 'trace'> {
@@ -176,7 +194,7 @@ function consoleOf(settings: QemuSettings): { console: ConsoleOptions; others: N
   const { serials, noGraphic, log } = settings
   const texts = serials.length > 0 ? serials : [noGraphic ? 'mon:stdio' : 'none']
   if (texts.length > mostSerials) throw new InputError(`-serial ${texts[mostSerials]}: expected at most ${mostSerials} serial ports`)
-  const ports = texts.map((text, port) => ({ port, ...targetOf(text, settings) }))
+  const ports = texts.map((text, port) => ({ port, ...targetOf(text, settings, '-serial', `serial${port}`) }))
   const [onTerminal, second] = ports.filter(({ target }) => target === 'stdio')
   if (second) throw new InputError(`-serial ${texts[second.port]}: cannot use stdio by multiple character devices`)
   const { port, target, escape } = onTerminal ?? ports[0]
@@ -189,18 +207,27 @@ function consoleOf(settings: QemuSettings): { console: ConsoleOptions; others: N
 /** COM1 to COM4. */
 const mostSerials = 4
 
-function targetOf(text: string, settings: QemuSettings, option = '-serial'): { target: SerialTarget; escape: boolean } {
+function targetOf(text: string, settings: QemuSettings, option: string, label?: string): { target: SerialTarget; escape: boolean } {
   const [, id] = /^(?:mon:)?chardev:(.*)$/.exec(text) ?? []
   if (id !== undefined && !settings.chardevs.has(id)) {
     const known = [...settings.chardevs.keys()].join(', ') || 'none'
     throw new InputError(`${option} ${text}: expected a -chardev with id=${id}, found ${known}`)
   }
-  return serial(text, settings)
+  return serial(text, settings, label)
 }
+
+/** Devices of QEMU's by which images reach a guest, and what has them here. */
+const instead: readonly [RegExp, string][] = [
+  [/^(virtio-scsi|scsi-|lsi53c|megasas|mptsas|pvscsi|am53c974|vhost-scsi|vhost-user-blk)/, 'virtio-blk-pci, nvme or ide-hd'],
+  [/^(e1000e|igb|rtl8139|ne2k|pcnet|i825|vmxnet3|usb-net|tulip|vhost-vdpa)/, 'virtio-net-pci or e1000'],
+  [/^(pcie-pci-bridge|ioh3420|pxb|x3130|xio3130|i82801b11)/, 'pcie-root-port or pci-bridge'],
+]
 
 /** What the device makes of its properties, the machine says; an unknown one QEMU words like this. */
 function checkName({ name }: QemuSettings['devices'][number], { devices }: Catalogue): void {
   const names = devices.map(device => device.name)
+  const [, better] = instead.find(([pattern]) => pattern.test(name)) ?? []
+  if (better !== undefined) throw new InputError(`-device ${name}: not emulated, expected ${better}`)
   if (!names.includes(name)) throw new InputError(`-device ${name}: '${name}' is not a valid device model name${suggest(name, names)}`)
 }
 

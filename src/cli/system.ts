@@ -12,10 +12,11 @@ export type SocketAddress = { path: string } | { host: string; port: number }
 
 /**
  * Where a serial port is: the terminal or pipe we were started in, nowhere, a file that it is written to, a pair of named pipes
- * (PATH.in and PATH.out), or a socket. A listening one that waits holds the machine back until somebody is there.
+ * (PATH.in and PATH.out), a new pseudo-terminal, which is announced by that label, or a socket. A listening one that waits holds the
+ * machine back until somebody is there.
  */
 export type SerialTarget =
-  | 'stdio' | 'none' | { file: string } | { pipe: string } | { socket: SocketAddress; listen: boolean; wait: boolean }
+  | 'stdio' | 'none' | { file: string } | { pipe: string } | { pty: string } | { socket: SocketAddress; listen: boolean; wait: boolean }
 
 /** A TCP port of ours that leads into the machine; without a host of ours on all addresses, without one of the machine's to its lease. */
 export interface PortForward {
@@ -185,6 +186,8 @@ export interface System {
   readForRun(path: string): Uint8Array
   /** A disk image, read and written in place. Throws an InputError that says why not. */
   openStore(path: string, readOnly: boolean): BlockStore
+  /** What is in a folder, as a disk with a FAT file system that cannot be written. Throws an InputError that says why not. */
+  openFatFolder(path: string): BlockStore
   /** A folder that the machine shares. Throws an InputError that says why not. */
   openFolder(path: string, readOnly: boolean): SharedFolder
   /** The path of a file that is named within another one, as a backing file is. */

@@ -16,6 +16,8 @@ export const catalogue: Catalogue = {
     { name: 'pci-testdev', description: 'test device', bus: 'PCI' },
     { name: 'VGA', description: 'a screen', bus: 'PCI' },
     { name: 'virtio-9p-pci', description: 'a folder', bus: 'PCI' },
+    ...['virtio-blk-pci', 'virtio-net-pci', 'virtio-rng-pci', 'virtio-console-pci', 'ide-hd', 'ide-cd', 'e1000', 'edu', 'pcie-root-port']
+      .map(name => ({ name, description: `device ${name}`, bus: 'PCI' })),
   ],
   checkCpu: createModel,
   describeCpu: describeModel,
@@ -34,6 +36,8 @@ export interface Outcome {
   bench?: BenchRequest
   /** Files written, by path. */
   written: Record<string, string>
+  /** Images opened, by path. */
+  opened: string[]
 }
 
 /** Besides `kernel` and `initrd` the one file that exists: firmware, where it is looked for. */
@@ -45,7 +49,7 @@ function readFile(path: string): Uint8Array {
 }
 
 export async function command(args: string[], result: RunResult | Error = ended({ kind: 'power-off' })): Promise<Outcome> {
-  const outcome: Outcome = { status: 0, output: '', errors: '', request: undefined, written: {} }
+  const outcome: Outcome = { status: 0, output: '', errors: '', request: undefined, written: {}, opened: [] }
   const system: System = {
     version: '1.2.3',
     print(text) { outcome.output += text },
@@ -54,8 +58,13 @@ export async function command(args: string[], result: RunResult | Error = ended(
     readFile,
     readForRun: readFile,
     openStore(path, readOnly) {
+      outcome.opened.push(path)
       if (!path.startsWith('disk')) throw new InputError(`cannot open '${path}': no such file`)
       return { byteLength: 1024, readOnly, read: () => 'ok', write: () => 'ok', flush: () => 'ok' }
+    },
+    openFatFolder(path) {
+      if (!path.startsWith('folder')) throw new InputError(`cannot make a disk of the folder '${path}': no such file`)
+      return { byteLength: 2048, readOnly: true, read: () => 'ok', write: () => 'error', flush: () => 'ok' }
     },
     openFolder(path, readOnly) {
       if (!path.startsWith('folder')) throw new InputError(`cannot share '${path}': no such folder`)

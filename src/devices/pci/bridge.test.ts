@@ -123,6 +123,21 @@ test('a request carries the number that its bus has now, and stops where bus mas
   assert.deepEqual(requests, [[bdf(3, 5, 0), 1], [bdf(7, 5, 0), 2]])
 })
 
+test('firmware finds bridges that forward requests and decode nothing, after a reset too', () => {
+  const { bus, requests, deep } = family()
+  bus.leaveResources()
+  const number = (bridge: Bdf, buses: number): void => bus.configWrite(bridge, 0x18, 4, buses)
+  for (const reset of [() => {}, () => bus.reset()]) {
+    reset()
+    assert.equal(bus.configRead(bdf(0, 3, 0), 4, 2) & 3, 0)
+    number(bdf(0, 3, 0), 0x030200)
+    number(bdf(2, 0, 0), 0x030302)
+    bus.configWrite(bdf(3, 5, 0), 4, 2, 4)
+    deep.slot.msi.signal(0xfee00000, 1)
+  }
+  assert.deepEqual(requests, [[bdf(3, 5, 0), 1], [bdf(3, 5, 0), 1]])
+})
+
 test('INTx wires turn at each bridge by the device number behind it', () => {
   const { wires, card, deep, deeper } = family()
   // INTA of device 0 stays INTA at the root port, whose device number 2 chooses the wire

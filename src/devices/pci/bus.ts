@@ -125,10 +125,16 @@ export class PciBus implements Stateful {
     }
   }
 
-  /** Firmware in the machine will number buses and place BARs: nothing is decoded before it does. */
+  /**
+   * Firmware in the machine will number buses and place BARs: nothing is decoded before it does. Bridges forward requests from the start,
+   * as QEMU's do whatever their Command.BME says: SeaBIOS, which knows no others, never sets it, and could read no disk behind one.
+   */
   leaveResources(): void {
     for (const { fn } of this.#functions) {
-      if (fn instanceof PciBridge) fn.setBuses(0, 0, 0)
+      if (fn instanceof PciBridge) {
+        fn.setBuses(0, 0, 0)
+        fn.config.write(register.command, 2, command.busMaster)
+      }
       fn.config.sealInitialState()
     }
   }

@@ -2,11 +2,12 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, openSync, readFileSync, readSync, rmSync, writeSync } from 'node:fs'
+import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, readSync, rmSync, writeSync } from 'node:fs'
 import { connect, createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
+import { setTimeout as delay } from 'node:timers/promises'
 import { openSerialPort, type SerialPort } from './serial-port.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'vitrine-serial-'))
@@ -38,6 +39,25 @@ test('a pair of named pipes', async () => {
   readSync(reader, said)
   assert.equal(said.toString(), 'said')
   port.close()
+})
+
+test('a new pseudo-terminal: every byte both ways, for one after the other; it is gone with us', async t => {
+  const said = t.mock.method(process.stderr, 'write', () => true)
+  const port = await openSerialPort({ pty: 'console' })
+  said.mock.restore()
+  const [, path] = /^char device redirected to (\/dev\/\S+) \(label console\)\n$/.exec(String(said.mock.calls[0].arguments[0]))!
+  for (const word of ['first\r\n\x03\x04', 'second\n\r\x1a']) {
+    const terminal = openSync(path, 'r+')
+    const received = input(port)
+    writeSync(terminal, word)
+    assert.equal(await received, word)
+    await port.write(bytes(word))
+    const heard = Buffer.alloc(20)
+    assert.equal(heard.subarray(0, readSync(terminal, heard)).toString('latin1'), word)
+    closeSync(terminal)
+  }
+  port.close()
+  while (existsSync(path)) await delay(20)
 })
 
 test('a listening socket that waits for its client, and outlives it', async () => {

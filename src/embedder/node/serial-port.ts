@@ -1,9 +1,11 @@
 /** Other ends of the machine's serial port than standard input and output: a file, a pair of named pipes, a socket. */
 import { constants, openSync, rmSync, statSync } from 'node:fs'
 import { connect, createServer, Socket, type Server } from 'node:net'
+import type { Writable } from 'node:stream'
 import type { SerialTarget, SocketAddress } from '../../cli/system.ts'
 import { InputError } from '../../errors.ts'
 import { OutputFile, reasonOf } from './files.ts'
+import { pseudoTerminal } from './pseudo-terminal.ts'
 
 export interface SerialPort {
   /** Resolves when somebody is there, if the machine has to wait for that. */
@@ -56,6 +58,7 @@ export async function openOtherPorts(
 export async function openSerialPort(target: Exclude<SerialTarget, 'stdio' | 'none'>): Promise<SerialPort> {
   if ('file' in target) return filePort(target.file)
   if ('pipe' in target) return pipePort(target.pipe)
+  if ('pty' in target) return terminalPort(target.pty)
   return target.listen ? listeningPort(target.socket, target.wait) : connectedPort(target.socket)
 }
 
@@ -95,8 +98,17 @@ function pipePort(path: string): SerialPort {
   return port
 }
 
+async function terminalPort(label: string): Promise<SerialPort> {
+  const { path, input, output, close } = await pseudoTerminal()
+  // Those who start us look for these words.
+  process.stderr.write(`char device redirected to ${path} (label ${label})\n`)
+  const port = streamPort(() => input, close)
+  output.on('data', (bytes: Buffer) => port.onInput(bytes)).resume()
+  return port
+}
+
 /** What is written with nobody there is lost, as on a wire. */
-function streamPort(output: () => Socket | undefined, close: () => void, ready = Promise.resolve()): SerialPort {
+function streamPort(output: () => Writable | undefined, close: () => void, ready = Promise.resolve()): SerialPort {
   return {
     ready, close, open: true, onInput() {}, onArrival() {},
     write: bytes => new Promise(resolve => {

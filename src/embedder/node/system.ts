@@ -7,6 +7,7 @@ import { type Command, escapeHelp } from '../escape.ts'
 import { type CpuProfile, namedProfile, profileTable, summarizeProfile } from '../../insight/profile.ts'
 import { PanicWatch } from '../panic.ts'
 import { type Ending, Session, type Surroundings } from '../session.ts'
+import { openFatFolder } from './fat-folder.ts'
 import { openStore, pathBeside } from './file-store.ts'
 import { expectWritable, readFile, readFileMeanwhile, writeFile } from './files.ts'
 import type { serveGdb } from './gdb.ts'
@@ -225,6 +226,7 @@ export function nodeSystem(createMachine: MachineFactory): System {
       return bytes
     },
     openStore,
+    openFatFolder,
     openFolder,
     pathBeside,
     writeFile,
