@@ -60,15 +60,20 @@ export function isFlat(words: Uint32Array): boolean {
     && isWhole(words, segment.es, dataKind)
 }
 
+/** Of state.systemCalls: what generated code may do of changes between levels, in 64-bit code and in flat code outside of long mode. */
+const longLevels = 1
+export const flatLevels = 8
+const levelChanges = longLevels | flatLevels
+
 /** The body of Processor.stateChanged, apart from the translation context. */
 export function deriveState(state: CpuState): void {
   const { words } = state
-  words[index.systemCalls] &= ~1
+  words[index.systemCalls] &= ~levelChanges
   const cs = words[index.csAttributes]
   const long = (words[index.efer] & efer.LMA) !== 0
   if (long && cs & attribute.long) {
     words[index.mode] = mode.code64 | mode.stack32
-    if (words[index.efer] & efer.SCE) words[index.systemCalls] |= 1
+    if (words[index.efer] & efer.SCE) words[index.systemCalls] |= longLevels
     words[index.addressMask] = 0xffffffff
     words[index.addressMask + 1] = 0xffffffff
     words[index.codeBase] = 0
@@ -77,6 +82,7 @@ export function deriveState(state: CpuState): void {
     const paragraphs = !(words[index.cr0] & cr0.PE) || (words[index.eflags] & 0x20000) !== 0
     words[index.mode] = (cs & attribute.big ? mode.code32 : mode.code16) | (words[index.ssAttributes] & attribute.big ? mode.stack32 : 0)
       | (paragraphs ? mode.real : 0) | (isFlat(words) ? mode.flat : 0)
+    if (words[index.mode] & mode.flat && !long) words[index.systemCalls] |= flatLevels
     words[index.addressMask] = 0xffffffff
     words[index.addressMask + 1] = 0
     words[index.codeBase] = words[index.csBase]
@@ -85,7 +91,7 @@ export function deriveState(state: CpuState): void {
   if (words[index.cr4] & cr4.CET) {
     words[index.mode] |= controlFlowMode(words)
     // the other level's code has another mode: its tables are not the ones that generated code knows
-    words[index.systemCalls] &= ~1
+    words[index.systemCalls] &= ~levelChanges
   }
   deriveFpu(state)
 }

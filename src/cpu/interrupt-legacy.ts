@@ -9,6 +9,7 @@ import {
 } from './descriptor.ts'
 import { checksGate, externalBit, isSoftware, setsResumeFlag, type CpuEvent } from './event.ts'
 import { Fault, generalProtection, selectorFault, vector } from './fault.ts'
+import { deliverFlat } from './interrupt-quick-flat.ts'
 import { segment } from './layout.ts'
 import type { Processor } from './processor.ts'
 import { flag, readRflags } from './rflags.ts'
@@ -38,7 +39,14 @@ export function deliverReal(cpu: Processor, event: CpuEvent): void {
   cpu.stateChanged()
 }
 
+function isQuick(cpu: Processor, event: CpuEvent): boolean {
+  const lowest = checksGate(event) ? cpu.state.cpl : 0
+  const error = event.error === undefined ? -1 : event.error >>> 0
+  return deliverFlat(cpu, event.vector, error, lowest, Number(returnRip(cpu, event) & low32), setsResumeFlag(event) ? flag.RF : 0)
+}
+
 export function deliverProtected(cpu: Processor, event: CpuEvent): void {
+  if (isQuick(cpu, event)) return
   const gate = readGate(cpu, event)
   if (((gate.high >> 8) & 0x1f) === systemType.taskGate) deliverThroughTask(cpu, event, gate.low >>> 16)
   else deliverThroughGate(cpu, event, gate)

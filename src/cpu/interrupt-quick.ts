@@ -1,9 +1,10 @@
 /**
  * The commonest delivery of an event, in few steps: 64-bit code, an interrupt or trap gate without IST to a 64-bit handler of level 0, and
- * everything that is read or written at hand in the kernel's first-level tables. It does what interrupt-long.ts does, or nothing. Intel SDM
- * vol. 3, "Exception and Interrupt Handling in 64-bit Mode".
+ * everything that is read or written at hand in the kernel's first-level tables. It does what interrupt-long.ts does, or nothing. The same
+ * outside of long mode: interrupt-quick-flat.ts. Intel SDM vol. 3, "Exception and Interrupt Handling in 64-bit Mode".
  */
 import { attribute, cr4 } from './bits.ts'
+import { deliverFlat } from './interrupt-quick-flat.ts'
 import { at } from './layout.ts'
 import { mode } from './mode.ts'
 import type { Processor } from './processor.ts'
@@ -43,6 +44,7 @@ export function deliverQuickly(
 ): boolean {
   const { memory } = cpu
   const { words } = cpu.state
+  if (words[index.mode] & mode.flat) return deliverFlat(cpu, number, error, lowest, ripLow, resume)
   if ((words[index.mode] & mode.codeMask) !== mode.code64 || words[index.cr4] & (cr4.CET | cr4.LA57)) return false
   if (number * 16 + 15 > words[index.idtrLimit]) return false
   const gate = knownWords(memory, words[index.idtrBase], words[index.idtrBase + 1], number * 16, 16)

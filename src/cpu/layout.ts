@@ -146,7 +146,8 @@ export const fields = {
   userTables: derived32('the same of privilege level 3', 3),
   accessTables: derived32('the same of level 0 with RFLAGS.AC set (STAC); 0 while they or kernelTables are unknown', 3),
   systemCalls: derived32('bit 0: SYSCALL and SYSRET may do without a helper (64-bit mode, EFER.SCE); bit 1: SYSRET loads all of SS;'
-    + ' bit 2: FCOMI leaves C1 of the x87 status word'),
+    + ' bit 2: FCOMI leaves C1 of the x87 status word;'
+    + ' bit 3: SYSENTER, SYSEXIT, IRET and segment loads may do without a helper (flat 32-bit code outside of long mode)'),
   vmcsPlace: derived32('linear address of the current VMCS in root operation, when generated code may use it; else 0'),
   interruptPending: derived32('1: the interrupt controller asks for an interrupt, so setting IF must leave generated code'),
 

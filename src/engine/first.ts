@@ -5,7 +5,7 @@
 export const firstKeys: readonly string[] = [
   'CLD',
   'CLI',
-  'MOV Sreg segment16A,gpr16B',
+  'MOV Sreg o32 wide segment16A,gpr16B',
   'ADD base64,gpr64B',
   'LGDT o32 base0',
   'RETF o64',

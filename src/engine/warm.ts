@@ -208,7 +208,7 @@ export const warmKeys: readonly string[] = [
   'MOV CR/DR o64 gpr64A,control64B',
   'MOV Sreg gpr16A,segment16B',
   'MOV Sreg gpr32A,segment16B',
-  'MOV Sreg segment16A,gpr16B',
+  'MOV Sreg o32 wide segment16A,gpr16B',
   'MOV base16,immediate16',
   'MOV gpr16A,gpr16B',
   'MOV gpr16A,immediate16',

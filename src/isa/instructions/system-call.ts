@@ -1,5 +1,6 @@
 /**
- * SYSCALL, SYSRET and SWAPGS. In 64-bit mode the first two are generated code as long as nothing unusual is asked for: the translation
+ * SYSCALL, SYSRET and SWAPGS; SYSENTER and SYSEXIT. In 64-bit mode the first two, in flat 32-bit code the last two, are generated code as
+ * long as nothing unusual is asked for: the translation
  * tables of the other privilege level are known, and neither a single step nor an alignment check is involved. Intel SDM vol. 2, the
  * instructions' pages; AMD APM vol. 3, the same.
  */
@@ -7,13 +8,14 @@ import { form, instruction } from '../define.ts'
 import type { Node } from '../../wasm/function.ts'
 import type { Semantics } from '../builder.ts'
 import { segment } from '../../cpu/layout.ts'
+import { flatLevels } from '../../cpu/derive.ts'
 import { vector as exception } from '../../cpu/fault.ts'
 import { flag } from '../../cpu/rflags.ts'
 import { flagsImage, setFlagsFrom } from './logic.ts'
 
 const arithmetic = flag.CF | flag.PF | flag.AF | flag.ZF | flag.SF | flag.OF
 const unusual = flag.TF | flag.AC
-const attributes = { code64: 0xa09b, data32: 0xc093, level3: 0x60 } as const
+const attributes = { code64: 0xa09b, code32: 0xc09b, data32: 0xc093, level3: 0x60 } as const
 /** Flags that SYSRET takes from R11. */
 const returned = 0x3c7fd7
 const loadsAllOfSs = 2
@@ -32,7 +34,7 @@ export function setFlagsRegister(b: Semantics, image: Node): void {
   setFlagsFrom(b, image)
 }
 
-function enterLevel(b: Semantics, level: number, tables: 'kernelTables' | 'userTables'): void {
+export function enterLevel(b: Semantics, level: number, tables: 'kernelTables' | 'userTables'): void {
   b.setState('cpl', level)
   b.takeTables(tables)
 }
@@ -93,5 +95,54 @@ instruction('SWAPGS', {
     const base = b.state('segBase', segment.gs)
     b.setState('segBase', b.state('msrKernelGsBase'), segment.gs)
     b.setState('msrKernelGsBase', base)
+  },
+})
+
+// ---- flat 32-bit code ----
+
+/** Flat, outside of long mode, with no shadow stacks, and the tables of the other level are known. */
+export const isFlatPlain = (b: Semantics, tables: 'kernelTables' | 'userTables'): Node =>
+  b.and(b.ne(b.and(b.state('systemCalls'), flatLevels), 0), b.ne(b.state(tables), 0))
+const systemSelector = (b: Semantics): Node => b.and(b.wrap(b.state('msrSysenterCs')), 0xfffc)
+const narrow = (b: Semantics, value: Node): Node => b.and(value, 0xffffffffn)
+
+instruction('SYSENTER', {
+  forms: [form('0F 34')],
+  feature: 'sep',
+  modal: true,
+  ends: true,
+  semantics: b => {
+    if (b.wide || b.operandSize !== 32) return b.helper('sysenter')
+    const quiet = b.eqz(b.and(b.state('eflags'), unusual))
+    const usual = b.and(b.and(isFlatPlain(b, 'kernelTables'), quiet), b.ne(systemSelector(b), 0))
+    b.if(b.eqz(usual), () => b.helperInside('sysenter'))
+    const selector = systemSelector(b)
+    b.writeRegister(4, narrow(b, b.state('msrSysenterEsp')))
+    b.setState('eflags', b.and(b.state('eflags'), ~(flag.VM | flag.IF | flag.RF)))
+    setFlat(b, segment.cs, selector, attributes.code32)
+    setFlat(b, segment.ss, b.and(b.add(selector, 8), 0xffff), attributes.data32)
+    enterLevel(b, 0, 'kernelTables')
+    b.jump(b.state('msrSysenterEip'))
+  },
+})
+
+instruction('SYSEXIT', {
+  forms: [form('0F 35')],
+  feature: 'sep',
+  modal: true,
+  ends: true,
+  semantics: b => {
+    if (b.wide || b.operandSize !== 32) return b.helper('sysexit')
+    const flags = b.state('eflags')
+    const quiet = b.eqz(b.or(b.or(b.state('cpl'), b.state('interruptPending')), b.and(flags, unusual | flag.RF)))
+    const usual = b.and(b.and(isFlatPlain(b, 'userTables'), quiet), b.ne(systemSelector(b), 0))
+    b.if(b.eqz(usual), () => b.helperInside('sysexit'))
+    const target = b.gpr(2)
+    const selectorOf = (distance: number): Node => b.and(b.or(b.add(systemSelector(b), distance), 3), 0xffff)
+    b.writeRegister(4, narrow(b, b.gpr(1)))
+    setFlat(b, segment.cs, selectorOf(16), attributes.code32 | attributes.level3)
+    setFlat(b, segment.ss, selectorOf(24), attributes.data32 | attributes.level3)
+    enterLevel(b, 3, 'userTables')
+    b.jump(target)
   },
 })

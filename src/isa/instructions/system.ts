@@ -6,9 +6,11 @@ import { default64, force64, form, instruction, legacyOnly } from '../define.ts'
 import type { Body, Check, Form, InterceptName } from '../define.ts'
 import { AL, Ap, Cy, Dy, DX, Ew, Gv, Gw, Gy, Ib, Iw, M, Mp, Mw, Mx, rAX, Rd, Rq, Rv, Ry, Sw, type Operand } from '../operands.ts'
 import type { Node } from '../../wasm/function.ts'
-import type { Semantics } from '../builder.ts'
+import { accessFlag, type Semantics } from '../builder.ts'
 import { at, segment } from '../../cpu/layout.ts'
 import { vector as exception } from '../../cpu/fault.ts'
+import { mode } from '../../cpu/mode.ts'
+import { loadSegment } from './segment-load.ts'
 
 const named = (name: string): Body => b => b.helper(name)
 /** The helper is given the operand's linear address. */
@@ -109,7 +111,12 @@ instruction('ARPL', {
 /** The selector in a segment register that the record names. */
 const selectorOf = (b: Semantics, operand: Operand): Node => b.load('i32', b.shl(b.registerNumber(operand), 2), at.segSelector)
 const noSuchSegment = (b: Semantics, operand: Operand): void => b.faultIf(b.gtU(b.registerNumber(operand), segment.gs), exception.UD)
-instruction('MOV Sreg', { forms: [form('8E /r', Sw, Ew)], semantics: (b, _, source) => b.helper('mov_to_sreg', b.read(source)) })
+instruction('MOV Sreg', { forms: [form('8E /r', Sw, Ew)], modal: true,
+  semantics: (b, to, source) => {
+    const selector = b.read(source)
+    if (b.wide) return b.helper('mov_to_sreg', selector)
+    loadSegment(b, b.registerNumber(to), selector, () => {}, 'mov_to_sreg', selector)
+  } })
 instruction('MOV Sreg', { forms: [form('8C /r', Mw, Sw)],
   semantics: (b, to, from) => { noSuchSegment(b, from); b.write(to, selectorOf(b, from)) } })
 instruction('MOV Sreg', { forms: [form('8C /r', Rv, Sw)],
@@ -117,6 +124,18 @@ instruction('MOV Sreg', { forms: [form('8C /r', Rv, Sw)],
     noSuchSegment(b, from)
     b.write(to, to.bits === 64 ? b.extendU(selectorOf(b, from)) : selectorOf(b, from))
   } })
+
+/** With 32 bits of a flat stack in generated code, where that loads the segment. */
+function popSegment(b: Semantics, index: number): void {
+  const otherwise = (): void => b.helperInside('pop_sreg', b.i32(index))
+  if (b.wide || b.operandSize !== 32 || index === segment.ss) return b.helper('pop_sreg', b.i32(index))
+  b.when(b.and(b.state('mode'), mode.flat), () => {
+    const top = b.and(b.gpr(4), 0xffffffffn)
+    const selector = b.readMemory(top, 'i32_16u', 4, accessFlag.stack)
+    const release = (): void => b.writeRegister(4, b.and(b.add(top, 4n), 0xffffffffn))
+    loadSegment(b, b.i32(index), selector, release, 'pop_sreg', b.i32(index))
+  }, otherwise)
+}
 
 /** Letters, opcodes of PUSH and POP, and whether they exist in 64-bit mode. A row's name tells it apart from others of the same shape. */
 const stacked: readonly (readonly [letters: string, push: string, pop: string | undefined, legacy: boolean])[] = [
@@ -128,7 +147,7 @@ stacked.forEach(([letters, push, pop, legacy], index) => {
   instruction(`PUSH ${letters}`, { forms: [sized(push, legacy)], modal: true,
     semantics: b => b.push(b.operandSize === 64 ? b.extendU(b.state('segSelector', index)) : b.state('segSelector', index),
     b.operandSize) })
-  if (pop) instruction(`POP ${letters}`, { forms: [sized(pop, legacy)], modal: true, semantics: b => b.helper('pop_sreg', b.i32(index)) })
+  if (pop) instruction(`POP ${letters}`, { forms: [sized(pop, legacy)], modal: true, semantics: b => popSegment(b, index) })
 })
 
 const farPointer = (name: string, f: Form, index: number): void => {
@@ -162,8 +181,6 @@ plain('INT3', 'CC', 'int3', { ends: true })
 plain('INT1', 'F1', 'int1', { ends: true, intercept: 'icebp' })
 instruction('INTO', { forms: [form('CE', legacyOnly)], semantics: named('into') })
 instruction('BOUND', { forms: [form('62 /r', Gv, Mp, legacyOnly)], sized: true, semantics: (b, _, m) => b.helper('bound', b.address(m)) })
-plain('SYSENTER', '0F 34', 'sysenter', { feature: 'sep', ends: true })
-plain('SYSEXIT', '0F 35', 'sysexit', { feature: 'sep', ends: true })
 plain('RSM', '0F AA', 'rsm', { intercept: 'rsm' })
 
 // ---- waiting ----
