@@ -130,6 +130,8 @@ export interface MachineOptions extends BootOptions {
   serialPorts?: number
   /** A serial port's interrupt passes only while OUT2 is set, as on a PC (default). False: always, as in QEMU, which xv6 counts on. */
   serialGate?: boolean
+  /** Files that software finds in QEMU's fw_cfg device, by names of 1 to 55 ASCII characters; those that it has anyhow are taken. */
+  fwCfgFiles?: ReadonlyMap<string, Uint8Array>
   networks?: NetworkOptions[]
   /** Remapping units; the last one has what no other names. Needs the chipset q35. */
   iommus?: IommuOptions[]

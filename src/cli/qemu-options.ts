@@ -20,6 +20,8 @@ export interface QemuSettings {
   help?: HelpTopic
   machine: 'pc' | 'q35'
   cpu: string
+  /** Those asked for, in order. */
+  accelerators: string[]
   cpus: number
   memory: number
   kernel?: string
@@ -43,6 +45,8 @@ export interface QemuSettings {
   nics: string[]
   fsdevs: string[]
   virtfs: string[]
+  /** Of `-fw_cfg`: its text, or the path of its contents. */
+  firmwareFiles: { name: string; text?: string; path?: string }[]
   bios?: string
   bootOrder?: string
   bootMenu: boolean
@@ -77,8 +81,8 @@ export interface CharacterDevice {
 
 function defaultSettings(): QemuSettings {
   return {
-    machine: 'pc', cpu: 'max', cpus: 1, memory: 128 << 20, append: '', serials: [], chardevs: new Map(), consoles: [],
-    noGraphic: false, devices: [], iommus: [], nodes: new Map(), flashNodes: [],
+    machine: 'pc', accelerators: [], cpu: 'max', cpus: 1, memory: 128 << 20, append: '', serials: [], chardevs: new Map(), consoles: [],
+    noGraphic: false, devices: [], iommus: [], nodes: new Map(), flashNodes: [], firmwareFiles: [],
     monitors: [], oldCards: [], oldNetworks: [], globals: [],
     drives: [], netdevs: [], nics: [], fsdevs: [], virtfs: [], bootMenu: false, snapshot: false, noReboot: false, wait: false, seed: 0,
     log: false, events: false, warnings: [],
@@ -156,7 +160,10 @@ export const qemuOptions: readonly QemuOption[] = [
   { names: ['hda', 'hdb', 'hdc', 'hdd'], argument: 'file', help: 'a disk image, as a SATA disk', apply: value.hardDisk },
   { names: ['cdrom'], argument: 'file', help: 'a disc image, in a SATA drive', apply: value.cdrom },
   refused(['fda', 'fdb', 'mtdblock', 'sd'], 'expected -drive file=FILE', 'file'),
-  refused(['fw_cfg'], 'firmware gets only what the machine tells it', 'file'),
+  {
+    names: ['fw_cfg'], argument: '[name=]name,file=file|string=text', apply: value.firmwareFile,
+    help: 'a file that firmware and software find, such as opt/org.example/x',
+  },
   accepted(['L'], "accepted: QEMU's files are not needed", 'path'),
 
   { names: ['serial'], argument: 'dev', help: value.serialHelp, apply: value.addSerial },

@@ -50,8 +50,7 @@ export function accelerator(settings: QemuSettings, text: string): void {
   for (const name of asked) {
     if (!accelerators.includes(name)) throw new InputError(`invalid accelerator ${name}; the nearest is ${nearest(name, accelerators)}`)
   }
-  if (asked.includes('tcg')) return
-  throw new InputError(`there is no ${asked[0]} here: expected tcg, which means our own engine (or ${asked[0]}:tcg)`)
+  settings.accelerators.push(...asked)
 }
 
 export function cpu(settings: QemuSettings, text: string): void {
@@ -203,6 +202,16 @@ function chardevTarget(keys: ReadonlyMap<string, string>, need: (key: string) =>
       return socket('tcp', `${keys.get('host') ?? ''}:${need('port')}${flags}`)
     default: throw new InputError(`'${backend}' is not a valid char driver name; expected stdio, pty, null, file, pipe or socket`)
   }
+}
+
+export function firmwareFile({ firmwareFiles, warnings }: QemuSettings, text: string): void {
+  const { name, file: path, string, ...others } = keysOfValue(text, 'name')
+  const [other] = Object.keys(others)
+  if (other !== undefined) throw new InputError(`Invalid parameter '${other}'; expected name, file or string`)
+  if (!name || (path === undefined) === (string === undefined)) throw new InputError('expected name=NAME, and file=FILE or string=TEXT')
+  if (firmwareFiles.some(each => each.name === name)) throw new InputError(`duplicate fw_cfg file name: ${name}`)
+  if (!name.startsWith('opt/')) warnings.push(`warning: -fw_cfg ${name}: names that are not the machine's own should begin with opt/`)
+  firmwareFiles.push({ name, ...(path === undefined ? { text: string } : { path }) })
 }
 
 export function action(settings: QemuSettings, text: string): void {

@@ -72,6 +72,19 @@ test('what a test runner takes from messages', async () => {
   assert.match(killed.errors, /terminating on signal 15/)
 })
 
+test('files for firmware and software, whichever has them', async () => {
+  const given = ['-fw_cfg', 'name=opt/a/b,string=one,,two', '-fw_cfg', 'x,file=initrd']
+  const { request, errors } = await qemu('-kernel', 'kernel', '-nographic', ...given)
+  const files = [...request!.machine.fwCfgFiles!].map(([name, bytes]) => [name, new TextDecoder().decode(bytes)])
+  assert.deepEqual(files, [['opt/a/b', 'one,two'], ['x', 'initrd']])
+  assert.equal(errors, "vitrine qemu: warning: -fw_cfg x: names that are not the machine's own should begin with opt/\n")
+})
+
+test('accelerators over several options: ours is one of them', async () => {
+  assert.ok((await qemu('-kernel', 'kernel', '-nographic', '-accel', 'kvm', '-accel', 'tcg,thread=multi')).request)
+  assert.match((await qemu('-kernel', 'kernel', '-accel', 'hvf', '-accel', 'kvm')).errors, /-accel hvf: there is no hvf here/)
+})
+
 test('where the serial port can be', async () => {
   const serialOf = async (...args: string[]): Promise<unknown> =>
     (await qemu('-kernel', 'kernel', '-display', 'none', ...args)).request!.console.serial
@@ -177,6 +190,8 @@ describe('errors in the words of QEMU', () => {
     [['-kernel', 'kernel', '-cpu', 'zz', '-display', 'none'], /'zz'/],
     [['image.img'], /'image.img': no such file/],
     [['-vga', 'sdt'], /-vga sdt: unknown vga type/],
+    [['-fw_cfg', 'opt/x'], /-fw_cfg opt\/x: expected name=NAME, and file=FILE or string=TEXT$/],
+    [['-fw_cfg', 'opt/x,string=', '-fw_cfg', 'opt/x,string='], /duplicate fw_cfg file name: opt\/x$/],
     [['-accel', 'kvm'], /-accel kvm: there is no kvm here: expected tcg/],
     [['-smp', '65'], /Invalid SMP CPUs 65. The max CPUs supported by machine 'pc' is 64$/],
     [['-serial', 'tcp:1'], /expected tcp:HOST:PORT, found '1'/],

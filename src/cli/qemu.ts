@@ -42,6 +42,10 @@ export async function qemu(args: readonly string[], system: System): Promise<num
 }
 
 function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue): RunRequest {
+  const [accelerator] = settings.accelerators
+  if (accelerator !== undefined && !settings.accelerators.includes('tcg')) {
+    throw new InputError(`-accel ${accelerator}: there is no ${accelerator} here: expected tcg, our own engine, beside it or instead`)
+  }
   if (settings.kernel === undefined && settings.bios === undefined && settings.drives.length === 0 && settings.nodes.size === 0) {
     throw new InputError('no bootable device: expected -kernel, -hda, -cdrom, -drive or -blockdev')
   }
@@ -77,6 +81,7 @@ function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue)
       ...(settings.iommus.length === 0 ? {} : { iommus: settings.iommus }),
       ...(shares.length === 0 ? {} : { shares }),
       devices: allDevices,
+      ...(settings.firmwareFiles.length === 0 ? {} : { fwCfgFiles: firmwareFilesOf(settings, system) }),
       ...(drives.length === 0 ? {} : { drives }),
       ...(flash.length === 0 ? {} : { flash }),
       seed: settings.seed,
@@ -161,6 +166,11 @@ function applyGlobals({ globals, devices, warnings }: QemuSettings): void {
     for (const device of meant) device.properties = { [property]: value, ...device.properties }
     if (meant.length === 0) warnings.push(`warning: global ${driver}.${property} has no effect`)
   }
+}
+
+function firmwareFilesOf({ firmwareFiles }: QemuSettings, system: System): Map<string, Uint8Array> {
+  const bytes = (text: string): Uint8Array => new TextEncoder().encode(text)
+  return new Map(firmwareFiles.map(({ name, text = '', path }) => [name, path === undefined ? bytes(text) : system.readFile(path)]))
 }
 
 /** A kernel starts by itself, except under UEFI, which starts it by its EFI stub. */

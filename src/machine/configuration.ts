@@ -47,6 +47,7 @@ export function pcOptionsOf(options: MachineOptions, map: MemoryMap, model: CpuM
     devices: options.devices ?? [], drives: options.drives ?? [], networks: options.networks ?? [], iommus: options.iommus ?? [],
     shares: options.shares ?? [], seed: options.seed ?? 0,
     serialPorts: serialPortsOf(options),
+    fwCfgFiles: options.fwCfgFiles,
     serialGate: options.serialGate ?? true,
     processor: {
       vendor: model.vendor, brand: model.identity.brand, signature: model.identity.signature, megahertz: 1000,

@@ -1,6 +1,7 @@
 /** Firmware in ROM: where it is seen, the chipset's shadow registers (440FX datasheet, "PAM"), the script of ACPI tables for SeaBIOS. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { isInputError } from '../errors.ts'
 import type { MachineOptions } from '../api.ts'
 import { createMachine, type VitrineMachine } from '../machine.ts'
 import { bootOrderCmos } from './firmware.ts'
@@ -120,6 +121,13 @@ function filesOf({ pc }: VitrineMachine): Map<string, Uint8Array> {
     return [new TextDecoder().decode(name.subarray(0, name.indexOf(0))), read(view.getUint16(4), view.getUint32(0)).slice()]
   }))
 }
+
+test("a user's files are beside the machine's own, which keep their names", () => {
+  const given = (name: string): VitrineMachine => machine({ fwCfgFiles: new Map([[name, Uint8Array.of(1, 2, 3)]]) })
+  assert.deepEqual([...filesOf(given('opt/x')).get('opt/x')!], [1, 2, 3])
+  assert.equal(filesOf(given('opt/x')).size, filesOf(machine({})).size + 1)
+  for (const name of ['etc/e820', '', 'n'.repeat(56), 'a b']) assert.throws(() => given(name), error => isInputError(error))
+})
 
 test('firmware is asked to allow VMXON and to lock IA32_FEATURE_CONTROL where there is VT-x', () => {
   const name = 'etc/msr_feature_control'

@@ -1,5 +1,6 @@
 /** What QEMU's firmware configuration device tells of a machine (QEMU docs/specs, "QEMU Firmware Configuration Device"). */
 import { fwCfgKey, fwCfgNumber } from '../devices/fw-cfg/fw-cfg.ts'
+import { InputError } from '../errors.ts'
 import { type BootImage, viewOf } from './boot/image.ts'
 import type { E820Entry } from './memory-map.ts'
 import type { PcOptions } from './pc-options.ts'
@@ -64,4 +65,13 @@ export function e820File(e820: readonly E820Entry[]): Uint8Array {
     view.setUint32(index * 20 + 16, type, true)
   })
   return bytes
+}
+
+/** Throws an InputError for a name that is taken, or is none. */
+export function withFiles(own: Map<string, Uint8Array>, given: ReadonlyMap<string, Uint8Array>): Map<string, Uint8Array> {
+  for (const name of given.keys()) {
+    if (own.has(name)) throw new InputError(`fw_cfg file '${name}': expected another name, for the machine has one of that name`)
+    if (!/^[!-~]{1,55}$/.test(name)) throw new InputError(`fw_cfg file '${name}': expected a name of 1 to 55 ASCII characters`)
+  }
+  return new Map([...own, ...given])
 }

@@ -25,6 +25,8 @@ export interface PcOptions extends BootRequest {
   bootSettings?: BootSettings
   /** The video BIOS for a VGA, given to firmware. */
   vgaBios?: Uint8Array
+  /** More files of fw_cfg, by name. */
+  fwCfgFiles?: ReadonlyMap<string, Uint8Array> | undefined
   devices?: readonly DeviceRequest[]
   /** What disks are made of: a device takes one by its ID. */
   drives?: readonly DriveOptions[]

@@ -33,7 +33,7 @@ import { type Board, bridgePlaces, plugDevice } from './device-catalogue.ts'
 import { bootOrderCmos, firmwareFiles, ramEntries, romBase, romBehindShadow } from './firmware.ts'
 import type { Iommu } from './iommu.ts'
 import { chooseFirmware, type FlashUnit, openFlash, placeFlash } from './flash.ts'
-import { e820File, fwCfgItems } from './fw-cfg-items.ts'
+import { e820File, fwCfgItems, withFiles } from './fw-cfg-items.ts'
 import { firstPciGsi, InterruptLines } from './interrupt-lines.ts'
 import { type MemoryMap, openWindow, reserveRanges } from './memory-map.ts'
 import { mpTable } from './mp-table.ts'
@@ -424,14 +424,14 @@ export class Pc {
   }
 
   #fwCfgFiles(): Map<string, Uint8Array> {
-    const { bootSettings = {} } = this.#options
+    const { bootSettings = {}, fwCfgFiles = new Map<string, Uint8Array>() } = this.#options
     const identity = this.#smbios?.files ?? []
-    if (!this.#firmware) return new Map([['etc/e820', e820File(this.map.e820)], ...identity])
+    if (!this.#firmware) return withFiles(new Map([['etc/e820', e820File(this.map.e820)], ...identity]), fwCfgFiles)
     const files = firmwareFiles({
       boot: bootSettings, acpi: this.#acpiOptions(), bootPaths: this.#bootPaths(), optionRoms: this.#optionRoms(),
       vmx: this.#options.vmx === true,
     })
-    return new Map([['etc/e820', e820File(ramEntries(this.map))], ...identity, ...files])
+    return withFiles(new Map([['etc/e820', e820File(ramEntries(this.map))], ...identity, ...files]), fwCfgFiles)
   }
 
   // ---- firmware's part
@@ -441,7 +441,8 @@ export class Pc {
     const legacyIrq = [10, 10, 11, 11]
     return {
       map: this.map, cpus, dmar: this.#iommu?.dmar, apicIds: Array.from({ length: cpus }, (_, cpu) => cpu), hpetBase, pmBase,
-      hasVga: this.#hasVga, canSleep: this.#embedding.sleep !== undefined && this.#firmware === undefined,
+      hasVga: this.#hasVga, hasFwCfg: (this.#options.fwCfgFiles?.size ?? 0) > 0,
+      canSleep: this.#embedding.sleep !== undefined && this.#firmware === undefined,
       serialPorts: serialPorts.slice(0, this.#options.serialPorts ?? 1),
       gsiOf: (device, pin) => firstPciGsi + wireOf(device, pin),
       irqOf: (device, pin) => legacyIrq[wireOf(device, pin) & 3],

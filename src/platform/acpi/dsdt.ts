@@ -12,6 +12,8 @@ export interface DsdtOptions {
   /** Serial ports that exist: base port and IRQ. */
   serialPorts: readonly { base: number; irq: number }[]
   hpetBase: number | undefined
+  /** Whether somebody has put files of his own into fw_cfg, for software to find. */
+  hasFwCfg?: boolean
   /** Whether the machine can sleep (S3). */
   canSleep: boolean
   /** Interrupts of INTA to INTD (1 to 4) of a device: the IOAPIC's input, and the IRQ while the 8259s are in use. */
@@ -31,6 +33,7 @@ export function dsdtBody(options: DsdtOptions): Uint8Array {
       ...Array.from({ length: options.cpus }, (_, index) => processor(index)),
       device('PCI0', [
         ...rootIdentity(map), name('_CRS', rootResources(map)), routing(options), ...(map.ecam ? [osc()] : []), isaBridge(options),
+        ...(options.hasFwCfg ? [fwCfg()] : []),
       ]),
       motherboard(options),
       ...(options.hpetBase === undefined ? [] : [hpet(options.hpetBase)]),
@@ -104,6 +107,13 @@ function isaBridge({ map, serialPorts }: DsdtOptions): Aml {
         name('_HID', eisaId('PNP0501')), name('_UID', integer(index + 1)), name('_STA', integer(0xf)),
         name('_CRS', resources([ioPorts(base, 8), isaInterrupt(irq)])),
       ])),
+  ])
+}
+
+/** QEMU documentation, "QEMU Firmware Configuration (fw_cfg) Device", ACPI Interface: present, decoding, functioning, not shown. */
+function fwCfg(): Aml {
+  return device('FWCF', [
+    name('_HID', string('QEMU0002')), name('_STA', integer(0xb)), name('_CRS', resources([ioPorts(0x510, 0xc)])),
   ])
 }
 
