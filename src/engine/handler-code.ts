@@ -97,7 +97,7 @@ export class RecordSemantics extends StringSemantics {
   /** Whoever runs the guest decides: it exits, or the row goes on. */
   private emitIntercept(name: InterceptName, context: RowContext): void {
     const memory = context.operands.find(operand => operand.class === 'memory')
-    this.if(this.intercepted(name), () => {
+    this.if(this.rarely(this.intercepted(name)), () => {
       if (memory) this.setState('argument', this.address())
       this.setState('argument', this.i64(interceptNumber[name]), 1)
       this.setState('argument', this.i64(memory ? 1 : 0), 2)
@@ -204,7 +204,7 @@ export class RecordSemantics extends StringSemantics {
       ['i32', 'i32', 'i32'],
       'i32',
     )
-    this.if(this.eqz(place), () => this.exitWith(leave.abort))
+    this.if(this.rarely(this.eqz(place)), () => this.exitWith(leave.abort))
     return place
   }
   /** Operands based on RSP or RBP use SS: an address that is not canonical raises #SS. */
@@ -217,14 +217,14 @@ export class RecordSemantics extends StringSemantics {
     const wide = this.ne(this.and(this.state('mode'), mode.stack32), 0)
     const plain = this.and(wide, this.inDataSegment(this.i32(segment.ss), place, this.i32(sizeAndFlags & 0xff)))
     this.if(
-      plain,
+      this.usually(plain),
       () => {
         const base = this.load('i32', 0, at.segBase + 8 * segment.ss)
         this.setState('segmentAddress', this.extendU(this.add(this.get(place), base)))
       },
       () => {
         const refused = this.call(importIndex.stackAddress, [this.get(place), sizeAndFlags], ['i32', 'i32'], 'i32')
-        this.if(refused, () => this.exitWith(leave.abort))
+        this.if(this.rarely(refused), () => this.exitWith(leave.abort))
       },
     )
     return this.state('segmentAddress')
@@ -269,7 +269,7 @@ export class RecordSemantics extends StringSemantics {
       const { target, near, link, rip, arrive } = this.main
       if (this.rowName === 'CALL') this.store('i32', this.returnSlot(this.wrap(this.gpr(stackPointer))), this.get(this.record), returnHints)
       this.set(target, this.field('i32', recordField.displacement))
-      this.brIf(near, this.get(target))
+      this.brIf(near, this.usually(this.get(target)))
       this.set(link, 1)
       this.set(rip, this.targetOf())
       this.expect(condition ? this.i32(noHint) : this.add(this.get(this.record), recordField.far))
@@ -298,10 +298,11 @@ export class RecordSemantics extends StringSemantics {
     const size = Number(this.constantOf(args[0]))
     this.block(done => {
       this.block(slow => {
-        this.brIf(slow, this.ne(this.and(this.prefixes(), addressSizeBits), addressSize64))
-        this.brIf(slow, this.geU(this.and(this.field('i32_8u', recordField.length), 0x70), segment.fs << 4))
+        this.brIf(slow, this.rarely(this.ne(this.and(this.prefixes(), addressSizeBits), addressSize64)))
+        this.brIf(slow, this.rarely(this.geU(this.and(this.field('i32_8u', recordField.length), 0x70), segment.fs << 4)))
         // single steps and breakpoints want one element a time
-        this.brIf(slow, this.or(this.and(this.state('eflags'), flag.TF), this.and(this.load('i32', 0, at.dr + 8 * 7), anyBreakpoint)))
+        const breaks = this.and(this.load('i32', 0, at.dr + 8 * 7), anyBreakpoint)
+        this.brIf(slow, this.rarely(this.or(this.and(this.state('eflags'), flag.TF), breaks)))
         this.if(
           this.and(this.prefixes(), repeatBits),
           () => this.stringInPage(name, size, true, slow),
@@ -318,7 +319,7 @@ export class RecordSemantics extends StringSemantics {
   protected takeTime(nanoseconds: () => Node, slow: Label): void {
     const time = this.variable('i32')
     this.set(time, nanoseconds())
-    this.brIf(slow, this.ltS(this.budgetLeft(), this.get(time)))
+    this.brIf(slow, this.rarely(this.ltS(this.budgetLeft(), this.get(time))))
     this.setState('budget', this.sub(this.budgetLeft(), this.get(time)))
     this.setState('extraTime', this.add(this.state('extraTime'), this.get(time)))
   }

@@ -78,14 +78,14 @@ export class MainFunction extends RecordSemantics {
       case pseudo.resume:
         // the run goes on elsewhere: at its target record, or at an offset from the page
         this.set(main.target, this.field('i32', recordField.displacement))
-        this.brIf(main.near, this.get(main.target))
+        this.brIf(main.near, this.usually(this.get(main.target)))
         this.set(main.rip, this.relativeTarget())
         this.expect(this.i32(noHint))
         return this.br(main.arrive)
       case pseudo.segmentAddress: {
         this.legacyAddress(dispatch)
         const refused = this.call(importIndex.segmentAddress, [this.get(this.record)], ['i32'], 'i32')
-        this.if(refused, () => this.exitWith(leave.abort))
+        this.if(this.rarely(refused), () => this.exitWith(leave.abort))
         return this.next(dispatch)
       }
       case pseudo.crossing: {
@@ -93,7 +93,7 @@ export class MainFunction extends RecordSemantics {
         const linear = this.and(this.add(this.add(this.state('codePage'), this.state('codeBase')), 4096), this.state('addressMask'))
         const { offset, table } = this.fetchEntry(linear)
         const same = this.and(this.leU(offset, 4095n), this.eq(table, this.field('i32', recordField.displacement)))
-        this.if(this.eqz(same), () => this.exitWith(leave.crossing))
+        this.if(this.rarely(this.eqz(same)), () => this.exitWith(leave.crossing))
         return this.next(dispatch)
       }
       default:
@@ -139,7 +139,7 @@ export class MainFunction extends RecordSemantics {
   private enterNear(exit: Label, dispatch: Label, target: Variable, status: Variable): void {
     const credited = this.sub(this.add(this.state('budget'), this.left(this.record)), 1)
     const budget = this.sub(credited, this.left(target))
-    this.if(this.ltS(budget, 0), () => {
+    this.if(this.rarely(this.ltS(budget, 0)), () => {
       this.setState('budget', credited)
       this.setState('rip', this.add(this.state('codePage'), this.extendU(this.load('i32_16u', this.get(target), recordField.offset))))
       this.set(status, leave.budget)
@@ -162,7 +162,7 @@ export class MainFunction extends RecordSemantics {
     const counter = this.and(this.shrU(record, 3), (hotCounterCount - 1) * 4) // record / recordSize words
     const count = this.add(this.load('i32', counter, hotCounters), 1)
     this.store('i32', counter, count, hotCounters)
-    this.if(this.eqz(this.and(count, this.hotThreshold - 1)), hot)
+    this.if(this.rarely(this.eqz(this.and(count, this.hotThreshold - 1))), hot)
   }
   /** The first-level fetch entry of a linear address: its page's code table is good when `offset` (i64) is below 4096. */
   private fetchEntry(linear: Node): { offset: Node; table: Node } {
@@ -177,14 +177,14 @@ export class MainFunction extends RecordSemantics {
     this.setState('budget', credited)
     const linear = this.and(this.add(this.get(rip), this.state('codeBase')), this.state('addressMask'))
     const { offset, table } = this.fetchEntry(linear)
-    this.if(this.leU(offset, 4095n), () => {
+    this.if(this.usually(this.leU(offset, 4095n)), () => {
       const found = this.load('i32', this.add(table, this.shl(this.wrap(offset), 2)))
-      this.if(found, () => {
+      this.if(this.usually(found), () => {
         const budget = this.sub(credited, this.load('i32_8u', found, recordField.left))
-        this.if(this.geS(budget, 0), () => {
+        this.if(this.usually(this.geS(budget, 0)), () => {
           const page = this.sub(this.get(rip), offset)
           // a relative branch within its page remembers the record, until the page's code is dropped
-          this.if(this.and(this.get(link), this.eq(page, this.state('codePage'))), () =>
+          this.if(this.rarely(this.and(this.get(link), this.eq(page, this.state('codePage')))), () =>
             this.store('i32', this.get(this.record), found, recordField.displacement),
           )
           this.set(link, 0)

@@ -45,8 +45,8 @@ export abstract class StringSemantics extends Semantics {
    * before anything has changed.
    */
   protected stringInPage(name: 'movs' | 'stos', size: number, repeats: boolean, slow: Label): void {
-    this.brIf(slow, this.and(this.state('eflags'), flag.DF))
-    if (repeats) this.brIf(slow, this.gtU(this.sub(this.pointer(rcx), 1n), BigInt(pageBytes / size - 1)))
+    this.brIf(slow, this.rarely(this.and(this.state('eflags'), flag.DF)))
+    if (repeats) this.brIf(slow, this.rarely(this.gtU(this.sub(this.pointer(rcx), 1n), BigInt(pageBytes / size - 1))))
     const bytes = this.variable('i32')
     this.set(bytes, repeats ? this.mul(this.wrap(this.pointer(rcx)), size) : size)
     const from = name === 'movs' ? this.placeOf(this.pointer(rsi), false, bytes, slow) : undefined
@@ -63,7 +63,7 @@ export abstract class StringSemantics extends Semantics {
 
   /** LODS without a prefix: the same. */
   protected loadInPage(size: number, slow: Label): void {
-    this.brIf(slow, this.and(this.state('eflags'), flag.DF))
+    this.brIf(slow, this.rarely(this.and(this.state('eflags'), flag.DF)))
     const place = this.placeOf(this.pointer(rsi), false, this.sizeOf(size), slow)
     const value = this.load(loads[size], this.get(place))
     const old = this.gpr(rax)
@@ -77,7 +77,7 @@ export abstract class StringSemantics extends Semantics {
    * helper from the start.
    */
   protected compareInPage(name: 'scas' | 'cmps', size: number, repeat: number, slow: Label): void {
-    this.brIf(slow, this.and(this.state('eflags'), flag.DF))
+    this.brIf(slow, this.rarely(this.and(this.state('eflags'), flag.DF)))
     const bits = 8 * size
     const bytes = this.sizeOf(size)
     const from = name === 'cmps' ? this.placeOf(this.pointer(rsi), false, bytes, slow) : undefined
@@ -103,7 +103,7 @@ export abstract class StringSemantics extends Semantics {
           this.brIf(ended, repeat === whileEqual ? this.eqz(equal) : equal)
           this.brIf(again, this.ltU(this.get(done), this.get(end)))
         })
-        this.brIf(slow, this.ne(elements(), this.pointer(rcx)))
+        this.brIf(slow, this.rarely(this.ne(elements(), this.pointer(rcx))))
       })
       this.takeTime(() => this.timeOf(done), slow)
     }
@@ -120,7 +120,7 @@ export abstract class StringSemantics extends Semantics {
     const room = (place: Variable): Node => this.and(this.sub(pageBytes, this.and(this.get(place), pageBytes - 1)), -size)
     this.set(end, room(places[0]))
     for (const other of places.slice(1)) this.set(end, this.select(this.ltU(room(other), this.get(end)), room(other), this.get(end)))
-    this.brIf(slow, this.eqz(this.ne(this.pointer(rcx), 0n)))
+    this.brIf(slow, this.rarely(this.eqz(this.ne(this.pointer(rcx), 0n))))
     const counted = this.leU(this.pointer(rcx), BigInt(pageBytes))
     const all = this.mul(this.wrap(this.pointer(rcx)), size)
     this.set(end, this.select(this.and(counted, this.ltU(all, this.get(end))), all, this.get(end)))
@@ -137,7 +137,7 @@ export abstract class StringSemantics extends Semantics {
     const index = this.and(this.shrU(this.wrap(address), 12 - 4), (tlbDataEntries - 1) * tlbEntrySize)
     const entry = this.add(this.firstLevelTable(write), index)
     const inPage = this.xor(address, this.load('i64', entry))
-    this.brIf(slow, this.gtU(inPage, this.extendU(this.sub(this.i32(pageBytes), this.get(bytes)))))
+    this.brIf(slow, this.rarely(this.gtU(inPage, this.extendU(this.sub(this.i32(pageBytes), this.get(bytes))))))
     const place = this.variable('i32')
     this.set(place, this.add(this.wrap(inPage), this.load('i32', entry, 8)))
     return place

@@ -201,7 +201,7 @@ export abstract class Semantics extends StateBuilder {
     const entry = this.add(this.tlbTable(write), index)
     const inPage = this.xor(address, this.load('i64', entry))
     return this.ifValue(
-      this.leU(inPage, this.i64(4096 - bytes)),
+      this.usually(this.leU(inPage, this.i64(4096 - bytes))),
       'i32',
       () => this.add(this.wrap(inPage), this.load('i32', entry, 8)),
       () => this.slowPlace(write, address, sizeAndFlags),
@@ -303,7 +303,7 @@ export abstract class Semantics extends StateBuilder {
   }
   private trap(shift: number): void {
     const faultVector = this.and(this.shrU(this.state('fpuTrap'), shift), 0xff)
-    this.if(faultVector, () => this.fault(0, undefined, faultVector))
+    this.if(this.rarely(faultVector), () => this.fault(0, undefined, faultVector))
   }
 
   /** i32: not 0 when the running guest does not execute the instruction by itself. */
@@ -322,7 +322,7 @@ export abstract class Semantics extends StateBuilder {
     this.leaveWithFault()
   }
   faultIf(condition: Node, vector: number, error?: Value): void {
-    this.if(condition, () => this.fault(vector, error))
+    this.if(this.rarely(condition), () => this.fault(vector, error))
   }
   undefinedOpcode(): void {
     this.fault(exception.UD)

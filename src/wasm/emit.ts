@@ -1,6 +1,6 @@
 /** From the tree of a function to its encoded body: declarations of locals and code. WebAssembly specification, "Binary Format". */
 import { ByteWriter, valueTypeCode, type ValueType } from './encode.ts'
-import { CALL, CALL_INDIRECT, CONSTANT, LOCAL, type Label, type Node, type Statement } from './tree.ts'
+import { CALL, CALL_INDIRECT, CONSTANT, LOCAL, type Hint, type Label, type Node, type Statement } from './tree.ts'
 
 export class Emitter {
   private readonly parameters: readonly ValueType[]
@@ -9,6 +9,7 @@ export class Emitter {
   private readonly freeLocals: Record<ValueType, number[]> = { i32: [], i64: [], f32: [], f64: [], v128: [] }
   private readonly out = new ByteWriter(512)
   private depth = 0
+  private readonly hints: number[] = []
 
   /** `locals`: those of variables; locals of values join them. */
   constructor(parameters: readonly ValueType[], locals: ValueType[], result: ValueType | undefined) {
@@ -18,7 +19,7 @@ export class Emitter {
   }
 
   /** Of a tree whose lifetimes are known. */
-  emit(root: readonly Statement[]): Uint8Array {
+  emit(root: readonly Statement[]): { body: Uint8Array; hints: number[] } {
     this.emitList(root)
     if (this.result) this.out.byte(0x00) // unreachable: every path has returned
     this.out.byte(0x0b)
@@ -34,8 +35,9 @@ export class Emitter {
       writer.unsigned(run.count)
       writer.byte(valueTypeCode[run.type])
     }
+    const start = writer.length
     writer.append(this.out.finish())
-    return writer.finish()
+    return { body: writer.finish(), hints: this.hints.map((value, i) => (i % 2 === 0 ? value + start : value)) }
   }
 
   private takeLocal(type: ValueType): number {
@@ -97,6 +99,7 @@ export class Emitter {
           break
         case 'if':
           this.emitValue(statement.condition)
+          this.hintAt(statement.hint)
           this.out.byte(0x04)
           this.out.byte(0x40)
           this.depth++
@@ -121,7 +124,10 @@ export class Emitter {
           this.emitList(statement.body)
           break
         case 'branch':
-          if (statement.condition) this.emitValue(statement.condition)
+          if (statement.condition) {
+            this.emitValue(statement.condition)
+            this.hintAt(statement.hint)
+          }
           this.out.byte(statement.condition ? 0x0d : 0x0c)
           this.out.unsigned(this.distance(statement.label))
           break
@@ -138,6 +144,11 @@ export class Emitter {
           break
       }
     }
+  }
+
+  /** The opcode of a branch on the condition follows. */
+  private hintAt(hint: Hint | undefined): void {
+    if (hint !== undefined) this.hints.push(this.out.length, hint)
   }
 
   private distance(label: Label): number {

@@ -11,7 +11,7 @@ import { foldConstants, isNeutralLeft, isNeutralRight } from './fold.ts'
 import { dropUnused, Lifetimes } from './lifetimes.ts'
 import { binary, comparison, conversion, load, store, unary, type LoadKind, type StoreKind } from './opcodes.ts'
 import {
-  CALL, CALL_INDIRECT, CONSTANT, GLOBAL, LOCAL, newNode, noArguments, type Label, type Node, type Statement, type Variable,
+  CALL, CALL_INDIRECT, CONSTANT, GLOBAL, LOCAL, newNode, noArguments, type Hint, type Label, type Node, type Statement, type Variable,
 } from './tree.ts'
 
 export type { Label, Node, Variable } from './tree.ts'
@@ -19,6 +19,13 @@ export type { Label, Node, Variable } from './tree.ts'
 const select = 0x1b
 /** The same with its type said, as vectors need it. */
 const selectTyped = 0x1c
+
+/** A hint is for one branch: its condition may be that of another. */
+function hintOf(condition: Node): Hint | undefined {
+  const { hint } = condition
+  condition.hint = undefined
+  return hint
+}
 
 export type Operand = Node | number | bigint
 
@@ -259,6 +266,17 @@ export class FunctionBuilder {
     return this.convert('extendS', a)
   }
 
+  /** The condition of an `if` or `brIf` that is nearly always false. */
+  rarely(condition: Node): Node {
+    condition.hint = 0
+    return condition
+  }
+  /** The condition of an `if` or `brIf` that is nearly always true. */
+  usually(condition: Node): Node {
+    condition.hint = 1
+    return condition
+  }
+
   /** `condition` (i32) is not zero ? a : b. Both are evaluated. */
   select(condition: Node, a: Operand, b: Operand): Node {
     const type = typeof a === 'object' ? a.type : (b as Node).type
@@ -364,7 +382,7 @@ export class FunctionBuilder {
     condition.uses++
     const thenList = this.nested(then)
     const otherwiseList = otherwise && this.nested(otherwise)
-    this.current.push({ kind: 'if', condition, then: thenList, otherwise: otherwiseList, result: undefined })
+    this.current.push({ kind: 'if', condition, hint: hintOf(condition), then: thenList, otherwise: otherwiseList })
   }
   /** A value that one of two branches computes. */
   ifValue(condition: Node, type: ValueType, then: () => Operand, otherwise: () => Operand): Node {
@@ -411,11 +429,11 @@ export class FunctionBuilder {
     this.current.push({ kind: 'block', body: list, label, loop })
   }
   br(label: Label): void {
-    this.current.push({ kind: 'branch', label, condition: undefined })
+    this.current.push({ kind: 'branch', label, condition: undefined, hint: undefined })
   }
   brIf(label: Label, condition: Node): void {
     condition.uses++
-    this.current.push({ kind: 'branch', label, condition })
+    this.current.push({ kind: 'branch', label, condition, hint: hintOf(condition) })
   }
   brTable(index: Node, labels: Label[], fallback: Label): void {
     index.uses++
@@ -434,9 +452,13 @@ export class FunctionBuilder {
     return this.finished
   }
   private finished: Uint8Array | undefined
+  /** Of the finished body: offsets of its branches with a hint, and the hints, in turn. */
+  hints: readonly number[] = []
   private encode(): Uint8Array {
     dropUnused(this.root)
     new Lifetimes().find(this.root)
-    return new Emitter(this.parameters, this.locals, this.result).emit(this.root)
+    const { body, hints } = new Emitter(this.parameters, this.locals, this.result).emit(this.root)
+    this.hints = hints
+    return body
   }
 }

@@ -29,6 +29,22 @@ export interface ModuleParts {
   types?: FunctionType[]
 }
 
+/** Which branches are taken nearly always or never. WebAssembly Core Specification, "Code Metadata", "Branch Hints". */
+function branchHints(w: ByteWriter, { imports, functions }: ModuleParts): void {
+  w.text('metadata.code.branch_hint')
+  const hinted = functions.map(({ hints }, i) => ({ hints, index: imports.length + i })).filter(({ hints }) => hints.length > 0)
+  w.unsigned(hinted.length)
+  for (const { hints, index } of hinted) {
+    w.unsigned(index)
+    w.unsigned(hints.length / 2)
+    for (let i = 0; i < hints.length; i += 2) {
+      w.unsigned(hints[i])
+      w.unsigned(1)
+      w.unsigned(hints[i + 1])
+    }
+  }
+}
+
 /** Encodes the module. Function indices count the imports first, then `functions` in order. */
 export function encodeModule(parts: ModuleParts): Uint8Array {
   const types: FunctionType[] = []
@@ -108,10 +124,11 @@ export function encodeModule(parts: ModuleParts): Uint8Array {
       w.unsigned(table.length)
       for (const index of table) w.unsigned(index)
     })
+  const bodies = parts.functions.map(f => f.finish())
+  section(out, 0, w => branchHints(w, parts))
   section(out, 10, w => {
     w.unsigned(parts.functions.length)
-    for (const f of parts.functions) {
-      const body = f.finish()
+    for (const body of bodies) {
       w.unsigned(body.length)
       w.append(body)
     }

@@ -108,7 +108,7 @@ export class RegionFunction extends RegionStrings {
     const other = this.or(this.ne(this.load('i64', entry), linear), this.ne(this.load('i32', entry, 8), this.tableOf(delta)))
     // at the entry itself that would lead back here: the interpreter's own guard decides
     this.set(this.resume, this.atEntry ? this.exitEntry() : this.exitEntry() | jumpExit)
-    this.brIf(this.bailLabel, other)
+    this.brIf(this.bailLabel, this.rarely(other))
   }
   private atEntry = false
   /** The code table that the page at this distance must have. */
@@ -169,6 +169,9 @@ export class RegionFunction extends RegionStrings {
     branch.condition.uses--
     const known = this.knowledge()
     const counted = block.taken < 0 || block.next < 0 ? this.exitEntry() : 0
+    // a way that no run has taken yet leads out
+    if (block.taken < 0 && block.next >= 0) this.rarely(branch.condition)
+    if (block.next < 0 && block.taken >= 0) this.usually(branch.condition)
     this.plainIf(branch.condition, () => {
       if (block.taken < 0) this.countWay(counted, recordField.taken)
       this.jumpTo(index, block.taken, target)
@@ -217,14 +220,15 @@ export class RegionFunction extends RegionStrings {
     const first = Math.min(...pages) * 4096
     const last = Math.max(...pages) * 4096
     this.set(this.resume, this.exitEntry())
-    this.brIf(this.bailLabel, this.gtU(this.add(this.get(this.page), this.i64(first)), this.i64(2 ** 32 - 4096 - (last - first))))
+    const near = this.gtU(this.add(this.get(this.page), this.i64(first)), this.i64(2 ** 32 - 4096 - (last - first)))
+    this.brIf(this.bailLabel, this.rarely(near))
   }
 
   /** Takes the whole block from the budget, or leaves at its start. */
   private takeBudget(): void {
     this.set(this.resume, this.exitEntry() | budgetExit)
     this.set(this.budget, this.sub(this.get(this.budget), this.remaining))
-    this.brIf(this.bailLabel, this.ltS(this.get(this.budget), 0))
+    this.brIf(this.bailLabel, this.rarely(this.ltS(this.get(this.budget), 0)))
   }
 
   /** `goTo` by a branch, whose target has no more bits than addresses have. */

@@ -179,7 +179,7 @@ export abstract class RegionSemantics extends RegionVectors {
   }
   /** A bail on a condition. */
   private bailIf(condition: Node): void {
-    this.nestedIf(condition, () => this.bail())
+    this.nestedIf(this.rarely(condition), () => this.bail())
   }
   // ---- registers and operands ----
 
@@ -297,7 +297,7 @@ export abstract class RegionSemantics extends RegionVectors {
     for (const requirement of requirements) {
       if (requirement === this.nativeFloat && this.checked.has('native')) continue
       const { likely, otherwise } = requirement
-      this.nestedIf(this.eqz(likely()), () => (otherwise ? this.bailIf(this.eqz(otherwise())) : this.bail()))
+      this.nestedIf(this.rarely(this.eqz(likely())), () => (otherwise ? this.bailIf(this.eqz(otherwise())) : this.bail()))
       if (requirement === this.nativeFloat) this.checked.add('native')
     }
     then()
@@ -335,7 +335,7 @@ export abstract class RegionSemantics extends RegionVectors {
     if (page) {
       const outside = this.gtU(this.add(this.get(page.start), origin.offset), 4096 - bytes)
       // another page: in a loop that may happen again and again
-      if (this.inLoop) this.nestedIf(outside, () => this.learn(page!, write, address, bytes, origin.offset))
+      if (this.inLoop) this.nestedIf(this.rarely(outside), () => this.learn(page!, write, address, bytes, origin.offset))
       else this.bailIf(outside)
     } else {
       if (this.branchDepth > 0) return this.lookUp(write, address, bytes).place

@@ -32,7 +32,7 @@ export class RegionStrings extends RegionSemantics {
     this.block(done => {
       this.block(slow => {
         this.deeper(() => {
-          this.brIf(slow, this.eqz(condition()))
+          this.brIf(slow, this.rarely(this.eqz(condition())))
           then()
           this.commit()
         })
@@ -51,7 +51,7 @@ export class RegionStrings extends RegionSemantics {
   protected override takeTime(nanoseconds: () => Node, slow: Label): void {
     const time = nanoseconds()
     const left = this.sub(this.get(this.budget), time)
-    this.brIf(slow, this.or(this.ltS(left, 0), this.ltS(this.sub(this.add(left, this.remaining), this.ofRecord('left')), 0)))
+    this.brIf(slow, this.rarely(this.or(this.ltS(left, 0), this.ltS(this.sub(this.add(left, this.remaining), this.ofRecord('left')), 0))))
     this.set(this.budget, left)
     this.setState('extraTime', this.add(this.state('extraTime'), time))
   }
