@@ -122,7 +122,7 @@ export function vga(settings: QemuSettings, text: string): void {
 }
 
 export const serialHelp =
-  'a serial port (again: COM2 to COM4): [mon:]stdio, pty, file:PATH, pipe:PATH, tcp:HOST:PORT[,server,nowait], unix:PATH'
+  'a serial port (again: COM2 to COM4): [mon:]stdio, pty, file:PATH, pipe:PATH, tcp:HOST:PORT[,server,nowait], telnet:, unix:PATH'
 
 export function addSerial(settings: QemuSettings, text: string): void {
   serial(text, settings)
@@ -153,7 +153,7 @@ export function serial(text: string, { chardevs }: QemuSettings, label = 'serial
   return { target: target(), escape: escape || (device?.mux ?? false) }
 }
 
-const serialNames = 'stdio, mon:stdio, pty, file:PATH, pipe:PATH, tcp:, unix:, null or none'
+const serialNames = 'stdio, mon:stdio, pty, file:PATH, pipe:PATH, tcp:, telnet:, unix:, null or none'
 
 function named(text: string, what: string): string {
   if (text === '') throw new InputError(`expected ${what} after the colon`)
@@ -161,7 +161,6 @@ function named(text: string, what: string): string {
 }
 
 function socket(scheme: 'tcp' | 'telnet' | 'unix', text: string): SerialTarget {
-  if (scheme === 'telnet') throw new InputError("telnet's protocol is not spoken, expected tcp:")
   const [place, ...flags] = text.split(',')
   const on = (name: string): boolean => flags.some(flag => flag === name || flag === `${name}=on`)
   const listen = on('server')
@@ -170,7 +169,8 @@ function socket(scheme: 'tcp' | 'telnet' | 'unix', text: string): SerialTarget {
   const colon = place.lastIndexOf(':')
   const port = Number(place.slice(colon + 1))
   if (colon < 0 || !/^\d+$/.test(place.slice(colon + 1)) || port > 65535) throw new InputError(`expected tcp:HOST:PORT, found '${place}'`)
-  return { socket: { host: place.slice(0, colon) || (listen ? '0.0.0.0' : '127.0.0.1'), port }, listen, wait }
+  const address = { host: place.slice(0, colon) || (listen ? '0.0.0.0' : '127.0.0.1'), port }
+  return { socket: address, listen, wait, ...(scheme === 'telnet' || on('telnet') ? { telnet: true } : {}) }
 }
 
 export function chardev(settings: QemuSettings, text: string): void {
@@ -190,7 +190,9 @@ export function chardev(settings: QemuSettings, text: string): void {
 
 function chardevTarget(keys: ReadonlyMap<string, string>, need: (key: string) => string): SerialTarget {
   const backend = need('backend')
-  const flags = `${keys.get('server') === 'on' ? ',server' : ''}${keys.get('wait') === 'off' || keys.has('nowait') ? ',nowait' : ''}`
+  const isOn = (key: string): boolean => keys.get(key) === 'on'
+  const given = { server: isOn('server'), nowait: keys.get('wait') === 'off' || keys.has('nowait'), telnet: isOn('telnet') }
+  const flags = Object.entries(given).map(([flag, on]) => (on ? `,${flag}` : '')).join('')
   switch (backend) {
     case 'stdio': return 'stdio'
     case 'null': return 'none'

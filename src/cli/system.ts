@@ -13,10 +13,11 @@ export type SocketAddress = { path: string } | { host: string; port: number }
 /**
  * Where a serial port is: the terminal or pipe we were started in, nowhere, a file that it is written to, a pair of named pipes
  * (PATH.in and PATH.out), a new pseudo-terminal, which is announced by that label, or a socket. A listening one that waits holds the
- * machine back until somebody is there.
+ * machine back until somebody is there. `telnet`: with that protocol's commands between the bytes.
  */
 export type SerialTarget =
-  | 'stdio' | 'none' | { file: string } | { pipe: string } | { pty: string } | { socket: SocketAddress; listen: boolean; wait: boolean }
+  | 'stdio' | 'none' | { file: string } | { pipe: string } | { pty: string }
+  | { socket: SocketAddress; listen: boolean; wait: boolean; telnet?: boolean }
 
 /** A TCP port of ours that leads into the machine; without a host of ours on all addresses, without one of the machine's to its lease. */
 export interface PortForward {

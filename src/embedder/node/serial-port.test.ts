@@ -82,6 +82,36 @@ test('a listening socket that waits for its client, and outlives it', async () =
   port.close()
 })
 
+test('Telnet: the greeting of QEMU, all bytes both ways, commands of the client left out', async () => {
+  const path = join(folder, 'telnet')
+  const port = await openSerialPort({ socket: { path }, listen: true, wait: true, telnet: true })
+  const received: number[] = []
+  port.onInput = data => received.push(...data)
+  for (const word of ['first', 'second']) {
+    const client = connect({ path })
+    const heard: number[] = []
+    client.on('data', (data: Buffer) => heard.push(...data))
+    await port.ready
+    while (heard.length < 12) await delay(5)
+    // IAC WILL ECHO, WILL SUPPRESS-GO-AHEAD, WILL BINARY, DO BINARY
+    assert.deepEqual(heard.splice(0), [255, 251, 1, 255, 251, 3, 255, 251, 0, 255, 253, 0])
+    await port.write(Uint8Array.of(1, 255, 2))
+    while (heard.length < 4) await delay(5)
+    assert.deepEqual(heard, [1, 255, 255, 2])
+    // answers, a NOP, a subnegotiation of the terminal's type, a doubled 255, in pieces; then a command that is cut off by the end
+    for (const part of [[255, 253, 1, 255], [251, 0, 255, 241], [255, 250, 24, 0, 65, 255, 255, 66, 255], [240, 7, 255], [255, 8, 255]]) {
+      client.write(Uint8Array.from(part))
+      await delay(10)
+    }
+    while (received.length < 3) await delay(5)
+    assert.deepEqual(received.splice(0), [7, 255, 8], word)
+    client.end()
+    await once(client, 'close')
+    await delay(20)
+  }
+  port.close()
+})
+
 test('a connection that we make, and one that is refused', async () => {
   const server = createServer(socket => { socket.pipe(socket) }).listen(0, '127.0.0.1')
   await once(server, 'listening')

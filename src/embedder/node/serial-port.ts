@@ -6,6 +6,7 @@ import type { SerialTarget, SocketAddress } from '../../cli/system.ts'
 import { InputError } from '../../errors.ts'
 import { OutputFile, reasonOf } from './files.ts'
 import { pseudoTerminal } from './pseudo-terminal.ts'
+import { TelnetDecoder, telnetEncode, telnetGreeting } from './telnet.ts'
 
 export interface SerialPort {
   /** Resolves when somebody is there, if the machine has to wait for that. */
@@ -59,7 +60,9 @@ export async function openSerialPort(target: Exclude<SerialTarget, 'stdio' | 'no
   if ('file' in target) return filePort(target.file)
   if ('pipe' in target) return pipePort(target.pipe)
   if ('pty' in target) return terminalPort(target.pty)
-  return target.listen ? listeningPort(target.socket, target.wait) : connectedPort(target.socket)
+  const { socket, listen: listens, wait, telnet = false } = target
+  const port = listens ? await listeningPort(socket, wait, telnet) : await connectedPort(socket)
+  return telnet ? telnetPort(port) : port
 }
 
 function filePort(file: string): SerialPort {
@@ -132,8 +135,27 @@ async function connectedPort(address: SocketAddress): Promise<SerialPort> {
   return port
 }
 
+/** Commands of the protocol are taken out of what comes; each client begins anew. */
+function telnetPort(port: SerialPort): SerialPort {
+  let decoder = new TelnetDecoder()
+  const whole: SerialPort = {
+    ready: port.ready, open: port.open, onInput() {}, onArrival() {},
+    write: bytes => port.write(telnetEncode(bytes)),
+    close: () => port.close(),
+  }
+  port.onInput = bytes => {
+    const text = decoder.take(bytes)
+    if (text.length > 0) whole.onInput(text)
+  }
+  port.onArrival = () => {
+    decoder = new TelnetDecoder()
+    whole.onArrival()
+  }
+  return whole
+}
+
 /** One client at a time. */
-async function listeningPort(address: SocketAddress, wait: boolean): Promise<SerialPort> {
+async function listeningPort(address: SocketAddress, wait: boolean, telnet: boolean): Promise<SerialPort> {
   const server = createServer()
   let client: Socket | undefined
   const arrived = new Promise<void>(resolve => { server.once('connection', () => resolve()) })
@@ -144,6 +166,7 @@ async function listeningPort(address: SocketAddress, wait: boolean): Promise<Ser
   server.on('connection', socket => {
     if (client) return void socket.destroy()
     client = socket
+    if (telnet) socket.write(telnetGreeting)
     const gone = (): void => { if (client === socket) client = undefined }
     socket.on('data', (bytes: Buffer) => port.onInput(bytes)).on('error', gone).on('close', gone)
     port.onArrival()
