@@ -28,6 +28,7 @@ const stackPointer = 4
 /** In a record's prefixes. */
 export const addressSizeBits = 0x0c
 const addressSize64 = 0x08
+const addressSize32 = 0x04
 const repeatBits = 0x30
 /** L0 to G3 of DR7. */
 const anyBreakpoint = 0xff
@@ -170,8 +171,11 @@ export class RecordSemantics extends StringSemantics {
   firstSlot(): Node {
     return this.field('i32_16u', recordField.slotA)
   }
+  dataSegment(): Node {
+    return this.shrU(this.and(this.field('i32_8u', recordField.length), 0x70), 4)
+  }
   dataPointer(): { offset: Node; selector: Node } {
-    const number = this.shrU(this.and(this.field('i32_8u', recordField.length), 0x70), 4)
+    const number = this.dataSegment()
     const wide = this.eq(this.and(this.state('mode'), mode.codeMask), mode.code64)
     const hasBase = this.or(this.eqz(wide), this.geU(number, segment.fs))
     const base = this.select(hasBase, this.load('i64', this.shl(number, 3), at.segBase), this.i64(0))
@@ -298,8 +302,12 @@ export class RecordSemantics extends StringSemantics {
     const size = Number(this.constantOf(args[0]))
     this.block(done => {
       this.block(slow => {
-        this.brIf(slow, this.rarely(this.ne(this.and(this.prefixes(), addressSizeBits), addressSize64)))
-        this.brIf(slow, this.rarely(this.geU(this.and(this.field('i32_8u', recordField.length), 0x70), segment.fs << 4)))
+        const addressSize = this.and(this.prefixes(), addressSizeBits)
+        const isFlat = this.and(this.eq(addressSize, addressSize32), this.ne(this.and(this.state('mode'), mode.flat), 0))
+        this.brIf(slow, this.rarely(this.eqz(this.or(this.eq(addressSize, addressSize64), isFlat))))
+        const number = this.dataSegment()
+        this.brIf(slow, this.rarely(this.or(this.geU(number, segment.fs), this.and(isFlat, this.eq(number, segment.cs)))))
+        this.set((this.pointerMask ??= this.variable('i64')), this.select(isFlat, 0xffffffffn, this.i64(-1)))
         // single steps and breakpoints want one element a time
         const breaks = this.and(this.load('i32', 0, at.dr + 8 * 7), anyBreakpoint)
         this.brIf(slow, this.rarely(this.or(this.and(this.state('eflags'), flag.TF), breaks)))
@@ -312,6 +320,14 @@ export class RecordSemantics extends StringSemantics {
       })
       super.helper(name, ...args)
     })
+  }
+  /** What of RCX, RSI and RDI a string instruction uses. */
+  private pointerMask: Variable | undefined
+  protected override pointer(register: number): Node {
+    return this.and(this.gpr(register), this.get(this.pointerMask!))
+  }
+  protected override setPointer(register: number, value: Node): void {
+    this.setGpr(register, this.and(value, this.get(this.pointerMask!)))
   }
   protected firstLevelTable(write: boolean): Node {
     return this.state(write ? 'tlbWrite' : 'tlbRead')

@@ -7,7 +7,7 @@ import { Fault, vector } from '../cpu/fault.ts'
 import { after, type After, type Processor } from '../cpu/processor.ts'
 import { flag, readRflags } from '../cpu/rflags.ts'
 import type { CpuState } from '../cpu/state.ts'
-import { readGpr, setArithmetic, setZero, writeGpr } from './registers.ts'
+import { readGpr, setArithmetic, writeGpr } from './registers.ts'
 
 const divideError = (): Fault => new Fault(vector.DE)
 const low64 = 0xffff_ffff_ffff_ffffn
@@ -34,23 +34,6 @@ export function idiv(cpu: Processor): After {
   if (BigInt.asIntN(64, quotient) !== quotient) throw divideError()
   state.gpr[0] = BigInt.asUintN(64, quotient)
   state.gpr[2] = BigInt.asUintN(64, dividend % divisor)
-  return after.next
-}
-
-/** argument[0]: linear address. Memory is written in any case. */
-export function cmpxchg8b(cpu: Processor): After {
-  const { state, memory } = cpu
-  const address = state.argument[0]
-  memory.probeWrite(address, 8)
-  const old = memory.read64(address)
-  const half = (index: number): bigint => state.gpr[index] & 0xffffffffn
-  const equal = old === ((half(2) << 32n) | half(0))
-  memory.write64(address, equal ? (half(1) << 32n) | half(3) : old)
-  if (!equal) {
-    state.gpr[0] = old & 0xffffffffn
-    state.gpr[2] = old >> 32n
-  }
-  setZero(state, equal)
   return after.next
 }
 

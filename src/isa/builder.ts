@@ -56,6 +56,8 @@ export abstract class Semantics extends StateBuilder {
   abstract prefixes(): Node
   /** i32: the record's first slot, where the i of an x87 register ST(i) is. */
   abstract firstSlot(): Node
+  /** i32 number of the segment register of the operand in memory. */
+  abstract dataSegment(): Node
   /** What the x87 FPU notes of an operand in memory: its offset in its segment (i64), and the selector (i32). */
   abstract dataPointer(operand: Operand): { offset: Node; selector: Node }
   /** Calls a function that all generated code shares, with up to three i32: its answer, i32. */

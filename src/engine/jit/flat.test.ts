@@ -103,3 +103,40 @@ test('a region of two pages does not go on beyond 4 GiB', () => {
     assert.ok(compiled.core.jit!.statistics.regions > 0, 'nothing was compiled')
   }
 })
+
+/** MOV EDI, ESI; LOCK CMPXCHG8B [ESI + 10H]; BTS [ESI + 18H], EDX; MOV EDI, EBP; STOSD; MOVSB; SUB ESI, 1; DEC ECX; JNZ; HLT. */
+const kernelLoop = [
+  0x89, 0xf7, 0xf0, 0x0f, 0xc7, 0x4e, 0x10, 0x0f, 0xab, 0x56, 0x18, 0x89, 0xef, 0xab, 0xa4, 0x83, 0xee, 1, 0x49, 0x75, 0xeb, 0xf4,
+]
+
+for (const jit of [true, false])
+  test(`what kernels do at every page-table entry needs no helper (${jit ? 'compiled' : 'interpreted'})`, () => {
+    const { core, cpu } = bareCpu('intel', { jit, hotThreshold: 64 })
+    core.jit?.compileEagerly()
+    mapPages(core)
+    const { state, physical } = core
+    const data = inRow + 0x1400
+    physical.write(0x10000, Uint8Array.from(kernelLoop))
+    enterFlat(state, cpu)
+    Object.assign(state, { rip: BigInt(inRow) })
+    state.gpr.fill(0n)
+    const [turns, bit] = [2000n, 70n]
+    state.gpr.set([0n, turns, bit, 5n], 0)
+    state.gpr[5] = BigInt(data + 0x100)
+    state.gpr[6] = BigInt(data)
+    physical.write(0x11410, Uint8Array.of(0, 0, 0, 0, Number(bit)))
+    let calls = 0
+    const original = cpu.callHelper
+    Object.assign(cpu, { callHelper: (number: number, record: number) => (calls++, original(number, record)) })
+    for (let stop = 'time'; stop === 'time';) {
+      stop = cpu.execute(cpu.reached, 1000)
+      core.jit?.compile()
+    }
+    const found = new Uint8Array(0x28)
+    physical.peek(0x11400, found)
+    // every other turn finds what it compares with and writes ECX:EBX, the others load it: the last that writes has 2 in ECX
+    assert.deepEqual([...found.subarray(0x10, 0x18)], [5, 0, 0, 0, 2, 0, 0, 0])
+    assert.deepEqual([state.gpr[0], state.gpr[1], state.gpr[2]], [5n, 0n, 2n])
+    assert.equal(found[0x18 + Number(bit >> 3n)] & (1 << Number(bit & 7n)), 0x40)
+    assert.ok(calls <= 3, `${calls} calls: HLT, and where a page is not at hand yet`)
+  })

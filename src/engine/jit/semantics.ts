@@ -273,6 +273,9 @@ export abstract class RegionSemantics extends RegionVectors {
   firstSlot(): Node {
     return this.i32(this.instruction.slots[0])
   }
+  dataSegment(): Node {
+    return this.i32(this.instruction.segment)
+  }
   dataPointer(operand: Operand): { offset: Node; selector: Node } {
     const { segment: number } = this.instruction
     const selector = this.load('i32', 0, at.segSelector + 4 * number)

@@ -1,6 +1,8 @@
 /** Bit tests, bit scans, counts and CRC32. Intel SDM vol. 2, instruction reference. */
 import { form, instruction, legacyOnly, lockable, only64, type Body } from '../define.ts'
 import { Eb, Ev, Gv, Gy, Ib, Mv, Rv } from '../operands.ts'
+import { segment } from '../../cpu/layout.ts'
+import { mode } from '../../cpu/mode.ts'
 import type { Node } from '../../wasm/function.ts'
 import { accessFlag, type Semantics } from '../builder.ts'
 
@@ -31,15 +33,29 @@ const bitString = (change: Change): Body => (b, destination, source) => {
   const position = b.and(index, bits - 1)
   const shift = bits === 64 ? 6 : bits === 32 ? 5 : 4
   const words = bits === 64 ? b.shrS(index, 6n) : b.extendS(b.shrS(b.signed(index, bits), shift))
-  const address = b.add(b.address(destination), b.shl(words, BigInt(shift - 3)))
+  changeBit(b, b.add(b.address(destination), b.shl(words, BigInt(shift - 3))), bits, position, change)
+}
+/** A bit of an operand in memory, by its linear address. */
+function changeBit(b: Semantics, address: Node, bits: number, position: Node, change: Change): void {
   const bytes = bits / 8
   const place = change ? b.writablePlace(address, bytes | accessFlag.modify) : b.readablePlace(address, bytes)
   const changed = testAndChange(b, bits, position, change, b.load(bits === 64 ? 'i64' : bits === 32 ? 'i32' : 'i32_16u', place))
   if (change) b.store(bits === 64 ? 'i64' : bits === 32 ? 'i32' : 'i32_16', place, changed)
 }
-/** Outside of 64-bit mode the limit is checked where the bit is, and the offset wraps around: a helper. */
-const legacyBitString = (name: string): Body => (b, destination, source) =>
-  b.helper(name, b.offset(destination), b.widen(b.read(source), source.bits))
+/** Outside of 64-bit mode the limit is checked where the bit is, and the offset wraps around: a helper, where segments are not flat. */
+const legacyBitString = (name: string, change: Change): Body => (b, destination, source) => {
+  const offset = b.offset(destination)
+  const index = b.read(source)
+  const otherwise = (): void => b.helperInside(name, offset, b.widen(index, source.bits))
+  if (destination.bits !== 32) return otherwise()
+  const place = b.add(b.wrap(offset), b.shl(b.shrS(index, 5), 2))
+  const number = b.dataSegment()
+  const isFlat = b.and(b.ne(b.and(b.state('mode'), mode.flat), 0), b.and(b.ltU(number, segment.fs), b.ne(number, segment.cs)))
+  const isWhole = b.and(b.eq(b.and(b.prefixes(), addressSize.mask), addressSize.of32), b.leU(place, -4))
+  b.when(b.and(isFlat, isWhole), () => changeBit(b, b.extendU(place), 32, b.and(index, 31), change), otherwise)
+}
+/** Of a record's prefixes. */
+const addressSize = { mask: 0x0c, of32: 4 } as const
 
 const defineBitTest = (name: string, opcode: string, digit: number, change: Change): void => {
   const lock = change ? lockable : {}
@@ -49,7 +65,7 @@ const defineBitTest = (name: string, opcode: string, digit: number, change: Chan
     forms: [form(`0F ${opcode} /r`, Mv, Gv, legacyOnly, lock)],
     addressOnly: true,
     modal: true,
-    semantics: legacyBitString(name.toLowerCase()),
+    semantics: legacyBitString(name.toLowerCase(), change),
   })
 }
 defineBitTest('BT', 'A3', 4, undefined)

@@ -1,6 +1,7 @@
 /** No-operations, decimal adjustment, XLAT, CMPXCHG8B and 16B, undefined opcodes. Intel SDM vol. 2, instruction reference. */
 import { form, instruction, legacyOnly, lockable, type Body } from '../define.ts'
 import { Ev, Gv, Ib, M, Mq, Mx, Mv } from '../operands.ts'
+import type { Node } from '../../wasm/function.ts'
 import { accessFlag } from '../builder.ts'
 import { vector as exception } from '../../cpu/fault.ts'
 
@@ -35,7 +36,18 @@ instruction('XLAT', { forms: [form('D7')], semantics: named('xlat') })
 
 instruction('CMPXCHG8B', {
   forms: [form('0F C7 /1', Mq, lockable)],
-  semantics: (b, m) => b.helper('cmpxchg8b', b.address(m)),
+  semantics: (b, m) => {
+    const half = (index: number): Node => b.and(b.gpr(index), 0xffffffffn)
+    const pair = (high: number, low: number): Node => b.or(b.shl(half(high), 32n), half(low))
+    const place = b.writablePlace(b.address(m), 8 | accessFlag.modify)
+    const old = b.load('i64', place)
+    const equal = b.eq(old, pair(2, 0))
+    // memory is written in any case
+    b.store('i64', place, b.select(equal, pair(1, 3), old))
+    b.setFlags({ zero: b.extendU(b.eqz(equal)) })
+    b.writeRegister(0, b.select(equal, b.gpr(0), b.and(old, 0xffffffffn)))
+    b.writeRegister(2, b.select(equal, b.gpr(2), b.shrU(old, 32n)))
+  },
 })
 instruction('CMPXCHG16B', {
   forms: [form('REX.W 0F C7 /1', Mx, lockable)],
