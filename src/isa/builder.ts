@@ -418,6 +418,10 @@ export abstract class Semantics extends StateBuilder {
   helperInside(name: string, ...args: Node[]): void {
     this.helper(name, ...args)
   }
+  /** Makes a check whose outcome no row changes that stays in generated code: an engine may know that it was made on every way here. */
+  once(_check: 'x87 wait', emit: () => void): void {
+    emit()
+  }
   /** A branch of the body with its own register and flag writes, which take effect at its end. Memory is best accessed outside. */
   when(condition: Node, then: () => void, otherwise?: () => void): void {
     const scoped = (body: () => void) => (): void => {

@@ -22,8 +22,13 @@ import { exitEntrySize, exitField } from './pool.ts'
 import type { FlagName } from './region-flags.ts'
 import { RegionVectors } from './region-vectors.ts'
 
-/** Pages of code are where they were (distances from the entry's page), checks do not trap, SSE is in its usual state. */
-export type Finding = number | Check | 'native'
+/**
+ * Pages of code are where they were (distances from the entry's page), checks do not trap, SSE is in its usual state, no x87 exception is
+ * told.
+ */
+export type Finding = number | Check | 'native' | 'x87 wait'
+/** What the x87 FPU notes of its last instruction: in locals, for the next one notes it again. */
+const noted: readonly FieldName[] = ['fpIp', 'fpCs', 'fpDp', 'fpDs']
 /** Checks whose outcome only helpers change that regions do not call. */
 const lasting: ReadonlySet<Check> = new Set(['fpu', 'sse', 'avx'])
 
@@ -122,11 +127,19 @@ export abstract class RegionSemantics extends RegionVectors {
   }
   private loadScalars(): void {
     for (const register of this.usedRegisters) this.set(this.registers[register], this.load('i64', 0, at.gpr + 8 * register))
+    for (const [name, variable] of this.notes) this.set(variable, super.state(name))
     this.loadFlags()
   }
   private storeScalars(): void {
     for (const register of this.writtenRegisters) this.store('i64', 0, this.get(this.registers[register]), at.gpr + 8 * register)
+    for (const [name, variable] of this.notes) super.setState(name, this.get(variable))
     this.storeFlags()
+  }
+  private readonly notes = new Map<FieldName, Variable>()
+  private noteOf(name: FieldName, type: Variable['type']): Variable {
+    let variable = this.notes.get(name)
+    if (!variable) this.notes.set(name, (variable = this.variable(type)))
+    return variable
   }
 
   // ---- rows ----
@@ -191,6 +204,7 @@ export abstract class RegionSemantics extends RegionVectors {
   }
   override setState(name: FieldName, value: Value, index = 0): void {
     if (name === 'segBase') this.addresses.setSegment(index)
+    if (noted.includes(name) && typeof value === 'object') return this.set(this.noteOf(name, value.type), value)
     super.setState(name, value, index)
   }
   protected setGpr(index: number, value: Node): void {
@@ -295,6 +309,11 @@ export abstract class RegionSemantics extends RegionVectors {
     return this.add(this.get(this.page), this.i64(this.instruction.immediate))
   }
 
+  override once(check: 'x87 wait', emit: () => void): void {
+    if (this.checked.has(check)) return
+    emit()
+    if (this.branchDepth === 0) this.checked.add(check)
+  }
   override provedOr(requirements: readonly Requirement[], then: () => void, name: string, ...args: Node[]): void {
     if (this.branchDepth > 0) return super.provedOr(requirements, then, name, ...args)
     for (const requirement of requirements) {

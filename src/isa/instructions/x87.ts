@@ -55,7 +55,7 @@ const register = (name: string, encoding: string, helper: HelperName, quick?: Qu
 /** #MF for a pending exception (ES, with CR0.NE) comes before the faults of an operand in memory. */
 function wait(b: Semantics): void {
   const numericError = (): Node => b.and(b.wrap(b.state('cr0')), cr0.NE)
-  b.if(b.and(b.state('fpStatus'), waits), () => b.faultIf(numericError(), exception.MF))
+  b.once('x87 wait', () => b.if(b.and(b.state('fpStatus'), waits), () => b.faultIf(numericError(), exception.MF)))
 }
 const waits = 0x80
 
