@@ -68,4 +68,9 @@ export async function refresh(): Promise<void> {
   if (existsSync(join(root, 'node_modules/esbuild')) && !currentContents(bundleFolder)) await bundle(bundleFolder)
 }
 
-if (import.meta.main) await refresh()
+if (import.meta.main) {
+  // an installation goes on: nothing depends on it but how soon a run starts
+  await refresh().catch((error: unknown) => {
+    process.stderr.write(`bundle: ${String(error).split('\n')[0]}; runs start from the modules themselves\n`)
+  })
+}
