@@ -185,6 +185,13 @@ export function encodeHandlers(
   return { bytes: encodeFunctions(functions, setup, shared), writers: writersAmong(functions) }
 }
 
+/** Its code calls functions that handlers share (shared-functions.ts), so that they have to be there first: 10 ms of a start. */
+export function callsShared(spec: HandlerSpec): boolean {
+  const shared = new SharedImports(0)
+  handlerFunction(spec, { hotThreshold: 0, pages: 1, helperNumber: () => 0 }, shared)
+  return shared.count > 0
+}
+
 function handlerFunction(
   spec: HandlerSpec, { helperNumber, hotThreshold }: HandlerSetup, shared: SharedImports, counters?: number,
 ): HandlerFunction {
