@@ -1,6 +1,7 @@
 /**
  * Handlers that stand inline in the interpreter's main function: the forms that Debian's kernel and the benchmark programs execute most,
- * by key (code-cache.ts, `specOf`). Measured with tools/hot.ts; a key that no longer exists is an error.
+ * by key (code-cache.ts, `specOf`). Measured with tools/hot.ts; a key that no longer exists is an error. Those of 32-bit code (`o32
+ * legacy`) were added by hand, from a kernel of 32 bits: pushes, pops, calls, returns and branches.
  */
 export const hotKeys: readonly string[] = [
   'ADC gpr64A,gpr64B',
