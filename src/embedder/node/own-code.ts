@@ -56,15 +56,19 @@ export function currentContents(folder: URL): BundleContents | undefined {
   return found
 }
 
-/** Milliseconds until what was compiled is kept. The program keeps it when it ends, too; its thread is not asked then. */
-const keepAfter: Record<BundleName, number> = { program: 3000, worker: 1500 }
+/**
+ * Milliseconds until what was compiled is kept, and kept again: many runs are killed. The program keeps it when it ends, too; its thread is
+ * not asked then.
+ */
+const keepAfter: Record<BundleName, readonly number[]> = { program: [1000, 3000], worker: [1500] }
+const moduleTime = 3000
 
 /**
  * Node keeps its part when a process ends by itself. Runs that are killed, as tests and benchmarks do with machines that never stop, shall
  * start as quickly the next time. For each thread.
  */
 export function keepModules(): void {
-  setTimeout(() => nodeModule.flushCompileCache?.(), keepAfter.program).unref()
+  setTimeout(() => nodeModule.flushCompileCache?.(), moduleTime).unref()
 }
 
 /** The environment of a thread that finds what earlier runs kept. */
@@ -99,13 +103,13 @@ export function runBundle(bundle: BundleName, use: string, running?: string, fol
     return undefined
   }
   const started = performance.now()
-  const kept = new KeptCode(`${digestOf(Buffer.from(file))}-${bundle}-${use}`, name, keepAfter[bundle])
+  const kept = new KeptCode(`${digestOf(Buffer.from(file))}-${bundle}-${use}`, name, Math.max(...keepAfter[bundle]))
   const script = new Script(text, { filename: file, cachedData: kept.read() })
   const module: { exports: unknown } = { exports: {} }
   const run = script.runInThisContext() as (require: NodeJS.Require, of: typeof module, place: string) => void
   run(require, module, root.href)
   const keep = (): void => kept.write(performance.now() - started, () => script.createCachedData())
-  setTimeout(keep, keepAfter[bundle]).unref()
+  for (const time of keepAfter[bundle]) setTimeout(keep, time).unref()
   return { name, exports: module.exports, keep }
 }
 
