@@ -116,11 +116,13 @@ export interface DeliveredEvent {
  * and where.
  */
 export interface MachineOptions extends BootOptions {
+  /** Default: `intel`. */
   cpu?: CpuSelection
+  /** How many, 1 to 64. Default: 1. */
   cpus?: number
-  /** RAM in bytes: a multiple of 1 MiB, at least 2 MiB. */
+  /** RAM in bytes: a multiple of 1 MiB, at least 2 MiB. Default: 512 MiB. */
   memory?: number
-  /** `pc` puts up to 3 GiB of RAM below 4 GiB, `q35` up to 2 GiB (as QEMU does). */
+  /** `pc`, the default, puts up to 3 GiB of RAM below 4 GiB, `q35` up to 2 GiB (as QEMU does). */
   chipset?: 'pc' | 'q35'
   /** Devices besides the platform's own: name and properties, as after `--device`. */
   devices?: { name: string; properties: Record<string, string> }[]
@@ -137,7 +139,7 @@ export interface MachineOptions extends BootOptions {
   iommus?: IommuOptions[]
   /** Folders shared with software: what it reads of them is input, as that of a disk image is. */
   shares?: ShareOptions[]
-  /** Which engine runs instructions; the result is the same. */
+  /** What runs instructions; the result is the same. `jit`, for long runs, compiles what is hot. Default: `interpreter`. */
   engine?: 'interpreter' | 'jit' | 'step'
   /** Seed of everything that is random in the machine. */
   seed?: number

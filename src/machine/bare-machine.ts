@@ -11,7 +11,7 @@ import type { BackgroundBuilder } from '../engine/jit/build.ts'
 import type { Cpu, CpuStop } from '../engine/cpu.ts'
 import type { InterpreterKeeper } from '../engine/interpreter.ts'
 import type { TextScreen } from '../devices/vga/vga.ts'
-import { cpusOf, memoryMapOf, modelOf, pcOptionsOf } from './configuration.ts'
+import { cpusOf, expectKinds, memoryMapOf, modelOf, pcOptionsOf } from './configuration.ts'
 import { DebugStops } from './debug-stops.ts'
 import { delivered } from './delivered.ts'
 import { LapicPages } from './lapic-pages.ts'
@@ -91,6 +91,7 @@ export class BareMachine implements Machine {
 
   /** `parts`: undefined only where `needsParts` says so. */
   constructor(options: MachineOptions, parts: Parts | undefined, internals: Internals = {}) {
+    expectKinds(options)
     this.options = options
     const cpus = cpusOf(options)
     const map = memoryMapOf(options)

@@ -10,6 +10,24 @@ import type { PcOptions } from '../platform/pc-options.ts'
 const MiB = 1 << 20
 const defaultEpoch = 1_767_225_600 // 2026-01-01 00:00 UTC
 
+const engines: readonly unknown[] = [undefined, 'interpreter', 'jit', 'step']
+const files = ['kernel', 'initrd', 'bios', 'vgaBios'] as const
+
+/** For users who write JavaScript: what the types refuse would come to light far from here, or never. */
+export function expectKinds({ cpu, engine, seed = 0, raw, ...options }: MachineOptions): void {
+  const refuse = (what: string, expected: string, found: unknown): never => {
+    throw new InputError(`${what}: expected ${expected}, found ${typeof found === 'object' ? 'another object' : `'${String(found)}'`}`)
+  }
+  if (cpu !== undefined && typeof cpu.model !== 'string') refuse('cpu', "an object such as { model: 'amd' }", cpu)
+  if (!engines.includes(engine)) refuse('engine', 'interpreter, jit or step', engine)
+  if (!Number.isSafeInteger(seed) || seed < 0) refuse('seed', 'a whole number from 0', seed)
+  if (raw !== undefined && !(raw.image instanceof Uint8Array)) refuse('raw', 'an object with its image, a Uint8Array', raw)
+  for (const name of files) {
+    const file = options[name]
+    if (file !== undefined && !(file instanceof Uint8Array)) refuse(name, "the file's bytes, a Uint8Array", file)
+  }
+}
+
 export function cpusOf({ cpus = 1 }: MachineOptions): number {
   if (!Number.isInteger(cpus) || cpus < 1 || cpus > 64) throw new InputError(`number of CPUs: expected 1 to 64, found ${cpus}`)
   return cpus

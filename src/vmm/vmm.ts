@@ -237,8 +237,9 @@ export class Vmm {
 
   // ---- what wakes vCPUs ----
 
-  /** An interrupt for a vCPU: an edge at its APIC, or an entry of its list. */
+  /** An interrupt for a vCPU: an edge at its APIC, or an entry of its list. Throws an Error for what is no vector. */
   interrupt(vcpu: Vcpu, vector: number): void {
+    if ((vector & 0xff) !== vector) throw new Error(`${vcpu.name}: expected an interrupt vector from 0 to 255, found ${vector}`)
     vcpu.interrupts.raise(vector)
     // where a processor keeps its APIC, it was told
     if (!vcpu.apic) this.notify(vcpu)

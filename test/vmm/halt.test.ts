@@ -16,6 +16,7 @@ for (const cpu of ['intel', 'amd'] as const) {
       code: a => a.mov('rbx', 1).op('hlt').label('wrong').mov('rbx', 2).hypercall().label('nmi').mov('rbx', 3).hypercall(),
     })
     assert.equal(vmm.run().kind, 'idle')
+    assert.throws(() => vmm.interrupt(vcpu, 256), /^Error: guest 1: expected an interrupt vector from 0 to 255, found 256$/)
     vmm.interrupt(vcpu, 0x33)
     assert.equal(vmm.run().kind, 'idle')
     assert.deepEqual([vcpu.state, vcpu.get('rbx')], ['waiting', 1n])
