@@ -21,6 +21,7 @@ interface Entry {
 const entries: readonly Entry[] = [
   { page: 'machine.md', source: 'src/index.ts', title: 'The machine', imports: 'vitrine' },
   { page: 'hypervisor.md', source: 'src/hypervisor.ts', title: 'The hypervisor', imports: 'vitrine/hypervisor' },
+  { page: 'browser.md', source: 'src/embedder/browser/index.ts', title: 'The machine in a browser', imports: 'vitrine/browser' },
 ]
 
 interface Declaration {
@@ -140,9 +141,10 @@ function tidy(code: string): string {
 
 /** What TypeScript and the language itself declare. */
 const known = new Set(`Uint8Array BigUint64Array ArrayBuffer Map ReadonlyMap Set ReadonlySet Promise Error Date Readonly Record Partial
-  NonNullable ReturnType Worker URL`.split(/\s+/))
+  NonNullable ReturnType Omit Exclude Worker URL`.split(/\s+/))
 /** What a user of the library meets: said in full. */
-const isNear = (source: string): boolean => /^src\/(vmm\/|virt\/\w+\/(fields|vmcb)\.ts|[\w-]+\.ts)/.test(source)
+const isNear = (source: string): boolean =>
+  /^src\/(vmm\/|virt\/\w+\/(fields|vmcb)\.ts|embedder\/(browser\/|session\.ts)|[\w-]+\.ts)/.test(source)
 
 function namesIn(code: string): string[] {
   const bare = code.replace(/\/\*\*[^]*?\*\//g, '').replace(/'[^']*'|"[^"]*"|`[^`]*`/g, '')

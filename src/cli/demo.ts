@@ -7,7 +7,7 @@ import type { System } from './system.ts'
 import { parseCpu } from './values.ts'
 
 const next = `
-  Next, Debian's Linux (fetched by package name, on Debian and its relatives):
+  Next, Linux: any bzImage and initial RAM disk. A checkout fetches Debian's, on Debian and its relatives:
 
     npx node tools/debian.ts kernel --out vmlinuz
     npx node tools/debian.ts initramfs --out initramfs.cpio

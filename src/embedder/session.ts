@@ -24,6 +24,7 @@ export interface Surroundings {
   flush(): Promise<void>
 }
 
+/** Where a session ends at the latest, and how it keeps time. */
 export interface SessionOptions {
   maxInstructions?: number
   timeoutSeconds?: number

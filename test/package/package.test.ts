@@ -33,9 +33,10 @@ after(() => {
   for (const path of [scratch, folder]) if (path !== '') rmSync(path, { recursive: true })
 })
 
-test('it holds JavaScript and types, no source and no tests, and is small', () => {
+test('it holds JavaScript, types and their reference, no source and no tests, and is small', () => {
   const names = listOf(tarball).map(name => name.replace(/^package\//, ''))
-  assert.deepEqual(names.filter(name => !/^(dist\/.*(\.js|\.d\.ts)|bin\/vitrine(-qemu)?\.js|package\.json|README\.md)$/.test(name)), [])
+  const expected = /^(dist\/.*(\.js|\.d\.ts)|bin\/vitrine(-qemu)?\.js|docs\/.*\.md|package\.json|README\.md)$/
+  assert.deepEqual(names.filter(name => !expected.test(name)), [])
   assert.deepEqual(names.filter(name => /test/.test(name) && !/testdev/.test(name)), [])
   assert.ok(statSync(tarball).size < 1.1e6, `${statSync(tarball).size} bytes`)
 })
@@ -74,10 +75,12 @@ const stop: StopReason = machine.run({ maxInstructions: 10 })
 const registers: CpuRegisters = machine.registers(0)
 export const rip: bigint = registers.rip
 export const status: number = stop.kind === 'debug-exit' ? stop.status : 0
+declare const inBrowser: Worker
+export const page = new WorkerMachine(inBrowser, { memory: 1 << 24 })
 export const ended = async (worker: WorkerLike): Promise<RunSummary> => new WorkerMachine(worker, { memory: 1 << 24 }).ended
 `)
     const tsc = join(root, 'node_modules/.bin/tsc')
-    const options = ['--noEmit', '--strict', '--module', 'nodenext', '--target', 'es2023', '--types', '']
+    const options = ['--noEmit', '--strict', '--module', 'nodenext', '--target', 'es2023', '--lib', 'es2023,dom', '--types', '']
     const { status, stdout } = run(folder, tsc, ...options, 'user.ts')
     assert.deepEqual([status, stdout], [0, ''])
     writeFileSync(join(folder, 'wrong.ts'), "import { createMachine } from 'vitrine'\ncreateMachine({ cpus: 'two' })\n")

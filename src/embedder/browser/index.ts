@@ -4,11 +4,17 @@ import type { FromWorker, RunSummary, ToWorker, WorkerMachineOptions } from './m
 
 export type { RunSummary, WorkerMachineOptions } from './messages.ts'
 
+/** As methods, because TypeScript then takes a Worker's own listeners for them, whose events have more than these. */
+interface Listeners {
+  message(event: { data: FromWorker }): void
+  error(event: { message: string }): void
+}
+
 /** As much of the browser's Worker as is used. */
 export interface WorkerLike {
   postMessage(message: ToWorker): void
-  onmessage: ((event: { data: FromWorker }) => void) | null
-  onerror: ((event: { message: string }) => void) | null
+  onmessage: Listeners['message'] | null
+  onerror: Listeners['error'] | null
 }
 
 /**
@@ -17,11 +23,14 @@ export interface WorkerLike {
  */
 export class WorkerMachine {
   readonly #worker: WorkerLike
+  /** Called with the bytes that COM1 sends, in order, in batches. */
   onSerialOutput: (bytes: Uint8Array) => void = () => {}
+  /** Messages of the machine itself: what software touched that is not there or not implemented. */
   onLog: (message: string) => void = () => {}
-  /** How it ended. Rejects for bad options, and for an error of our own. */
+  /** How it ended. Rejects for bad options, for an error of our own, and when the worker does not load. */
   readonly ended: Promise<RunSummary>
 
+  /** Starts the machine in the worker, which is to serve no other; `worker`'s listeners are taken for that. */
   constructor(worker: WorkerLike, machine: WorkerMachineOptions, session: SessionOptions = {}) {
     this.#worker = worker
     this.ended = new Promise((resolve, reject) => {

@@ -5,11 +5,13 @@ import type { Ending, SessionOptions } from '../session.ts'
 /** Disks and shared folders are missing from these options: they are functions, which no message can hold. */
 export type WorkerMachineOptions = Omit<MachineOptions, 'drives' | 'shares'>
 
+/** What the page says. */
 export type ToWorker =
   | { kind: 'start'; machine: WorkerMachineOptions; session?: SessionOptions }
   | { kind: 'input'; bytes: Uint8Array }
   | { kind: 'leave' }
 
+/** How a run ended, and what it took. */
 export interface RunSummary {
   ending: Ending
   instructions: number
@@ -19,6 +21,7 @@ export interface RunSummary {
   panic: string | undefined
 }
 
+/** What the worker says. */
 export type FromWorker =
   | { kind: 'output'; bytes: Uint8Array }
   | { kind: 'log'; message: string }
