@@ -4,7 +4,11 @@
  */
 import { readFileSync, writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
+import { OpcodeTables } from '../src/decode/tables.ts'
+import { hotSpecs } from '../src/engine/hot-specs.ts'
+import { callsShared } from '../src/engine/interpreter.ts'
 import { warmKeys } from '../src/engine/warm.ts'
+import { registry } from '../src/isa/rows.ts'
 import { VitrineMachine } from '../src/machine.ts'
 
 const { values } = parseArgs({
@@ -60,4 +64,6 @@ function writeKeys(path: string, name: string, keys: readonly string[]): void {
 const keys = ordered.map(([key]) => key)
 const hot = new Set(keys.slice(0, Number(values.count)))
 writeKeys('../src/engine/hot.ts', 'hotKeys', [...hot])
-writeKeys('../src/engine/warm.ts', 'warmKeys', [...new Set([...warmKeys, ...keys])].filter(key => !hot.has(key)))
+const rest = [...new Set([...warmKeys, ...keys])].filter(key => !hot.has(key))
+const ahead = hotSpecs(new OpcodeTables(registry), rest).filter(spec => !callsShared(spec))
+writeKeys('../src/engine/warm.ts', 'warmKeys', ahead.map(({ key }) => key))

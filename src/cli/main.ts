@@ -1,7 +1,7 @@
 /** The command line: finds the command, and turns what goes wrong into one line and a status. */
 import { Command, CommanderError } from 'commander'
 import { nearest } from '../cpu/features.ts'
-import { isInputError } from '../errors.ts'
+import { InputError, isInputError } from '../errors.ts'
 import { statuses } from './status.ts'
 import type { System } from './system.ts'
 
@@ -56,6 +56,9 @@ async function ours(args: string[], system: System): Promise<number> {
       writeErr: text => system.printError(text),
       outputError: (text, write) => write(`vitrine: ${withNearest(oneLine(text.replace(/^error: /, '')), command)}\n`),
     })
+  }
+  if (args[0] === 'help' && args[1] !== undefined && !Object.hasOwn(makers, args[1])) {
+    throw new InputError(`unknown command '${args[1]}'; the nearest is ${nearest(args[1], Object.keys(makers))}`)
   }
   if (args.length === 0) {
     system.print(program.helpInformation())

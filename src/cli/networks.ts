@@ -19,6 +19,18 @@ export const cardModels: Readonly<Record<string, string>> = {
 }
 const usualModel = 'virtio-net-pci'
 
+export const networkHelp = `\
+user[,key=value...]     a router with DHCP and DNS, whose connections are made from our own sockets:
+  hostfwd=tcp:[ADDRESS]:PORT-[ADDRESS]:PORT    connections to our port go to the guest's (again for more)
+  restrict=on|off                              nothing leads out (default: off)
+socket,listen=[HOST]:PORT or socket,connect=[HOST]:PORT    a switch for other machines, or a way to one; QEMU's among them
+none                    no network
+Of both kinds:
+  model=virtio|e1000    the card (default: virtio)
+  mac=ADDRESS           such as 52:54:00:12:34:56
+  id=NAME               its name (default: nic0, nic1, ...)
+`
+
 export interface Networks {
   networks: NetworkOptions[]
   forwards: Record<string, PortForward[]>

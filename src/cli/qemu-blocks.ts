@@ -64,7 +64,7 @@ export function blockDrive(name: string, nodes: BlockNodes, snapshot: boolean, s
     return { id: name, store, snapshot: bottom.rw === 'on', readOnly: bottom.rw !== 'on' }
   }
   return {
-    id: name, snapshot, readOnly,
+    id: name, name: bottom.filename, snapshot, readOnly,
     store: system.openStore(bottom.filename, readOnly || snapshot),
     format: top.driver === 'qcow2' ? 'qcow2' : 'raw',
     openBacking: backingOf(top, bottom, nodes, system),

@@ -228,7 +228,7 @@ export function action(settings: QemuSettings, text: string): void {
 /** `utc` and `localtime` are now; without this option the clock starts at a fixed date, so that runs are alike. */
 export function rtc(settings: QemuSettings, text: string): void {
   for (const [key, value] of keysOf(text, 'base')) {
-    if (key === 'base') settings.rtc = value === 'utc' || value === 'localtime' ? 'now' : parseDate(value, '-rtc base')
+    if (key === 'base') settings.rtc = value === 'utc' || value === 'localtime' ? 'now' : parseDate(value, 'base')
     else if (key !== 'clock' && key !== 'driftfix') throw new InputError(`Invalid parameter '${key}'; expected base, clock or driftfix`)
   }
 }
@@ -275,7 +275,7 @@ export function mon(settings: QemuSettings, text: string): void {
 }
 
 export function gdb(settings: QemuSettings, text: string): void {
-  if (text !== 'none') settings.gdb = parseGdb(text.replace(/^tcp::/, 'tcp:'), '-gdb')
+  if (text !== 'none') settings.gdb = parseGdb(text.replace(/^tcp::/, 'tcp:'), 'device')
 }
 
 export function seed(settings: QemuSettings, text: string): void {

@@ -31,6 +31,8 @@ describe('options', () => {
 
   test('--cpu help and --device help list names', async () => {
     assert.match((await command(['run', '--cpu', 'help'])).output, /Skylake-Server[^]*Features:\n +pku\n[^]*not implemented[^]*avx512f/)
+    assert.match((await command(['run', '--net', 'help'])).output, /hostfwd=tcp/)
+    assert.match((await command(['run', '--share', 'help'])).output, /mount -t 9p/)
     assert.match((await command(['run', '--cpu', 'Skylake-Server,-pcid,help'])).output, /has .* invpcid[^]*lacks .*avx512f/)
     assert.match((await command(['run', '--device', 'help'])).output, /isa-debug-exit .*iobase=0x501/)
     assert.match((await command(['run', '--device', 'isa-debug-exit,help'])).output, /^ {2}iobase=0x501$/m)
@@ -75,6 +77,7 @@ describe('bad input is one line that says what is wrong, with status 2', () => {
     [['run', '--tarce', 'exits'], /'--tarce'.*--trace/],
     [[...run, '--trace', 'exit'], /--trace 'exit': expected exits, iommu or events/],
     [['rnu'], /'rnu'.*run/],
+    [['help', 'rnu'], /'rnu'.*run/],
     [['run', '--kernel', 'nowhere'], /'nowhere': no such file/],
     [[...run, '--memory', '3.3M'], /--memory '3.3M'.*multiple of 1M/],
     [[...run, '--memory', 'much'], /--memory 'much'.*512M/],

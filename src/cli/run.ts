@@ -7,8 +7,8 @@ import { bootProtocols } from '../platform/boot/boot.ts'
 import { cdromDrive, driveHelp, parseDrives } from './drives.ts'
 import { firmwareOptions, hasUefi } from './firmware.ts'
 import { parseModules } from './modules.ts'
-import { parseNetworks } from './networks.ts'
-import { parseShares } from './shares.ts'
+import { networkHelp, parseNetworks } from './networks.ts'
+import { parseShares, shareHelp } from './shares.ts'
 import { sayEnding, statusOf, statusTable } from './status.ts'
 import type { Catalogue, RunRequest, RunResult, System } from './system.ts'
 import {
@@ -80,10 +80,10 @@ export function runCommand(system: System, done: (status: number) => void): Comm
     .option('--memory <size>', 'RAM, such as 512M or 2G', '512M')
     .addOption(new Option('--chipset <name>', 'where RAM and buses lie').choices(['pc', 'q35']).default('q35'))
     .option('--device <name[,key=value]>', 'add a device (again for more); `help` lists them', collect)
-    .option('--drive <file[,key=value]>', 'a disk image: if=virtio|ide|nvme|none, id, format, snapshot, readonly, serial; `help`', collect)
-    .option('--net <kind[,key=value]>', 'a network card (model, mac) on `user` (hostfwd=tcp::PORT-:PORT, restrict) or `socket`', collect)
+    .option('--drive <file[,key=value]>', 'a disk image: if=virtio|sata|nvme|pflash|none, format, snapshot, readonly; `help`', collect)
+    .option('--net <kind[,key=value]>', 'a network card on `user` (hostfwd=tcp::PORT-:PORT) or `socket`; `help` lists all', collect)
     .option('--iommu <vtd[,key=value]>', 'an Intel remapping unit (VT-d); `help` lists its properties', collect)
-    .option('--share <folder[,key=value]>', 'a folder of ours, mounted by tag with -t 9p -o trans=virtio: tag=NAME, readonly', collect)
+    .option('--share <folder[,key=value]>', 'a folder of ours, mounted by its tag with -t 9p -o trans=virtio; `help`', collect)
     .optionsGroup('How to run it:')
     .addOption(new Option('--engine <name>', 'what runs instructions; results are the same').choices([...engines]).default('jit'))
     .option('--code-cache <folder>', 'keeps compiled code for later runs; `off`: no (default: $VITRINE_CODE_CACHE, or among your caches)')
@@ -109,29 +109,9 @@ export function runCommand(system: System, done: (status: number) => void): Comm
 
 async function run(flags: RunFlags, system: System): Promise<number> {
   const catalogue = await system.catalogue()
-  if (flags.cpu === 'help') {
-    system.print(cpuHelp(catalogue))
-    return 0
-  }
-  if (flags.device?.includes('help')) {
-    system.print(`Devices (property=default):\n${listChoices(catalogue.devices)}`)
-    return 0
-  }
-  if (flags.cpu.endsWith(',help')) {
-    system.print(catalogue.describeCpu(flags.cpu.replace(/,help$/, '')))
-    return 0
-  }
-  const asked = flags.device?.map(parseDevice).find(({ properties }) => 'help' in properties)
-  if (asked) {
-    system.print(describeDevice(asked.name, catalogue.devices))
-    return 0
-  }
-  if (flags.iommu?.includes('help')) {
-    system.print((await import('../platform/iommu.ts')).iommuHelp)
-    return 0
-  }
-  if (flags.drive?.includes('help')) {
-    system.print(driveHelp)
+  const help = await helpOf(flags, catalogue)
+  if (help !== undefined) {
+    system.print(help)
     return 0
   }
   const symbols = symbolsOf(flags, system)
@@ -145,6 +125,20 @@ async function run(flags: RunFlags, system: System): Promise<number> {
   else if (!flags.quiet) report(result, system)
   if (result.profile !== undefined) system.printError(result.profile)
   return statusOf(result)
+}
+
+/** What `help` in the place of a value asks for. */
+async function helpOf({ cpu, device = [], drive, net, iommu, share }: RunFlags, catalogue: Catalogue): Promise<string | undefined> {
+  if (cpu === 'help') return cpuHelp(catalogue)
+  if (cpu.endsWith(',help')) return catalogue.describeCpu(cpu.replace(/,help$/, ''))
+  if (device.includes('help')) return `Devices (property=default):\n${listChoices(catalogue.devices)}`
+  const asked = device.map(parseDevice).find(({ properties }) => 'help' in properties)
+  if (asked) return describeDevice(asked.name, catalogue.devices)
+  if (iommu?.includes('help')) return (await import('../platform/iommu.ts')).iommuHelp
+  if (drive?.includes('help')) return driveHelp
+  if (net?.includes('help')) return networkHelp
+  if (share?.includes('help')) return shareHelp
+  return undefined
 }
 
 /** Names of addresses, for what shows any. */

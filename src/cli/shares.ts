@@ -5,6 +5,13 @@ import { InputError } from '../errors.ts'
 import type { System } from './system.ts'
 import { type DeviceSelection, parseDevice } from './values.ts'
 
+export const shareHelp = `\
+FOLDER[,key=value...], or path=FOLDER among the keys:
+  tag=NAME         what the guest mounts: mount -t 9p -o trans=virtio,version=9p2000.L NAME /mnt (default: the folder's name)
+  readonly=on|off  refuse writes (default: off)
+  id=NAME          its name (default: share0, share1, ...)
+`
+
 export interface Shares {
   shares: ShareOptions[]
   devices: DeviceSelection[]

@@ -23,7 +23,11 @@ test('a state comes back as it was', () => {
 
 test('what is no saved machine, or the half of one, is refused', () => {
   const file = Buffer.concat(encodeState(state))
-  assert.throws(() => decodeState(new TextEncoder().encode('#!/bin/sh\n')), /expected a saved machine .* found "#!\/bin\/sh\\n"/)
+  assert.throws(() => decodeState(new TextEncoder().encode('#!/bin/sh\n')), /expected a saved machine .* found "#!\/bin\/sh"/)
+  const later = Buffer.from(file.toString('latin1').replace('state 1', 'state 2'), 'latin1')
+  assert.throws(() => decodeState(later), /expected a saved machine .* found "vitrine machine state 2"/)
+  const nowhere = Buffer.from(file.toString('latin1').replace('"$bytes":[3,1000]', '"$bytes":[3,-100]'), 'latin1')
+  assert.throws(() => decodeState(nowhere), /damaged: expected the place of bytes, found \[3,-100\]$/)
   assert.throws(() => decodeState(file.subarray(0, file.length - 1)), /damaged: it ends early/)
   assert.throws(() => decodeState(file.subarray(0, 25)), /damaged: it ends early/)
   assert.throws(() => decodeState(file.subarray(0, 60)), /damaged: /)

@@ -34,13 +34,19 @@ export function encodeState(state: MachineState): Uint8Array[] {
 /** The arrays of the result lie in `file`. Throws an InputError when it is no saved machine. */
 export function decodeState(file: Uint8Array): MachineState {
   const found = new TextDecoder('latin1').decode(file.subarray(0, magic.length))
-  if (found !== magic) throw new InputError(`expected a saved machine ('${magic.trim()}'), found ${JSON.stringify(found.slice(0, 16))}`)
+  if (found !== magic) {
+    const [line] = found.split('\n')
+    throw new InputError(`expected a saved machine ('${magic.trim()}'), found ${JSON.stringify(line)}`)
+  }
   if (file.length < headerBytes) throw new InputError('the saved machine is damaged: it ends early')
   const start = headerBytes + new DataView(file.buffer, file.byteOffset).getUint32(magic.length, true)
   try {
     const state = JSON.parse(new TextDecoder().decode(file.subarray(headerBytes, start)), (_key, value: unknown) => {
       if (!isReference(value)) return value
       const [offset, length] = value.$bytes
+      if (![offset, length].every(each => Number.isSafeInteger(each) && each >= 0)) {
+        throw new TypeError(`expected the place of bytes, found ${JSON.stringify(value.$bytes)}`)
+      }
       if (start + offset + length > file.length) throw new RangeError('it ends early')
       return file.subarray(start + offset, start + offset + length)
     }) as Partial<MachineState> | null

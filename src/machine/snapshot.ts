@@ -48,9 +48,8 @@ export function saveMachine(parts: MachineParts, pending: { asleep: boolean; res
 
 /** Throws when the state is of another machine. `devicesRestored`: their places are to be mapped anew. */
 export function restoreMachine(parts: MachineParts, saved: MachineState, devicesRestored: () => void): void {
-  if (saved.configuration !== configurationOf(parts)) {
-    throw new InputError('the saved state is of another machine: expected the same processors, memory, devices, drives and kernel')
-  }
+  const own = configurationOf(parts)
+  if (saved.configuration !== own) throw new InputError(`the saved state is of another machine: ${differenceOf(saved.configuration, own)}`)
   reportDamage(() => restoreParts(parts, saved, devicesRestored))
 }
 
@@ -123,6 +122,20 @@ function configurationOf({ options: all, pc }: MachineParts): string {
   const { engine: _engine, noReboot: _noReboot, drives: _drives, shares: _shares, ...options } = all
   const disks = pc.disks.map(({ id, byteLength, readOnly }) => ({ id, byteLength, readOnly }))
   return JSON.stringify(withDigests({ ...options, disks }))
+}
+
+/** The first option that differs, with what it was. */
+function differenceOf(saved: string, own: string): string {
+  let was: Record<string, unknown>
+  try {
+    was = Object(JSON.parse(saved)) as Record<string, unknown>
+  } catch {
+    return 'expected the options that it was saved with, found none that can be read'
+  }
+  const is = JSON.parse(own) as Record<string, unknown>
+  const shown = (value: unknown): string => (JSON.stringify(value) ?? 'none').slice(0, 80)
+  const key = Object.keys({ ...is, ...was }).find(each => JSON.stringify(is[each]) !== JSON.stringify(was[each]))
+  return key === undefined ? 'its options have another order' : `${key}: expected ${shown(was[key])}, found ${shown(is[key])}`
 }
 
 /** The same with a digest in the place of each array of bytes. */

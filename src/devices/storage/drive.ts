@@ -13,6 +13,8 @@ export type DriveFormat = 'raw' | 'qcow2'
 export interface DriveOptions {
   /** What a device's `drive` property names. */
   id: string
+  /** What errors call it, such as the file's name. Default: its ID. */
+  name?: string
   store: BlockStore
   /** Default: raw. It is never guessed: software could write another format's header into a raw image. */
   format?: DriveFormat
@@ -28,14 +30,14 @@ export function openDrive(options: DriveOptions, log: LogUnhandled): Disk {
   return new Disk(options.id, openStore(options, log))
 }
 
-function openStore({ id, store, format, snapshot, readOnly, openBacking }: DriveOptions, log: LogUnhandled): BlockStore {
+function openStore({ id, name = id, store, format, snapshot, readOnly, openBacking }: DriveOptions, log: LogUnhandled): BlockStore {
   try {
     const disk = openImage(store, format, openBacking, log)
     if (disk.byteLength < sectorSize) throw new InputError(`expected at least one sector, found ${disk.byteLength} bytes`)
     if (snapshot) return new SnapshotStore(disk)
     return readOnly && !disk.readOnly ? lockedStore(disk) : disk
   } catch (error) {
-    if (error instanceof InputError) throw new InputError(`drive '${id}': ${error.message}`, { cause: error })
+    if (error instanceof InputError) throw new InputError(`drive '${name}': ${error.message}`, { cause: error })
     throw error
   }
 }
@@ -52,8 +54,17 @@ function openImage(
   if (depth === 16) throw new InputError('more than 16 images are based on one another')
   return new Qcow2Store(store, {
     log,
-    openBacking: openBacking && ((name, backingFormat) => openImage(openBacking(name), backingFormat, openBacking, log, depth + 1)),
+    openBacking: openBacking && ((name, backingFormat) => openBased(name, openBacking(name), backingFormat, openBacking, log, depth + 1)),
   })
+}
+
+function openBased(name: string, ...image: Parameters<typeof openImage>): BlockStore {
+  try {
+    return openImage(...image)
+  } catch (error) {
+    if (error instanceof InputError) throw new InputError(`its backing file '${name}': ${error.message}`, { cause: error })
+    throw error
+  }
 }
 
 /** What other emulators' images begin with: at a byte, in Latin-1. Taken for a raw disk, one would be an empty disk of a strange size. */

@@ -35,7 +35,9 @@ test('a read-only drive refuses writes, and a drive of less than a sector is ref
   const disk = openDrive({ id: 'd', store: new MemoryStore(new Uint8Array(512)), readOnly: true }, log)
   assert.equal(disk.readOnly, true)
   assert.equal(disk.write(0, new Uint8Array(1)), 'error')
-  assert.throws(() => openDrive({ id: 'd', store: new MemoryStore(new Uint8Array(511)) }, log), /drive 'd': expected at least one sector/)
+  const small = { id: 'd', store: new MemoryStore(new Uint8Array(511)) }
+  assert.throws(() => openDrive(small, log), /drive 'd': expected at least one sector/)
+  assert.throws(() => openDrive({ ...small, name: 'disk.img' }, log), /drive 'disk.img': expected at least one sector/)
 })
 
 /**
@@ -109,6 +111,8 @@ test('what an image lacks comes from its backing file, whose end is followed by 
   expected.set(pattern(10, 9), 1400)
   assert.deepEqual(readAll(disk, 0, 4096), expected)
   assert.throws(() => qcow2(file), /backing file 'base' cannot be opened/)
+  const unsuited = { id: 'd', store: file, format: 'qcow2', openBacking: () => emptyImage(512) } as const
+  assert.throws(() => openDrive(unsuited, log), /drive 'd': its backing file 'base': it looks like a qcow2 image/)
 })
 
 test('a zero cluster hides the backing file; a compressed one is an error, not wrong bytes', () => {

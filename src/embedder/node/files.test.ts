@@ -14,6 +14,8 @@ const inputError = (message: RegExp): object => ({ name: 'InputError', message }
 test('what cannot be read or written is said in words, with the path', () => {
   assert.throws(() => readFile(inFolder('none')), inputError(/^cannot read '.*none': no such file$/))
   assert.throws(() => readFile(folder), inputError(/^cannot read '.*': it is a folder$/))
+  assert.throws(() => readFile('/dev/zero'), inputError(/^cannot read '\/dev\/zero': expected a file, found a device$/))
+  assert.throws(() => readFile('a\0b'), inputError(/^cannot read 'a\0b': the name has a byte of zero in it$/))
   for (const write of [writeFile, replaceFile, expectWritable]) {
     assert.throws(() => write(inFolder('no', 'file'), new Uint8Array(1)), inputError(/^cannot write '.*file': no such folder: '.*no'$/))
     assert.throws(() => write(folder, new Uint8Array(1)), inputError(/^cannot write '.*': it is a folder$/))

@@ -7,14 +7,17 @@ import { InputError } from '../../errors.ts'
 
 const reasons: Readonly<Record<string, string>> = {
   EACCES: 'permission denied',
+  EADDRINUSE: 'it is taken',
+  ECONNREFUSED: 'nobody listens there',
   EISDIR: 'it is a folder',
   ENOENT: 'no such file',
   ENOSPC: 'the disk is full',
   ENOTDIR: 'a part of the path is not a folder',
   EROFS: 'the file system is read-only',
+  ERR_INVALID_ARG_VALUE: 'the name has a byte of zero in it',
 }
 
-/** Why a call of the file system failed. */
+/** Why a call of the file system, or of a socket, failed. */
 export function reasonOf(error: unknown): string {
   const { code = '', message } = error as NodeJS.ErrnoException
   return reasons[code] ?? message
@@ -23,10 +26,16 @@ export function reasonOf(error: unknown): string {
 /** The whole of a file. Throws an InputError that says why not. */
 export function readFile(path: string): Uint8Array {
   try {
+    expectEnd(path)
     return readFileSync(path)
   } catch (error) {
     throw new InputError(`cannot read '${path}': ${reasonOf(error)}`)
   }
+}
+
+/** A device such as /dev/zero has no end. */
+function expectEnd(path: string): void {
+  if (path !== '/dev/null' && statSync(path).isCharacterDevice()) throw new Error('expected a file, found a device')
 }
 
 /** Smaller files are read at once. */

@@ -6,6 +6,8 @@ import { InputError } from '../../errors.ts'
 import type { Transport } from '../../insight/gdb/protocol.ts'
 import { GdbServer } from '../../insight/gdb/server.ts'
 import type { Session } from '../session.ts'
+import { reasonOf } from './files.ts'
+import { nameOf } from './serial-port.ts'
 
 /** One debugger at a time. The result ends it. */
 export async function serveGdb(
@@ -27,7 +29,7 @@ export async function serveGdb(
     })
   })
   await new Promise<void>((resolve, reject) => {
-    server.once('error', error => reject(new InputError(`GDB: cannot listen at ${JSON.stringify(address)}: ${error.message}`)))
+    server.once('error', error => reject(new InputError(`GDB: cannot listen at ${nameOf(address)}: ${reasonOf(error)}`)))
     server.listen(address, resolve)
   })
   session.hold(wait)

@@ -7,6 +7,7 @@ import type { OutsideEvent, OutsideRequest } from '../../api.ts'
 import type { LinkPlace } from '../../cli/system.ts'
 import { InputError } from '../../errors.ts'
 import { Switch } from '../../net/switch.ts'
+import { reasonOf } from './files.ts'
 
 const lengthBytes = 4
 const largestFrame = 65_535 + 18
@@ -91,7 +92,7 @@ export class NodeLink {
       socket.once('close', () => far.disconnect())
     })
     await new Promise<void>((resolve, reject) => {
-      server.once('error', error => reject(new InputError(`cannot listen on port ${port}: ${error.message}`)))
+      server.once('error', error => reject(new InputError(`cannot listen on port ${port}: ${reasonOf(error)}`)))
       server.listen(port, host || '127.0.0.1', resolve)
     })
     this.#server = server
@@ -109,7 +110,7 @@ export class NodeLink {
         this.#send = frame => void socket.write(framed(frame))
         return
       }
-      if (tries === mostTries) throw new InputError(`cannot connect to ${host || '127.0.0.1'}:${port}: ${error.message}`)
+      if (tries === mostTries) throw new InputError(`cannot connect to ${host || '127.0.0.1'}:${port}: ${reasonOf(error)}`)
       await new Promise(resolve => { setTimeout(resolve, retryMilliseconds) })
     }
   }

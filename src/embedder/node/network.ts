@@ -5,6 +5,7 @@ import { createConnection, createServer, type Server, type Socket } from 'node:n
 import type { OutsideAddress, OutsideEvent, OutsideRequest } from '../../api.ts'
 import { InputError } from '../../errors.ts'
 import type { PortForward } from '../../cli/system.ts'
+import { reasonOf } from './files.ts'
 
 /** How long after a datagram an answer is waited for. */
 const answerMilliseconds = 5000
@@ -50,7 +51,7 @@ export class NodeNetwork {
         this.#tell({ kind: 'accepted', flow, toPort, ...(toHost === undefined ? {} : { toHost }) })
       })
       await new Promise<void>((resolve, reject) => {
-        server.once('error', error => reject(new InputError(`cannot listen on port ${port}: ${error.message}`)))
+        server.once('error', error => reject(new InputError(`cannot listen on port ${port}: ${reasonOf(error)}`)))
         server.listen(port, host ?? '0.0.0.0', resolve)
       })
       this.#servers.push(server)

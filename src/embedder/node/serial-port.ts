@@ -1,4 +1,4 @@
-/** Other ends of the machine's serial port than standard input and output: a file, a pair of named pipes, a socket. */
+/** Other ends of serial ports and monitors than standard input and output: a file, named pipes, a socket, a pseudo-terminal. */
 import { constants, openSync, rmSync, statSync } from 'node:fs'
 import { connect, createServer, Socket, type Server } from 'node:net'
 import type { Writable } from 'node:stream'
@@ -78,7 +78,7 @@ function openOrSay(file: string, flags: string | number): number {
   try {
     return openSync(file, flags)
   } catch (error) {
-    throw new InputError(`cannot open the serial port's file '${file}': ${reasonOf(error)}`)
+    throw new InputError(`cannot open '${file}': ${reasonOf(error)}`)
   }
 }
 
@@ -87,7 +87,7 @@ function pipePort(path: string): SerialPort {
   const isPipe = (file: string): boolean => statSync(file, { throwIfNoEntry: false })?.isFIFO() ?? false
   const both = isPipe(`${path}.in`) && isPipe(`${path}.out`)
   if (!both && !isPipe(path)) {
-    throw new InputError(`serial port: expected named pipes '${path}.in' and '${path}.out', or '${path}' (mkfifo makes them)`)
+    throw new InputError(`pipe '${path}': expected named pipes '${path}.in' and '${path}.out', or '${path}' (mkfifo makes them)`)
   }
   const open = (file: string, readable: boolean): Socket =>
     new Socket({ fd: openOrSay(file, constants.O_RDWR | constants.O_NONBLOCK), readable, writable: true }).on('error', () => {})
@@ -122,12 +122,13 @@ function streamPort(output: () => Writable | undefined, close: () => void, ready
   }
 }
 
-const nameOf = (address: SocketAddress): string => ('path' in address ? address.path : `${address.host}:${address.port}`)
+/** An address as people write it. */
+export const nameOf = (address: SocketAddress): string => ('path' in address ? address.path : `${address.host}:${address.port}`)
 
 async function connectedPort(address: SocketAddress): Promise<SerialPort> {
   const socket = connect(address)
   await new Promise<void>((resolve, reject) => {
-    const refuse = (error: Error): void => reject(new InputError(`serial port: cannot connect to ${nameOf(address)}: ${error.message}`))
+    const refuse = (error: Error): void => reject(new InputError(`cannot connect to ${nameOf(address)}: ${reasonOf(error)}`))
     socket.once('connect', resolve).once('error', refuse)
   })
   const port = streamPort(() => socket, () => { socket.destroy() })
@@ -179,7 +180,7 @@ function listen(server: Server, address: SocketAddress): Promise<void> {
   // A socket file that an earlier run left behind is nobody's; anything else of that name is kept.
   if ('path' in address && statSync(address.path, { throwIfNoEntry: false })?.isSocket()) rmSync(address.path)
   return new Promise((resolve, reject) => {
-    server.once('error', error => reject(new InputError(`serial port: cannot listen at ${nameOf(address)}: ${error.message}`)))
+    server.once('error', error => reject(new InputError(`cannot listen at ${nameOf(address)}: ${reasonOf(error)}`)))
     server.listen(address, resolve)
   })
 }

@@ -11,7 +11,6 @@ import { hotCounterCount, hotCounters } from '../../memory/map.ts'
 import type { CodeCache } from '../code-cache.ts'
 import { helperNames } from '../helper-table.ts'
 import type { Interpreter } from '../interpreter.ts'
-import type { SharedFunctions } from '../shared-functions.ts'
 import {
   blueprintOf, buildModule, orderOf, rowFeatures, type BackgroundBuilder, type BuiltModule, type KeptModule, type RegionOrder,
 } from './build.ts'
@@ -140,7 +139,7 @@ export class Jit {
     offers: (feature: string) => boolean,
     code: CodeCache,
     interpreter: Interpreter,
-    helpers: { call(number: number, record: number): number; number(name: string): number; readonly shared: SharedFunctions },
+    helpers: { call(number: number, record: number): number; number(name: string): number; readonly shared: object },
     threshold: number,
     log: (message: string) => void,
     background?: BackgroundBuilder,
