@@ -1,5 +1,7 @@
 /** What the hypervisors with one mistake share: their kernels' multiboot header, bytes of 32-bit code. Multiboot Specification 0.6.96. */
 
+import { relative } from 'node:path'
+
 /** Where the kernels are loaded. */
 export const origin = 0x100000
 
@@ -21,9 +23,12 @@ export function multibootImage(entry: number, end: number, parts: readonly Part[
   return image
 }
 
-/** The mistake of this name. */
-export function chosenMistake<T>(mistakes: Readonly<Record<string, T>>, name: string): T {
-  const chosen = mistakes[name]
-  if (!chosen) throw new Error(`expected one of ${Object.keys(mistakes).join(', ')}; found '${name}'`)
-  return chosen
+/** Writes the kernel with the mistake that the command line names to standard output, which goes into a file. */
+export function printKernel(mistakes: Readonly<Record<string, unknown>>, make: (mistake: string) => Uint8Array): void {
+  const [, program, mistake = 'none'] = process.argv
+  const usage = `npx node ${relative('.', program)} MISTAKE > kernel, where MISTAKE is one of ${Object.keys(mistakes).join(', ')}`
+  if (process.stdout.isTTY || !Object.hasOwn(mistakes, mistake)) {
+    process.stderr.write(`expected ${usage}\n`)
+    process.exitCode = 2
+  } else process.stdout.write(make(mistake))
 }

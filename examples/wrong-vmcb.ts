@@ -7,9 +7,8 @@
  *
  * It prints G when its guest has run and F when VMRUN has refused it.
  */
-import { fileURLToPath } from 'node:url'
 import { vmcbFields, type VmcbFieldName } from '../src/virt/svm/vmcb.ts'
-import { address, chosenMistake, dword, multibootImage, origin, print } from './multiboot.ts'
+import { address, dword, multibootImage, origin, print, printKernel } from './multiboot.ts'
 
 /** Offsets in the image. Nobody pages. */
 const at = { code: 0x40, table: 0x1000, vmcb: 0x2000, hostSave: 0x3000, stack: 0x5000, end: 0x5000 } as const
@@ -53,8 +52,7 @@ export const mistakes: Readonly<Record<string, Partial<Record<VmcbFieldName, num
 
 /** The kernel's bytes: a multiboot header that says where they go, then code and tables. */
 export function wrongVmcb(mistake: string): Uint8Array {
-  const chosen = chosenMistake(mistakes, mistake)
-  const pairs = Object.entries({ ...rightFields, ...chosen }).flatMap(([name, value]) =>
+  const pairs = Object.entries({ ...rightFields, ...mistakes[mistake] }).flatMap(([name, value]) =>
     [...dword(vmcbFields[name as VmcbFieldName].offset), ...dword(value)])
   return multibootImage(at.code, at.end, [
     [at.code, code(pairs.length / 8)],
@@ -63,4 +61,4 @@ export function wrongVmcb(mistake: string): Uint8Array {
   ])
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) process.stdout.write(wrongVmcb(process.argv[2] ?? 'none'))
+if (import.meta.main) printKernel(mistakes, wrongVmcb)

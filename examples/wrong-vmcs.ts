@@ -7,9 +7,8 @@
  *
  * It prints G when its guest has run and F when VMLAUNCH has failed.
  */
-import { fileURLToPath } from 'node:url'
 import { fields, type FieldName } from '../src/virt/vmx/fields.ts'
-import { address, chosenMistake, dword, multibootImage, origin, print } from './multiboot.ts'
+import { address, dword, multibootImage, origin, print, printKernel } from './multiboot.ts'
 
 /** Offsets in the image; everything is identity mapped. */
 const at = { code: 0x40, table: 0x1000, pointers: 0x2000, pages: 0x3000, vmxon: 0x4000, vmcs: 0x5000, stack: 0x7000, end: 0x7000 } as const
@@ -63,8 +62,7 @@ export const mistakes: Readonly<Record<string, Partial<Record<FieldName, number>
 
 /** The kernel's bytes: a multiboot header that says where they go, then code and tables. */
 export function wrongVmcs(mistake: string): Uint8Array {
-  const chosen = chosenMistake(mistakes, mistake)
-  const values = Object.entries({ ...rightFields, ...chosen }) as [FieldName, number][]
+  const values = Object.entries({ ...rightFields, ...mistakes[mistake] }) as [FieldName, number][]
   const pairs = values.flatMap(([name, value]) => [...dword(fields[name].encoding), ...dword(value)])
   pairs.push(...dword(fields.vmcsLinkPointer.encoding + 1), ...dword(0xffffffff)) // the high half
   return multibootImage(at.code, at.end, [
@@ -77,4 +75,4 @@ export function wrongVmcs(mistake: string): Uint8Array {
   ])
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) process.stdout.write(wrongVmcs(process.argv[2] ?? 'none'))
+if (import.meta.main) printKernel(mistakes, wrongVmcs)

@@ -1,4 +1,4 @@
-/** Debian's kernels, and initial RAM disks around its busybox, by package name: `node tools/debian.ts --help`. */
+/** Debian's kernels, and initial RAM disks around its busybox, by package name: `npx node tools/debian.ts --help`. */
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -9,7 +9,7 @@ import { DebianError, debianKernel, type Flavour, moduleFiles } from './debian/p
 import { debianRoot, type RootOptions, smallRoot } from './debian/root.ts'
 
 const help = `\
-usage: node tools/debian.ts COMMAND [options]
+usage: npx node tools/debian.ts COMMAND [options]
 
   kernel                    print the path of Debian's kernel image
   initramfs --out FILE      an initial RAM disk with busybox and a shell on the console

@@ -1,28 +1,24 @@
 /**
- * Fuzzes the processor with random code for as long as one likes: `node tools/fuzz.ts --seconds 60 [--seed 1] [--model intel] [--mode
- * long] [--run SEED]`.
+ * Fuzzes the processor with random code for as long as one likes.
+ *
+ *   npx node tools/fuzz.ts [--seconds 10] [--seed 1] [--model intel] [--mode MODE] [--nanoseconds 5000] [--run SEED]
+ *
+ * MODE is real, virtual8086, protected16, protected32, paged32, long or compatibility. Each run is told by its number alone: --seed is the
+ * first one's, and with --run there is but one.
  */
-import { parseArgs } from 'node:util'
+import { commandLine, refuse } from './command.ts'
 import { Fuzzer, modes, type FuzzMode } from '../test/properties/fuzz.ts'
 
-const usage = `usage: node tools/fuzz.ts [--seconds 10] [--seed 1] [--model intel] [--mode MODE] [--nanoseconds 5000] [--run SEED]
-  --mode   one of ${modes.join(', ')}
-  --seed   the first run's number; each run is told by its number alone
-  --run    this one run only`
-
-const { values } = parseArgs({
+const { values } = commandLine(import.meta.url, {
   options: {
     seconds: { type: 'string', default: '10' }, seed: { type: 'string', default: '1' }, model: { type: 'string', default: 'intel' },
     mode: { type: 'string' },
-    nanoseconds: { type: 'string', default: '5000' }, run: { type: 'string' }, help: { type: 'boolean', default: false },
+    nanoseconds: { type: 'string', default: '5000' }, run: { type: 'string' },
   },
 })
 const isMode = (name: string | undefined): name is FuzzMode | undefined => name === undefined || (modes as readonly string[]).includes(name)
-if (values.help || !isMode(values.mode)) {
-  console.log(usage)
-  process.exit(values.help ? 0 : 2)
-}
-const mode = values.mode
+const { mode } = values
+if (!isMode(mode)) refuse(import.meta.filename, `--mode: expected ${modes.join(', ')}; found '${mode}'`)
 const options = { model: values.model, nanoseconds: Number(values.nanoseconds) }
 const end = performance.now() + Number(values.seconds) * 1000
 const failures = new Map<string, number>()

@@ -3,7 +3,7 @@
  *   npx node tools/hot.ts --kernel VMLINUZ --initrd INITRD --append "console=ttyS0 quiet run=bench" [--count 180] [--max-instructions N]
  */
 import { readFileSync, writeFileSync } from 'node:fs'
-import { parseArgs } from 'node:util'
+import { commandLine, refuse } from './command.ts'
 import { OpcodeTables } from '../src/decode/tables.ts'
 import { hotSpecs } from '../src/engine/hot-specs.ts'
 import { callsShared } from '../src/engine/interpreter.ts'
@@ -11,7 +11,7 @@ import { warmKeys } from '../src/engine/warm.ts'
 import { registry } from '../src/isa/rows.ts'
 import { VitrineMachine } from '../src/machine.ts'
 
-const { values } = parseArgs({
+const { values } = commandLine(import.meta.url, {
   options: {
     kernel: { type: 'string' },
     initrd: { type: 'string' },
@@ -21,7 +21,7 @@ const { values } = parseArgs({
     print: { type: 'boolean', default: false },
   },
 })
-if (!values.kernel || !values.initrd) throw new Error('--kernel and --initrd are needed')
+if (!values.kernel || !values.initrd) refuse(import.meta.filename, '--kernel and --initrd are needed')
 const machine = new VitrineMachine(
   {
     kernel: readFileSync(values.kernel),

@@ -4,12 +4,14 @@
  *
  *   npx node tools/random-dma.ts [--cases 500] [--seed 1] [--scalable | --interrupts]
  */
-import { parseArgs } from 'node:util'
+import { commandLine } from './command.ts'
 import { compare } from './iommu/compare.ts'
 import { compareInterrupts } from './iommu/interrupts.ts'
 
-const { values } = parseArgs({ options: { cases: { type: 'string', default: '500' }, seed: { type: 'string', default: '1' },
-  interrupts: { type: 'boolean', default: false }, scalable: { type: 'boolean', default: false } } })
+const { values } = commandLine(import.meta.url, { options: {
+  cases: { type: 'string', default: '500' }, seed: { type: 'string', default: '1' },
+  interrupts: { type: 'boolean', default: false }, scalable: { type: 'boolean', default: false },
+} })
 const { outcomes, differences, explained } = (values.interrupts ? compareInterrupts : compare)({
   seed: Number(values.seed), cases: Number(values.cases), mode: values.scalable ? 'scalable' : 'legacy',
 })

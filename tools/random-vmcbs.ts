@@ -6,13 +6,13 @@
  *
  * With --cases 0 the snippets alone are run, each in all its modes; with --only those whose name has TEXT in it.
  */
-import { parseArgs } from 'node:util'
+import { commandLine } from './command.ts'
 import { exitName } from '../src/virt/svm/exit-codes.ts'
 import { allCases, randomCases } from './vmcb/cases.ts'
 import { compare, type Difference } from './vmcb/compare.ts'
 import { ourModel } from './vmcb/run.ts'
 
-const { values } = parseArgs({ options: {
+const { values } = commandLine(import.meta.url, { options: {
   cases: { type: 'string', default: '4000' }, seed: { type: 'string', default: '1' }, cpu: { type: 'string', default: ourModel },
   bochs: { type: 'string', default: 'ryzen' }, only: { type: 'string' },
 } })

@@ -5,10 +5,10 @@
  *
  * Both models should have linear addresses of 48 bits: Bochs 2.7 knows no others.
  */
-import { parseArgs } from 'node:util'
+import { commandLine } from './command.ts'
 import { compare } from './vmcs/compare.ts'
 
-const { values } = parseArgs({ options: {
+const { values } = commandLine(import.meta.url, { options: {
   cases: { type: 'string', default: '4000' }, seed: { type: 'string', default: '1' }, cpu: { type: 'string', default: 'Skylake-Server' },
   bochs: { type: 'string', default: 'corei7_skylake_x' },
 } })

@@ -1,9 +1,24 @@
 /**
- * Runs the same inputs twice, compiled early and cut by chance, and as the reference has it, and says where the two runs part.
- * `npx node tools/same-run.ts --help`.
+ * Runs the same inputs twice, compiled early and cut by chance, and as the reference has it, and says where the runs part, to a few
+ * nanoseconds. Both make the same pauses.
+ *
+ *   npx node tools/same-run.ts --kernel FILE [--initrd FILE] [--append TEXT]
+ *
+ * What runs
+ *   --cpu MODEL  --smp N  --memory MIB      the machine (intel, 1, 256)
+ *   --guests N  --vcpus N  --paging nested|shadow  --migrate MICROSECONDS
+ *                        guests of our hypervisor, of --memory each; else the kernel runs on the machine itself
+ * How it runs
+ *   --seed N   --runs N  pauses by chance from these numbers on (1, 1)
+ *   --spread NS          longest time between two pauses (1000000)
+ *   --until NS           the end, if the guest does not come to one before (20000000000)
+ *   --hot N              arrivals after which code is compiled, whatever it costs; a power of two (64)
+ *   --late N             compiled code comes after the machine has looked for it so often (0: at once)
+ *   --against ENGINE     interpreter, step, or jit, which compiles as usual and at once (jit)
+ * Exit status: 0 they never parted, 1 they parted.
  */
 import { readFileSync } from 'node:fs'
-import { parseArgs } from 'node:util'
+import { commandLine, refuse } from './command.ts'
 import { VitrineMachine, type Internals } from '../src/machine.ts'
 import { formatRunParting, whereRunsPart, type Look, type Run } from '../src/insight/lockstep/same-run.ts'
 import { hardwareOf } from '../src/root-door.ts'
@@ -13,38 +28,17 @@ import { wander } from '../src/vmm/wander.ts'
 import { LateBuilder } from '../test/properties/late-builder.ts'
 import { Random } from '../test/properties/random.ts'
 
-const help = `Runs the same inputs twice and says where the runs part, to a few nanoseconds. Both make the same pauses.
-
-  npx node tools/same-run.ts --kernel FILE [--initrd FILE] [--append TEXT]
-
-What runs
-  --cpu MODEL  --smp N  --memory MIB      the machine (intel, 1, 256)
-  --guests N  --vcpus N  --paging nested|shadow  --migrate MICROSECONDS
-                       guests of our hypervisor, of --memory each; else the kernel runs on the machine itself
-How it runs
-  --seed N   --runs N  pauses by chance from these numbers on (1, 1)
-  --spread NS          longest time between two pauses (1000000)
-  --until NS           the end, if the guest does not come to one before (20000000000)
-  --hot N              arrivals after which code is compiled, whatever it costs; a power of two (64)
-  --late N             compiled code comes after the machine has looked for it so often (0: at once)
-  --against ENGINE     interpreter, step, or jit, which compiles as usual and at once (jit)
-Exit status: 0 they never parted, 1 they parted.
-`
-
 const text = { type: 'string' } as const
-const { values: options } = parseArgs({
+const { values: options } = commandLine(import.meta.url, {
   options: {
-    help: { type: 'boolean', short: 'h' }, kernel: text, initrd: text, append: { ...text, default: 'console=ttyS0 quiet' },
+    kernel: text, initrd: text, append: { ...text, default: 'console=ttyS0 quiet' },
     cpu: { ...text, default: 'intel' }, smp: { ...text, default: '1' }, memory: { ...text, default: '256' }, guests: text,
     vcpus: { ...text, default: '1' }, paging: { ...text, default: 'nested' }, migrate: text, seed: { ...text, default: '1' },
     runs: { ...text, default: '1' }, spread: { ...text, default: '1000000' }, until: { ...text, default: '20000000000' },
     hot: { ...text, default: '64' }, late: { ...text, default: '0' }, against: { ...text, default: 'jit' },
   },
 })
-if (options.help || options.kernel === undefined) {
-  console.log(help)
-  process.exit(options.help ? 0 : 2)
-}
+if (options.kernel === undefined) refuse(import.meta.filename, '--kernel FILE is needed')
 const bytes = (path: string): Uint8Array => new Uint8Array(readFileSync(path))
 const kernel = bytes(options.kernel)
 const initrd = options.initrd === undefined ? undefined : bytes(options.initrd)

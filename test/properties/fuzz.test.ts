@@ -15,7 +15,8 @@ for (const model of ['intel', 'amd']) {
         try {
           fuzzer.run(seed, mode)
         } catch (error) {
-          throw new Error(`node tools/fuzz.ts --model ${model} --mode ${mode} --nanoseconds ${nanoseconds} --run ${seed}`, { cause: error })
+          const again = `npx node tools/fuzz.ts --model ${model} --mode ${mode} --nanoseconds ${nanoseconds} --run ${seed}`
+          throw new Error(again, { cause: error })
         }
       }
       assert.ok(fuzzer.cpu.retired - before > 5 * runs[model], 'the code runs')

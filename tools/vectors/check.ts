@@ -1,13 +1,13 @@
 /**
  * Runs the recorded vectors on our engine and reports what differs, by form.
- * Usage: node tools/vectors/check.ts [GROUP]... [--way run|step|jit] [--model amd] [--examples N] [--summary]
+ * Usage: npx node tools/vectors/check.ts [GROUP]... [--way run|step|jit] [--model amd] [--examples N] [--summary]
  */
-import { parseArgs } from 'node:util'
+import { commandLine, refuse } from '../command.ts'
 import { readVectors } from '../../test/vectors/format.ts'
 import { CoreVectorEngine } from '../../test/vectors/core-engine.ts'
 import { formatReport, runVectors, vectorFiles } from '../../test/vectors/runner.ts'
 
-const { positionals, values } = parseArgs({
+const { positionals, values } = commandLine(import.meta.url, {
   allowPositionals: true,
   options: {
     way: { type: 'string', default: 'run' },
@@ -17,12 +17,9 @@ const { positionals, values } = parseArgs({
   },
 })
 const files = vectorFiles().filter(({ group }) => positionals.length === 0 || positionals.includes(group))
-if (files.length === 0)
-  throw new Error(
-    `no such group; there are: ${vectorFiles()
-      .map(({ group }) => group)
-      .join(', ')}`,
-  )
+if (files.length === 0) {
+  refuse(import.meta.filename, `expected groups of ${vectorFiles().map(({ group }) => group).join(', ')}; found ${positionals.join(', ')}`)
+}
 if (values.way !== 'run' && values.way !== 'step' && values.way !== 'jit')
   throw new Error(`--way: expected run, step or jit, found '${values.way}'`)
 const engine = new CoreVectorEngine(values.way, values.model)

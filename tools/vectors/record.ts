@@ -1,13 +1,13 @@
 /**
  * Records instruction vectors on the processor at hand: form tables → machine code and inputs → harness.c → packed files.
- * Usage: node tools/vectors/record.ts [--group NAME]... [--out FOLDER] [--runner COMMAND] [--harness FILE] [--assume FEATURE]...
+ * Usage: npx node tools/vectors/record.ts [--group NAME]... [--out FOLDER] [--runner COMMAND] [--harness FILE] [--assume FEATURE]...
  * See README.md here.
  */
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { parseArgs } from 'node:util'
+import { commandLine, refuse } from '../command.ts'
 import { backgroundState, fillWindow, WINDOW_SIZE } from '../../test/vectors/state.ts'
 import { isFault, writeVectors } from '../../test/vectors/format.ts'
 import type { Form, Processor, Recording } from '../../test/vectors/format.ts'
@@ -115,12 +115,12 @@ function recordGroup(group: Group, runner: string[], folder: string): { file: Ui
 }
 
 function main(): void {
-  const { values } = parseArgs({
+  const { values } = commandLine(import.meta.url, {
     options: { group: { type: 'string', multiple: true }, out: { type: 'string' }, runner: { type: 'string', default: '' },
       harness: { type: 'string' }, assume: { type: 'string', multiple: true } },
   })
   const unknown = values.group?.find((name) => !GROUPS.some((group) => group.name === name))
-  if (unknown) throw new Error(`no group '${unknown}'; there are: ${GROUPS.map((group) => group.name).join(', ')}`)
+  if (unknown) refuse(import.meta.filename, `--group: expected ${GROUPS.map((group) => group.name).join(', ')}; found '${unknown}'`)
   const here = import.meta.dirname
   const out = values.out ?? join(here, '../../test/vectors/data')
   mkdirSync(out, { recursive: true })

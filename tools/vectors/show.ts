@@ -1,5 +1,5 @@
-/** Prints vectors for people: node tools/vectors/show.ts GROUP [TEXT] [--limit N]: what goes in, what comes out. */
-import { parseArgs } from 'node:util'
+/** Prints vectors for people, what goes in and what comes out: npx node tools/vectors/show.ts GROUP|FILE [TEXT] [--limit N] */
+import { commandLine, refuse } from '../command.ts'
 import { isFault, readVectors } from '../../test/vectors/format.ts'
 import type { Vector } from '../../test/vectors/format.ts'
 import { describeVector } from '../../test/vectors/runner.ts'
@@ -35,9 +35,11 @@ function show(vector: Vector): void {
   console.log(`  out: ${fault}${differences(before, isFault(after) ? after.state : after)} (flags mask ${vector.flagsMask.toString(16)})`)
 }
 
-const { positionals, values } = parseArgs({ allowPositionals: true, options: { limit: { type: 'string', default: '20' } } })
+const { positionals, values } = commandLine(import.meta.url, {
+  allowPositionals: true, options: { limit: { type: 'string', default: '20' } },
+})
 const [group, text = ''] = positionals
-if (!group) throw new Error('usage: show.ts GROUP|FILE [TEXT] [--limit N]')
+if (!group) refuse(import.meta.filename, 'a group or a file is needed')
 const path = group.includes('/') ? group : `${import.meta.dirname}/../../test/vectors/data/${group}.vec`
 let left = Number(values.limit)
 for (const vector of readVectors(path)) {
