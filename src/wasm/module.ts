@@ -47,103 +47,103 @@ function branchHints(w: ByteWriter, { imports, functions }: ModuleParts): void {
 
 /** Encodes the module. Function indices count the imports first, then `functions` in order. */
 export function encodeModule(parts: ModuleParts): Uint8Array {
-  const types: FunctionType[] = []
-  const typeIndex = (type: FunctionType): number => {
-    const found = types.findIndex(
-      t =>
-        t.result === type.result &&
-        t.parameters.length === type.parameters.length &&
-        t.parameters.every((p, i) => p === type.parameters[i]),
-    )
-    return found >= 0 ? found : types.push(type) - 1
-  }
-  for (const type of parts.types ?? []) typeIndex(type)
-  const importTypes = parts.imports.map(typeIndex)
-  const functionTypes = parts.functions.map(typeIndex)
+  const { imports, functions, exports, table } = parts
+  const types = new TypeList()
+  for (const type of parts.types ?? []) types.indexOf(type)
+  const importTypes = imports.map(type => types.indexOf(type))
+  const functionTypes = functions.map(type => types.indexOf(type))
   const out = new ByteWriter(1 << 16)
   out.append(Uint8Array.of(0, 0x61, 0x73, 0x6d, 1, 0, 0, 0))
-  section(out, 1, w => {
-    w.unsigned(types.length)
-    for (const type of types) {
-      w.byte(0x60)
-      w.unsigned(type.parameters.length)
-      for (const p of type.parameters) w.byte(valueTypeCode[p])
-      w.unsigned(type.result ? 1 : 0)
-      if (type.result) w.byte(valueTypeCode[type.result])
-    }
-  })
-  section(out, 2, w => {
-    const { importGlobals = [] } = parts
-    w.unsigned(parts.imports.length + (parts.memory ? 1 : 0) + (parts.importTable ? 1 : 0) + importGlobals.length)
-    parts.imports.forEach((imported, i) => {
-      w.text(imported.module)
-      w.text(imported.name)
-      w.byte(0)
-      w.unsigned(importTypes[i])
-    })
-    if (parts.memory) {
-      w.text('env')
-      w.text('memory')
-      w.append(Uint8Array.of(2, 1))
-      w.unsigned(parts.memory.minimum)
-      w.unsigned(parts.memory.maximum)
-    }
-    if (parts.importTable) {
-      w.text('env')
-      w.text('table')
-      w.append(Uint8Array.of(1, 0x70, 0))
-      w.unsigned(parts.importTable.minimum)
-    }
-    for (const name of importGlobals) {
-      w.text('env')
-      w.text(name)
-      w.append(Uint8Array.of(3, valueTypeCode.i32, 0))
-    }
-  })
-  section(out, 3, w => {
-    w.unsigned(parts.functions.length)
-    for (const index of functionTypes) w.unsigned(index)
-  })
-  const table = parts.table
-  if (table)
+  section(out, 1, w => types.write(w))
+  section(out, 2, w => importSection(w, parts, importTypes))
+  section(out, 3, w => vector(w, functionTypes, index => w.unsigned(index)))
+  if (table) {
     section(out, 4, w => {
       w.append(Uint8Array.of(1, 0x70, 0))
       w.unsigned(table.length)
     })
-  section(out, 7, w => {
-    w.unsigned(parts.exports.length)
-    for (const exported of parts.exports) {
-      w.text(exported.name)
-      w.byte(0)
-      w.unsigned(exported.functionIndex)
-    }
-  })
-  if (table)
+  }
+  section(out, 7, w => vector(w, exports, ({ name, functionIndex }) => {
+    w.text(name)
+    w.byte(0)
+    w.unsigned(functionIndex)
+  }))
+  if (table) {
     section(out, 9, w => {
       w.append(Uint8Array.of(1, 0, 0x41, 0, 0x0b))
-      w.unsigned(table.length)
-      for (const index of table) w.unsigned(index)
+      vector(w, table, index => w.unsigned(index))
     })
-  const bodies = parts.functions.map(f => f.finish())
+  }
+  // the hints are known when the bodies are
+  const bodies = functions.map(f => f.finish())
   section(out, 0, w => branchHints(w, parts))
-  section(out, 10, w => {
-    w.unsigned(parts.functions.length)
-    for (const body of bodies) {
-      w.unsigned(body.length)
-      w.append(body)
-    }
-  })
-  section(out, 0, w => {
-    w.text('name')
-    const names = new ByteWriter(4096)
-    names.unsigned(parts.functions.length)
-    parts.functions.forEach((f, i) => {
-      names.unsigned(parts.imports.length + i)
-      names.text(f.name)
-    })
-    w.byte(1)
-    w.unsigned(names.length)
-    w.append(names.finish())
-  })
+  section(out, 10, w => vector(w, bodies, body => {
+    w.unsigned(body.length)
+    w.append(body)
+  }))
+  section(out, 0, w => functionNames(w, parts))
   return out.finish().slice()
+}
+
+/** A length, and so many elements. */
+function vector<T>(w: ByteWriter, elements: readonly T[], write: (element: T, index: number) => void): void {
+  w.unsigned(elements.length)
+  elements.forEach(write)
+}
+
+/** The types of functions, each once. */
+class TypeList {
+  readonly #types: FunctionType[] = []
+
+  indexOf(type: FunctionType): number {
+    const found = this.#types.findIndex(({ result, parameters }) =>
+      result === type.result && parameters.length === type.parameters.length && parameters.every((p, i) => p === type.parameters[i]))
+    return found >= 0 ? found : this.#types.push(type) - 1
+  }
+
+  write(w: ByteWriter): void {
+    vector(w, this.#types, ({ parameters, result }) => {
+      w.byte(0x60)
+      vector(w, parameters, p => w.byte(valueTypeCode[p]))
+      vector(w, result ? [result] : [], each => w.byte(valueTypeCode[each]))
+    })
+  }
+}
+
+function importSection(w: ByteWriter, { imports, memory, importTable, importGlobals = [] }: ModuleParts, types: readonly number[]): void {
+  w.unsigned(imports.length + (memory ? 1 : 0) + (importTable ? 1 : 0) + importGlobals.length)
+  imports.forEach(({ module, name }, i) => {
+    w.text(module)
+    w.text(name)
+    w.byte(0)
+    w.unsigned(types[i])
+  })
+  const fromEnvironment = (name: string, kind: readonly number[]): void => {
+    w.text('env')
+    w.text(name)
+    w.append(Uint8Array.from(kind))
+  }
+  if (memory) {
+    fromEnvironment('memory', [2, 1])
+    w.unsigned(memory.minimum)
+    w.unsigned(memory.maximum)
+  }
+  if (importTable) {
+    fromEnvironment('table', [1, 0x70, 0])
+    w.unsigned(importTable.minimum)
+  }
+  for (const name of importGlobals) fromEnvironment(name, [3, valueTypeCode.i32, 0])
+}
+
+/** "Appendix", "Custom Sections", "Name Section": profilers and stack traces show them. */
+function functionNames(w: ByteWriter, { imports, functions }: ModuleParts): void {
+  const names = new ByteWriter(4096)
+  vector(names, functions, ({ name }, i) => {
+    names.unsigned(imports.length + i)
+    names.text(name)
+  })
+  w.text('name')
+  w.byte(1)
+  w.unsigned(names.length)
+  w.append(names.finish())
 }

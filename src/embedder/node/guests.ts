@@ -6,9 +6,10 @@ import { assignToBoard } from '../../vmm/assign/assigner.ts'
 import { Board } from '../../vmm/board/board.ts'
 import { connectBoards } from '../../vmm/board/cable.ts'
 import type { GuestMemory } from '../../vmm/guest-memory.ts'
+import type { Vmm } from '../../vmm/vmm.ts'
 import { wander } from '../../vmm/wander.ts'
 import type { Command } from '../escape.ts'
-import { type Ending, Session, type Surroundings } from '../session.ts'
+import { type Ending, Session, type SessionMachine, type Surroundings } from '../session.ts'
 import { attachInput, endsOf, onTerminal, Output, writeStdout } from './stdio.ts'
 
 const backlog = 65536
@@ -97,6 +98,31 @@ function hashOf(memory: GuestMemory): string {
   return hash.digest('hex')
 }
 
+function resultOf({ guest, vcpus, ending }: Board): Omit<GuestsResult['guests'][number], 'restarts'> {
+  return {
+    name: guest.name, ending, memoryPresent: guest.memory.present * 4096,
+    vcpus: vcpus.map(({ name, apic, statistics: { entries, guestTime, migrations, exits } }) => ({
+      name, entries, guestTime, migrations, exits: [...exits].map(([kind, { count }]) => ({ kind, count })),
+      apic: apic?.statistics,
+    })),
+  }
+}
+
+/** The hypervisor's machine, for a session to drive. `explain` is told why it stood still when nobody knew how to go on. */
+function drivenBy(vmm: Vmm, explain: (why: string | undefined) => void): SessionMachine {
+  return {
+    get retired() { return vmm.hardware.retired },
+    get now() { return vmm.hardware.now },
+    run: ({ untilTime } = {}) => {
+      const end = vmm.run(undefined, untilTime)
+      if (end.kind === 'paused') return { kind: 'time' }
+      if (end.kind === 'idle') return { kind: 'idle' }
+      explain(end.kind === 'exit' ? end.explanation : end.kind === 'machine' ? end.reason : undefined)
+      return { kind: 'power-off' }
+    },
+  }
+}
+
 export async function runGuests(request: GuestsRequest, surroundings: (flush: () => Promise<void>, open: () => boolean) => Surroundings,
   onSignals: (end: (ending: Ending) => void) => () => void, printError: (text: string) => void): Promise<GuestsResult> {
   const consoleOptions = { serial: 'stdio', escape: true, interrupt: false, quiet: false, collect: request.collect } as const
@@ -129,17 +155,9 @@ export async function runGuests(request: GuestsRequest, surroundings: (flush: ()
 
   const consoleInput = { open: true }
   let explanation: string | undefined
-  const session = new Session({
-    get retired() { return vmm.hardware.retired },
-    get now() { return vmm.hardware.now },
-    run: ({ untilTime } = {}) => {
-      const end = vmm.run(undefined, untilTime)
-      if (end.kind === 'paused') return { kind: 'time' }
-      if (end.kind === 'idle') return { kind: 'idle' }
-      explanation = end.kind === 'exit' ? end.explanation : end.kind === 'machine' ? end.reason : undefined
-      return { kind: 'power-off' }
-    },
-  }, surroundings(() => output.flush(), () => consoleInput.open), { timeoutSeconds: request.timeoutSeconds })
+  const machine = drivenBy(vmm, why => { explanation = why })
+  const around = surroundings(() => output.flush(), () => consoleInput.open)
+  const session = new Session(machine, around, { timeoutSeconds: request.timeoutSeconds })
   const obey = (command: Command): void => {
     if (command === 'leave') session.end({ kind: 'left' })
     else if (command === 'help') printError(guestsHelp)
@@ -165,13 +183,9 @@ export async function runGuests(request: GuestsRequest, surroundings: (flush: ()
     const ending = await session.run()
     return {
       ending, explanation, virtualNanoseconds: vmm.hardware.now, instructions: vmm.hardware.retired,
-      guests: boards.map(({ guest, vcpus, ending: how }, i) => ({
-        name: guest.name, ending: how, restarts: restarts[i], memoryPresent: guest.memory.present * 4096,
-        ...(request.collect ? { memoryHash: hashOf(guest.memory), console: collected[i].text } : {}),
-        vcpus: vcpus.map(({ name, apic, statistics: { entries, guestTime, migrations, exits } }) => ({
-          name, entries, guestTime, migrations, exits: [...exits].map(([kind, { count }]) => ({ kind, count })),
-          apic: apic?.statistics,
-        })),
+      guests: boards.map((board, i) => ({
+        ...resultOf(board), restarts: restarts[i],
+        ...(request.collect ? { memoryHash: hashOf(board.guest.memory), console: collected[i].text } : {}),
       })),
     }
   } finally {

@@ -43,10 +43,11 @@ async function run(
   const collected: Uint8Array[] = []
   const { serial, port: consolePort = 0 } = request.console
   const port: SerialPort | undefined = typeof serial === 'object' ? await openSerialPort(serial) : undefined
-  const otherPorts = await openOtherPorts(request.serials ?? [], (bytes, number) => {
+  const give = (bytes: Uint8Array, number: number): void => {
     machine.serialInput(bytes, number)
     session.wake()
-  })
+  }
+  const otherPorts = await openOtherPorts(request.serials ?? [], give)
   const output = outputTo(request.console, collected, port)
   const panics = new PanicWatch()
   const consoleInput = { open: port?.open ?? serial === 'stdio' }
@@ -76,24 +77,11 @@ async function run(
   const networks = await connectNetworks(request, machine, () => session.wake())
   const monitors = await openMonitors(request, machine, session)
   const ended = new Promise<void>(resolve => { session.onEnd = resolve })
-  if (port) {
-    port.onInput = bytes => {
-      machine.serialInput(bytes, consolePort)
-      session.wake()
-    }
-  }
-  const obey = (command: Command): void => {
-    if (command === 'leave') session.end({ kind: 'left' })
-    else if (command === 'help') printError(`\n${escapeHelp}`)
-    else if (command === 'inspect') printError('\nvitrine: there is no monitor on this terminal; `vitrine qemu` has -monitor and -qmp\n')
-  }
+  if (port) port.onInput = bytes => give(bytes, consolePort)
   const stopSignals = onSignals(ending => session.end(ending))
   const detach = attachInput(request.console, {
-    input(bytes) {
-      machine.serialInput(bytes, consolePort)
-      session.wake()
-    },
-    command: obey,
+    input: bytes => give(bytes, consolePort),
+    command: command => obey(command, session),
     ...endsOf(session, output, consoleInput),
   })
   const watch = setInterval(() => { if (starterGone()) session.end({ kind: 'left' }) }, starterCheckMilliseconds)
@@ -112,22 +100,11 @@ async function run(
       if (canGoOn.includes(ending.kind)) (await import('./state-file.ts')).writeState(request.save, machine.saveState())
       else output.remark(() => printError(`vitrine: nothing was saved: the machine has come to its end (${ending.kind})\n`))
     }
-    const status = statusOf({ ending, panic: panics.panic })
     return {
-      ending,
-      instructions: machine.retired,
-      virtualNanoseconds: machine.now,
+      ...resultOf(machine, ending, panics.panic),
       wallSeconds: (performance.now() - started) / 1000,
-      resources: {
-        touchedMemory: machine.touchedMemory,
-        residentMemory: process.memoryUsage.rss(),
-        cpuSeconds: (process.cpuUsage().user + process.cpuUsage().system) / 1e6,
-      },
       console: Buffer.concat(collected).toString(),
-      panic: panics.panic,
       ...(samples === undefined ? {} : { profile: tellProfile(samples, machine, request.profile!) }),
-      screen: screenOf(machine),
-      picture: [statuses.halted.status, statuses.panic.status].some(each => each === status) ? machine.describe(0) : undefined,
     }
   } finally {
     clearInterval(watch)
@@ -145,6 +122,31 @@ async function run(
     otherPorts.close()
     for (const network of networks.values()) network.close()
     if (terminal) process.stdout.write((output.escapes ? '\x1b[0m\x1b[?25h' : '') + (output.atLineStart ? '' : '\n'))
+  }
+}
+
+/** What is asked for by keys behind Ctrl-A. */
+function obey(command: Command, session: Session): void {
+  if (command === 'leave') session.end({ kind: 'left' })
+  else if (command === 'help') printError(`\n${escapeHelp}`)
+  else if (command === 'inspect') printError('\nvitrine: there is no monitor on this terminal; `vitrine qemu` has -monitor and -qmp\n')
+}
+
+/** What the machine itself tells of its run. */
+function resultOf(machine: Machine, ending: Ending, panic: string | undefined): Omit<RunResult, 'wallSeconds' | 'console' | 'profile'> {
+  const status = statusOf({ ending, panic })
+  return {
+    ending,
+    instructions: machine.retired,
+    virtualNanoseconds: machine.now,
+    resources: {
+      touchedMemory: machine.touchedMemory,
+      residentMemory: process.memoryUsage.rss(),
+      cpuSeconds: (process.cpuUsage().user + process.cpuUsage().system) / 1e6,
+    },
+    panic,
+    screen: screenOf(machine),
+    picture: [statuses.halted.status, statuses.panic.status].some(each => each === status) ? machine.describe(0) : undefined,
   }
 }
 
