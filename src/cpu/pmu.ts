@@ -16,7 +16,7 @@ export const firstFixed = 8
 const mostCounters = firstFixed + 3
 
 /** Of IA32_PERFEVTSELx and PERF_CTLx. */
-export const selectBit = { user: 1 << 16, system: 1 << 17, edge: 1 << 18, interrupt: 1 << 20, enable: 1 << 22, invert: 1 << 23 } as const
+const selectBit = { user: 1 << 16, system: 1 << 17, edge: 1 << 18, interrupt: 1 << 20, enable: 1 << 22, invert: 1 << 23 } as const
 const unitMask = 0xff00
 const counterMask = 0xff000000
 /** Of IA32_PERF_GLOBAL_STATUS. */

@@ -34,9 +34,6 @@ export interface FloatStatus {
   roundedUp: boolean
 }
 
-export const MXCSR_DEFAULT = 0x1f80
-export const CONTROL_WORD_DEFAULT = 0x37f
-
 export function floatStatus(): FloatStatus {
   return { rounding: 0, precision: 64, masks: 0x3f, flushToZero: false, denormalsAreZero: false, flags: 0, roundedUp: false }
 }

@@ -2,7 +2,7 @@
  * Walks of page tables: the second stage (EPT-like, 3 to 5 levels), the first stage (as a processor's, 4 or 5 levels), and the first
  * inside the second. Intel VT-d specification, "Second-Stage Translation", "First-Stage Translation", "Nested Translation".
  */
-import { levelSpan, type Tag, type Translation, type UnitCaches } from './caches.ts'
+import { levelSpan, type Structure, type Tag, type Translation, type UnitCaches } from './caches.ts'
 import { faultReasons, type FaultReason } from './fault-reasons.ts'
 import type { EntryPlace, Quad, RemappingFault } from './ports.ts'
 import { addressOf, beyondHost, type TableMemory } from './tables.ts'
@@ -58,6 +58,17 @@ function pageOf(quad: Quad, address: number, level: number): { input: number; si
   return { input: Math.floor(address / size) * size, size, output: output - (output % size) }
 }
 
+/** Where a walk begins: the lowest table on the way that is cached, its level, and the rights so far. */
+function lowestKnown(
+  caches: UnitCaches, { tag, table, levels }: FirstStage | SecondStage, address: number,
+): Structure & { level: number } {
+  for (let level = 1; level < levels; level++) {
+    const known = caches.structure(tag, address, level + 1)
+    if (known) return { ...known, level }
+  }
+  return { table, level: levels, readable: true, writable: true, userAllowed: true }
+}
+
 /** `address`: guest-physical, or a device's in legacy mode. VT-d specification, "Second-Stage Translation". */
 export function walkSecondStage(context: StageContext, stage: SecondStage, address: number, write: boolean): Walked {
   const { tables, caches } = context
@@ -69,15 +80,8 @@ export function walkSecondStage(context: StageContext, stage: SecondStage, addre
       first: faultReasons.contextInvalid, access: faultReasons.tableAccess, reserved: faultReasons.tableReserved,
       absent: write ? faultReasons.noWrite : faultReasons.noRead,
     }
-  let { table, levels: level } = stage
-  let [readable, writable] = [true, true]
+  let { table, level, readable, writable } = lowestKnown(caches, stage, address)
   let limit: EntryPlace | undefined
-  for (let cached = 2; cached <= stage.levels; cached++) {
-    const hit = caches.structure(stage.tag, address, cached)
-    if (!hit) continue
-    ;[table, level, readable, writable] = [hit.table, cached - 1, hit.readable, hit.writable]
-    break
-  }
   for (; ; level--) {
     const at = table + tableIndex(address, level) * 8
     const quad = tables.read(at, 1)?.[0]
@@ -124,14 +128,7 @@ export function walkFirstStage(context: StageContext, stage: FirstStage, request
   const { caches } = context
   const { address, write } = request
   if (address >= levelSpan(stage.levels) * 256) return fault(faultReasons.notCanonical)
-  let { table, levels: level } = stage
-  let [writable, userAllowed] = [true, true]
-  for (let cached = 2; cached <= stage.levels; cached++) {
-    const hit = caches.structure(stage.tag, address, cached)
-    if (!hit) continue
-    ;[table, level, writable, userAllowed] = [hit.table, cached - 1, hit.writable, hit.userAllowed]
-    break
-  }
+  let { table, level, writable, userAllowed } = lowestKnown(caches, stage, address)
   for (; ; level--) {
     const found = tableEntry(context, stage, table + tableIndex(address, level) * 8, level)
     if ('fault' in found) return found

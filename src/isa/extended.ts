@@ -12,7 +12,7 @@ import type { ValueType } from '../wasm/encode.ts'
 export const refused = -1
 /** Of the status word. */
 export const condition = { C0: 0x100, C1: 0x200, C2: 0x400, C3: 0x4000 } as const
-export const precisionException = 0x20
+const precisionException = 0x20
 const signBit = 0x8000
 const integerBit = 1n << 63n
 const bias = 16383

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { MachineOptions, MachineState } from '../api.ts'
-import { MemoryStore } from '../devices/storage/block-store.ts'
+import { MemoryStore } from '../devices/testing/memory-store.ts'
 import { InputError } from '../errors.ts'
 import { helloGuest } from '../guests/hello.ts'
 import { createMachine } from '../machine.ts'

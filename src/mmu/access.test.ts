@@ -9,7 +9,7 @@ import type { CodeTracking } from '../memory/physical.ts'
 import {
   invlpg,
   attempt, CR0, firstLevelHit, map, outcome, P, PS, read64, setCpl, setPaging, startTables, testMachine, U, W, write64, type TestMachine,
-} from './test-machine.ts'
+} from './testing.ts'
 
 const modify = 1 << 10
 

@@ -4,7 +4,7 @@ import { test } from 'node:test'
 import { Fault, vector } from '../cpu/fault.ts'
 import {
   attempt, CR0, firstLevelHit, map, P, setCpl, setControl, setPaging, startTables, testMachine, U, W, type TestMachine,
-} from './test-machine.ts'
+} from './testing.ts'
 
 const AM = 1n << 18n
 const supervisor = 1 << 9

@@ -9,7 +9,7 @@ import {
   invlpg,
   attempt, CR0, CR4, firstLevelHit, G, map, MiB, P, PS, root, setControl, setCpl, setPaging, startTables, testMachine, U, W,
   type TestMachine,
-} from './test-machine.ts'
+} from './testing.ts'
 
 /** Numerical Recipes' linear congruential generator: the same sequence on every run. */
 function generator(seed: number): (below: number) => number {

@@ -5,7 +5,7 @@ import {
   invlpg,
   CR0, CR4, D, EFER, firstLevelHit, G, map, MiB, NX, outcome, P, PS, read64, root, setControl, setCpl, setPaging, startTables,
   testMachine, U, W, write64, type TestMachine,
-} from './test-machine.ts'
+} from './testing.ts'
 import { Tlb } from './tlb.ts'
 
 function level4(extra: Parameters<typeof setPaging>[2] = {}, options: Parameters<typeof testMachine>[0] = {}): TestMachine {

@@ -7,7 +7,7 @@ import { test } from 'node:test'
 import {
   A, CR0, CR4, D, EFER, G, GiB, key, map, MiB, NX, outcome, P, PS, read64, root, setControl, setCpl, setPaging, startTables, testMachine,
   U, W, write32, write64, type TestMachine,
-} from './test-machine.ts'
+} from './testing.ts'
 
 const supervisorAccess = 1 << 9
 const stackAccess = 1 << 8

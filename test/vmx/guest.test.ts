@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { reason, reasonName } from '../../src/virt/vmx/exit-reasons.ts'
 import { groups, primaryBit, secondaryBit } from '../../src/virt/vmx/controls.ts'
-import { fieldList, fields, findField, type FieldName } from '../../src/virt/vmx/fields.ts'
+import { fieldList, fieldOf, fields, type FieldName } from '../../src/virt/vmx/fields.ts'
 import { createHypervisor, place, type Hypervisor } from './hypervisor.ts'
 
 const bytes = {
@@ -276,8 +276,8 @@ test('both engines end in the same state', () => {
 test('fields: encodings are unique, widths fit them, and no region is too small', () => {
   assert.equal(new Set(fieldList.map(field => field.encoding)).size, fieldList.length)
   for (const field of fieldList) {
-    assert.equal(findField(BigInt(field.encoding)), field)
-    assert.equal(findField(BigInt(field.encoding + 1)), field.width === 64 ? field : undefined)
+    assert.equal(fieldOf(field.encoding), field)
+    assert.equal(fieldOf(field.encoding + 1), field.width === 64 ? field : undefined)
     assert.ok(field.word * 4 + 8 <= 4096)
   }
   assert.equal(fields['guestRip' satisfies FieldName].encoding, 0x681e)

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { Bdf } from '../pci/function.ts'
-import { MemoryStore } from '../storage/block-store.ts'
+import { MemoryStore } from '../testing/memory-store.ts'
 import { FakeDma, FakeMsi, FakePin } from '../testing/fakes.ts'
 import { Ahci } from './ahci.ts'
 import { AtapiCdrom } from './cdrom.ts'

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { InputError } from '../../errors.ts'
-import { MemoryStore } from '../storage/block-store.ts'
+import { MemoryStore } from '../testing/memory-store.ts'
 import { Disk } from '../storage/disk.ts'
 import { Flash, flashBlock, flashContents, flashStatus } from './flash.ts'
 

@@ -1,7 +1,8 @@
 /** The NVMe controller, driven as NVM Express Base Specification 1.4 says: registers, queues, admin and I/O commands, errors. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { type BlockStore, MemoryStore } from '../storage/block-store.ts'
+import type { BlockStore } from '../storage/block-store.ts'
+import { MemoryStore } from '../testing/memory-store.ts'
 import { Driver, ioEntries, place } from './testing.ts'
 
 /** Status codes as completions have them: code, type << 8; without the bits "more" and "do not retry". */

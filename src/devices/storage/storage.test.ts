@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { deflateRawSync } from 'node:zlib'
-import { type BlockStore, MemoryStore } from './block-store.ts'
+import type { BlockStore } from './block-store.ts'
+import { MemoryStore } from '../testing/memory-store.ts'
 import { openDrive } from './drive.ts'
 import { SnapshotStore } from './snapshot-store.ts'
 

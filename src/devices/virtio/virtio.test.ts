@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import type { DmaPort } from '../ports.ts'
-import { MemoryStore } from '../storage/block-store.ts'
+import { MemoryStore } from '../testing/memory-store.ts'
 import { FakeClock } from '../testing/fakes.ts'
 import { VirtioBlk } from './blk/blk.ts'
 import { VirtioConsole } from './console/console.ts'

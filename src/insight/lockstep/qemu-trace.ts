@@ -5,8 +5,7 @@
  * A boot is a gigabyte of this text a million instructions, so registers that did not change are not turned into BigInts again.
  */
 import type { CodeSize } from '../disassemble.ts'
-import type { PeerState } from './state.ts'
-import { GENERAL } from './state.ts'
+import { type PeerState, registerValues } from './state.ts'
 
 export interface TraceSegment {
   selector: number
@@ -366,24 +365,7 @@ export function attributesOf(flags: number): number {
 
 /** A record as a state to compare. */
 export function stateOfRecord(record: TraceRecord): PeerState {
-  const values: Record<string, bigint> = {}
-  GENERAL.forEach((name, i) => (values[name] = record.gpr[i]))
-  values.rip = record.rip
-  values.rflags = record.rflags
-  for (const [name, segment] of Object.entries(record.segments)) {
-    values[name] = BigInt(segment.selector)
-    values[`${name}_base`] = segment.base
-    values[`${name}_limit`] = BigInt(segment.limit >>> 0)
-    values[`${name}_attributes`] = BigInt(attributesOf(segment.flags) & 0xf0ff)
-  }
-  for (const name of ['gdtr', 'idtr'] as const) {
-    values[`${name}_base`] = record[name].base
-    values[`${name}_limit`] = BigInt(record[name].limit)
-  }
-  for (const name of ['cr0', 'cr2', 'cr3', 'cr4', 'efer'] as const) values[name] = record[name]
-  record.xmm?.forEach(({ low, high }, i) => (values[`xmm${i}`] = (high << 64n) | low))
-  if (record.mxcsr !== undefined) values.mxcsr = BigInt(record.mxcsr)
-  return { codeSize: record.codeSize, values }
+  return { codeSize: record.codeSize, values: registerValues(record, segment => attributesOf(segment.flags)) }
 }
 
 /** Parses the answer to QEMU's monitor command `info registers`. */

@@ -74,24 +74,40 @@ export function codeSizeOf(registers: Pick<CpuRegisters, 'segments' | 'efer' | '
 
 /** The public picture of a CPU as a state to compare. */
 export function stateOfRegisters(registers: CpuRegisters): PeerState {
+  const values = registerValues(registers, segment => segment.attributes)
+  values.cr8 = registers.cr8
+  return { codeSize: codeSizeOf(registers), values }
+}
+
+/** What every picture of a CPU has, and those with vectors. */
+type Picture<Segment> = Pick<CpuRegisters, 'gpr' | 'rip' | 'rflags' | 'gdtr' | 'idtr' | 'cr0' | 'cr2' | 'cr3' | 'cr4' | 'efer'> & {
+  segments: Record<keyof CpuRegisters['segments'], Segment>
+  xmm?: CpuRegisters['xmm'] | undefined
+  mxcsr?: number | undefined
+}
+
+/** Registers by the names under which states are compared. `attributesOf`: a segment's, as the public registers have them. */
+export function registerValues<Segment extends { selector: number; base: bigint; limit: number }>(
+  picture: Picture<Segment>, attributesOf: (segment: Segment) => number,
+): Record<string, bigint> {
   const values: Record<string, bigint> = {}
-  GENERAL.forEach((name, i) => (values[name] = registers.gpr[i]))
-  values.rip = registers.rip
-  values.rflags = registers.rflags
-  for (const [name, segment] of Object.entries(registers.segments)) {
+  GENERAL.forEach((name, i) => (values[name] = picture.gpr[i]))
+  values.rip = picture.rip
+  values.rflags = picture.rflags
+  for (const [name, segment] of Object.entries(picture.segments)) {
     values[name] = BigInt(segment.selector)
     values[`${name}_base`] = segment.base
     values[`${name}_limit`] = BigInt(segment.limit >>> 0)
-    values[`${name}_attributes`] = BigInt(segment.attributes & 0xf0ff)
+    values[`${name}_attributes`] = BigInt(attributesOf(segment) & 0xf0ff)
   }
   for (const name of ['gdtr', 'idtr'] as const) {
-    values[`${name}_base`] = registers[name].base
-    values[`${name}_limit`] = BigInt(registers[name].limit)
+    values[`${name}_base`] = picture[name].base
+    values[`${name}_limit`] = BigInt(picture[name].limit)
   }
-  for (const name of ['cr0', 'cr2', 'cr3', 'cr4', 'cr8', 'efer'] as const) values[name] = registers[name]
-  registers.xmm.forEach(({ low, high }, i) => (values[`xmm${i}`] = (high << 64n) | low))
-  values.mxcsr = BigInt(registers.mxcsr)
-  return { codeSize: codeSizeOf(registers), values }
+  for (const name of ['cr0', 'cr2', 'cr3', 'cr4', 'efer'] as const) values[name] = picture[name]
+  picture.xmm?.forEach(({ low, high }, i) => (values[`xmm${i}`] = (high << 64n) | low))
+  if (picture.mxcsr !== undefined) values.mxcsr = BigInt(picture.mxcsr)
+  return values
 }
 
 /** The linear address of the next instruction: bases count outside 64-bit mode only. */

@@ -44,7 +44,7 @@ export interface MultibootHeader {
   flags: number
 }
 
-export function findMultibootHeader(file: Uint8Array): MultibootHeader | undefined {
+function findMultibootHeader(file: Uint8Array): MultibootHeader | undefined {
   const view = viewOf(file)
   for (let offset = 0; offset + 12 <= Math.min(file.length, searchLength); offset += 4) {
     if (view.getUint32(offset, true) !== headerMagic) continue

@@ -5,7 +5,7 @@
 import { apicOffset, icrBit } from '../apic-page.ts'
 
 /** Why an IPI is left to the hypervisor: the ID in EXITINFO2. */
-export const incompleteIpi = { invalidType: 0, targetNotRunning: 1, invalidTarget: 2, invalidBackingPage: 3, invalidVector: 4 } as const
+const incompleteIpi = { invalidType: 0, targetNotRunning: 1, invalidTarget: 2, invalidBackingPage: 3, invalidVector: 4 } as const
 
 /** Halves of an entry of the physical APIC ID table: bit 63 valid, 62 running, 51:12 backing page, 11:0 the processor's APIC ID. */
 const entryHigh = { valid: 1 << 31, running: 1 << 30, pageMask: 0xfffff } as const

@@ -156,7 +156,7 @@ export function absentFields(model: CpuModel): ReadonlySet<FieldName> {
   return new Set(fieldNeeds.filter(([[group, bit]]) => !(allowed1(model, group) & bit)).flatMap(([, names]) => names))
 }
 /** Of any encoding that the model has, for IA32_VMX_VMCS_ENUM. */
-export function highestIndex(model: CpuModel): number {
+function highestIndex(model: CpuModel): number {
   const absent = absentFields(model)
   return Math.max(...fieldList.filter(({ name }) => !absent.has(name as FieldName)).map(({ encoding }) => (encoding >> 1) & 0x1ff))
 }

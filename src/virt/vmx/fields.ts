@@ -115,9 +115,6 @@ export const at = Object.fromEntries(fieldList.map(field => [field.name, field.w
 const byEncoding = new Map(fieldList.map(field => [field.encoding, field]))
 
 /** The field of an encoding; bit 0 asks for the high half of a 64-bit field. */
-export function findField(encoding: bigint): VmcsField | undefined {
-  return encoding >> 32n ? undefined : fieldOf(Number(encoding))
-}
 export function fieldOf(number: number): VmcsField | undefined {
   const field = byEncoding.get((number & ~1) >>> 0)
   return field && number & 1 && field.width !== 64 ? undefined : field
