@@ -24,8 +24,8 @@ export const modelNames: readonly string[] = Object.keys(modelTable)
 export const notImplemented: ReadonlySet<string> = new Set(words(`
   psfd ipred_ctrl rrsba_ctrl ddpd_u mcdt_no amd_psfd smx est tm2 dtes64 ds_cpl cid sdbg xtpr dca sgx hle
   rtm cqm mpx rdt_a avx512f avx512dq avx512ifma intel_pt avx512pf avx512er avx512cd avx512bw avx512vl avx512vbmi
-  avx512_vbmi2 gfni vaes vpclmulqdq avx512_vnni avx512_bitalg tme avx512_vpopcntdq bus_lock_detect cldemote movdiri movdir64b
-  enqcmd sgx_lc avx512_vp2intersect serialize tsxldtrk pconfig arch_lbr core_capabilities avx_vnni avx512_bf16 3dnowext 3dnow
+  avx512_vbmi2 gfni vaes vpclmulqdq avx512_vnni avx512_bitalg tme avx512_vpopcntdq bus_lock_detect movdir64b
+  enqcmd sgx_lc avx512_vp2intersect tsxldtrk pconfig arch_lbr core_capabilities avx_vnni avx512_bf16 3dnowext 3dnow
   sse4a osvw ibs xop skinit wdt lwp fma4 nodeid_msr tbm perfctr_nb bpext ptsc perfctr_llc mwaitx extapic irperf rdpru
   virt_ssbd pn dts acpi tm pbe tce amx_bf16 avx512_fp16 amx_tile amx_int8`))
 

@@ -14,7 +14,7 @@ const EXCEPTIONS: { group: string; form: RegExp; model: string; why: string }[] 
 ]
 
 /** What the two vendors' models do not offer unless they are asked. */
-const asked = '+bmi1,+bmi2,+avx,+avx2,+f16c,+fma'
+const asked = '+bmi1,+bmi2,+avx,+avx2,+f16c,+fma,+movdiri,+serialize,+cldemote'
 const vendorAmd = `amd,${asked}`
 const vendorIntel = `intel,${asked}`
 
@@ -34,6 +34,8 @@ for (const engine of [new CoreVectorEngine('run', vendorAmd), new CoreVectorEngi
       const notRun = [...report.notRun].map(([reason, count]) => `${count} (${reason})`).join(', ')
       t.diagnostic(`${report.passed} passed${notRun && `, not run: ${notRun}`}`)
       assert.equal(report.failed.length, 0, formatReport(report, 5))
+      const lacking = [...report.notRun.keys()].filter(reason => /^the model has no/.test(reason))
+      assert.deepEqual(lacking, [], 'expected their features in `asked`')
     })
   }
 }

@@ -70,3 +70,10 @@ instruction('MOVNTI', {
   forms: [form('NP 0F C3 /r', Mv, Gv)],
   semantics: (b, destination, source) => b.write(destination, b.read(source)),
 })
+instruction('MOVDIRI', {
+  forms: [form('NP 0F 38 F9 /r', Mv, Gv)],
+  feature: 'movdiri',
+  semantics: (b, destination, source) => b.write(destination, b.read(source)),
+})
+/** Nothing of what came before is left to wait for: instructions are done one after another. */
+instruction('SERIALIZE', { forms: [form('NP 0F 01 E8')], feature: 'serialize', semantics: () => {} })

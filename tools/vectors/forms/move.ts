@@ -147,7 +147,23 @@ function addresses(): FormSpec[] {
   return forms
 }
 
-export const MOVE: Group = { name: 'move', forms: [...moves(), ...extensions(), ...conditional(), ...exchanges(), ...addresses()] }
+/** Of later features. */
+function direct(): FormSpec[] {
+  return [
+    ...ADDRESSING_64.slice(0, 3).flatMap((m): FormSpec[] => [
+      { text: `movdiri %ebx, ${m.text}`, inputs: [anyFlags, gpr(RBX, 32), memory(m, 4)], features: ['movdiri'], count: 4 },
+      { text: `movdiri %r10, ${m.text}`, inputs: [anyFlags, gpr(R10, 64), memory(m, 8)], features: ['movdiri'], count: 4 },
+    ]),
+    { text: '.byte 0x66, 0x0f, 0x38, 0xf9, 0x1e # movdiri with 66: ud', inputs: [anyFlags], features: ['movdiri'], count: 1 },
+    { text: '.byte 0x0f, 0x38, 0xf9, 0xd8 # movdiri of a register: ud', inputs: [anyFlags], features: ['movdiri'], count: 1 },
+    { text: 'serialize', inputs: [anyFlags], features: ['serialize'], count: 2 },
+    { text: 'cldemote (%rsi)', inputs: [anyFlags, memory(ADDRESSING_64[0], 1)], features: ['cldemote'], count: 2 },
+  ]
+}
+
+export const MOVE: Group = {
+  name: 'move', forms: [...moves(), ...extensions(), ...conditional(), ...exchanges(), ...addresses(), ...direct()],
+}
 
 // ---- stack and flags ----
 
