@@ -46,6 +46,8 @@ export interface BootOptions {
   bios?: Uint8Array
   /** Instead of `bios`: flash memories that end at 4 GiB, the first on top. UEFI's variables live in one that may be written. */
   flash?: DriveOptions[]
+  /** Only processors in system management mode write flash memory: what firmware with Secure Boot keeps its variables by. */
+  secureFlash?: boolean
   /** The video BIOS of the device VGA, such as vgabios-stdvga.bin, for firmware to run. */
   vgaBios?: Uint8Array
   /** What firmware is told: see the boot options of the command line. */

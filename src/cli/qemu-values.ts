@@ -299,7 +299,8 @@ export function log(settings: QemuSettings, text: string): void {
 }
 
 export function global(settings: QemuSettings, text: string): void {
-  const [, driver, property, given] = /^([^.=]+)\.([^=]+)=(.*)$/.exec(text) ?? []
-  if (driver === undefined) throw new InputError("expected 'driver.property=value'")
+  const keys: Record<string, string> = text.startsWith('driver=') ? Object.fromEntries(keysOf(text, 'driver')) : {}
+  const [, driver = keys.driver, property = keys.property, given = keys.value] = /^([^.=]+)\.([^=]+)=(.*)$/.exec(text) ?? []
+  if (!driver || !property || given === undefined) throw new InputError("expected 'driver.property=value'")
   settings.globals.push({ driver, property, value: given })
 }

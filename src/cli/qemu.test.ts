@@ -148,6 +148,13 @@ test('-debugcon, -global and the older -net', async () => {
   assert.deepEqual(debug.debugConsole, { file: 'log' })
   const device = ['-chardev', 'file,id=c,path=x', '-device', 'isa-debugcon,iobase=0x402,chardev=c']
   assert.deepEqual((await qemu('-kernel', 'kernel', '-nographic', ...device)).request!.debugConsole, { file: 'x' })
+  const secure = await qemu('-kernel', 'kernel', '-nographic', '-global', 'driver=cfi.pflash01,property=secure,value=on',
+    '-global', 'driver=edu,property=dma_mask,value=0xff', '-device', 'edu')
+  assert.deepEqual([secure.request!.machine.secureFlash, secure.errors], [true, ''])
+  assert.deepEqual(secure.request!.machine.devices, [{ name: 'edu', properties: { dma_mask: '0xff' } }])
+  const open = await qemu('-kernel', 'kernel', '-nographic', '-global', 'cfi.pflash01.secure=off')
+  assert.equal(open.request!.machine.secureFlash, undefined)
+  assert.match((await qemu('-kernel', 'kernel', '-global', 'driver=edu,property=x')).errors, /expected 'driver\.property=value'/)
   const net = (await qemu('-kernel', 'kernel', '-nographic', '-net', 'nic,model=e1000', '-net', 'user,hostfwd=tcp::2222-:22')).request!
   assert.deepEqual(net.machine.devices, [{ name: 'e1000', properties: { netdev: 'nic0' } }])
   assert.deepEqual(net.forwards, { nic0: [{ port: 2222, toPort: 22 }] })

@@ -52,6 +52,7 @@ function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue)
   if (settings.wait && settings.gdb === undefined && settings.monitors.length === 0) {
     throw new InputError('-S: nobody could let it go on; expected -s, -gdb, -monitor or -qmp too')
   }
+  const secureFlash = takeSecureFlash(settings)
   applyGlobals(settings)
   for (const warning of settings.warnings) warn(system, warning)
   for (const device of settings.devices) checkName(device, catalogue)
@@ -88,6 +89,7 @@ function requestOf(settings: QemuSettings, system: System, catalogue: Catalogue)
       ...(settings.rtc === undefined ? {} : { rtcEpoch: settings.rtc === 'now' ? system.now() : settings.rtc }),
       noReboot: settings.noReboot, engine: 'jit',
       ...boot,
+      ...(secureFlash ? { secureFlash } : {}),
       ...parseModules(settings.initrd, system),
       commandLine: settings.append,
     },
@@ -158,6 +160,14 @@ function oldNetworksOf({ oldCards, oldNetworks }: QemuSettings): string[] {
     const { model, macaddr } = oldCards[i]
     return [network, ...(model ? [`model=${model}`] : []), ...(macaddr ? [`mac=${macaddr}`] : [])].join(',')
   })
+}
+
+/** The flash memory is no -device: what UEFI with Secure Boot asks of it is given by this one word. */
+function takeSecureFlash(settings: QemuSettings): boolean {
+  const isMeant = ({ driver, property }: QemuSettings['globals'][number]): boolean => driver === 'cfi.pflash01' && property === 'secure'
+  const last = settings.globals.findLast(isMeant)
+  settings.globals = settings.globals.filter(each => !isMeant(each))
+  return last !== undefined && /^(on|true|yes|y)$/.test(last.value)
 }
 
 function applyGlobals({ globals, devices, warnings }: QemuSettings): void {

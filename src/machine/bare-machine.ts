@@ -140,6 +140,7 @@ export class BareMachine implements Machine {
       load: (address, bytes) => physical.load(address, bytes),
       addRom: (address, bytes) => physical.addRom(address, bytes),
       addFlash: (address, bytes, device) => physical.addFlash(address, bytes, device),
+      inSmm: () => inSmm(this.core.state),
       setReadOnly: (address, length, readOnly) => physical.setReadOnlyRange(address, length, readOnly),
       cpuSignals: index => ({ ...this.processors.signals(index), baseChanged: () => this.lapicHasMoved() }),
       tsc: index => BigInt(this.clock.now()) + this.processors.fieldOf(index, 'tscOffset'),

@@ -60,6 +60,7 @@ export function pcOptionsOf(options: MachineOptions, map: MemoryMap, model: CpuM
   const { kernel, kernelName, initrd, initrdName, modules, protocol, bios, flash, bootSettings, vgaBios, commandLine, raw } = options
   return {
     kernel, kernelName, initrd, initrdName, modules, protocol, bios, flash, bootSettings, vgaBios, commandLine, raw, map,
+    secureFlash: options.secureFlash ?? false,
     cpus: cpusOf(options),
     rtcEpoch: options.rtcEpoch ?? defaultEpoch,
     devices: options.devices ?? [], drives: options.drives ?? [], networks: options.networks ?? [], iommus: options.iommus ?? [],

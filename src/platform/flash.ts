@@ -35,14 +35,14 @@ export function chooseFirmware({ bios, kernel, raw }: PcOptions, flash: readonly
   return firmware
 }
 
-/** The first one's last byte lies below 4 GiB, the others below one another. */
-export function placeFlash(flash: readonly FlashUnit[], embedding: PcEmbedding): Flash[] {
+/** `secure`: only system management mode writes. The first one's last byte lies below 4 GiB, the others below one another. */
+export function placeFlash(flash: readonly FlashUnit[], embedding: PcEmbedding, secure: boolean): Flash[] {
   let base = 2 ** 32
   return flash.map(({ disk, contents }) => {
     base -= contents.length
     const address = base
     const device: Flash = new Flash({
-      disk, log: embedding.log,
+      disk, log: embedding.log, ...(secure && embedding.inSmm ? { isTrusted: embedding.inSmm } : {}),
       array: { load: (offset, bytes) => embedding.load(address + offset, bytes), show: shown => show(shown) },
     })
     const show = embedding.addFlash(address, contents, device)

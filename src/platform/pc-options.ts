@@ -22,6 +22,7 @@ export interface PcOptions extends BootRequest {
   bios?: Uint8Array
   /** Flash memories that end at 4 GiB, the first one on top, where processors start: it is the firmware when there is no `bios`. */
   flash?: readonly DriveOptions[]
+  secureFlash?: boolean
   bootSettings?: BootSettings
   /** The video BIOS for a VGA, given to firmware. */
   vgaBios?: Uint8Array
@@ -68,6 +69,8 @@ export interface PcEmbedding {
   addRom: (address: number, bytes: Uint8Array) => void
   /** ROM that takes commands; the result shows or hides its contents. */
   addFlash: (address: number, bytes: Uint8Array, device: MmioHandler) => (shown: boolean) => void
+  /** Whether the access that is being made comes from a processor in system management mode. */
+  inSmm?: () => boolean
   setReadOnly: (address: number, length: number, readOnly: boolean) => void
   /** How a local APIC reaches its CPU. */
   cpuSignals: (cpu: number) => LapicSignals

@@ -214,6 +214,39 @@ test('S3 sleeps, and the RTC alarm wakes the first CPU at the waking vector', ()
   assert.equal(ports.read(0x600, 2) & 0x8000, 0x8000)
 })
 
+test('the q35 as UEFI with SMM wants it: SMRAM in no cache, an extended TSEG, SMI_EN that can be locked', () => {
+  const board = new Board()
+  const { ports } = board.pc
+  const config = (fn: number, offset: number, size: AccessSize, value?: number): number => {
+    ports.write(0xcf8, 4, (0x80000000 | (fn << 8) | (offset & ~3)) >>> 0)
+    if (value === undefined) return ports.read(0xcfc + (offset & 3), size)
+    ports.write(0xcfc + (offset & 3), size, value)
+    return 0
+  }
+  const lpc = 0xf8
+  assert.equal(config(0, 0x9e, 1) & 0x38, 0x38)
+  config(0, 0x9e, 1, 0x07)
+  assert.equal(config(0, 0x9e, 1), 0x3f)
+  config(0, 0x50, 2, 0xffff)
+  assert.equal(config(0, 0x50, 2), 16)
+  config(0, 0x9d, 1, 0x08)
+  assert.deepEqual(board.pc.smram.ranges, [{ base: 0xa0000, size: 0x20000 }, { base: 48 * MiB, size: 16 * MiB }])
+  config(0, 0xac, 4, 0x03000000)
+  assert.equal(config(0, 0xac, 4), 0x03000000)
+  const smiEnable = (config(lpc, 0x40, 4) & 0xff80) + 0x30
+  ports.write(smiEnable, 4, 0x21)
+  config(lpc, 0xa0, 2, 0x10)
+  config(lpc, 0xa0, 2, 0)
+  assert.equal(config(lpc, 0xa0, 2), 0x10)
+  ports.write(smiEnable, 4, 0)
+  assert.equal(ports.read(smiEnable, 4), 1)
+  board.pc.reset()
+  assert.equal(config(lpc, 0xa0, 2), 0)
+  ports.write(smiEnable, 4, 0x21)
+  ports.write(smiEnable, 4, 0x20)
+  assert.equal(ports.read(smiEnable, 4), 0x20)
+})
+
 test('devices that do not exist, and properties and places that do not fit, are the user\'s to mend', () => {
   const make = (name: string, properties: Record<string, string> = {}) => () => new Board({ devices: [{ name, properties }] })
   const fails = (pattern: RegExp, run: () => unknown): void => assert.throws(

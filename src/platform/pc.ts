@@ -85,6 +85,7 @@ export class Pc {
   /** Everything with state, by name; the order is that of reset and restore: devices before the controllers that they drive. */
   readonly #stateful = new Map<string, Stateful>()
   #commandSmi: (smiControl: number) => boolean = () => false
+  #smiLocked: () => boolean = () => false
   #smram: SmramControl | undefined
   readonly #smbios: Smbios | undefined
   readonly #consoles: VirtioConsole[] = []
@@ -147,7 +148,7 @@ export class Pc {
     const mp = processor ? mpTable({ ...this.#acpiOptions(), processor }) : []
     this.#firmwareImages = bios ? [] : [...acpiImages, ...mp, ...(this.#smbios?.writes ?? []), ...legacy]
     if (options.bios) embedding.addRom(romBase(options.bios), options.bios)
-    placeFlash(this.#flash, embedding).forEach((flash, unit) => {
+    placeFlash(this.#flash, embedding, options.secureFlash === true).forEach((flash, unit) => {
       this.#stateful.set(`flash.${unit}`, flash)
       this.#disks.push(this.#flash[unit].disk)
     })
@@ -266,7 +267,9 @@ export class Pc {
     const { clock, powerOff, sleep, log } = this.#embedding
     const device = new AcpiPm({
       clock, sci: this.#lines.source(9), powerOff, log,
-      smi: { request: () => this.#embedding.smi?.(), commandEnabled: smiControl => this.#commandSmi(smiControl) },
+      smi: {
+        request: () => this.#embedding.smi?.(), commandEnabled: smiControl => this.#commandSmi(smiControl), locked: () => this.#smiLocked(),
+      },
       sleep: sleep && (() => {
         this.#asleep = true
         sleep()
@@ -341,6 +344,7 @@ export class Pc {
     const { addMmio, log } = this.#embedding
     const chipset = map.ecam ? q35Functions(pmBase, map.ecam.base, map.lowTop) : pcFunctions(pmBase)
     this.#commandSmi = chipset.commandSmi
+    this.#smiLocked = chipset.smiLocked
     this.#smram = chipset.smram
     this.#smram.onChange = () => this.#embedding.smramChanged?.()
     const wires = Array.from({ length: 8 }, (_, wire) => this.#lines.pirq(wire, chipset.irqOfWire))

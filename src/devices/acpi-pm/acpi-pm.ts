@@ -9,7 +9,12 @@ export interface AcpiPmOptions {
   /** SLP_TYP said S3. `wake` ends it. Undefined: this machine does not sleep, and says so in the log. */
   sleep?: () => void
   /** The chipset's SMI#, and whether a write to the SMI command port asserts it (APMC_EN). */
-  smi?: { request: () => void; commandEnabled: (smiControl: number) => boolean }
+  smi?: {
+    request: () => void
+    commandEnabled: (smiControl: number) => boolean
+    /** GBL_SMI_EN, bit 0 of SMI_EN, keeps its value (SMI_LOCK). */
+    locked?: () => boolean
+  }
   log: LogUnhandled
   /** Width of the PM timer: FADT flag TMR_VAL_EXT says 32. */
   timerBits?: 24 | 32
@@ -148,7 +153,9 @@ export class AcpiPm implements Stateful {
     else if (gpe >= 0 && gpe < gpeBytes) state.gpeStatus[gpe] &= ~value
     else if (gpe >= gpeBytes && gpe < 2 * gpeBytes) state.gpeEnable[gpe - gpeBytes] = value
     else if (offset >= pmLayout.smiControl && offset < pmLayout.smiControl + 4) {
-      state.smiControl = withByte(state.smiControl, offset - pmLayout.smiControl, value)
+      const isLocked = offset === pmLayout.smiControl && this.#options.smi?.locked?.()
+      const kept = isLocked ? (value & ~1) | (state.smiControl & 1) : value
+      state.smiControl = withByte(state.smiControl, offset - pmLayout.smiControl, kept)
     }
   }
 

@@ -8,14 +8,14 @@ import { Flash, flashBlock, flashContents, flashStatus } from './flash.ts'
 
 const blocks = 4
 
-function flash(options: { readOnly?: boolean } = {}) {
+function flash(options: { readOnly?: boolean; isTrusted?: () => boolean } = {}) {
   const store = new MemoryStore(new Uint8Array(blocks * flashBlock).fill(0xff), options)
   const disk = new Disk('flash', store)
   const array = flashContents(disk)
   const log: string[] = []
   let shown = true
   const device = new Flash({
-    disk, log: (_, what) => log.push(what),
+    disk, log: (_, what) => log.push(what), isTrusted: options.isTrusted,
     array: { load: (offset, bytes) => array.set(bytes, offset), show: now => { shown = now } },
   })
   const write = (offset: number, ...values: number[]): void => values.forEach(value => device.writeMmio(offset, 1, value))
@@ -43,6 +43,19 @@ describe('flash memory', () => {
     write(5, 0xff)
     assert.equal(read(5), 0x30)
     assert.equal(store.bytes[5], 0x30)
+  })
+
+  test('for system management mode alone: others can change nothing, and see the array while a command runs', () => {
+    let isTrusted = false
+    const { write, read, store, log } = flash({ isTrusted: () => isTrusted })
+    write(5, 0x10, 0xf0)
+    assert.deepEqual([store.bytes[5], read(5)], [0xff, 0xff])
+    assert.match(log[0], /a write outside of system management mode/)
+    isTrusted = true
+    write(5, 0x10, 0xf0)
+    assert.deepEqual([store.bytes[5], read(5)], [0xf0, flashStatus.ready])
+    isTrusted = false
+    assert.deepEqual([read(5), read(6)], [0xf0, 0xff])
   })
 
   test('erasing sets the bits of one block, when it is confirmed', () => {

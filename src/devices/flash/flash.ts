@@ -44,6 +44,8 @@ export interface FlashOptions {
   /** What it keeps; written as soon as software programs or erases. */
   disk: Disk
   array: FlashArray
+  /** Whether the access that is being made is one of system management mode's: others find ROM. Without it none is refused. */
+  isTrusted?: () => boolean
   log: LogUnhandled
 }
 
@@ -64,11 +66,13 @@ export class Flash implements MmioHandler, Stateful {
   readonly #array: FlashArray
   /** Blocks that were changed while the array was hidden. */
   readonly #hidden = new Set<number>()
+  readonly #isTrusted: () => boolean
   readonly #log: LogUnhandled
   readonly #query: Uint8Array
   #state: FlashState = structuredClone(initial)
 
-  constructor({ disk, array, log }: FlashOptions) {
+  constructor({ disk, array, isTrusted = () => true, log }: FlashOptions) {
+    this.#isTrusted = isTrusted
     this.#disk = disk
     this.#array = array
     this.#log = log
@@ -83,12 +87,20 @@ export class Flash implements MmioHandler, Stateful {
 
   #readByte(offset: number): number {
     const { mode, status } = this.#state
+    if (!this.#isTrusted()) return this.#arrayByte(offset)
     if (mode === 'query') return this.#query[offset & 0xff] ?? 0
     if (mode === 'identifier') return [0x89, 0x18][offset & 0xff] ?? 0
     return status
   }
 
+  #arrayByte(offset: number): number {
+    const byte = new Uint8Array(1)
+    this.#disk.read(offset, byte)
+    return byte[0]
+  }
+
   writeMmio(offset: number, size: AccessSize, value: number): void {
+    if (!this.#isTrusted()) return this.#log('flash', 'a write outside of system management mode, which has no effect')
     const state = this.#state
     switch (state.mode) {
       case 'program':

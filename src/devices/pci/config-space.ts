@@ -92,6 +92,17 @@ export class ConfigSpace {
     for (let at = 0; at < size; at++) this.#writable[offset + at] |= mask >>> (at * 8)
   }
 
+  /** Makes one bit writable until it is set: then it stays so until reset. `bit`: its mask in the byte at `offset`. */
+  setOnce(offset: number, bit: number): void {
+    this.allow(offset, 1, bit)
+    let wasSet = false
+    this.onWrite((at, size) => {
+      if (at > offset || at + size <= offset) return
+      if (wasSet && size !== this.bytes.length) this.bytes[offset] |= bit
+      wasSet = (this.bytes[offset] & bit) !== 0
+    })
+  }
+
   clearByOne(offset: number, size: AccessSize, mask: number): void {
     for (let at = 0; at < size; at++) this.#clearable[offset + at] |= mask >>> (at * 8)
   }

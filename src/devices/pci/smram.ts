@@ -17,8 +17,11 @@ const bit = { enabled: 0x08, locked: 0x10, closed: 0x20, open: 0x40 } as const
 const base = 2
 const compatible = { base: 0xa0000, size: 0x20000 }
 const tsegEnabled = 1
+/** SM_CACHE, SM_L1, SM_L2: SMRAM is in no cache. Always set. */
+const uncached = 0x38
 const MiB = 0x100000
-const tsegSizes = [1 * MiB, 2 * MiB, 8 * MiB, 16 * MiB] as const
+export const extendedTsegMegabytes = 16
+const tsegSizes = [1 * MiB, 2 * MiB, 8 * MiB, extendedTsegMegabytes * MiB] as const
 
 export const noSmram: Smram = { ranges: [], open: false, enabled: false }
 
@@ -36,9 +39,12 @@ export class SmramControl {
     this.#offset = offset
     this.#tsegTop = tsegTop
     config.allow(offset, 1, bit.enabled | bit.locked | bit.closed | bit.open)
-    if (tsegTop !== undefined) config.allow(offset + 1, 1, 7)
+    if (tsegTop !== undefined) {
+      config.allow(offset + 1, 1, 7)
+      config.set(offset + 1, 1, uncached)
+    }
     config.set(offset, 1, base)
-    this.#accepted = [base, 0]
+    this.#accepted = [base, tsegTop === undefined ? 0 : uncached]
     config.onWrite((at, size) => {
       if (at <= offset + 1 && at + size > offset) this.#written(size === config.bytes.length)
     })
