@@ -250,6 +250,8 @@ export interface Machine {
   readonly retired: number
   /** The virtual clock. */
   readonly now: Nanoseconds
+  /** When the last run ended with all CPUs halted: the time of the next alarm, Infinity without one. Else no later than now. */
+  readonly idleUntil: Nanoseconds
   /** Bytes of RAM and ROM that have been touched, in whole chunks: what the embedder's memory holds of the machine's. */
   readonly touchedMemory: number
   /** Bytes typed into a serial port: 0, the default, is COM1. */

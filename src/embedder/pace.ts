@@ -15,6 +15,8 @@ const idleLoad = 0.1
 const forgiveNanoseconds = 50e6
 const shortestRest = 1
 const longestRest = 25
+/** Of a halted guest whose next alarm is still far: the session looks then whether somebody outside has had something for it. */
+const longestSleep = 100
 
 /**
  * Unpaced, a halted machine jumps to its next alarm. Paced, virtual time keeps to wall time. Between the two decides the load: a guest that
@@ -28,6 +30,8 @@ export class Pace {
   #paced: { wall: number; virtual: number } | undefined
   #step = 1e6
   #rest = shortestRest
+  /** How long it was to sleep before this slice, in milliseconds. */
+  #slept = 0
 
   constructor(always: boolean) {
     this.#always = always
@@ -42,7 +46,7 @@ export class Pace {
     }
     this.#paced ??= { wall, virtual: now }
     const target = this.#paced.virtual + Math.round((wall - this.#paced.wall) * 1e6)
-    if (target - now < forgiveNanoseconds) return Math.max(target, now)
+    if (target - now < forgiveNanoseconds + this.#slept * 1e6) return Math.max(target, now)
     this.#paced = { wall, virtual: now }
     return now + forgiveNanoseconds
   }
@@ -59,10 +63,14 @@ export class Pace {
     this.#rest = retired > 50_000 ? shortestRest : Math.min(this.#rest * 1.5, longestRest)
   }
 
-  /** How many milliseconds to sleep now. */
-  rest(wall: number, now: number): number {
-    if (!this.#paced) return 0
-    const ahead = (now - this.#paced.virtual) / 1e6 - (wall - this.#paced.wall)
-    return ahead > -1 ? this.#rest : 0
+  /** How many milliseconds to sleep now. `idleUntil`: of the machine. */
+  rest(wall: number, now: number, idleUntil = 0): number {
+    this.#slept = this.#paced ? this.#restPaced(wall, now, idleUntil, this.#paced) : 0
+    return this.#slept
+  }
+  #restPaced(wall: number, now: number, idleUntil: number, paced: { wall: number; virtual: number }): number {
+    const ahead = (now - paced.virtual) / 1e6 - (wall - paced.wall)
+    if (ahead <= -1) return 0
+    return Math.max(this.#rest, Math.min(ahead + (idleUntil - now) / 1e6, longestSleep))
   }
 }

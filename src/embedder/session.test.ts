@@ -59,6 +59,13 @@ test('an idle guest at a prompt keeps to wall time and leaves the CPU alone', as
   assert.ok(self.machine.slices < 60 * 250, `${self.machine.slices} slices in a minute`)
 })
 
+test('a guest whose alarms are far apart is looked at ten times a second, and its alarms are on time', async () => {
+  const self = world('doze', { realTime: true }, ({ wall, session }) => { if (wall > 60_000) session.end({ kind: 'left' }) })
+  await self.session.run()
+  assert.ok(self.machine.slices < 60 * 12, `${self.machine.slices} slices in a minute`)
+  assert.ok(Math.abs(self.machine.now / 1e6 - self.wall) < 150, `virtual time ${self.machine.now / 1e6} ms at ${self.wall} ms`)
+})
+
 test('a busy guest is never put to sleep', async () => {
   const self = world('busy', { maxInstructions: 3e9 })
   await self.session.run()

@@ -41,7 +41,7 @@ const mostInstructions = 3_000_000
 const heldRest = 20
 
 /** What a session drives: a machine, or guests on one. */
-export type SessionMachine = Pick<Machine, 'run' | 'retired' | 'now'>
+export type SessionMachine = Pick<Machine, 'run' | 'retired' | 'now'> & Partial<Pick<Machine, 'idleUntil'>>
 
 export class Session {
   readonly #machine: SessionMachine
@@ -89,7 +89,7 @@ export class Session {
       if (ending && ending.kind !== 'idle') return ending
       // Without alarms and without input nothing can ever happen again.
       if (ending && !this.#surroundings.inputOpen()) return ending
-      const rest = this.#held ? heldRest : this.#pace.rest(this.#surroundings.wall(), this.#machine.now)
+      const rest = this.#held ? heldRest : this.#pace.rest(this.#surroundings.wall(), this.#machine.now, this.#machine.idleUntil)
       await this.#rest(Math.min(rest, deadline - this.#surroundings.wall()))
     }
   }

@@ -77,6 +77,7 @@ export class BareMachine implements Machine {
   private readonly processors: Processors
   private readonly lapicPages: LapicPages
   private readonly debugStops: DebugStops
+  idleUntil = 0
   private stop: StopReason | undefined
   private resetRequested = false
   /** S3: no CPU runs until the chipset wakes the machine. */
@@ -298,6 +299,7 @@ export class BareMachine implements Machine {
   }
 
   private loop(until: number, lastRetired: number): StopReason {
+    this.idleUntil = 0
     for (;;) {
       if (this.stop) return this.takeStop()
       if (this.resetRequested) this.reset()
@@ -313,11 +315,13 @@ export class BareMachine implements Machine {
       if (index < 0) {
         const next = Math.min(this.clock.nextDeadline() ?? Infinity, this.processors.guestDeadline())
         const end = Math.min(next, until)
+        this.idleUntil = next
         if (end !== Infinity) this.advance(end)
         if (!this.asleep) this.processors.stand(now)
         if (next === Infinity || (until === Infinity && this.processors.standForGood(end))) return { kind: 'idle' }
         continue
       }
+      this.idleUntil = 0
       const stopped = this.turn(index, Math.min(until - now, lastRetired - this.retired))
       if (stopped) return stopped
       if (this.serialFull) this.flushSerial()

@@ -40,6 +40,7 @@ interface HpetState {
   status: number
   base: string
   timers: HpetTimerState[]
+  followed: string[]
   edges: boolean[]
   legacyLevels: boolean[]
   driven: boolean[]
@@ -58,6 +59,8 @@ export class Hpet implements MmioHandler, Stateful {
   readonly #log: LogUnhandled
   readonly #timers: HpetTimer[]
   readonly #alarms: Alarm[]
+  /** Of timers without an alarm: the clock's ticks up to which their comparators have followed. */
+  readonly #followed: bigint[]
   /** Outputs by line number: I/O APIC inputs, then the two legacy ones. */
   readonly #lines: readonly InterruptPin[]
   readonly #firstLegacyLine: number
@@ -78,6 +81,7 @@ export class Hpet implements MmioHandler, Stateful {
     if (count < 3 || count > 32) throw new Error(`an HPET has 3 to 32 timers, not ${count}`)
     this.#timers = Array.from({ length: count }, (_, index) => new HpetTimer((options.routes ?? defaultRoutes)(index)))
     this.#alarms = this.#timers.map((_, index) => options.clock.alarm(`hpet.${index}`, () => this.#fire(index)))
+    this.#followed = this.#timers.map(() => 0n)
     this.#lines = [...options.pins, ...options.legacyOutputs]
     this.#firstLegacyLine = options.pins.length
     this.#edges = this.#timers.map(() => false)
@@ -110,13 +114,27 @@ export class Hpet implements MmioHandler, Stateful {
     this.#timers.forEach((timer, index) => this.#arm(index, timer.ticksToMatch(this.#counter())))
   }
 
-  /** A match that nobody would see needs no alarm: one-shot, edge-triggered and not enabled. */
+  /** A match that nobody would see needs no alarm: edge-triggered and not enabled. */
   #arm(index: number, ticks: bigint): void {
     const timer = this.#timers[index]
-    const seen = timer.has(timerBits.enabled | timerBits.level | timerBits.periodic)
-    const at = Number(this.#ticks() + ticks)
-    if (this.#enabled && seen && at <= Number.MAX_SAFE_INTEGER / 10) this.#alarms[index].set(timeOfTick(at, hpetFrequency))
+    const now = this.#ticks()
+    const at = Number(now + ticks)
+    this.#followed[index] = now
+    if (this.#enabled && timer.has(timerBits.enabled | timerBits.level) && at <= Number.MAX_SAFE_INTEGER / 10)
+      this.#alarms[index].set(timeOfTick(at, hpetFrequency))
     else this.#alarms[index].cancel()
+  }
+
+  /** Brings the comparator of a timer without an alarm to where its matches have moved it. */
+  #follow(index: number): void {
+    if (!this.#enabled || this.#alarms[index].at !== undefined) return
+    const now = this.#ticks()
+    const from = this.#followed[index]
+    this.#timers[index].catchUp(BigInt.asUintN(64, this.#base + from), now - from)
+    this.#followed[index] = now
+  }
+  #followAll(): void {
+    this.#timers.forEach((_, index) => this.#follow(index))
   }
 
   #fire(index: number): void {
@@ -198,11 +216,14 @@ export class Hpet implements MmioHandler, Stateful {
   }
 
   #readTimer(register: number, half: 0 | 1): number {
-    const timer = this.#timers[(register - registers.timers) >>> 5]
+    const index = (register - registers.timers) >>> 5
+    const timer = this.#timers[index]
     if (timer === undefined) return this.#unhandled('read', register)
     switch (register % registers.timerStride) {
       case 0x00: return half === 0 ? timer.config : timer.routes
-      case 0x08: return halfOf(timer.comparator, half)
+      case 0x08:
+        this.#follow(index)
+        return halfOf(timer.comparator, half)
       case 0x10: return half === 0 ? timer.fsbValue : timer.fsbAddress
       default: return this.#unhandled('read', register)
     }
@@ -221,15 +242,21 @@ export class Hpet implements MmioHandler, Stateful {
     const register = offset & ~7
     const half = (offset & 4) === 0 ? 0 : 1
     if (register >= registers.timers) this.#writeTimer(register, half, value)
-    else if (register === registers.counter) this.#setCounter(replaceHalf(this.#counter(), half, value))
+    else if (register === registers.counter) this.#writeCounter(half, value)
     else if (register === registers.configuration) this.#writeConfiguration(half, value)
     else if (register === registers.status) this.#clearStatus(half, value)
     else if (register !== registers.capabilities) this.#unhandled('write', offset)
   }
 
+  #writeCounter(half: 0 | 1, value: number): void {
+    this.#followAll()
+    this.#setCounter(replaceHalf(this.#counter(), half, value))
+  }
+
   #writeConfiguration(half: 0 | 1, value: number): void {
     if (half === 1) return
     const counter = this.#counter()
+    this.#followAll()
     this.#configuration = value & (configurationBits.enabled | configurationBits.legacy)
     this.#setCounter(counter)
     this.#edges.fill(false)
@@ -249,6 +276,7 @@ export class Hpet implements MmioHandler, Stateful {
       this.#unhandled('write', register)
       return
     }
+    this.#follow(index)
     switch (register % registers.timerStride) {
       case 0x00: if (half === 0) this.#writeTimerConfig(index, value); break
       case 0x08:
@@ -285,9 +313,11 @@ export class Hpet implements MmioHandler, Stateful {
   }
 
   saveState(): DeviceState {
+    this.#followAll()
     const state: HpetState = {
       configuration: this.#configuration, status: this.#status, base: this.#base.toString(),
       timers: this.#timers.map(timer => timer.saveState()), alarms: this.#alarms.map(alarm => alarm.at ?? null),
+      followed: this.#followed.map(String),
       edges: [...this.#edges], legacyLevels: [...this.#legacyLevels], driven: [...this.#driven],
     }
     return state
@@ -299,6 +329,7 @@ export class Hpet implements MmioHandler, Stateful {
     this.#status = state.status
     this.#base = BigInt(state.base)
     state.timers.forEach((timer, index) => this.#timers[index].restoreState(timer))
+    state.followed.forEach((ticks, index) => { this.#followed[index] = BigInt(ticks) })
     state.edges.forEach((edge, index) => { this.#edges[index] = edge })
     state.legacyLevels.forEach((level, index) => { this.#legacyLevels[index] = level })
     state.driven.forEach((level, line) => { this.#driven[line] = level })

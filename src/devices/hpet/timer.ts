@@ -90,6 +90,14 @@ export class HpetTimer {
     return period
   }
 
+  /** The counter has gone on by `ticks` from `counter`, and nobody has looked for matches. */
+  catchUp(counter: bigint, ticks: bigint): void {
+    const period = this.period & this.#mask
+    const first = this.ticksToMatch(counter)
+    if (!this.has(timerBits.periodic) || period === 0n || ticks < first) return
+    this.comparator = (this.comparator + period * (1n + (ticks - first) / period)) & this.#mask
+  }
+
   saveState(): HpetTimerState {
     return {
       config: this.config, comparator: this.comparator.toString(), period: this.period.toString(), valueSet: this.#valueSet,

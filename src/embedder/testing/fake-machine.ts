@@ -5,13 +5,16 @@ const tickNanoseconds = 4_000_000
 const tickInstructions = 2_000
 
 /**
- * Guests: `echo` (sends back what is typed, powers off at "poweroff"), `busy` (says so first), `halt` (no alarm), `exit N` (debug exit),
- * `flood N` (N bytes, then power-off), `triple`, `panic`, `crash` (a bug of ours). `busy` and the ticks of all others retire one
- * instruction per nanosecond.
+ * Guests: `echo` (sends back what is typed, powers off at "poweroff"), `doze` (a tick each second), `busy` (says so first), `halt` (no
+ * alarm), `exit N` (debug exit), `flood N` (N bytes, then power-off), `triple`, `panic`, `crash` (a bug of ours). `busy` and the ticks of
+ * all others retire one instruction per nanosecond.
  */
 export class FakeMachine implements Machine {
   retired = 0
   now = 0
+  get idleUntil(): number {
+    return this.#guest === 'busy' ? 0 : this.#nextTick
+  }
   readonly touchedMemory = 0
   /** Calls of run(). */
   slices = 0
@@ -25,12 +28,15 @@ export class FakeMachine implements Machine {
   readonly #argument: number
   #input: number[] = []
   #line = ''
-  #nextTick = tickNanoseconds
+  readonly #tick: number
+  #nextTick: number
 
   constructor(options: MachineOptions) {
     const [guest, argument = '0'] = (options.commandLine ?? 'echo').split(' ')
     this.#guest = guest
     this.#argument = Number(argument)
+    this.#tick = guest === 'doze' ? 1e9 : tickNanoseconds
+    this.#nextTick = this.#tick
   }
 
   run({ maxInstructions = Infinity, untilTime = Infinity }: RunLimits = {}): StopReason {
@@ -45,7 +51,7 @@ export class FakeMachine implements Machine {
       else if (this.now < this.#nextTick) this.now = Math.min(this.#nextTick, untilTime)
       else {
         this.#retire(Math.min(tickInstructions, budget - this.retired))
-        this.#nextTick = this.now + tickNanoseconds
+        this.#nextTick = this.now + this.#tick
       }
     }
   }
