@@ -4,11 +4,7 @@
  */
 import { readFileSync, writeFileSync } from 'node:fs'
 import { commandLine, refuse } from './command.ts'
-import { OpcodeTables } from '../src/decode/tables.ts'
-import { hotSpecs } from '../src/engine/hot-specs.ts'
-import { callsShared } from '../src/engine/interpreter.ts'
 import { warmKeys } from '../src/engine/warm.ts'
-import { registry } from '../src/isa/rows.ts'
 import { VitrineMachine } from '../src/machine.ts'
 
 const { values } = commandLine(import.meta.url, {
@@ -64,6 +60,4 @@ function writeKeys(path: string, name: string, keys: readonly string[]): void {
 const keys = ordered.map(([key]) => key)
 const hot = new Set(keys.slice(0, Number(values.count)))
 writeKeys('../src/engine/hot.ts', 'hotKeys', [...hot])
-const rest = [...new Set([...warmKeys, ...keys])].filter(key => !hot.has(key))
-const ahead = hotSpecs(new OpcodeTables(registry), rest).filter(spec => !callsShared(spec))
-writeKeys('../src/engine/warm.ts', 'warmKeys', ahead.map(({ key }) => key))
+writeKeys('../src/engine/warm.ts', 'warmKeys', [...new Set([...warmKeys, ...keys])].filter(key => !hot.has(key)))

@@ -23,6 +23,14 @@ test('an NVMe disk', async () => {
   assert.deepEqual(machine.devices, [{ name: 'nvme', properties: { drive: 'drive0', serial: 'S', bootindex: '0' } }])
 })
 
+test('SCSI disks and discs share a host', async () => {
+  const { machine } = (await run('disk1,if=scsi,serial=S', 'disk2,if=scsi,media=cdrom')).request!
+  assert.deepEqual(machine.devices, [
+    { name: 'virtio-scsi-pci', properties: {} }, { name: 'scsi-hd', properties: { drive: 'drive0', serial: 'S' } },
+    { name: 'scsi-cd', properties: { drive: 'drive1' } },
+  ])
+})
+
 test('sata and ide are the same', async () => {
   const { machine } = (await run('disk1,if=sata', 'disk2,if=ide,serial=S')).request!
   assert.deepEqual(machine.devices, [
@@ -103,8 +111,8 @@ describe('refused, saying what was expected', () => {
     ['disk,fromat=raw', /no key 'fromat'; the nearest is 'format'/],
     ['disk,format=vmdk', /format: expected raw or qcow2, found 'vmdk'/],
     ['disk,snapshot=maybe', /snapshot: expected on or off/],
-    ['disk,if=scsi', /if: expected virtio or sata or ide or nvme or none or pflash, found 'scsi'/],
-    ['disk,media=cdrom,if=virtio', /media=cdrom: expected if=ide/],
+    ['disk,if=usb', /if: expected virtio or sata or ide or nvme or scsi or none or pflash, found 'usb'/],
+    ['disk,media=cdrom,if=virtio', /media=cdrom: expected if=ide or if=scsi, found if=virtio/],
     ['if=none', /expected a file/],
   ]
   for (const [text, message] of cases) {

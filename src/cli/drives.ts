@@ -12,15 +12,17 @@ const known = [
   'file.locking',
 ]
 
-const disks = { virtio: 'virtio-blk-pci', ide: 'ide-hd', nvme: 'nvme' } as const
+const disks = { virtio: 'virtio-blk-pci', ide: 'ide-hd', nvme: 'nvme', scsi: 'scsi-hd' } as const
+const scsiHost = 'virtio-scsi-pci'
+const discs: Readonly<Record<string, string>> = { ide: 'ide-cd', scsi: 'scsi-cd' }
 
 export const driveHelp = `\
 FILE[,key=value...], or file=FILE among the keys:
   file=FILE            the image; fat:FOLDER is a disk with what is in the folder (FAT16), fat:rw:FOLDER drops what is written
-  if=virtio|sata|nvme  a virtio disk, a SATA one (ide is the same), an NVMe one
+  if=virtio|sata|nvme|scsi    a virtio disk, a SATA one (ide is the same), an NVMe one, one on a virtio SCSI host
   if=none              none of them: a --device names its id
   if=pflash            flash memory below 4 GiB, for UEFI: first its code (readonly=on), then its variables
-  media=disk|cdrom     cdrom: a disc in a SATA drive, never written
+  media=disk|cdrom     cdrom: a disc in a SATA drive (if=scsi: a SCSI one), never written
   bootindex=N          firmware tries the lowest one first
   id=NAME              its name (default: drive0, drive1, ...)
   format=raw|qcow2     what the file is (default: qcow2 by that file name, else raw)
@@ -60,12 +62,12 @@ export function parseDrives(texts: readonly string[], system: System, usual: 'vi
     if (keys.serial !== undefined) properties.serial = keys.serial
     if (keys.bootindex !== undefined) properties.bootindex = keys.bootindex
     const isDisc = choice(keys, 'media', ['disk', 'cdrom']) === 'cdrom'
-    const asked = choice(keys, 'if', ['virtio', 'sata', 'ide', 'nvme', 'none', 'pflash']) ?? (isDisc ? 'ide' : usual)
+    const asked = choice(keys, 'if', ['virtio', 'sata', 'ide', 'nvme', 'scsi', 'none', 'pflash']) ?? (isDisc ? 'ide' : usual)
     const bus = asked === 'sata' ? 'ide' : asked
-    if (isDisc && bus !== 'ide' && bus !== 'none') {
-      throw new InputError(`drive '${keys.file}': media=cdrom: expected if=ide, found if=${bus}`)
-    }
-    if (bus !== 'none' && bus !== 'pflash') devices.push({ name: isDisc ? 'ide-cd' : disks[bus], properties })
+    if (bus === 'none' || bus === 'pflash') continue
+    if (isDisc && !(bus in discs)) throw new InputError(`drive '${keys.file}': media=cdrom: expected if=ide or if=scsi, found if=${bus}`)
+    if (bus === 'scsi' && !devices.some(({ name }) => name === scsiHost)) devices.push({ name: scsiHost, properties: {} })
+    devices.push({ name: isDisc ? discs[bus] : disks[bus], properties })
   }
   const missing = flash.findIndex(each => each === undefined)
   if (missing >= 0) throw new InputError(`drives with if=pflash: expected one with unit=${missing} too, found unit=${flash.length - 1}`)

@@ -11,7 +11,7 @@ import type { DeviceSelection } from './values.ts'
 /** QEMU's other names for the same devices. */
 const aliases: Readonly<Record<string, string>> = {
   'virtio-blk': 'virtio-blk-pci', 'virtio-net': 'virtio-net-pci', 'virtio-rng': 'virtio-rng-pci', 'virtio-9p': 'virtio-9p-pci',
-  'e1000-82540em': 'e1000',
+  'virtio-scsi': 'virtio-scsi-pci', 'e1000-82540em': 'e1000',
 }
 
 /** Devices that software does without when it does not find them. Without one that holds a disk, say, a guest would be another. */
@@ -25,13 +25,19 @@ const spared: readonly RegExp[] = [
 const ofQemu = [
   'ioeventfd', 'iothread', 'event_idx', 'vectors', 'write-cache', 'werror', 'rerror', 'share-rw', 'romfile', 'rombar', 'romsize',
   'queue-size', 'rx_queue_size', 'tx_queue_size', 'page-per-vq', 'host_mtu', 'mq', 'discard', 'write-zeroes', 'config-wce', 'scsi',
-  'x-data-plane', 'acpi-index', 'rng', 'max-bytes', 'period', 'csum', 'gso', 'guest_csum', 'device_id', 'model', 'hotplug',
+  'x-data-plane', 'acpi-index', 'rng', 'max-bytes', 'period', 'csum', 'gso', 'guest_csum', 'model', 'hotplug',
   'pref64-reserve', 'mem-reserve', 'io-reserve', 'bus-reserve', 'x-speed', 'x-width', 'port', 'chassis', 'opregion',
 ]
+const ofScsiDisks = [
+  'physical_block_size', 'logical_block_size', 'min_io_size', 'opt_io_size', 'discard_granularity', 'rotation_rate', 'removable', 'dpofua',
+  'max_unmap_size', 'max_io_size', 'scsi_version',
+]
 /** QEMU has a bus of its own for each port of a SATA controller, and for each pair of old ones. */
-const ofDisks = ['bus', 'unit', 'ver', 'physical_block_size', 'logical_block_size']
+const ofDisks = ['bus', 'unit', 'ver', 'device_id', 'physical_block_size', 'logical_block_size']
 const ownProperties: Readonly<Record<string, readonly string[]>> = {
   'ide-hd': ofDisks, 'ide-cd': ofDisks, 'virtio-blk-pci': ['physical_block_size'], 'virtio-net-pci': ['bootindex'], e1000: ['bootindex'],
+  'scsi-hd': ofScsiDisks, 'scsi-cd': ofScsiDisks,
+  'virtio-scsi-pci': ['max_sectors', 'cmd_per_lun', 'virtqueue_size', 'seg_max_adjust', 'param_change'],
 }
 
 /** Throws an InputError for a value that is neither JSON nor words. */

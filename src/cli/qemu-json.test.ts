@@ -100,6 +100,24 @@ test('a place as a number is that of a function; a name of virtio 1.0 alone is t
   assert.deepEqual(machine.devices, [{ name: 'edu', properties: { addr: '5.2' } }, { name: 'virtio-rng-pci', properties: {} }])
 })
 
+test('SCSI hosts, disks and CD-ROM drives as libvirt names them', async () => {
+  const { machine } = (await withKernel(
+    '-device', json({ driver: 'virtio-scsi-pci', id: 'scsi0', num_queues: 2, bus: 'pci.0', addr: '0x5' }),
+    '-blockdev', json({ driver: 'file', filename: 'disk', 'node-name': 's' }),
+    '-blockdev', json({ driver: 'raw', file: 's', 'node-name': 'n' }),
+    '-device', json({
+      driver: 'scsi-hd', bus: 'scsi0.0', channel: 0, 'scsi-id': 0, lun: 1, device_id: 'drive-scsi0-0-0-1', drive: 'n', id: 'scsi0-0-0-1',
+      bootindex: 1, 'write-cache': 'on', physical_block_size: 4096,
+    }),
+  )).request!
+  assert.deepEqual(machine.devices, [
+    { name: 'virtio-scsi-pci', properties: { id: 'scsi0', num_queues: '2', bus: 'pci.0', addr: '0x5' } },
+    { name: 'scsi-hd', properties: {
+      bus: 'scsi0.0', channel: '0', 'scsi-id': '0', lun: '1', device_id: 'drive-scsi0-0-0-1', drive: 'n', id: 'scsi0-0-0-1', bootindex: '1',
+    } },
+  ])
+})
+
 test('a virtio console on the terminal; a monitor behind Ctrl-A on the same character device; a pseudo-terminal', async () => {
   const hvc = (await withKernel('-chardev', 'stdio,id=c', '-device', 'virtio-serial-pci', '-device', 'virtconsole,chardev=c')).request!
   assert.deepEqual(hvc.machine.devices, [{ name: 'virtio-console-pci', properties: {} }])
@@ -115,7 +133,8 @@ describe('what is missing is said in one line', () => {
   const cases: [string[], RegExp][] = [
     [['-device', '{"driver":"edu"'], /-device \{"driver":"edu": JSON parse error/],
     [['-device', json({ driver: 'zz' })], /-device zz: 'zz' is not a valid device model name/],
-    [['-device', json({ driver: 'scsi-hd', drive: 'x' })], /-device scsi-hd: not emulated, expected virtio-blk-pci, nvme or ide-hd$/],
+    [['-device', json({ driver: 'scsi-generic', drive: 'x' })], /-device scsi-generic: not emulated, expected scsi-hd, virtio-blk-pci/],
+    [['-device', 'megasas,id=s'], /-device megasas: not emulated, expected virtio-scsi-pci$/],
     [['-device', 'e1000e'], /-device e1000e: not emulated, expected virtio-net-pci or e1000$/],
     [['-netdev', json({ type: 'tap', fd: '28', id: 'n' })], /expected user, socket or none, found 'tap'$/],
     [['-netdev', json({ type: 'user', id: 'n', net: '192.168.0.0/24' })], /net: expected 10.0.2.0\/24, found '192.168.0.0\/24'$/],

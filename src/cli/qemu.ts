@@ -238,7 +238,8 @@ function targetOf(text: string, settings: QemuSettings, option: string, label?: 
 
 /** Devices of QEMU's by which images reach a guest, and what has them here. */
 const instead: readonly [RegExp, string][] = [
-  [/^(virtio-scsi|scsi-|lsi53c|megasas|mptsas|pvscsi|am53c974|vhost-scsi|vhost-user-blk)/, 'virtio-blk-pci, nvme or ide-hd'],
+  [/^(lsi53c|megasas|mptsas|pvscsi|am53c974|vhost-scsi|vhost-user-scsi)/, 'virtio-scsi-pci'],
+  [/^(scsi-(block|generic|disk)|vhost-user-blk)/, 'scsi-hd, virtio-blk-pci, nvme or ide-hd'],
   [/^(e1000e|igb|rtl8139|ne2k|pcnet|i825|vmxnet3|usb-net|tulip|vhost-vdpa)/, 'virtio-net-pci or e1000'],
   [/^(pcie-pci-bridge|ioh3420|pxb|x3130|xio3130|i82801b11)/, 'pcie-root-port or pci-bridge'],
 ]

@@ -16,8 +16,8 @@ export const catalogue: Catalogue = {
     { name: 'pci-testdev', description: 'test device', bus: 'PCI' },
     { name: 'VGA', description: 'a screen', bus: 'PCI' },
     { name: 'virtio-9p-pci', description: 'a folder', bus: 'PCI' },
-    ...['virtio-blk-pci', 'virtio-net-pci', 'virtio-rng-pci', 'virtio-console-pci', 'ide-hd', 'ide-cd', 'e1000', 'edu', 'pcie-root-port']
-      .map(name => ({ name, description: `device ${name}`, bus: 'PCI' })),
+    ...['virtio-blk-pci', 'virtio-net-pci', 'virtio-rng-pci', 'virtio-console-pci', 'ide-hd', 'ide-cd', 'virtio-scsi-pci', 'scsi-hd',
+      'e1000', 'edu', 'pcie-root-port'].map(name => ({ name, description: `device ${name}`, bus: 'PCI' })),
   ],
   checkCpu: createModel,
   describeCpu: describeModel,

@@ -24,7 +24,7 @@ import { Interpreter, type InterpreterKeeper } from './interpreter.ts'
 import { createVirtualization } from '../virt/create.ts'
 import type { createSvm } from '../virt/svm/create.ts'
 import { SegmentAddressing } from './segment-address.ts'
-import { sharedEnvironment } from './shared-functions.ts'
+import { SharedFunctions } from './shared-functions.ts'
 import { hotSpecs } from './hot-specs.ts'
 
 /** Arrivals at a record after which its region is compiled: measured, see ARCHITECTURE.md. */
@@ -81,7 +81,7 @@ export function createCore(options: CoreOptions): Core {
     mmu.follow()
     return core.running!.callHelper(number, record)
   }
-  const shared = sharedEnvironment(memory)
+  const shared = new SharedFunctions(memory)
   const helperPort = { call, number: helpers.number, shared }
   const core = { memory, state, physical, mmu, running: undefined as Cpu | undefined }
   const offers = (feature: string): boolean => options.model.has(feature)

@@ -2,11 +2,13 @@
  * The interpreter: one WebAssembly function with a `br_table` over hot handlers, and a function in a table for each other handler, compiled
  * when a record first needs it. What the code of a handler is: handler-code.ts.
  */
+import { sharedFunctions, sharedNames } from '../isa/x87-functions.ts'
 import { profileCounters } from '../memory/map.ts'
-import { encodeModule, type FunctionImport } from '../wasm/module.ts'
+import type { FunctionBuilder } from '../wasm/function.ts'
+import { encodeModule, type FunctionImport, type ModuleParts } from '../wasm/module.ts'
 import { HandlerFunction, pseudo, type HandlerSpec } from './handler-code.ts'
 import { MainFunction } from './main-function.ts'
-import { SharedImports } from './shared-functions.ts'
+import { SharedImports, type SharedFunctions } from './shared-functions.ts'
 
 /** Functions of TypeScript that generated code calls, by import index. */
 const imports: FunctionImport[] = [
@@ -26,8 +28,7 @@ export interface InterpreterEnvironment {
   helper(number: number, record: number): number
   stackAddress(offset: number, sizeAndFlags: number): number
   segmentAddress(record: number): number
-  /** Of `sharedEnvironment`. */
-  shared: object
+  shared: SharedFunctions
 }
 
 /** The module of the main function, as it was encoded. `writers`: keys of its handlers that write memory. */
@@ -115,7 +116,7 @@ export class Interpreter {
   private instantiate(module: WebAssembly.Module): WebAssembly.Instance {
     const { memory, slowRead, slowWrite, helper, stackAddress, segmentAddress, shared } = this.environment
     const own = { memory, slowRead, slowWrite, helper, stackAddress, segmentAddress, table: this.table }
-    return new WebAssembly.Instance(module, { env: Object.assign(Object.create(shared) as object, own) })
+    return new WebAssembly.Instance(module, { env: Object.assign(Object.create(shared.environment) as object, own) })
   }
 
   /** The number of the handler for a record; its code exists when this returns. */
@@ -136,13 +137,16 @@ export class Interpreter {
     const counters = this.profile ? profileCounters + this.nextCold * 8 : undefined
     const { hotThreshold, helperNumber, pages } = this
     const { bytes, writers } = encodeHandlers([spec], { hotThreshold, helperNumber, pages }, counters)
-    return this.adopt(new WebAssembly.Module(bytes), [spec.key], writers)
+    return this.number(this.instantiate(new WebAssembly.Module(bytes)).exports, [spec.key], writers)
   }
 
-  /** Handlers that were compiled elsewhere (`encodeHandlers`). Those that are here already stay. The result is the last one's number. */
-  adopt(module: WebAssembly.Module, keys: readonly string[], writers: readonly string[]): number {
-    return this.number(this.instantiate(module).exports, keys, writers)
+  /** Handlers and shared functions that were compiled elsewhere (`encodeHandlersAhead`). Those that are here already stay. */
+  adopt(module: WebAssembly.Module, keys: readonly string[], writers: readonly string[]): void {
+    const { exports } = this.instantiate(module)
+    this.environment.shared.adopt(exports)
+    this.number(exports, keys, writers)
   }
+  /** The result is the last one's. */
   private number(exports: WebAssembly.Instance['exports'], keys: readonly string[], writers: readonly string[]): number {
     for (const key of writers) this.writers.add(key)
     let number = -1
@@ -173,23 +177,34 @@ export function encodeInterpreter(hot: HandlerSpec[], others: readonly HandlerSp
   main.hotThreshold = setup.hotThreshold
   const writers = main.build(hot, 0)
   const functions = others.map(spec => handlerFunction(spec, setup, shared))
-  return { bytes: encodeFunctions(functions, setup, shared, main), writers: [...writers, ...writersAmong(functions)] }
+  // `types`: of the handlers that the main function calls
+  const bytes = encodeModule({
+    ...around([...named(functions), ['run', main]], [...imports, ...shared.list()], setup),
+    types: [{ parameters: ['i32'], result: 'i32' }],
+  })
+  return { bytes, writers: [...writers, ...writersAmong(functions)] }
 }
 
-/** A module of handlers: export `h{i}` is that of specs[i]. `writers`: keys of those that write memory. `counters`: of HandlerFunction. */
-export function encodeHandlers(
-  specs: readonly HandlerSpec[], setup: HandlerSetup, counters?: number,
-): { bytes: Uint8Array; writers: string[] } {
+interface EncodedHandlers {
+  readonly bytes: Uint8Array
+  /** Keys of those that write memory. */
+  readonly writers: string[]
+}
+
+/** A module of handlers: export `h{i}` is that of specs[i]. `counters`: of HandlerFunction. */
+export function encodeHandlers(specs: readonly HandlerSpec[], setup: HandlerSetup, counters?: number): EncodedHandlers {
   const shared = new SharedImports(imports.length)
   const functions = specs.map(spec => handlerFunction(spec, setup, shared, counters))
-  return { bytes: encodeFunctions(functions, setup, shared), writers: writersAmong(functions) }
+  const bytes = encodeModule(around(named(functions), [...imports, ...shared.list()], setup))
+  return { bytes, writers: writersAmong(functions) }
 }
 
-/** Its code calls functions that handlers share (shared-functions.ts), so that they have to be there first: 10 ms of a start. */
-export function callsShared(spec: HandlerSpec): boolean {
-  const shared = new SharedImports(0)
-  handlerFunction(spec, { hotThreshold: 0, pages: 1, helperNumber: () => 0 }, shared)
-  return shared.count > 0
+/** The same with the functions that handlers share among its own: exports by their names. */
+export function encodeHandlersAhead(specs: readonly HandlerSpec[], setup: HandlerSetup): EncodedHandlers {
+  const shared = new SharedImports(imports.length, sharedNames)
+  const functions = specs.map(spec => handlerFunction(spec, setup, shared))
+  const own = sharedFunctions(imports.length).map((body, i): NamedFunction => [sharedNames[i], body])
+  return { bytes: encodeModule(around([...own, ...named(functions)], imports, setup)), writers: writersAmong(functions) }
 }
 
 function handlerFunction(
@@ -203,18 +218,17 @@ function handlerFunction(
 }
 const writersAmong = (functions: readonly HandlerFunction[]): string[] => functions.flatMap(({ name, writes }) => (writes ? [name] : []))
 
-function encodeFunctions(
-  handlers: readonly HandlerFunction[], { pages }: HandlerSetup, shared: SharedImports, main?: MainFunction,
-): Uint8Array {
-  const imported = [...imports, ...shared.list()]
-  const exported = handlers.map((_, i) => ({ name: `h${i}`, functionIndex: imported.length + i }))
-  return encodeModule({
+/** With the name of its export, if it is one. */
+type NamedFunction = readonly [string | undefined, FunctionBuilder]
+
+const named = (handlers: readonly HandlerFunction[]): NamedFunction[] => handlers.map((body, i) => [`h${i}`, body])
+
+function around(functions: readonly NamedFunction[], imported: FunctionImport[], { pages }: HandlerSetup): ModuleParts {
+  return {
     imports: imported,
     memory: { minimum: pages, maximum: pages },
     importTable: { minimum: mostHandlers },
-    // of the handlers that the main function calls
-    types: main ? [{ parameters: ['i32'], result: 'i32' }] : [],
-    functions: main ? [...handlers, main] : [...handlers],
-    exports: main ? [...exported, { name: 'run', functionIndex: imported.length + handlers.length }] : exported,
-  })
+    functions: functions.map(([, body]) => body),
+    exports: functions.flatMap(([name], i) => (name === undefined ? [] : [{ name, functionIndex: imported.length + i }])),
+  }
 }

@@ -1,6 +1,6 @@
 /**
  * Handlers that a kernel and its programs need sooner or later, by key as in hot.ts: where compiled code is kept from run to run they are
- * made before anybody asks. Measured with tools/hot.ts, which leaves out those that call shared functions (shared-functions.ts).
+ * made before anybody asks. Measured with tools/hot.ts; of x87 instructions those with which the C library prints a number.
  */
 export const warmKeys: readonly string[] = [
   'ADC base32,immediate32',
@@ -146,11 +146,18 @@ export const warmKeys: readonly string[] = [
   'DIV base64',
   'DIV gpr32A',
   'DIV gpr64A',
+  'FABS',
+  'FLD',
+  'FLD base80',
   'FNINIT',
   'FNSTCW base16',
   'FNSTSW gpr16A',
+  'FSTP',
+  'FUCOMI',
+  'FUCOMIP',
   'FWAIT',
   'FXAM',
+  'FXCH',
   'FXSAVE o32 base0',
   'FXSAVE o64 base0',
   'HLT o32',

@@ -470,10 +470,10 @@ export type SharedName = keyof typeof bodies
 export const sharedNames = Object.keys(bodies) as SharedName[]
 export const sharedSignature = { parameters, result: 'i32' } as const
 
-/** All of them, then what they call: the order in which they are numbered. */
-export function sharedFunctions(): FunctionBuilder[] {
+/** All of them, then what they call: the order in which they are numbered, from `first` on. */
+export function sharedFunctions(first: number): FunctionBuilder[] {
   const coreNames = Object.keys(cores) as CoreName[]
-  const number = (name: CoreName): number => sharedNames.length + coreNames.indexOf(name)
+  const number = (name: CoreName): number => first + sharedNames.length + coreNames.indexOf(name)
   const shared = sharedNames.map(name => {
     const body = new Body(name, number)
     bodies[name](body)

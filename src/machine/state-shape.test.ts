@@ -10,7 +10,7 @@ import { expectKept, expectKind } from './state-shape.ts'
 
 const device = (name: string, properties: Record<string, string> = {}): { name: string; properties: Record<string, string> } =>
   ({ name, properties })
-const drives = ['a', 'b', 'c', 'd'].map(id =>
+const drives = ['a', 'b', 'c', 'd', 'e'].map(id =>
   ({ id, format: 'raw' as const, snapshot: true, readOnly: id === 'd', store: new MemoryStore(new Uint8Array(1 << 16)) }))
 const options: MachineOptions = {
   memory: 4 << 20, raw: { image: Uint8Array.of(0xf4), at: 0x1000, mode: 'real16' }, cpus: 2, chipset: 'q35',
@@ -20,6 +20,7 @@ const options: MachineOptions = {
     device('pci-testdev'), device('edu'), device('virtio-rng-pci'), device('virtio-console-pci'), device('VGA'),
     device('virtio-blk-pci', { drive: 'a' }), device('nvme', { drive: 'b', serial: 'x' }), device('ide-hd', { drive: 'c' }),
     device('ide-cd', { drive: 'd' }), device('virtio-net-pci', { netdev: 'n' }), device('e1000', { netdev: 'm' }),
+    device('virtio-scsi-pci'), device('scsi-hd', { drive: 'e' }),
     device('pcie-root-port', { id: 'port' }), device('pci-bridge', { id: 'bridge' }),
   ],
 }

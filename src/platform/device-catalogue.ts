@@ -6,6 +6,7 @@ import { bridgeKinds, type PciBridge } from '../devices/pci/bridge.ts'
 import type { PciBus } from '../devices/pci/bus.ts'
 import { bdf, type Bdf } from '../devices/pci/function.ts'
 import type { Clock, InterruptPin, LogUnhandled, MmioHandler, Stateful } from '../devices/ports.ts'
+import type { ScsiBus } from '../devices/scsi/bus.ts'
 import type { BlockStore } from '../devices/storage/block-store.ts'
 import type { Vga } from '../devices/vga/vga.ts'
 import type { VirtioConsole } from '../devices/virtio/console/console.ts'
@@ -25,6 +26,8 @@ export interface Board {
   pci: PciBus
   /** Those that were plugged in so far, by their `id`: a device names one as its `bus`. */
   bridges: Map<string, PciBridge>
+  /** SCSI hosts, by the name of their bus: for a device that goes behind one, those that it may go behind. */
+  scsiHosts: Map<string, ScsiHost>
   /** Whether bus 0 is a PCI Express root complex. */
   express: boolean
   addMmio: (base: number, size: number, name: string, handler: MmioHandler) => void
@@ -52,10 +55,16 @@ export interface Board {
   log: LogUnhandled
 }
 
+/** A SCSI bus, and the host's name in firmware's boot order. */
+export interface ScsiHost {
+  bus: ScsiBus
+  path: string
+}
+
 interface Entry {
   name: string
   description: string
-  bus: 'ISA' | 'PCI'
+  bus: 'ISA' | 'PCI' | 'SCSI'
   /** Names and defaults. */
   properties: Record<string, string>
 }
@@ -70,6 +79,12 @@ export interface Placed extends Board {
   bridge: PciBridge | undefined
   /** Says in its header that its device has more functions, before there are any. */
   multifunction: boolean
+}
+
+/** Without a number the first one that is free is taken. */
+function scsiProperties(product: string): Record<string, string> {
+  const identity = { serial: '', vendor: 'VITRINE', product, ver: '1.0', wwn: '', device_id: '' }
+  return { drive: '', 'scsi-id': '', lun: '', channel: '0', bootindex: '', ...identity }
 }
 
 const entries: readonly Entry[] = [
@@ -112,6 +127,16 @@ const entries: readonly Entry[] = [
   {
     name: 'ide-cd', description: 'a SATA CD-ROM drive with a disc: the drive with that id', bus: 'PCI',
     properties: { drive: '', serial: '', bootindex: '' },
+  },
+  {
+    name: 'virtio-scsi-pci', description: 'a SCSI host: disks and CD-ROM drives go behind it', bus: 'PCI', properties: { num_queues: '1' },
+  },
+  {
+    name: 'scsi-hd', description: 'a SCSI disk: the drive with that id', bus: 'SCSI', properties: scsiProperties('HARDDISK'),
+  },
+  {
+    name: 'scsi-cd', description: 'a SCSI CD-ROM drive with a disc: the drive with that id', bus: 'SCSI',
+    properties: scsiProperties('CD-ROM'),
   },
   {
     name: 'VGA', description: 'a VGA adapter: its text screen is shown at the end of a run', bus: 'PCI', properties: {},
@@ -169,12 +194,16 @@ export function plugDevice(board: Board, { name, properties }: DeviceRequest, pl
   if (!/^(on|off)$/.test(multifunction)) {
     throw new InputError(`device '${name}': property 'multifunction': expected on or off, found '${multifunction}'`)
   }
-  const bridge = rootBuses.includes(bus) ? undefined : board.bridges.get(bus)
-  if (!bridge && !rootBuses.includes(bus)) {
-    const names = ['pci.0', 'pcie.0', ...board.bridges.keys()]
-    throw new InputError(`device '${name}': there is no bus '${bus}' (yet); the nearest is '${nearest(bus, names)}'`)
+  const isScsi = entry.bus === 'SCSI'
+  const buses = isScsi ? [...board.scsiHosts.keys()] : ['pci.0', 'pcie.0', ...board.bridges.keys()]
+  if (bus !== '' && !buses.includes(bus)) {
+    const hint = buses.length === 0 ? '' : `; the nearest is '${nearest(bus, buses)}'`
+    throw new InputError(`device '${name}': there is no bus '${bus}' (yet)${hint}`)
   }
-  const placed = { ...board, id, bridge, multifunction: multifunction === 'on' }
+  const placed = {
+    ...board, id, bridge: isScsi ? undefined : board.bridges.get(bus), multifunction: multifunction === 'on',
+    scsiHosts: isScsi && bus !== '' ? new Map([[bus, board.scsiHosts.get(bus)!]]) : board.scsiHosts,
+  }
   return naming(name, () => plugs[name](placed, property => properties[property] ?? entry.properties[property] ?? ''))
 }
 

@@ -11,6 +11,7 @@ import { PcTestDevice, testDeviceMemorySize } from '../devices/pc-testdev/pc-tes
 import { bridgeKinds, PciBridge, type BridgeKind } from '../devices/pci/bridge.ts'
 import { type Bdf, bdfText, deviceOf, functionOf, type PciFunction, type PciSlot } from '../devices/pci/function.ts'
 import { PciTestDevice } from '../devices/pci-testdev/pci-testdev.ts'
+import { ScsiBus } from '../devices/scsi/bus.ts'
 import type { Stateful } from '../devices/ports.ts'
 import type { BlockStore } from '../devices/storage/block-store.ts'
 import { VirtioBlk } from '../devices/virtio/blk/blk.ts'
@@ -19,11 +20,13 @@ import { VirtioConsole } from '../devices/virtio/console/console.ts'
 import { VirtioNet } from '../devices/virtio/net/net.ts'
 import { VirtioP9 } from '../devices/virtio/p9/p9.ts'
 import { VirtioPci } from '../devices/virtio/pci.ts'
+import { VirtioScsi } from '../devices/virtio/scsi/scsi.ts'
 import { VirtioRng } from '../devices/virtio/rng/rng.ts'
 import { InputError } from '../errors.ts'
 import { type Board, placeFrom, type Placed, type Plug } from './device-catalogue.ts'
 import { claimFree, number } from './isa-plugs.ts'
 import { testDeviceMemoryBase } from './memory-map.ts'
+import { scsiPlugs } from './scsi-plugs.ts'
 
 /** All but those of isa-plugs.ts. */
 export const devicePlugs: Readonly<Record<string, Plug>> = {
@@ -48,8 +51,7 @@ export const devicePlugs: Readonly<Record<string, Plug>> = {
   'pci-bridge': (board, property) => plugBridge(board, property('addr'), bridgeKinds.conventional, 0),
   'virtio-blk-pci': (board, property) => {
     const options = { store: board.takeDrive(property('drive')), serial: property('serial') }
-    const queues = number('num-queues', property('num-queues'), 64)
-    if (queues === 0) throw new InputError("property 'num-queues': expected 1 to 64, found 0")
+    const queues = queueCount(property, 'num-queues')
     const make = (slot: PciSlot): PciFunction => {
       if (property('bootindex') !== '') board.bootDevice(bootIndex(property), virtioPath(slot.id))
       const alarmName = `virtio-blk ${bdfText(slot.id)}`
@@ -60,6 +62,17 @@ export const devicePlugs: Readonly<Record<string, Plug>> = {
   nvme: (board, property) => plugPci(board, property('addr'), 'nvme', nvmeMaker(board, property)),
   'ide-hd': (board, property) => plugSata(board, property, 'ide-hd', (store, serial) => new AtaDisk(store, serial)),
   'ide-cd': (board, property) => plugSata(board, property, 'ide-cd', (store, serial) => new AtapiCdrom(store, serial)),
+  'virtio-scsi-pci': (board, property) => {
+    const queues = queueCount(property, 'num_queues')
+    const bus = new ScsiBus()
+    const { clock, log } = board
+    return plugPci(board, property('addr'), 'virtio-scsi-pci', slot => {
+      const name = board.id === '' ? `scsi.${board.scsiHosts.size}` : `${board.id}.0`
+      board.scsiHosts.set(name, { bus, path: `/pci@i0cf8/scsi@${unitOf(slot.id)}` })
+      return new VirtioPci(new VirtioScsi({ bus, clock, alarmName: `virtio-scsi ${bdfText(slot.id)}`, queues }), slot, log)
+    })
+  },
+  ...scsiPlugs,
   VGA: (board, property) => plugPci(board, property('addr'), 'VGA', slot => {
     const vga = new Vga(slot, board.clock, !board.firmware)
     claimFree(board, vgaPorts.base, vgaPorts.count, 'VGA', vga.ports)
@@ -155,6 +168,12 @@ function plugSata(
   const port = controller.attach(make(board.takeDrive(property('drive')), serial))
   if (property('bootindex') !== '') board.bootDevice(bootIndex(property), `${path}/drive@${port}/disk@0`)
   return []
+}
+
+function queueCount(property: (name: string) => string, name: string): number {
+  const queues = number(name, property(name), 64)
+  if (queues === 0) throw new InputError(`property '${name}': expected 1 to 64, found 0`)
+  return queues
 }
 
 const bootIndex = (property: (name: string) => string): number => number('bootindex', property('bootindex'), 0x7fffffff)

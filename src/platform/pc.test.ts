@@ -261,6 +261,18 @@ test('devices that do not exist, and properties and places that do not fit, are 
   assert.doesNotThrow(make('virtio-rng-pci', { 'iommu_platform': 'on', 'disable-legacy': 'on' }))
   fails(/another function at 0/, make('pci-testdev', { addr: '0' }))
   fails(/'multifunction': expected on or off, found 'x'/, make('pci-testdev', { multifunction: 'x' }))
+  fails(/'scsi-hd': expected a virtio-scsi-pci before it/, make('scsi-hd', { drive: 'd' }))
+  const scsi = (properties: Record<string, string>) => () => new Board({
+    drives: ['d', 'e'].map(id => ({ id, store: new MemoryStore(new Uint8Array(512)) })), devices: [
+      { name: 'virtio-scsi-pci', properties: { id: 's' } }, { name: 'scsi-hd', properties: { drive: 'd', lun: '3' } },
+      { name: 'scsi-cd', properties: { drive: 'e', ...properties } },
+    ],
+  })
+  assert.doesNotThrow(scsi({ bus: 's.0', 'scsi-id': '0', lun: '4' }))
+  fails(/'scsi-cd': there is no bus 's' \(yet\); the nearest is 's\.0'/, scsi({ bus: 's' }))
+  fails(/'scsi-cd': expected a free place, found another unit at scsi-id=0, lun=3/, scsi({ 'scsi-id': '0', lun: '3' }))
+  fails(/channel.*expected a number from 0 to 0x0, found '1'/, scsi({ channel: '1' }))
+  fails(/'wwn': expected a number of 64 bits, found 'x'/, scsi({ wwn: 'x' }))
   const names = deviceCatalogue.map(({ name }) => name)
   assert.equal(new Set(names).size, names.length, 'a name is there twice')
   assert.deepEqual([...Object.keys(isaPlugs), ...Object.keys(pcParts.devicePlugs)], names)

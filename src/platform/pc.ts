@@ -370,7 +370,7 @@ export class Pc {
   #plugDevices(): void {
     const board: Board = {
       clock: this.#embedding.clock,
-      ports: this.ports, pci: this.pci, bridges: new Map<string, PciBridge>(), express: this.map.ecam !== undefined,
+      ports: this.ports, pci: this.pci, bridges: new Map<string, PciBridge>(), scsiHosts: new Map(), express: this.map.ecam !== undefined,
       addMmio: this.#embedding.addMmio, line: (gsi: number) => this.#lines.source(gsi),
       debugExit: this.#embedding.debugExit, debugOutput: this.#embedding.debugOutput ?? (() => {}),
       takeDrive: this.#driveShelf(), takeNetwork: (id, deliver) => this.#networks!.plug(id, deliver), sata: () => this.#sata(),

@@ -80,6 +80,23 @@ test('memtest86+ starts as a kernel, by the 64-bit and the 32-bit protocol', () 
   }
 })
 
+test('SeaBIOS finds SCSI disks and discs behind virtio: no boot code on one, GRUB and memtest86+ on the other', () => {
+  const image = join(folder, 'scsi.iso')
+  grubDisc(image, {
+    files: { 'boot/memtest.bin': memtest() },
+    menu: [{ title: 'Memtest', commands: ['linux /boot/memtest.bin console=ttyS0,115200'] }],
+  })
+  const { text } = show({
+    bios: bios(), memory: 32 << 20,
+    drives: [{ id: 'empty', store: new MemoryStore(new Uint8Array(1 << 20)) }, { id: 'disc', store: new MemoryStore(readFileSync(image)) }],
+    devices: [
+      { name: 'virtio-scsi-pci', properties: {} }, { name: 'scsi-hd', properties: { drive: 'empty' } },
+      { name: 'scsi-cd', properties: { drive: 'disc', lun: '2' } },
+    ],
+  }, /Memtest86\+ v/, 1e9)
+  assert.match(text, /Boot failed: not a bootable disk[^]*Booting from DVD\/CD[^]*Memtest86\+ v/, text.slice(-2000))
+})
+
 test('bootindex goes before the order of the buses', () => {
   const boot = (code: number): MemoryStore => {
     const image = new Uint8Array(1 << 20)
@@ -87,21 +104,24 @@ test('bootindex goes before the order of the buses', () => {
     image.set([0x55, 0xaa], 510)
     return new MemoryStore(image)
   }
-  const end = (first: string, second: string): unknown => {
+  const end = (first: string, second: string, third: string): unknown => {
     const machine = createMachine({
       bios: bios(), memory: 32 << 20, chipset: 'q35',
-      drives: [{ id: 'a', store: boot(1) }, { id: 'b', store: boot(2) }, { id: 'c', store: boot(3) }],
+      drives: [{ id: 'a', store: boot(1) }, { id: 'b', store: boot(2) }, { id: 'c', store: boot(3) }, { id: 'd', store: boot(4) }],
       devices: [
         { name: 'isa-debug-exit', properties: { iobase: '0xf4' } },
         { name: 'virtio-blk-pci', properties: { drive: 'a' } },
         { name: 'ide-hd', properties: { drive: 'b', bootindex: first } },
         { name: 'virtio-blk-pci', properties: { drive: 'c', bootindex: second } },
+        { name: 'virtio-scsi-pci', properties: { id: 's' } },
+        { name: 'scsi-hd', properties: { drive: 'd', bus: 's.0', 'scsi-id': '17', bootindex: third } },
       ],
     })
     return machine.run({ maxInstructions: 1e8 })
   }
-  assert.deepEqual(end('1', '2'), { kind: 'debug-exit', status: 5 })
-  assert.deepEqual(end('2', '1'), { kind: 'debug-exit', status: 7 })
+  assert.deepEqual(end('1', '2', '3'), { kind: 'debug-exit', status: 5 })
+  assert.deepEqual(end('2', '1', '3'), { kind: 'debug-exit', status: 7 })
+  assert.deepEqual(end('3', '2', '1'), { kind: 'debug-exit', status: 9 })
 })
 
 test('the ELF file in Debian\'s kernel boots by PVH, with an initial RAM disk and a command line', () => {

@@ -1,13 +1,5 @@
 /** What a port asks of the device at its other end: commands in ATA's registers (ATA/ATAPI Command Set - 3). */
-
-/** Memory that the command's regions name, as one stretch. */
-export interface DataPath {
-  readonly length: number
-  /** Device to memory; false when memory is not there. */
-  send(bytes: Uint8Array): boolean
-  /** Memory to device; false when memory is not there. */
-  receive(into: Uint8Array): boolean
-}
+import type { DataPath } from '../storage/data-path.ts'
 
 export interface AtaCommand {
   command: number

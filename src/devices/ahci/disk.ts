@@ -1,6 +1,7 @@
 /** A SATA disk: the commands of the general feature set (ATA/ATAPI Command Set - 3, "Command descriptions"). */
 import { type BlockStore, sectorSize } from '../storage/block-store.ts'
-import { type AtaCommand, type AtaDevice, type AtaResult, type DataPath, putText } from './device.ts'
+import type { DataPath } from '../storage/data-path.ts'
+import { type AtaCommand, type AtaDevice, type AtaResult, putText } from './device.ts'
 import { ataError, ataStatus, signature } from './spec.ts'
 
 const ready = ataStatus.ready | ataStatus.seekDone

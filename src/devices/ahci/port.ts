@@ -3,7 +3,8 @@
  * "System Memory Structures"). A command is done when the write that issues it returns.
  */
 import type { DmaPort } from '../ports.ts'
-import type { AtaDevice, AtaResult, DataPath } from './device.ts'
+import type { DataPath } from '../storage/data-path.ts'
+import type { AtaDevice, AtaResult } from './device.ts'
 import { ataStatus, fisSize, fisType, header, port, portCmd, portInterrupt, received, table } from './spec.ts'
 
 const idle = ataStatus.ready | ataStatus.seekDone

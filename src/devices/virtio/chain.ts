@@ -56,12 +56,14 @@ export class Chain {
   readonly #dma: DmaPort
   readonly #out: Stream
   readonly #in: Stream
+  readonly #writable: readonly Segment[]
 
   constructor(head: number, readable: readonly Segment[], writable: readonly Segment[], dma: DmaPort) {
     this.head = head
     this.#dma = dma
     this.#out = new Stream(readable)
     this.#in = new Stream(writable)
+    this.#writable = writable
   }
 
   /** Bytes that are left to read, and room that is left to write. */
@@ -85,6 +87,14 @@ export class Chain {
 
   write(from: Uint8Array): DmaResult {
     return this.#in.move(from.length, (address, first, end) => this.#dma.write(address, from.subarray(first, end)))
+  }
+
+  /** Passes over writable bytes, which the function that comes back writes later, once: for an answer that stands before its data. */
+  reserve(count: number): (from: Uint8Array) => DmaResult {
+    const place = new Stream(this.#writable)
+    place.move(this.#in.position, () => 'ok')
+    this.skip(count)
+    return from => place.move(Math.min(count, from.length), (address, first, end) => this.#dma.write(address, from.subarray(first, end)))
   }
 
   /** Passes over writable bytes without changing them. */

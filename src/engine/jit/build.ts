@@ -9,7 +9,7 @@ import { OpcodeTables } from '../../decode/tables.ts'
 import { registry } from '../../isa/rows.ts'
 import { encodeModule } from '../../wasm/module.ts'
 import { hotSpecs } from '../hot-specs.ts'
-import { encodeHandlers } from '../interpreter.ts'
+import { encodeHandlersAhead } from '../interpreter.ts'
 import { SharedImports } from '../shared-functions.ts'
 import { warmKeys } from '../warm.ts'
 import type { Block, BoundInstruction } from './discover.ts'
@@ -166,7 +166,8 @@ export class Builder {
   /** Handlers of the interpreter that are likely to be wanted, as bytes of a module. */
   handlers(): Omit<HandlerModule, 'module'> & { readonly bytes: Uint8Array } {
     const { hotThreshold, pages } = this.setup
-    const { bytes, writers } = encodeHandlers(hotSpecs(this.tables, warmKeys), { hotThreshold, pages, helperNumber: this.helperNumber })
+    const specs = hotSpecs(this.tables, warmKeys)
+    const { bytes, writers } = encodeHandlersAhead(specs, { hotThreshold, pages, helperNumber: this.helperNumber })
     return { bytes, keys: warmKeys, writers }
   }
 
@@ -191,7 +192,7 @@ export interface KeptModule extends Pick<BuiltModule, 'poolSize' | 'plans'> {
   readonly made: number
 }
 
-/** Handlers of the interpreter (`encodeHandlers`). */
+/** Handlers of the interpreter (`encodeHandlersAhead`). */
 export interface HandlerModule {
   readonly module: WebAssembly.Module
   readonly keys: readonly string[]

@@ -2,6 +2,7 @@
 import { recordField, recordSize } from '../../decode/record.ts'
 import type { CodeCache } from '../code-cache.ts'
 import type { Interpreter } from '../interpreter.ts'
+import type { SharedFunctions } from '../shared-functions.ts'
 import type { CodePlace, LibraryModule, LibraryRegion, ModuleInstance, PlaceOf } from './library.ts'
 import { exitEntrySize, exitField, pageWordSize } from './pool.ts'
 import type { RegionPlan } from './plan.ts'
@@ -16,14 +17,13 @@ export class Installer {
   private readonly code: CodeCache
   private readonly interpreter: Interpreter
   private readonly helper: (number: number, record: number) => number
-  private readonly shared: object
+  private readonly shared: SharedFunctions
   /** Instances that live: each costs about 45 KB. */
   instances = 0
   /** By the record of its entry. */
   private readonly installed = new Map<number, { instance: ModuleInstance; number: number }>()
 
-  /** `shared`: of `sharedEnvironment`. */
-  constructor(memory: WebAssembly.Memory, code: CodeCache, interpreter: Interpreter, helper: Installer['helper'], shared: object) {
+  constructor(memory: WebAssembly.Memory, code: CodeCache, interpreter: Interpreter, helper: Installer['helper'], shared: SharedFunctions) {
     this.memory = memory
     this.bytes = new Uint8Array(memory.buffer)
     this.words = new Int32Array(memory.buffer)
@@ -68,7 +68,7 @@ export class Installer {
     if (found) return found
     const pool = this.code.allocate(pooled(of.poolSize))
     const own = { memory: this.memory, helper: this.helper, pool: new WebAssembly.Global({ value: 'i32', mutable: false }, pool) }
-    const env = Object.assign(Object.create(this.shared) as object, own)
+    const env = Object.assign(Object.create(this.shared.environment) as object, own)
     const { exports } = new WebAssembly.Instance(of.module!, { env })
     const instance: ModuleInstance = { exports, pool, flushes, used: new Set() }
     if (of.instances.length > 0 && of.instances[0].flushes !== flushes) of.instances.length = 0

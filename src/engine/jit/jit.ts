@@ -11,6 +11,7 @@ import { hotCounterCount, hotCounters } from '../../memory/map.ts'
 import type { CodeCache } from '../code-cache.ts'
 import { helperNames } from '../helper-table.ts'
 import type { Interpreter } from '../interpreter.ts'
+import type { SharedFunctions } from '../shared-functions.ts'
 import {
   blueprintOf, buildModule, orderOf, rowFeatures, type BackgroundBuilder, type BuiltModule, type KeptModule, type RegionOrder,
 } from './build.ts'
@@ -139,7 +140,7 @@ export class Jit {
     offers: (feature: string) => boolean,
     code: CodeCache,
     interpreter: Interpreter,
-    helpers: { call(number: number, record: number): number; number(name: string): number; readonly shared: object },
+    helpers: { call(number: number, record: number): number; number(name: string): number; readonly shared: SharedFunctions },
     threshold: number,
     log: (message: string) => void,
     background?: BackgroundBuilder,

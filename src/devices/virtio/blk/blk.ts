@@ -2,9 +2,10 @@
  * The virtio block device (VIRTIO 1.2, "Block Device") over a store. Bytes move when the driver notifies; the driver hears of it when a
  * medium would have been done.
  */
-import type { Alarm, Clock, DeviceState, Nanoseconds } from '../../ports.ts'
+import type { Clock, DeviceState } from '../../ports.ts'
 import { type BlockStore, sectorSize } from '../../storage/block-store.ts'
 import type { Chain } from '../chain.ts'
+import { Completions } from '../completions.ts'
 import type { VirtioDevice, VirtioPort } from '../device.ts'
 import { blkConfig, blkFeature, blkType, headerBytes, idBytes, rangeBytes, rangeFlag, requestStatus, requestType } from './spec.ts'
 
@@ -20,14 +21,6 @@ export interface VirtioBlkOptions {
   queues?: number
 }
 
-/** A request whose bytes have moved, and when the driver is to hear of it. */
-interface Pending {
-  at: Nanoseconds
-  queue: number
-  head: number
-  written: number
-}
-
 const queueSize = 256
 /** Data segments of one request: header and status take two descriptors besides. */
 const maxSegments = queueSize - 2
@@ -35,9 +28,6 @@ const maxSegments = queueSize - 2
 const pieceBytes = 131072
 const maxRangeSectors = 65536
 const maxRanges = 16
-/** A fast solid-state disk: each request waits for the medium, side by side with others; bytes follow one another over one link. */
-const accessTime: Nanoseconds = 10_000
-const bytesPerNanosecond = 2
 
 export class VirtioBlk implements VirtioDevice {
   readonly name = 'virtio-blk-pci'
@@ -48,20 +38,15 @@ export class VirtioBlk implements VirtioDevice {
   readonly #store: BlockStore
   readonly #sectors: number
   readonly #serial: Uint8Array
-  readonly #clock: Clock
-  readonly #alarm: Alarm
+  readonly #completions: Completions
   #port: VirtioPort | undefined
-  /** In the order of their deadlines. */
-  #pending: Pending[] = []
-  #linkBusyUntil: Nanoseconds = 0
   readonly #piece = new Uint8Array(pieceBytes)
   readonly #header = new DataView(new ArrayBuffer(headerBytes))
   readonly #headerBytes = new Uint8Array(this.#header.buffer)
 
   constructor({ store, clock, alarmName, serial = '', queues = 1 }: VirtioBlkOptions) {
     this.#store = store
-    this.#clock = clock
-    this.#alarm = clock.alarm(alarmName, () => this.#completeDue())
+    this.#completions = new Completions(clock, alarmName)
     this.#sectors = Math.floor(store.byteLength / sectorSize)
     this.#serial = new TextEncoder().encode(serial).subarray(0, idBytes)
     this.queueSizes = Array.from({ length: queues }, () => queueSize)
@@ -71,6 +56,7 @@ export class VirtioBlk implements VirtioDevice {
 
   attach(port: VirtioPort): void {
     this.#port = port
+    this.#completions.attach(port)
   }
 
   config(): Uint8Array {
@@ -90,47 +76,20 @@ export class VirtioBlk implements VirtioDevice {
 
   notified(index: number): void {
     const queue = this.#port!.queues[index]
-    for (let chain = queue.take(); chain; chain = queue.take()) {
-      const moved = this.#request(chain)
-      this.#linkBusyUntil = Math.max(this.#linkBusyUntil, this.#clock.now()) + Math.ceil(moved / bytesPerNanosecond)
-      // Deadlines never fall behind one another, so the list stays sorted.
-      this.#pending.push({ at: this.#linkBusyUntil + accessTime, queue: index, head: chain.head, written: chain.written })
-    }
-    this.#setAlarm()
+    for (let chain = queue.take(); chain; chain = queue.take()) this.#completions.add(index, chain, this.#request(chain))
+    this.#completions.wait()
   }
 
   reset(): void {
-    this.#pending = []
-    this.#linkBusyUntil = 0
-    this.#alarm.cancel()
+    this.#completions.reset()
   }
 
   saveState(): DeviceState {
-    return { pending: this.#pending.map(each => ({ ...each })), linkBusyUntil: this.#linkBusyUntil }
+    return this.#completions.saveState()
   }
 
   restoreState(state: DeviceState): void {
-    const { pending, linkBusyUntil } = state as { pending: Pending[]; linkBusyUntil: Nanoseconds }
-    this.#pending = pending.map(each => ({ ...each }))
-    this.#linkBusyUntil = linkBusyUntil
-    this.#alarm.cancel()
-    this.#setAlarm()
-  }
-
-  #setAlarm(): void {
-    if (this.#pending.length > 0 && this.#alarm.at !== this.#pending[0].at) this.#alarm.set(this.#pending[0].at)
-  }
-
-  #completeDue(): void {
-    const now = this.#clock.now()
-    const queues = new Set<number>()
-    while (this.#pending.length > 0 && this.#pending[0].at <= now) {
-      const { queue, head, written } = this.#pending.shift()!
-      this.#port!.queues[queue].complete(head, written)
-      queues.add(queue)
-    }
-    for (const queue of queues) this.#port!.queues[queue].interruptIfWanted()
-    this.#setAlarm()
+    this.#completions.restoreState(state)
   }
 
   /** "Device Operation": header, data, and a status byte that is the last one of the writable part. Returns the bytes of data. */
