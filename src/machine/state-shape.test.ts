@@ -3,24 +3,27 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { MachineOptions, MachineState } from '../api.ts'
 import { MemoryStore } from '../devices/testing/memory-store.ts'
+import { MemoryFolder } from '../devices/virtio/p9/testing.ts'
 import { InputError } from '../errors.ts'
 import { helloGuest } from '../guests/hello.ts'
 import { createMachine } from '../machine.ts'
+import { deviceCatalogue } from '../platform/device-catalogue.ts'
 import { expectKept, expectKind } from './state-shape.ts'
 
 const device = (name: string, properties: Record<string, string> = {}): { name: string; properties: Record<string, string> } =>
   ({ name, properties })
-const drives = ['a', 'b', 'c', 'd', 'e'].map(id =>
-  ({ id, format: 'raw' as const, snapshot: true, readOnly: id === 'd', store: new MemoryStore(new Uint8Array(1 << 16)) }))
+const drives = ['a', 'b', 'c', 'd', 'e', 'f'].map(id =>
+  ({ id, format: 'raw' as const, snapshot: true, readOnly: id === 'd' || id === 'f', store: new MemoryStore(new Uint8Array(1 << 16)) }))
 const options: MachineOptions = {
   memory: 4 << 20, raw: { image: Uint8Array.of(0xf4), at: 0x1000, mode: 'real16' }, cpus: 2, chipset: 'q35',
   iommus: [{ model: 'vtd', properties: {} }],
-  networks: [{ id: 'n', kind: 'user' }, { id: 'm', kind: 'link' }], drives,
+  networks: [{ id: 'n', kind: 'user' }, { id: 'm', kind: 'link' }], drives, shares: [{ id: 's', folder: new MemoryFolder() }],
   devices: [
     device('pci-testdev'), device('edu'), device('virtio-rng-pci'), device('virtio-console-pci'), device('VGA'),
     device('virtio-blk-pci', { drive: 'a' }), device('nvme', { drive: 'b', serial: 'x' }), device('ide-hd', { drive: 'c' }),
     device('ide-cd', { drive: 'd' }), device('virtio-net-pci', { netdev: 'n' }), device('e1000', { netdev: 'm' }),
-    device('virtio-scsi-pci'), device('scsi-hd', { drive: 'e' }),
+    device('virtio-scsi-pci'), device('scsi-hd', { drive: 'e' }), device('scsi-cd', { drive: 'f' }),
+    device('pc-testdev'), device('virtio-9p-pci', { fsdev: 's', mount_tag: 'tag' }),
     device('pcie-root-port', { id: 'port' }), device('pci-bridge', { id: 'bridge' }),
   ],
 }
@@ -47,6 +50,11 @@ function* places(value: object, where: string): Generator<Place> {
     if (typeof each === 'object' && !isOpen) yield* places(each, `${where}.${key}`)
   }
 }
+
+test('every device is among them', () => {
+  const absent = deviceCatalogue.map(({ name }) => name).filter(name => !options.devices!.some(each => each.name === name))
+  assert.deepEqual(absent, ['isa-debug-exit', 'isa-debugcon'], 'these two have no state')
+})
 
 test('every field of every device, of another kind or not there', () => {
   const machine = createMachine(options)
