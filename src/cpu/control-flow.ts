@@ -46,7 +46,7 @@ export function controlFlowMode(words: Uint32Array): number {
 
 // ---- the tracker ----
 
-/** A near indirect branch; `unmarked`: without a NOTRACK prefix. */
+/** A near indirect branch; `noTrack`: with a NOTRACK prefix. */
 export function trackBranch(state: CpuState, noTrack: boolean): void {
   const { words } = state
   const word = wordOf(words[index.cpl])

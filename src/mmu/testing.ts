@@ -114,7 +114,7 @@ export function startTables(base = root): void {
   nextTable = base + 0x1000
 }
 
-/** Maps with 4-level (5-level) tables below `top`; `levelOfLeaf` 1 is 4 KiB. Returns the physical addresses of the entries, leaf last. */
+/** Maps with 4-level (5-level) tables below `top`; `leafLevel` 1 is 4 KiB. Returns the physical addresses of the entries, leaf last. */
 export interface MapOptions { top?: number; levels?: number; leafLevel?: number; tables?: bigint }
 
 export function map(machine: TestMachine, linear: bigint, leaf: bigint, options: MapOptions = {}): number[] {

@@ -73,20 +73,22 @@ if (names.length * slotSize > 4096) throw new Error('the code page is full')
 export const addressOf = Object.fromEntries(names.map((name, i) => [name, BigInt(place.code + i * slotSize)])) as
   Readonly<Record<Operation, bigint>>
 
-/** The code page; what follows an instruction is UD2, which is never reached. */
-export function codePage(): Uint8Array {
+/** A page of UD2. */
+function undefinedPage(): Uint8Array {
   const page = new Uint8Array(4096)
   for (let i = 0; i < page.length; i += 2) page.set([0x0f, 0x0b], i)
+  return page
+}
+
+/** The code page; what follows an instruction is never reached. */
+export function codePage(): Uint8Array {
+  const page = undefinedPage()
   names.forEach((name, i) => page.set(operations[name], i * slotSize))
   return page
 }
 
 /** The handlers: where a processor stands when an interrupt or exception has been delivered. They are never executed. */
-export function handlerPage(): Uint8Array {
-  const page = new Uint8Array(4096)
-  for (let i = 0; i < page.length; i += 2) page.set([0x0f, 0x0b], i)
-  return page
-}
+export const handlerPage = undefinedPage
 
 /** Of a handler's address, the vector that it serves. */
 export function vectorAt(rip: bigint): number | undefined {
@@ -94,7 +96,7 @@ export function vectorAt(rip: bigint): number | undefined {
   return offset >= 0 && offset < 4096 && offset % slotSize === 0 ? offset / slotSize : undefined
 }
 
-/** Instructions of the trampoline, which ends in 64-bit code at `trampolineEnd`. */
+/** Instructions of the trampoline; the last leads to the code page. */
 export const trampolineInstructions = 13
 
 /**

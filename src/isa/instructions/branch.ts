@@ -1,4 +1,4 @@
-/** Near branches, calls, returns and loops. Far ones are in segment.ts. Intel SDM vol. 2, instruction reference. */
+/** Near branches, calls, returns and loops. Far ones are in system.ts. Intel SDM vol. 2, instruction reference. */
 import { force64, form, instruction, type Body } from '../define.ts'
 import { Ev, Iw, Jb, Jz } from '../operands.ts'
 import type { Node } from '../../wasm/function.ts'

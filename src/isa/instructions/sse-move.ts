@@ -264,7 +264,7 @@ instruction('MASKMOVQ', { forms: [form('NP 0F F7 /r', Pq, Nq)], checks: ['mmx'],
 
 // ---- shuffles by an immediate: lanes are chosen at run time, because a record holds the immediate ----
 
-/** Lane indices for swizzle: `picks` are 2-bit fields of the immediate, each a dword (4 bytes) of the source. */
+/** Lane indices for swizzle: `selector`, the immediate, has four fields of 2 bits, each of which picks a dword (4 bytes) of the source. */
 export function selectDwords(b: Semantics, source: Node, selector: Node): Node {
   let lanes = zeroVector(b)
   for (let i = 0; i < 4; i++) {
