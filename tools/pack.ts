@@ -19,7 +19,9 @@ const built = (path: string): string => path.replace(/^\.\/src\//, './dist/').re
 
 /** Without scripts, development's packages and the pinned Node: a user has one, and `node_modules/.bin/node` is not ours to take. */
 function publicManifest(manifest: Manifest): Record<string, unknown> {
-  const { private: _private, scripts: _scripts, devDependencies: _development, optionalDependencies: _node, ...rest } = manifest
+  const {
+    private: _private, scripts: _scripts, devDependencies: _development, allowScripts: _allowed, optionalDependencies: _node, ...rest
+  } = manifest
   const exportOf = (path: string): Record<string, string> => ({ types: built(path).replace(/\.js$/, '.d.ts'), default: built(path) })
   const entries = <T, U>(table: Record<string, T>, change: (value: T) => U): Record<string, U> =>
     Object.fromEntries(Object.entries(table).map(([key, value]) => [key, change(value)]))

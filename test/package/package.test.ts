@@ -1,6 +1,6 @@
 /** The package on the Nodes that a user may have: its contents, its command, its library and its types. */
 import assert from 'node:assert/strict'
-import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
@@ -42,6 +42,12 @@ test('it holds JavaScript, types and their reference, no source and no tests, an
 })
 
 describe('installed in an empty folder', () => {
+  test('its manifest has nothing of development', () => {
+    const manifest = JSON.parse(readFileSync(join(folder, 'node_modules/vitrine/package.json'), 'utf8')) as Record<string, unknown>
+    const expected = ['name', 'version', 'description', 'type', 'license', 'engines', 'bin', 'exports', 'imports', 'files', 'dependencies']
+    assert.deepEqual(Object.keys(manifest), expected)
+  })
+
   const nodes = [[20, otherNode(20)], [22, otherNode(22)], [24, otherNode(24)], [26, process.execPath]] as const
   for (const [major, node] of nodes) {
     test(`Node ${major}: the command`, () => {
