@@ -47,6 +47,7 @@ export function device(settings: QemuSettings, text: string): void {
   const name = aliases[driver] ?? aliases[plainName(driver)] ?? plainName(driver)
   if ('help' in keys || '?' in keys) return void (settings.help = { device: name })
   if (isJson(text) && 'addr' in keys) keys.addr = placeOf(keys.addr)
+  if (isTransitional(driver)) keys['disable-legacy'] ??= 'off'
   const properties = propertiesOf(name, keys)
   if (name === 'isa-serial' && 'chardev' in keys) settings.serials.push(`chardev:${keys.chardev}`)
   else if (name === 'isa-debugcon' && 'chardev' in keys) {
@@ -61,8 +62,9 @@ export function device(settings: QemuSettings, text: string): void {
   else settings.devices.push({ name, properties })
 }
 
-/** libvirt's names for devices of virtio 1.0 alone, which all of ours are. */
+/** libvirt's names for devices of virtio 1.0 alone, which ours are unless they are asked to be found by older drivers, too. */
 const plainName = (name: string): string => name.replace(/-(non-transitional|transitional)$/, '')
+const isTransitional = (name: string): boolean => /-transitional$/.test(name) && !/-non-transitional$/.test(name)
 
 /** As a number it is that of a function; as text, `device.function`. */
 function placeOf(addr: string): string {

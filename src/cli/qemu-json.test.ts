@@ -94,8 +94,10 @@ test('a folder as a disk: by its three spellings', async () => {
   assert.match((await withKernel('-hda', 'fat:floppy:folder')).errors, /expected FAT16 on a disk, found floppy/)
 })
 
-test('a place as a number is that of a function; a name of virtio 1.0 alone is the same device', async () => {
+test('a place as a number is that of a function; names of virtio 1.0 alone, and of older drivers, too', async () => {
   const devices = ['-device', json({ driver: 'edu', addr: 42 }), '-device', 'virtio-rng-pci-non-transitional']
+  const older = (await withKernel('-device', 'virtio-rng-pci-transitional')).request!
+  assert.deepEqual(older.machine.devices, [{ name: 'virtio-rng-pci', properties: { 'disable-legacy': 'off' } }])
   const { machine } = (await withKernel(...devices)).request!
   assert.deepEqual(machine.devices, [{ name: 'edu', properties: { addr: '5.2' } }, { name: 'virtio-rng-pci', properties: {} }])
 })

@@ -166,11 +166,11 @@ const entries: readonly Entry[] = [
 const commonProperties = ['id', 'bus', 'addr', 'multifunction']
 
 /**
- * What QEMU lets one choose of virtio devices is settled here: modern ones only, whose DMA goes through a remapping unit always
- * (VIRTIO_F_ACCESS_PLATFORM), and which cache no translations.
+ * What QEMU lets one choose of virtio devices is settled here, but for `disable-legacy` (off: older registers besides): modern ones, whose
+ * DMA goes through a remapping unit always (VIRTIO_F_ACCESS_PLATFORM), and which cache no translations.
  */
 const virtioProperties: Readonly<Record<string, readonly string[]>> = {
-  iommu_platform: ['on'], 'disable-legacy': ['on', 'auto'], 'disable-modern': ['off'], ats: ['off'],
+  iommu_platform: ['on'], 'disable-legacy': ['on', 'off', 'auto'], 'disable-modern': ['off'], ats: ['off'],
 }
 
 /** For lists such as `--device help`. */

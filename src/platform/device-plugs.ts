@@ -55,7 +55,7 @@ export const devicePlugs: Readonly<Record<string, Plug>> = {
     const make = (slot: PciSlot): PciFunction => {
       if (property('bootindex') !== '') board.bootDevice(bootIndex(property), virtioPath(slot.id))
       const alarmName = `virtio-blk ${bdfText(slot.id)}`
-      return new VirtioPci(new VirtioBlk({ ...options, clock: board.clock, alarmName, queues }), slot, board.log)
+      return new VirtioPci(new VirtioBlk({ ...options, clock: board.clock, alarmName, queues }), slot, board.log, isTransitional(property))
     }
     return plugPci(board, property('addr'), 'virtio-blk-pci', make)
   },
@@ -69,7 +69,8 @@ export const devicePlugs: Readonly<Record<string, Plug>> = {
     return plugPci(board, property('addr'), 'virtio-scsi-pci', slot => {
       const name = board.id === '' ? `scsi.${board.scsiHosts.size}` : `${board.id}.0`
       board.scsiHosts.set(name, { bus, path: `/pci@i0cf8/scsi@${unitOf(slot.id)}` })
-      return new VirtioPci(new VirtioScsi({ bus, clock, alarmName: `virtio-scsi ${bdfText(slot.id)}`, queues }), slot, log)
+      const device = new VirtioScsi({ bus, clock, alarmName: `virtio-scsi ${bdfText(slot.id)}`, queues })
+      return new VirtioPci(device, slot, log, isTransitional(property))
     })
   },
   ...scsiPlugs,
@@ -83,24 +84,26 @@ export const devicePlugs: Readonly<Record<string, Plug>> = {
   'virtio-net-pci': (board, property) => plugPci(board, property('addr'), 'virtio-net-pci', slot => {
     const mac = macOf(property('mac'), slot.id)
     const plug: NetworkPlug = deliver => board.takeNetwork(property('netdev'), deliver)
-    return new VirtioPci(new VirtioNet({ mac, clock: board.clock, alarmName: `virtio-net ${bdfText(slot.id)}`, plug }), slot, board.log)
+    const device = new VirtioNet({ mac, clock: board.clock, alarmName: `virtio-net ${bdfText(slot.id)}`, plug })
+    return new VirtioPci(device, slot, board.log, isTransitional(property))
   }),
   'virtio-9p-pci': (board, property) => {
     const tag = property('mount_tag')
     if (!/^[!-~]{1,31}$/.test(tag)) throw new InputError(`property 'mount_tag': expected 1 to 31 ASCII characters, found '${tag}'`)
     const device = new VirtioP9({ ...board.takeShare(property('fsdev')), tag, log: board.log })
-    return plugPci(board, property('addr'), 'virtio-9p-pci', slot => new VirtioPci(device, slot, board.log))
+    return plugPci(board, property('addr'), 'virtio-9p-pci', slot => new VirtioPci(device, slot, board.log, isTransitional(property)))
   },
   e1000: (board, property) => plugPci(board, property('addr'), 'e1000', slot => {
     const plug: NetworkPlug = deliver => board.takeNetwork(property('netdev'), deliver)
     const { clock, log } = board
     return new E1000({ slot, clock, alarmName: `e1000 ${bdfText(slot.id)}`, mac: macOf(property('mac'), slot.id), plug, log })
   }),
-  'virtio-rng-pci': (board, property) =>
-    plugPci(board, property('addr'), 'virtio-rng-pci', slot => new VirtioPci(new VirtioRng(board.seed), slot, board.log)),
+  'virtio-rng-pci': (board, property) => plugPci(board, property('addr'), 'virtio-rng-pci', slot => {
+    return new VirtioPci(new VirtioRng(board.seed), slot, board.log, isTransitional(property))
+  }),
   'virtio-console-pci': (board, property) => {
     const device = board.joinTerminal(output => new VirtioConsole(output))
-    return plugPci(board, property('addr'), 'virtio-console-pci', slot => new VirtioPci(device, slot, board.log))
+    return plugPci(board, property('addr'), 'virtio-console-pci', slot => new VirtioPci(device, slot, board.log, isTransitional(property)))
   },
 }
 
@@ -169,6 +172,9 @@ function plugSata(
   if (property('bootindex') !== '') board.bootDevice(bootIndex(property), `${path}/drive@${port}/disk@0`)
   return []
 }
+
+/** Older drivers are to find it, too. */
+const isTransitional = (property: (name: string) => string): boolean => property('disable-legacy') === 'off'
 
 function queueCount(property: (name: string) => string, name: string): number {
   const queues = number(name, property(name), 64)

@@ -1,15 +1,16 @@
 /**
- * A virtio device as a PCI function (VIRTIO 1.2, "Virtio Over PCI Bus"): modern only, MSI-X or INTx. Ring features are the transport's, the
- * rest the device's.
+ * A virtio device as a PCI function (VIRTIO 1.2, "Virtio Over PCI Bus"): modern only, or transitional with registers for drivers from
+ * before version 1; MSI-X or INTx. Ring features are the transport's, the rest the device's.
  */
-import { ConfigSpace, type Identity } from '../pci/config-space.ts'
+import { command, ConfigSpace, type Identity, register } from '../pci/config-space.ts'
 import type { Bar, PciFunction, PciSlot } from '../pci/function.ts'
 import { MsixCapability } from '../pci/msi.ts'
 import type { AccessSize, DeviceState, LogUnhandled, MmioHandler } from '../ports.ts'
 import { type CommonConfig, commonConfig } from './common-config.ts'
 import type { VirtioDevice } from './device.ts'
+import { legacyBarSize, type LegacyConfig, legacyRegisters } from './legacy.ts'
 import { VirtQueue } from './queue.ts'
-import { capabilityType, deviceStatus, feature, isrBit, noVector, pciDeviceBase, pciVendor } from './spec.ts'
+import { capabilityType, deviceStatus, feature, isrBit, noVector, pciDeviceBase, pciVendor, transitionalDevice } from './spec.ts'
 
 const vendorCapability = 0x09
 const msixBar = 1
@@ -18,9 +19,13 @@ const page = 0x1000
 const notifyMultiplier = 4
 /** Where the structures lie in the BAR, a page each: a VMM may map them one by one. */
 const region = { common: 0, isr: page, device: 2 * page, notify: 3 * page, end: 4 * page } as const
+const legacyBar = 0
 const transportFeatures = feature.version1 | feature.accessPlatform | feature.indirectDescriptors | feature.eventIndex
 
-export class VirtioPci implements PciFunction, CommonConfig {
+/** What drivers from before version 1 are offered of the ring. */
+const legacyTransportFeatures = feature.anyLayout | feature.indirectDescriptors | feature.eventIndex
+
+export class VirtioPci implements PciFunction, CommonConfig, LegacyConfig {
   readonly name: string
   readonly config: ConfigSpace
   readonly bars: readonly Bar[]
@@ -39,7 +44,8 @@ export class VirtioPci implements PciFunction, CommonConfig {
   #configVector = noVector
   queueSelect = 0
 
-  constructor(device: VirtioDevice, slot: PciSlot, log: LogUnhandled) {
+  /** `transitional`: older drivers find it, too, under an ID of theirs. */
+  constructor(device: VirtioDevice, slot: PciSlot, log: LogUnhandled, transitional = false) {
     this.name = device.name
     this.#device = device
     this.#slot = slot
@@ -53,11 +59,12 @@ export class VirtioPci implements PciFunction, CommonConfig {
       readMmio: (offset, size) => this.#readRegister(offset, size),
       writeMmio: (offset, size, value) => this.#writeRegister(offset, size, value),
     }
-    const config = new VirtioConfigSpace(identityOf(device), registers)
+    const config = new VirtioConfigSpace(transitional ? transitionalIdentityOf(device) : identityOf(device), registers)
     this.config = config
     this.#msix = new MsixCapability(this.config, slot.msi, { vectors: this.queues.length + 1, bar: msixBar, offset: 0 })
     config.openWindow(this.#addCapabilities())
     this.bars = [
+      ...(transitional ? [{ index: legacyBar, kind: 'io', size: legacyBarSize, handler: legacyRegisters(this) } as const] : []),
       { index: msixBar, kind: 'memory32', size: page, handler: this.#msix.table },
       { index: registerBar, kind: 'memory64', size: region.end, prefetchable: true, handler: registers },
     ]
@@ -105,6 +112,37 @@ export class VirtioPci implements PciFunction, CommonConfig {
 
   refused(what: string): void {
     this.#log(this.name, `refused: ${what}`)
+  }
+
+  // ---- what the older registers show besides
+
+  get legacyFeatures(): number {
+    return Number((legacyTransportFeatures | this.#device.features) & 0xffffffffn)
+  }
+
+  get hasVectors(): boolean {
+    return this.#msix.enabled
+  }
+
+  readIsr(): number {
+    return this.#readIsr()
+  }
+
+  /** Older drivers use rings before they say DRIVER_OK. */
+  notified(index: number): void {
+    if (!(this.#status & deviceStatus.needsReset) && this.queues[index]?.enabled) this.#device.notified(index)
+  }
+
+  deviceConfig(): Uint8Array {
+    return this.#device.config()
+  }
+
+  writeDeviceConfig(offset: number, bytes: Uint8Array): void {
+    this.#device.writeConfig?.(offset, bytes)
+  }
+
+  enableBusMaster(): void {
+    this.config.write(register.command, 2, this.config.get(register.command, 2) | command.busMaster)
   }
 
   // ---- PciFunction
@@ -271,6 +309,11 @@ class VirtioConfigSpace extends ConfigSpace {
 function identityOf({ type, classCode }: VirtioDevice): Identity {
   const device = pciDeviceBase + type
   return { vendor: pciVendor, device, classCode, revision: 1, subsystemVendor: pciVendor, subsystem: device, interruptPin: 1 }
+}
+
+/** "Legacy Interfaces: A Note on PCI Device Discovery": the subsystem says which device it is. */
+function transitionalIdentityOf(device: VirtioDevice): Identity {
+  return { ...identityOf(device), device: transitionalDevice[device.type], revision: 0, subsystem: device.type }
 }
 
 function littleEndian(bytes: Uint8Array, offset: number, size: AccessSize): number {

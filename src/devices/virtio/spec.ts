@@ -4,12 +4,14 @@ export const deviceStatus = { acknowledge: 1, driver: 2, driverOk: 4, featuresOk
 
 /** Feature bits of the ring and the transport. */
 export const feature = {
-  indirectDescriptors: 1n << 28n, eventIndex: 1n << 29n, version1: 1n << 32n, accessPlatform: 1n << 33n,
+  anyLayout: 1n << 27n, indirectDescriptors: 1n << 28n, eventIndex: 1n << 29n, version1: 1n << 32n, accessPlatform: 1n << 33n,
 } as const
 
 /** Devices of version 1 on PCI: vendor, and 0x1040 + the device's type. */
 export const pciVendor = 0x1af4
 export const pciDeviceBase = 0x1040
+/** Transitional devices, by their type: network, block, console, entropy, SCSI, 9P. */
+export const transitionalDevice: Readonly<Record<number, number>> = { 1: 0x1000, 2: 0x1001, 3: 0x1003, 4: 0x1005, 8: 0x1004, 9: 0x1009 }
 
 export const noVector = 0xffff
 

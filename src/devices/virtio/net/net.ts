@@ -3,7 +3,8 @@ import type { NetworkPort, Plug } from '../../network/port.ts'
 import type { Alarm, Clock, DeviceState, Nanoseconds } from '../../ports.ts'
 import type { Chain } from '../chain.ts'
 import type { VirtioDevice, VirtioPort } from '../device.ts'
-import { headerFlag, linkUp, netConfig, netFeature, netHeader, netQueue, netType } from './spec.ts'
+import { feature } from '../spec.ts'
+import { headerFlag, legacyNetHeaderLength, linkUp, netConfig, netFeature, netHeader, netQueue, netType } from './spec.ts'
 
 export interface VirtioNetOptions {
   mac: Uint8Array
@@ -96,10 +97,17 @@ export class VirtioNet implements VirtioDevice {
     this.#network.flush()
   }
 
+  /** As long as the driver's version has it. */
+  #driversHeader(): Uint8Array {
+    const isNew = (this.#port!.features() & feature.version1) !== 0n
+    return isNew ? this.#headerBytes : this.#headerBytes.subarray(0, legacyNetHeaderLength)
+  }
+
   #send(chain: Chain): void {
-    if (chain.readable < netHeader.length || chain.readable > netHeader.length + largestFrame) return
-    const frame = new Uint8Array(chain.readable - netHeader.length)
-    if (chain.read(this.#headerBytes) !== 'ok' || chain.read(frame) !== 'ok' || !this.#isUp) return
+    const header = this.#driversHeader()
+    if (chain.readable < header.length || chain.readable > header.length + largestFrame) return
+    const frame = new Uint8Array(chain.readable - header.length)
+    if (chain.read(header) !== 'ok' || chain.read(frame) !== 'ok' || !this.#isUp) return
     if (this.#header.getUint8(netHeader.flags) & headerFlag.needsChecksum && this.#network.wantsChecksums) {
       fillChecksum(frame, this.#header.getUint16(netHeader.checksumStart, true), this.#header.getUint16(netHeader.checksumOffset, true))
     }
@@ -130,12 +138,13 @@ export class VirtioNet implements VirtioDevice {
   }
 
   #fill(chain: Chain, frame: Uint8Array): void {
-    if (chain.writable < netHeader.length + frame.length) return // lost: the driver gave too little
+    const header = this.#driversHeader()
+    if (chain.writable < header.length + frame.length) return // lost: the driver gave too little
     this.#headerBytes.fill(0)
     const isValid = !this.#network.wantsChecksums && (this.#port!.features() & netFeature.guestChecksum) !== 0n
     this.#header.setUint8(netHeader.flags, isValid ? headerFlag.dataValid : 0)
     this.#header.setUint16(netHeader.buffers, 1, true)
-    chain.write(this.#headerBytes)
+    chain.write(header)
     chain.write(frame)
   }
 

@@ -12,4 +12,6 @@ export const netQueue = { receive: 0, transmit: 1 } as const
 
 /** struct virtio_net_hdr: flags, and with the first of them where a checksum begins and where, from there, it goes. */
 export const netHeader = { flags: 0, checksumStart: 6, checksumOffset: 8, buffers: 10, length: 12 } as const
+/** Drivers from before version 1 have no number of buffers in it. */
+export const legacyNetHeaderLength = 10
 export const headerFlag = { needsChecksum: 1, dataValid: 2 } as const
