@@ -80,7 +80,7 @@ export function runCommand(system: System, done: (status: number) => void): Comm
     .option('--memory <size>', 'RAM, such as 512M or 2G', '512M')
     .addOption(new Option('--chipset <name>', 'where RAM and buses lie').choices(['pc', 'q35']).default('q35'))
     .option('--device <name[,key=value]>', 'add a device (again for more); `help` lists them', collect)
-    .option('--drive <file[,key=value]>', 'a disk image: if=virtio|sata|nvme|pflash|none, format, snapshot, readonly; `help`', collect)
+    .option('--drive <file[,key=value]>', 'a disk image: if=virtio|scsi|sata|nvme|pflash|none, format, snapshot, readonly; `help`', collect)
     .option('--net <kind[,key=value]>', 'a network card on `user` (hostfwd=tcp::PORT-:PORT) or `socket`; `help` lists all', collect)
     .option('--iommu <vtd[,key=value]>', 'an Intel remapping unit (VT-d); `help` lists its properties', collect)
     .option('--share <folder[,key=value]>', 'a folder of ours, mounted by its tag with -t 9p -o trans=virtio; `help`', collect)
