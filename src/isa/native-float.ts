@@ -22,8 +22,11 @@ export interface Shape {
   readonly bits: Bits
   readonly packed: boolean
   load(b: Semantics, place: Node, offset?: number): Node
-  /** Each fact is a requirement of its own; for vectors all elements are asked at once. */
-  requirements(b: Semantics, facts: readonly Requirement[]): Requirement[]
+  /**
+   * Each fact is a requirement of its own; for vectors all elements are asked at once. `normal`: a result, and operands; when all of them
+   * are far from tiny, and the result is finite, the facts hold.
+   */
+  requirements(b: Semantics, facts: readonly Requirement[], normal?: readonly Node[]): Requirement[]
   both(b: Semantics, p: Fact, q: Fact): Fact
   either(b: Semantics, p: Fact, q: Fact): Fact
   /** i32: the fact holds for every element. */
@@ -40,18 +43,16 @@ export interface Shape {
 }
 
 /** The exponent field's place, in the encoding without its sign bit and shifted left by one, and its largest value. */
-const encoding = { 32: { shift: 24n, max: 0xff }, 64: { shift: 53n, max: 0x7ff } } as const
+const encoding = { 32: { shift: 24, max: 0xff }, 64: { shift: 53, max: 0x7ff } } as const
 
-/** i32: the exponent field of a number's encoding. */
-const exponent = (b: Semantics, bits: Bits, value: Node): Node =>
-  bits === 64
-    ? b.and(b.wrap(b.shrU(b.convert('bitsOfF64', value), 52n)), 0x7ff)
-    : b.and(b.shrU(b.convert('bitsOfF32', value), 23), 0xff)
 /** The encoding shifted left by one: no sign. */
 const doubled = (b: Semantics, bits: Bits, value: Node): Node => {
   const raw = b.convert(bits === 64 ? 'bitsOfF64' : 'bitsOfF32', value)
   return b.shl(raw, 1)
 }
+
+/** The exponent field, in the encoding's type. */
+const exponent = (b: Semantics, bits: Bits, value: Node): Node => b.shrU(doubled(b, bits, value), encoding[bits].shift)
 
 function scalar(name: ShapeName, bits: Bits): Shape {
   const { shift, max } = encoding[bits]
@@ -65,7 +66,7 @@ function scalar(name: ShapeName, bits: Bits): Shape {
     safe: (b, value) => b.ltU(b.sub(exponent(b, bits, value), 2), max - 2),
     zero: (b, value) => b.eqz(doubled(b, bits, value)),
     normal: (b, value) => b.ne(exponent(b, bits, value), 0),
-    plain: (b, value) => b.geU(b.sub(doubled(b, bits, value), 1), (1n << shift) - 1n),
+    plain: (b, value) => b.geU(b.sub(doubled(b, bits, value), 1), 2 ** shift - 1),
     notNaN: (b, value) => b.eq(value, value),
     equal: (b, x, y) => b.eq(x, y),
   }
@@ -89,7 +90,15 @@ function packed(name: ShapeName, bits: Bits): Shape {
   const [le, lt, eq, all] =
     bits === 64 ? [simd.leF64, simd.ltF64, simd.eqF64, simd.allTrueI64] : [simd.leF32, simd.ltF32, simd.eqF32, simd.allTrueI32]
   const smallest = bits === 64 ? 2 ** -1022 : 2 ** -126
+  const smaller = bits === 64 ? simd.pminF64 : simd.pminF32
   const vector = (b: Semantics, code: number, x: Node, y: Node): Node => b.simd(code, 'v128', [x, y])
+  /** Of no element is the size less than twice the smallest normal number. An operand that is NaN makes the result NaN. */
+  const allNormal = (b: Semantics, result: Node, operands: readonly Node[]): Node => {
+    const size = absolute(b, bits, result)
+    const least = operands.reduce((least, operand) => vector(b, smaller, least, absolute(b, bits, operand)), size)
+    const large = vector(b, le, everyElement(b, bits, 2 * smallest), least)
+    return b.simd(all, 'i32', [vector(b, simd.and, large, vector(b, lt, size, everyElement(b, bits, Infinity)))])
+  }
   const zero: OneValue = (b, value) => vector(b, eq, value, everyElement(b, bits, 0))
   return {
     name, bits, packed: true,
@@ -102,10 +111,13 @@ function packed(name: ShapeName, bits: Bits): Shape {
       const large = vector(b, le, everyElement(b, bits, 2 * smallest), size)
       return vector(b, simd.and, large, vector(b, lt, size, everyElement(b, bits, Infinity)))
     },
-    requirements: (b, facts) => {
-      const whole = facts.map(fact => (fact.otherwise ? vector(b, simd.or, fact.likely(), fact.otherwise()) : fact.likely()))
-      const [first, ...others] = whole
-      return first ? [{ likely: () => b.simd(all, 'i32', [others.reduce((p, q) => vector(b, simd.and, p, q), first)]) }] : []
+    requirements: (b, facts, normal) => {
+      const whole = (): Node => {
+        const each = facts.map(fact => (fact.otherwise ? vector(b, simd.or, fact.likely(), fact.otherwise()) : fact.likely()))
+        return b.simd(all, 'i32', [each.reduce((p, q) => vector(b, simd.and, p, q))])
+      }
+      if (facts.length === 0) return []
+      return normal ? [{ likely: () => allNormal(b, normal[0], normal.slice(1)), otherwise: whole }] : [{ likely: whole }]
     },
     zero,
     normal: (b, value) => vector(b, le, everyElement(b, bits, smallest), absolute(b, bits, value)),
@@ -128,21 +140,24 @@ const exactResult = (b: Semantics, s: Shape, value: Node, exactZero: (isZero: Fa
 })
 /** Operands are not denormal. */
 const plain = (b: Semantics, s: Shape, ...values: Node[]): Requirement[] =>
-  values.filter(value => !b.isPlain(value, s.bits)).map(value => ({ likely: () => s.normal(b, value), otherwise: () => s.zero(b, value) }))
+  open(b, s, values).map(value => ({ likely: () => s.normal(b, value), otherwise: () => s.zero(b, value) }))
+/** Of these may be denormal, as far as is known. */
+const open = (b: Semantics, s: Shape, values: readonly Node[]): Node[] => values.filter(value => !b.isPlain(value, s.bits))
 
 /** Nothing but precision can have happened in r = x operation y, if all these hold. */
 type Proof = (b: Semantics, s: Shape, x: Node, y: Node, r: Node) => Requirement[]
 
 // a sum or a root is zero only when it is exactly zero
-const sum: Proof = (b, s, x, y, r) => s.requirements(b, [exactResult(b, s, r, zero => zero), ...plain(b, s, x, y)])
+const sum: Proof = (b, s, x, y, r) =>
+  s.requirements(b, [exactResult(b, s, r, zero => zero), ...plain(b, s, x, y)], [r, ...open(b, s, [x, y])])
 const product: Proof = (b, s, x, y, r) => {
   const exactZero = (zero: Fact): Fact => s.both(b, zero, s.either(b, s.zero(b, x), s.zero(b, y)))
-  return s.requirements(b, [exactResult(b, s, r, exactZero), ...plain(b, s, x, y)])
+  return s.requirements(b, [exactResult(b, s, r, exactZero), ...plain(b, s, x, y)], [r, ...open(b, s, [x, y])])
 }
 const quotient: Proof = (b, s, x, y, r) =>
-  s.requirements(b, [exactResult(b, s, r, zero => s.both(b, zero, s.zero(b, x))), ...plain(b, s, x, y)])
+  s.requirements(b, [exactResult(b, s, r, zero => s.both(b, zero, s.zero(b, x))), ...plain(b, s, x, y)], [r, ...open(b, s, [x, y])])
 const root = (b: Semantics, s: Shape, x: Node, r: Node): Requirement[] =>
-  s.requirements(b, [exactResult(b, s, r, zero => zero), ...plain(b, s, x)])
+  s.requirements(b, [exactResult(b, s, r, zero => zero), ...plain(b, s, x)], [r, ...open(b, s, [x])])
 /** For comparisons, which round nothing: neither NaN nor denormal. */
 const comparison = (b: Semantics, s: Shape, x: Node, y: Node): Requirement[] =>
   s.requirements(b, [{ likely: () => s.both(b, s.notNaN(b, x), s.notNaN(b, y)) }, ...plain(b, s, x, y)])

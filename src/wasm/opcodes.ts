@@ -155,6 +155,8 @@ export const simd = {
   neF64: 0x48,
   ltF64: 0x49,
   leF64: 0x4b,
+  pminF32: 0xea,
+  pminF64: 0xf6,
   not: 0x4d,
   and: 0x4e,
   andnot: 0x4f,
