@@ -1,6 +1,6 @@
 /**
  * The interrupt lines of a PC, from devices to the 8259s and the I/O APIC. GSI n is input n of the I/O APIC and, below 16, IRQ n of the
- * 8259s; but IRQ 0 is input 2. PCI's wires reach the 8259s by lines of their own. ACPI, "Global System Interrupts".
+ * 8259s; but IRQ 0 is input 2. ACPI, "Global System Interrupts".
  */
 import type { DeviceState, InterruptPin } from '../devices/ports.ts'
 import { type IoApic, ioApicInputs } from '../interrupts/ioapic.ts'
@@ -34,17 +34,18 @@ export class InterruptLines {
   }
 
   /**
-   * A PIRQ wire: an input of the I/O APIC, and the 8259 input to which the bridge routes it. A wire that is asserted while it is routed
+   * A PIRQ wire: an input of the I/O APIC, and the IRQ to which the bridge routes it. Software without ACPI finds that one's number in the
+   * interrupt line register, and looks for it at the 8259s, or at that input of the I/O APIC. A wire that is asserted while it is routed
    * anew stays where it was.
    */
   pirq(wire: number, irqOfWire: (wire: number) => number | undefined): InterruptPin {
     const apic = this.source(firstPciGsi + wire)
-    const pic = Array.from({ length: isaIrqs }, (_, irq) => this.#wires.source(picLine(irq)))
+    const isa = Array.from({ length: isaIrqs }, (_, irq) => this.source(irq))
     return {
       set: asserted => {
         apic.set(asserted)
         const irq = irqOfWire(wire)
-        pic.forEach((pin, candidate) => { if (!asserted || candidate === irq) pin.set(asserted) })
+        isa.forEach((pin, candidate) => { if (!asserted || candidate === irq) pin.set(asserted) })
       },
     }
   }

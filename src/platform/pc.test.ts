@@ -214,6 +214,28 @@ test('S3 sleeps, and the RTC alarm wakes the first CPU at the waking vector', ()
   assert.equal(ports.read(0x600, 2) & 0x8000, 0x8000)
 })
 
+test('a PCI interrupt without ACPI: the line register names an input of the 8259s, and the same of the I/O APIC', () => {
+  for (const chipset of ['pc', 'q35'] as const) {
+    const board = new Board({ map: createMemoryMap(chipset, 64 * MiB), devices: [{ name: 'edu', properties: { addr: '5' } }] })
+    const { ports, pci } = board.pc
+    const { config } = pci.functions.find(({ fn }) => fn.name === 'edu')!.fn
+    const irq = config.get(0x3c, 1)
+    assert.ok(irq === 10 || irq === 11, `${chipset}: ${irq}`)
+    board.route(irq, 0x55, 0x8000)
+    const requested = (): boolean => {
+      ports.write(0xa0, 1, 0x0a)
+      return (ports.read(0xa0, 1) & (1 << (irq - 8))) !== 0
+    }
+    const pending = (): boolean => {
+      board.mmio(0xfec00000, 4, 0x10 + 2 * irq)
+      return (board.mmio(0xfec00010, 4) & 0x4000) !== 0
+    }
+    assert.deepEqual([requested(), pending()], [false, false])
+    board.mmio(config.get(0x10, 4) + 0x60, 4, 1)
+    assert.deepEqual([requested(), pending()], [true, true], chipset)
+  }
+})
+
 test('the q35 as UEFI with SMM wants it: SMRAM in no cache, an extended TSEG, SMI_EN that can be locked', () => {
   const board = new Board()
   const { ports } = board.pc

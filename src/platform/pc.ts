@@ -86,6 +86,8 @@ export class Pc {
   readonly #stateful = new Map<string, Stateful>()
   #commandSmi: (smiControl: number) => boolean = () => false
   #smiLocked: () => boolean = () => false
+  /** The 8259 input that a PIRQ wire is routed to. */
+  #irqOfWire: (wire: number) => number | undefined = () => undefined
   #smram: SmramControl | undefined
   readonly #smbios: Smbios | undefined
   readonly #consoles: VirtioConsole[] = []
@@ -137,7 +139,10 @@ export class Pc {
     fwCfg.setFiles(this.#fwCfgFiles())
 
     if (bios) this.pci.leaveResources()
-    else this.pci.assignResources({ io: map.pciIo, memory32: map.pciMemory32, memory64: map.pciMemory64 }, wire => firstPciGsi + wire)
+    else {
+      const windows = { io: map.pciIo, memory32: map.pciMemory32, memory64: map.pciMemory64 }
+      this.pci.assignResources(windows, wire => this.#irqOfWire(wire) ?? 0xff)
+    }
     this.#stateful.set('pci', this.pci)
     this.#stateful.set('pic', this.pic)
     this.#stateful.set('ioapic', this.ioapic)
@@ -347,6 +352,7 @@ export class Pc {
     this.#smiLocked = chipset.smiLocked
     this.#smram = chipset.smram
     this.#smram.onChange = () => this.#embedding.smramChanged?.()
+    this.#irqOfWire = chipset.irqOfWire
     const wires = Array.from({ length: 8 }, (_, wire) => this.#lines.pirq(wire, chipset.irqOfWire))
     const bus = new PciBus({
       ports: this.ports, wires, log, dmaFor: requester => this.#dmaFor(requester), msiFor: requester => this.#msiFor(requester),

@@ -21,13 +21,14 @@ export interface LegacyConfig {
   notified(queue: number): void
   deviceConfig(): Uint8Array
   writeDeviceConfig(offset: number, bytes: Uint8Array): void
-  /** Drivers from before 2010 forget it. */
+  /** Older drivers forget it, and QEMU's devices do without. */
   enableBusMaster(): void
 }
 
 export const legacyBarSize = 128
 const page = 4096
-const acknowledgedDriver = 3
+/** DRIVER or DRIVER_OK: there is one, and rings follow. */
+const drives = 2 | 4
 const place = {
   deviceFeatures: 0, driverFeatures: 4, queueAddress: 8, queueSize: 12, queueSelect: 14, queueNotify: 16, status: 18, isr: 19,
   configVector: 20, queueVector: 22,
@@ -76,7 +77,7 @@ function writeRegister(config: LegacyConfig, offset: number, value: number): voi
     case place.queueSelect: config.queueSelect = value & 0xffff; break
     case place.queueNotify: config.notified(value & 0xffff); break
     case place.status:
-      if ((value & 0xff) === acknowledgedDriver) config.enableBusMaster()
+      if (value & drives) config.enableBusMaster()
       config.status = value & 0xff
       break
     case place.configVector: config.configVector = value & 0xffff; break
