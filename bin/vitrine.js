@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url'
 // An import would ask these for all that they export, and load streams for it: a 20th of the time of a start.
 const require = nodeModule.createRequire(import.meta.url)
 const { existsSync, readFileSync } = require('node:fs')
+const { availableParallelism } = require('node:os')
 const { setFlagsFromString } = require('node:v8')
 
 const root = new URL('..', import.meta.url)
@@ -29,6 +30,8 @@ if (installed ? major >= 20 : major >= pinnedMajor()) {
   // Bytes of a function of generated code that are executed before it is optimised. Regions are large and most of them run seldom:
   // with V8's 13 million the optimiser is busy with code that does not pay for it, while the machine wants the processor.
   setFlagsFromString('--wasm-tiering-budget=60000000')
+  // One processor is the machine's: as many functions at a time as there are others.
+  setFlagsFromString(`--wasm-num-compilation-tasks=${Math.max(1, availableParallelism() - 1)}`)
   // Keeps types stripped and code compiled between runs, in the temporary folder.
   nodeModule.enableCompileCache?.()
   // In the source every import is a path with its ending: nothing to look for, which takes a seventh of that time in Node's own resolution.
