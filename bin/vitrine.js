@@ -30,8 +30,6 @@ if (installed ? major >= 20 : major >= pinnedMajor()) {
   // Bytes of a function of generated code that are executed before it is optimised. Regions are large and most of them run seldom:
   // with V8's 13 million the optimiser is busy with code that does not pay for it, while the machine wants the processor.
   setFlagsFromString('--wasm-tiering-budget=60000000')
-  // V8 would collect all of its heap eight seconds after the guest has come to rest: 0.15 s of processor time for 5 % of our memory.
-  setFlagsFromString('--no-memory-reducer')
   // One processor is the machine's: as many functions at a time as there are others.
   setFlagsFromString(`--wasm-num-compilation-tasks=${Math.max(1, availableParallelism() - 1)}`)
   // Keeps types stripped and code compiled between runs, in the temporary folder.
