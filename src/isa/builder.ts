@@ -363,7 +363,7 @@ export abstract class Semantics extends StateBuilder {
 
   /** Does what `then` does when all requirements hold; else a helper does the row's work. */
   provedOr(requirements: readonly Requirement[], then: () => void, name: string, ...args: Node[]): void {
-    const whole = requirements.map(({ likely, otherwise }) => (otherwise ? this.or(likely(), otherwise()) : likely()))
+    const whole = requirements.map(({ likely, otherwise }) => (otherwise ? this.ifValue(likely(), 'i32', () => 1, otherwise) : likely()))
     this.when(whole.reduce((p, q) => this.and(p, q), this.i32(1)), then, () => this.helper(name, ...args))
   }
   /** SSE arithmetic may run natively: see state.sseNative. */

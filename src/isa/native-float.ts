@@ -92,12 +92,12 @@ function packed(name: ShapeName, bits: Bits): Shape {
   const smallest = bits === 64 ? 2 ** -1022 : 2 ** -126
   const smaller = bits === 64 ? simd.pminF64 : simd.pminF32
   const vector = (b: Semantics, code: number, x: Node, y: Node): Node => b.simd(code, 'v128', [x, y])
-  /** Of no element is the size less than twice the smallest normal number. An operand that is NaN makes the result NaN. */
-  const allNormal = (b: Semantics, result: Node, operands: readonly Node[]): Node => {
+  /** The result is finite, and neither it nor an operand is less than twice the smallest normal number. NaN in an operand is in it, too. */
+  const largeEnough = (b: Semantics, result: Node, operands: readonly Node[]): Node => {
     const size = absolute(b, bits, result)
     const least = operands.reduce((least, operand) => vector(b, smaller, least, absolute(b, bits, operand)), size)
     const large = vector(b, le, everyElement(b, bits, 2 * smallest), least)
-    return b.simd(all, 'i32', [vector(b, simd.and, large, vector(b, lt, size, everyElement(b, bits, Infinity)))])
+    return vector(b, simd.and, large, vector(b, lt, size, everyElement(b, bits, Infinity)))
   }
   const zero: OneValue = (b, value) => vector(b, eq, value, everyElement(b, bits, 0))
   return {
@@ -106,18 +106,16 @@ function packed(name: ShapeName, bits: Bits): Shape {
     both: (b, p, q) => vector(b, simd.and, p, q),
     either: (b, p, q) => vector(b, simd.or, p, q),
     every: (b, p) => b.simd(all, 'i32', [p]),
-    safe: (b, value) => {
-      const size = absolute(b, bits, value)
-      const large = vector(b, le, everyElement(b, bits, 2 * smallest), size)
-      return vector(b, simd.and, large, vector(b, lt, size, everyElement(b, bits, Infinity)))
-    },
+    safe: (b, value) => largeEnough(b, value, []),
     requirements: (b, facts, normal) => {
       const whole = (): Node => {
         const each = facts.map(fact => (fact.otherwise ? vector(b, simd.or, fact.likely(), fact.otherwise()) : fact.likely()))
         return b.simd(all, 'i32', [each.reduce((p, q) => vector(b, simd.and, p, q))])
       }
       if (facts.length === 0) return []
-      return normal ? [{ likely: () => allNormal(b, normal[0], normal.slice(1)), otherwise: whole }] : [{ likely: whole }]
+      if (!normal) return [{ likely: whole }]
+      const [result, ...operands] = normal
+      return [{ likely: () => b.simd(all, 'i32', [largeEnough(b, result, operands)]), otherwise: whole }]
     },
     zero,
     normal: (b, value) => vector(b, le, everyElement(b, bits, smallest), absolute(b, bits, value)),
@@ -133,33 +131,27 @@ function packed(name: ShapeName, bits: Bits): Shape {
 
 export const shapes: Record<ShapeName, Shape> = { ss: scalar('ss', 32), sd: scalar('sd', 64), ps: packed('ps', 32), pd: packed('pd', 64) }
 
-/** The result's exponent decides, or it is a zero that had to be one. */
-const exactResult = (b: Semantics, s: Shape, value: Node, exactZero: (isZero: Fact) => Fact): Requirement => ({
-  likely: () => s.safe(b, value),
-  otherwise: () => exactZero(s.zero(b, value)),
-})
-/** Operands are not denormal. */
-const plain = (b: Semantics, s: Shape, ...values: Node[]): Requirement[] =>
-  open(b, s, values).map(value => ({ likely: () => s.normal(b, value), otherwise: () => s.zero(b, value) }))
 /** Of these may be denormal, as far as is known. */
 const open = (b: Semantics, s: Shape, values: readonly Node[]): Node[] => values.filter(value => !b.isPlain(value, s.bits))
+/** Operands are not denormal. */
+const plain = (b: Semantics, s: Shape, values: readonly Node[]): Requirement[] =>
+  open(b, s, values).map(value => ({ likely: () => s.normal(b, value), otherwise: () => s.zero(b, value) }))
+/** The result's exponent decides, or it is a zero that had to be one; and operands are not denormal. */
+const arithmetic = (b: Semantics, s: Shape, result: Node, operands: readonly Node[], exactZero: (isZero: Fact) => Fact): Requirement[] => {
+  const exact: Requirement = { likely: () => s.safe(b, result), otherwise: () => exactZero(s.zero(b, result)) }
+  return s.requirements(b, [exact, ...plain(b, s, operands)], [result, ...open(b, s, operands)])
+}
 
 /** Nothing but precision can have happened in r = x operation y, if all these hold. */
 type Proof = (b: Semantics, s: Shape, x: Node, y: Node, r: Node) => Requirement[]
 
 // a sum or a root is zero only when it is exactly zero
-const sum: Proof = (b, s, x, y, r) =>
-  s.requirements(b, [exactResult(b, s, r, zero => zero), ...plain(b, s, x, y)], [r, ...open(b, s, [x, y])])
-const product: Proof = (b, s, x, y, r) => {
-  const exactZero = (zero: Fact): Fact => s.both(b, zero, s.either(b, s.zero(b, x), s.zero(b, y)))
-  return s.requirements(b, [exactResult(b, s, r, exactZero), ...plain(b, s, x, y)], [r, ...open(b, s, [x, y])])
-}
-const quotient: Proof = (b, s, x, y, r) =>
-  s.requirements(b, [exactResult(b, s, r, zero => s.both(b, zero, s.zero(b, x))), ...plain(b, s, x, y)], [r, ...open(b, s, [x, y])])
-const root = (b: Semantics, s: Shape, x: Node, r: Node): Requirement[] =>
-  s.requirements(b, [exactResult(b, s, r, zero => zero), ...plain(b, s, x)], [r, ...open(b, s, [x])])
+const sum: Proof = (b, s, x, y, r) => arithmetic(b, s, r, [x, y], zero => zero)
+const product: Proof = (b, s, x, y, r) => arithmetic(b, s, r, [x, y], zero => s.both(b, zero, s.either(b, s.zero(b, x), s.zero(b, y))))
+const quotient: Proof = (b, s, x, y, r) => arithmetic(b, s, r, [x, y], zero => s.both(b, zero, s.zero(b, x)))
+const root = (b: Semantics, s: Shape, x: Node, r: Node): Requirement[] => arithmetic(b, s, r, [x], zero => zero)
 /** For comparisons, which round nothing: neither NaN nor denormal. */
 const comparison = (b: Semantics, s: Shape, x: Node, y: Node): Requirement[] =>
-  s.requirements(b, [{ likely: () => s.both(b, s.notNaN(b, x), s.notNaN(b, y)) }, ...plain(b, s, x, y)])
+  s.requirements(b, [{ likely: () => s.both(b, s.notNaN(b, x), s.notNaN(b, y)) }, ...plain(b, s, [x, y])])
 
 export const proofs = { sum, product, quotient, root, comparison }
