@@ -19,7 +19,7 @@ export interface LegacyConfig {
   readonly hasVectors: boolean
   readIsr(): number
   notified(queue: number): void
-  deviceConfig(): Uint8Array
+  readDeviceConfig(offset: number, size: AccessSize): number
   writeDeviceConfig(offset: number, bytes: Uint8Array): void
   /** Older drivers forget it, and QEMU's devices do without. */
   enableBusMaster(): void
@@ -37,20 +37,16 @@ const configAt = (config: LegacyConfig): number => (config.hasVectors ? 24 : 20)
 
 export function legacyRegisters(config: LegacyConfig): MmioHandler {
   return {
-    readMmio: (offset, size) => (offset < configAt(config) ? readRegister(config, offset) : readConfig(config, offset, size)),
+    readMmio: (offset, size) => {
+      const distance = offset - configAt(config)
+      return distance < 0 ? readRegister(config, offset) : config.readDeviceConfig(distance, size)
+    },
     writeMmio: (offset, size, value) => {
       const bytes = Uint8Array.from({ length: size }, (_, at) => value >>> (8 * at))
       if (offset < configAt(config)) writeRegister(config, offset, value)
       else config.writeDeviceConfig(offset - configAt(config), bytes)
     },
   }
-}
-
-function readConfig(config: LegacyConfig, offset: number, size: AccessSize): number {
-  const bytes = config.deviceConfig()
-  let value = 0
-  for (let at = 0; at < size; at++) value += (bytes[offset - configAt(config) + at] ?? 0) * 2 ** (8 * at)
-  return value
 }
 
 function readRegister(config: LegacyConfig, offset: number): number {

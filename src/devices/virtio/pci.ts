@@ -133,8 +133,8 @@ export class VirtioPci implements PciFunction, CommonConfig, LegacyConfig {
     if (!(this.#status & deviceStatus.needsReset) && this.queues[index]?.enabled) this.#device.notified(index)
   }
 
-  deviceConfig(): Uint8Array {
-    return this.#device.config()
+  readDeviceConfig(offset: number, size: AccessSize): number {
+    return littleEndian(this.#device.config(), offset, size)
   }
 
   writeDeviceConfig(offset: number, bytes: Uint8Array): void {
@@ -183,7 +183,7 @@ export class VirtioPci implements PciFunction, CommonConfig, LegacyConfig {
   #readRegister(offset: number, size: AccessSize): number {
     if (offset < region.isr) return this.#common.readMmio(offset, size)
     if (offset < region.device) return offset === region.isr ? this.#readIsr() : 0
-    if (offset < region.notify) return littleEndian(this.#device.config(), offset - region.device, size)
+    if (offset < region.notify) return this.readDeviceConfig(offset - region.device, size)
     return 0
   }
 
